@@ -1,0 +1,28 @@
+# Everything here sets itself up: the virtual environment is made on first use and remade when the
+# project's metadata changes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test check clean
+
+$(READY): setup.cfg pyproject.toml proto/caffe.proto proto/build_backend.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[leveldb,demo,test,check]"
+	touch $(READY)
+
+demo: $(READY)  ## quantize the embedded example
+	models/digits/demo.sh $(abspath $(BIN))
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## style, types, import floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,153 @@
+"""Binary caffemodels, of the present format and the two before it: which arrays each layer holds."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.wire.blobs import StoredBlob, decode_blob, encode_blob
+from ristretto_cli.wire.files import open_to_read
+from ristretto_cli.wire.messages import Message, is_repeated, message_class, new
+from ristretto_cli.wire.walk import BYTES, BadBytes, Field, fields, varint
+
+_NET_LAYER, _NET_LAYERS = 100, 2
+_V1_INNER = 1  # V1LayerParameter.layer: a V0 layer
+_NAME = {"V2": 1, "V1": 4, "V0": 1}
+_BLOBS = {"V2": 7, "V1": 6, "V0": 50}
+_MOST_BYTES = 2**31 - 1
+_NOT_ONE = "Is it a caffemodel, and whole?"
+
+
+def map_file(path: str | Path) -> memoryview:
+    """The bytes of a file, read when they are looked at. RistrettoError where it cannot be opened."""
+    with open_to_read(path) as stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            # A pipe has no size either, but can be read.
+            return memoryview(stream.read())
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, ...]]:
+    """The arrays of each layer that has some, in file order, by layer name; views into data.
+
+    RistrettoError where data is no NetParameter, is cut short, or has an array that contradicts itself.
+    """
+    if len(data) == 0:
+        raise RistrettoError("the file is empty", where=file, remedy=_NOT_ONE)
+    try:
+        found = list(fields(data, 0, len(data)))
+        layers = [field for field in found if field.number == _NET_LAYER and field.wire_type == BYTES]
+        old = [field for field in found if field.number == _NET_LAYERS and field.wire_type == BYTES]
+        if not layers and not old:
+            raise RistrettoError("holds no layers", where=file, remedy=_NOT_ONE)
+        inner = [_inner_layer(data, field) for field in old]
+        v0 = [field for field in inner if field is not None]
+        if v0:  # what stands beside the inner layers is dropped, as in Caffe
+            return _read_layers(data, v0, "V0", file)
+        if layers and old:
+            raise RistrettoError("holds both `layer` and `layers`, of two formats", where=file, remedy=_NOT_ONE)
+        return _read_layers(data, layers or old, "V2" if layers else "V1", file)
+    except BadBytes as fault:
+        raise RistrettoError(f"is damaged or no caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+
+
+def read_net_message(data: memoryview, file: str) -> Message:
+    """The whole NetParameter in data. RistrettoError where there is none."""
+    try:
+        message = message_class("NetParameter").FromString(bytes(data))
+        _check_strings(message)
+    except (DecodeError, UnicodeDecodeError) as fault:
+        raise RistrettoError(f"is damaged or no caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+    missing = message.FindInitializationErrors()
+    if missing:
+        raise RistrettoError(f"lacks {', '.join(missing[:5])}", where=file, remedy=_NOT_ONE)
+    if len(message.layer) + len(message.layers) == 0:
+        raise RistrettoError("holds no layers", where=file, remedy=_NOT_ONE)
+    return message
+
+
+def write_caffemodel(
+    stream: BinaryIO, layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Message | None, file: str
+) -> None:
+    """Write a NetParameter: the layers of net, if given, then those that net has not, with their arrays."""
+    total = 0
+    for message in _layer_messages(layers, net):
+        pieces = [message.SerializeToString()]
+        for array in layers.get(message.name, ()):
+            blob = encode_blob(np.asarray(array))
+            pieces.append(varint(_BLOBS["V2"] << 3 | BYTES) + varint(sum(map(len, blob))))
+            pieces.extend(blob)
+        pieces.insert(0, varint(_NET_LAYER << 3 | BYTES) + varint(sum(map(len, pieces))))
+        total += sum(map(len, pieces))
+        if total > _MOST_BYTES:
+            raise RistrettoError(
+                "a caffemodel cannot be larger than 2 GiB", where=file, remedy="Let the name end in .h5."
+            )
+        stream.writelines(pieces)
+    if net is not None and net.HasField("name"):
+        stream.write(new("NetParameter", name=net.name).SerializeToString())
+
+
+def _layer_messages(layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Message | None) -> Iterator[Message]:
+    written = set()
+    for layer in net.layer if net is not None else ():
+        # Of two layers with one name, one for each phase, Caffe would ask both for all blobs.
+        if layer.name not in written:
+            written.add(layer.name)
+            copy = new("LayerParameter")
+            copy.CopyFrom(layer)
+            copy.ClearField("blobs")
+            yield copy
+    for name in layers:
+        if name not in written:
+            yield new("LayerParameter", name=name)
+
+
+def _check_strings(message: Message) -> None:
+    """UnicodeDecodeError where a string is not UTF-8: protobuf gives it as bytes then."""
+    for field, value in message.ListFields():
+        items = value if is_repeated(field) else (value,)
+        if field.message_type is not None:
+            if field.message_type.name != "BlobProto":
+                for item in items:
+                    _check_strings(item)
+        elif field.type == field.TYPE_STRING:
+            for item in items:
+                if isinstance(item, bytes):
+                    item.decode("utf-8")
+
+
+def _inner_layer(data: memoryview, layer: Field) -> Field | None:
+    for field in fields(data, layer.start, layer.stop):
+        if field.number == _V1_INNER and field.wire_type == BYTES:
+            return field
+    return None
+
+
+def _read_layers(
+    data: memoryview, layers: Sequence[Field], version: str, file: str
+) -> dict[str, tuple[StoredBlob, ...]]:
+    found: dict[str, tuple[StoredBlob, ...]] = {}
+    for number, layer in enumerate(layers):
+        name, blobs = f"number {number}", []
+        for field in fields(data, layer.start, layer.stop):
+            if field.wire_type != BYTES:
+                continue
+            if field.number == _NAME[version]:
+                name = str(data[field.start : field.stop], "utf-8", "replace")
+            elif field.number == _BLOBS[version]:
+                blobs.append(field)
+        if blobs:
+            found[name] = tuple(
+                decode_blob(data, blob.start, blob.stop, f'{file}: layer "{name}" blob {index}')
+                for index, blob in enumerate(blobs)
+            )
+    return found

@@ -1,0 +1,53 @@
+"""The faults of one text file: collected, with lines and columns, and raised together."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+
+from ristretto_cli.errors import RistrettoError, Where, raise_all
+
+_MOST_TOLD = 20
+
+
+class Faults:
+    """What is wrong in a text; the first 20 faults are told, the others counted."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._text = text
+        self._file = file
+        self._told: list[tuple[int, RistrettoError]] = []
+        self._untold = 0
+        self._line_starts: list[int] = []
+
+    def report(self, offset: int, what: str, remedy: str = "") -> None:
+        """Take note of a fault at an offset of the text."""
+        if self.is_full:
+            self._untold += 1
+            return
+        line = self.line(offset)
+        where = Where(self._file, line, offset - self._line_starts[line - 1] + 1)
+        self._told.append((offset, RistrettoError(what, where=where, remedy=remedy)))
+
+    @property
+    def count(self) -> int:
+        """How many faults there are so far."""
+        return len(self._told) + self._untold
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further faults are only counted, so that no words need be made for them."""
+        return len(self._told) >= _MOST_TOLD
+
+    def line(self, offset: int) -> int:
+        """The line, from 1, that holds an offset."""
+        if not self._line_starts:
+            self._line_starts = [0, *(found.end() for found in re.finditer("\n", self._text))]
+        return bisect_right(self._line_starts, offset)
+
+    def raise_all(self) -> None:
+        """Raise the faults, if there are any, in the order of their places."""
+        errors = [error for _, error in sorted(self._told, key=lambda fault: fault[0])]
+        if self._untold:
+            errors.append(RistrettoError(f"{self._untold} more errors", where=self._file))
+        raise_all(errors)

@@ -1,0 +1,89 @@
+"""Files as the whole program opens and writes them: whole or not at all, and with faults told in one line."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ristretto_cli.errors import RistrettoError
+
+
+@contextmanager
+def open_to_read(path: str | Path) -> Iterator[BinaryIO]:
+    """A file opened for reading bytes; RistrettoError where it cannot be opened or read."""
+    try:
+        with Path(path).open("rb") as stream:
+            yield stream
+    except OSError as fault:
+        raise _explained(path, fault, "read") from None
+    except ValueError:  # a zero byte in the name
+        raise RistrettoError("this is no file name", where=repr(str(path))) from None
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` at the end, or is removed where the block raises.
+
+    So a reader never sees half a file, and the old one survives a fault. What is no regular file, such as
+    /dev/stdout, is written directly. RistrettoError where the target cannot be written.
+    """
+    check_writable(path)
+    target = _target(path)
+    try:
+        if target.exists() and not target.is_file():
+            yield target
+            return
+        temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}")
+        try:
+            temporary.touch(exist_ok=False)
+            yield temporary
+            if target.exists():
+                temporary.chmod(target.stat().st_mode & 0o777)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as fault:
+        raise _explained(path, fault, "written") from None
+
+
+def write_atomically(path: str | Path, data: bytes | str) -> None:
+    """Write a file, as atomic_write does; text as UTF-8."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def check_writable(path: str | Path) -> None:
+    """RistrettoError where a file cannot be written: to be known before long work, not behind it."""
+    try:
+        target = _target(path)
+        if target.is_dir():
+            raise RistrettoError("is a folder", where=str(path), remedy="Give the name of a file.")
+        if target.exists() and not target.is_file():
+            return
+        if not target.parent.is_dir():
+            what = f"the folder {target.parent} does not exist"
+            raise RistrettoError(what, where=str(path), remedy="Create it first.")
+        may_write = os.access(target.parent, os.W_OK | os.X_OK)
+        if not may_write or (target.exists() and not os.access(target, os.W_OK)):
+            raise RistrettoError("cannot be written: permission denied", where=str(path))
+    except OSError as fault:
+        raise _explained(path, fault, "written") from None
+    except ValueError:
+        raise RistrettoError("this is no file name", where=repr(str(path))) from None
+
+
+def _target(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))  # a link stays, the file it points to is replaced
+
+
+def _explained(path: str | Path, fault: OSError, done: str) -> RistrettoError:
+    if isinstance(fault, FileNotFoundError) and done == "read":
+        return RistrettoError("this file does not exist", where=str(path))
+    if isinstance(fault, IsADirectoryError):
+        return RistrettoError("is a folder, a file is needed", where=str(path))
+    reason = (fault.strerror or str(fault)).lower()
+    return RistrettoError(f"cannot be {done}: {reason}", where=str(path))

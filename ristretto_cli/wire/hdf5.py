@@ -1,0 +1,112 @@
+"""HDF5 files of weights, as Caffe writes them: data/<layer>/<i>."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.wire.blobs import StoredBlob
+from ristretto_cli.wire.messages import Message
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
+_MOST_NESTED = 32
+_MOST_BLOBS = 1000
+_MOST_DEFLATED = 1100  # deflate cannot make anything smaller than this
+
+
+def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
+    """The arrays of each layer that has some, by layer name. A layer in nested groups is named a/b.
+
+    RistrettoError where the file is damaged, or is no file of weights.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            data = _child(file, "data")
+            if not isinstance(data, h5py.Group):
+                raise RistrettoError("holds no group `data`, so no weights", where=str(path))
+            return {
+                name: _read_layer(datasets, f'{path}: layer "{name}"') for name, datasets in _layers(data, "", set())
+            }
+    # h5py raises whatever fits what its library says.
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as fault:
+        raise RistrettoError(f"is a damaged HDF5 file: {fault}", where=str(path)) from None
+
+
+def write_hdf5(path: str | Path, layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Message | None) -> None:
+    """Write data/<layer>/<i> as float32 and, as Caffe does, an empty group for each other layer of net.
+
+    RistrettoError where HDF5 cannot hold a name.
+    """
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        for layer in net.layer if net is not None else ():
+            _write_layer(data, layer.name, ())
+        for name, arrays in layers.items():
+            _write_layer(data, name, arrays)
+
+
+def _write_layer(data: h5py.Group, name: str, arrays: Sequence[npt.NDArray[Any]]) -> None:
+    # "a/b" is group b in group a; what else HDF5 takes for a path, or a layer "a/0" beside "a", has no place.
+    fits = "\0" not in name and not any(part in ("", ".") for part in name.split("/"))
+    try:
+        group = data.require_group(name) if fits else None
+        if group is not None:
+            for index, array in enumerate(arrays):
+                with np.errstate(all="ignore"):
+                    group.create_dataset(str(index), data=np.asarray(array, dtype="<f4"))
+            return
+    except (ValueError, TypeError):
+        pass
+    raise RistrettoError(f'layer "{name}" cannot be stored in HDF5 under this name', remedy="Write a .caffemodel.")
+
+
+def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[str, dict[int, h5py.Dataset]]]:
+    """Each layer's name and its datasets by index; a group linked twice is read once, so that loops end."""
+    address = h5py.h5o.get_info(group.id).addr
+    if address in visited or name.count("/") >= _MOST_NESTED:
+        return
+    visited.add(address)
+    children = {key: _child(group, key) for key in group}
+    datasets = {
+        int(key): child for key, child in children.items() if isinstance(child, h5py.Dataset) and _INDEX.fullmatch(key)
+    }
+    if name and datasets:
+        yield name, datasets
+    for key, child in children.items():
+        if isinstance(child, h5py.Group):
+            yield from _layers(child, f"{name}/{key}" if name else key, visited)
+
+
+def _child(group: h5py.Group, key: str) -> Any:
+    # Links into other files and by path are not followed: Caffe writes none.
+    return group[key] if isinstance(group.get(key, getlink=True), h5py.HardLink) else None
+
+
+def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[StoredBlob, ...]:
+    count = max(datasets) + 1
+    if count > _MOST_BLOBS:
+        raise RistrettoError(f"a blob of number {count - 1} is not possible", where=where)
+    nothing = StoredBlob(np.zeros(0, np.float32), stored=False)
+    return tuple(
+        _read_blob(datasets[index], f"{where} blob {index}") if index in datasets else nothing for index in range(count)
+    )
+
+
+def _read_blob(dataset: h5py.Dataset, where: str) -> StoredBlob:
+    if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise RistrettoError(f"holds {dataset.dtype}, not numbers", where=where)
+    packed = _MOST_DEFLATED if dataset.chunks else 1
+    if dataset.nbytes > dataset.id.get_storage_size() * packed:
+        raise RistrettoError(f"{dataset.nbytes} bytes are announced, fewer are stored", where=where)
+    with np.errstate(all="ignore"):
+        array = np.asarray(dataset[()]).astype(np.float32, copy=False)
+    array.flags.writeable = False
+    return StoredBlob(array)

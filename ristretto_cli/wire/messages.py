@@ -1,0 +1,63 @@
+"""Caffe's messages as Python classes, from the schema compiled out of proto/caffe.proto.
+
+They live in a descriptor pool of their own, so that they get along with an installed pycaffe, whose
+schema has the same message names.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+# protobuf makes these classes at run time; to a type checker each message is Any.
+Message: TypeAlias = Any
+
+
+@cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    data = resources.files(__package__).joinpath("caffe.desc").read_bytes()
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
+        pool.Add(file)
+    return pool
+
+
+@cache
+def message_class(name: str) -> Any:
+    """The class of a message, by its name in caffe.proto ("NetParameter")."""
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"caffe.{name}"))
+
+
+def new(name: str, /, **fields: Any) -> Message:
+    """A fresh message with these fields set."""
+    return message_class(name)(**fields)
+
+
+def enum_value(name: str, value: str) -> int:
+    """The number of an enum's value: enum_value("EltwiseParameter.EltwiseOp", "SUM") is 1."""
+    return int(_pool().FindEnumTypeByName(f"caffe.{name}").values_by_name[value].number)
+
+
+def enum_name(message: Message, field: str) -> str:
+    """The name of the value that an enum field of a message holds (its default where unset)."""
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    return str(enum.values_by_number[getattr(message, field)].name)
+
+
+TRAIN, TEST = 0, 1  # Caffe's Phase
+
+
+def is_repeated(field: Any) -> bool:
+    """Whether a field (its descriptor) holds any number of values."""
+    # protobuf 6 brought the property and 7 warns of `label`; before, there was `label` alone.
+    known = getattr(field, "is_repeated", None)
+    return bool(field.label == field.LABEL_REPEATED if known is None else known)
+
+
+def is_required(field: Any) -> bool:
+    """Whether a message without this field (its descriptor) is incomplete."""
+    known = getattr(field, "is_required", None)
+    return bool(field.label == field.LABEL_REQUIRED if known is None else known)

@@ -1,0 +1,80 @@
+"""Prototxt files of nets and solvers, read and upgraded, with the places of their layers."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.wire.messages import Message
+from ristretto_cli.wire.prototxt import Parsed, read
+from ristretto_cli.wire.upgrade import upgrade, upgrade_solver
+
+_LOG = logging.getLogger("ristretto")
+
+
+@dataclass(frozen=True)
+class NetFile:
+    """A net: its NetParameter in the present format and, for each of message.layer, where it stands.
+
+    complete: false where upgrading dropped a field that did not belong to its layer.
+    """
+
+    file: str
+    message: Message
+    layers: tuple[Where, ...]
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class SolverFile:
+    """A solver: its SolverParameter in the present format. parsed: as it is written, with its places."""
+
+    file: str
+    message: Message
+    parsed: Parsed
+
+    def net(self, field: str, index: int = 0) -> NetFile:
+        """The net that the solver itself holds: in net_param, train_net_param, or one of test_net_param."""
+        held = getattr(self.message, field)
+        if field == "test_net_param":
+            return _net_file(self.parsed, held[index], f"{field}[{index}].")
+        return _net_file(self.parsed, held, f"{field}.")
+
+
+def read_net(path: str | Path) -> NetFile:
+    """The net in a prototxt file, in the present format. RistrettoError(s) with its faults."""
+    parsed = read(path, "NetParameter")
+    return _net_file(parsed, parsed.message, "")
+
+
+def read_solver(path: str | Path) -> SolverFile:
+    """The solver in a prototxt file, in the present format. RistrettoError(s) with its faults.
+
+    As in Caffe, a snapshot_prefix that is missing becomes the file's name without its ending, and one that is
+    a folder gets that name inside it.
+    """
+    parsed = read(path, "SolverParameter")
+    if not parsed.message.ListFields():
+        raise RistrettoError("the file holds no solver: it is empty", where=str(path))
+    solver = upgrade_solver(parsed.message, file=str(parsed.where("solver_type")))
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = str(Path(path).with_suffix(""))
+        _LOG.info("snapshot_prefix was not specified and is set to %s", solver.snapshot_prefix)
+    elif Path(solver.snapshot_prefix).is_dir():
+        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / Path(path).stem)
+        _LOG.info("snapshot_prefix was a directory and is replaced to %s", solver.snapshot_prefix)
+    return SolverFile(str(path), solver, parsed)
+
+
+def _net_file(parsed: Parsed, message: Message, path: str) -> NetFile:
+    file = parsed.file
+    field = "layers" if len(message.layers) else "layer"
+    if not message.ListFields():
+        raise RistrettoError("the file is empty", where=file)
+    places = [parsed.where(path + field, i) for i in range(len(getattr(message, field)))]
+    upgraded = upgrade(message, places, file=file, input_line=parsed.where(f"{path}input"))
+    if not len(upgraded.message.layer):
+        raise RistrettoError("the net has no layers", where=file)
+    return NetFile(file, upgraded.message, upgraded.layers, upgraded.complete)

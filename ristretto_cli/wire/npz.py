@@ -1,0 +1,38 @@
+"""Arrays by name in .npz files."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.wire.files import atomic_write, open_to_read
+
+
+def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
+    """The arrays of a .npz file as float32. RistrettoError for a file that is none or holds other than numbers."""
+    try:
+        with open_to_read(path) as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise RistrettoError("this is no .npz file", where=str(path))
+            return {name: np.asarray(loaded[name], np.float32) for name in loaded.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, MemoryError) as fault:
+        raise RistrettoError(
+            "this is no .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
+        ) from fault
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays under any names, whole or not at all."""
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+        # np.savez takes names as keyword arguments and so could not take "file".
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

@@ -1,0 +1,77 @@
+"""Files of weights: binary caffemodels of all three formats, HDF5, and single arrays (mean files)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ristretto_cli.wire.blobs import StoredBlob, decode_blob
+from ristretto_cli.wire.caffemodel import map_file, read_caffemodel, read_net_message, write_caffemodel
+from ristretto_cli.wire.files import atomic_write
+from ristretto_cli.wire.hdf5 import SIGNATURE, read_hdf5, write_hdf5
+from ristretto_cli.wire.messages import Message
+
+__all__ = ["StoredBlob", "WeightsFile", "read_blob", "read_net_binary", "read_weights", "write_weights"]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights holds: the arrays of each layer that has some, in file order, by layer name."""
+
+    file: str
+    layers: Mapping[str, tuple[StoredBlob, ...]]
+
+
+def read_weights(path: str | Path) -> WeightsFile:
+    """A caffemodel or its HDF5 form; the content decides which it is.
+
+    The arrays of a caffemodel are views into the file, which is read where they are looked at. RistrettoError
+    where the file cannot be read, is damaged, or an array's shape and number of values disagree.
+    """
+    data = map_file(path)
+    if _is_hdf5(data):
+        data.release()
+        return WeightsFile(str(path), read_hdf5(path))
+    return WeightsFile(str(path), read_caffemodel(data, str(path)))
+
+
+def write_weights(
+    path: str | Path, layers: Mapping[str, Sequence[npt.NDArray[Any]]], *, net: Message | None = None
+) -> None:
+    """Write arrays, by layer name, as a caffemodel, or as HDF5 where the name ends in .h5.
+
+    net: an upgraded NetParameter whose name and layers are written along, as Caffe does in its snapshots;
+    without it, layers are names and arrays alone. A file that is there is replaced as a whole.
+    """
+    with atomic_write(path) as target:
+        if str(path).endswith(".h5"):
+            write_hdf5(target, layers, net)
+        else:
+            with target.open("wb") as stream:
+                write_caffemodel(stream, layers, net, str(path))
+
+
+def read_blob(path: str | Path) -> npt.NDArray[np.float32]:
+    """The one array in a BlobProto file, such as a mean.binaryproto: float32, with its stored shape."""
+    data = map_file(path)
+    return decode_blob(data, 0, len(data), str(path)).array
+
+
+def read_net_binary(path: str | Path) -> Message:
+    """The whole NetParameter in a caffemodel, in whatever format it is (see wire.upgrade)."""
+    return read_net_message(map_file(path), str(path))
+
+
+def _is_hdf5(data: memoryview) -> bool:
+    # The signature may stand behind a block of the user's: at 0, 512, 1024, 2048, ...
+    at = 0
+    while at < len(data):
+        if data[at : at + len(SIGNATURE)] == SIGNATURE:
+            return True
+        at = 2 * at or 512
+    return False
