@@ -1,0 +1,76 @@
+"""The primitives that number formats call, on numpy arrays: how weights are trimmed."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from ristretto_cli.ops import AnyArray, Array, Ops, Shape
+
+
+class NumpyOps:
+    """The element-wise part of `Ops`, computed at once; its values are float32 arrays.
+
+    rng drives stochastic rounding. Floating-point exceptions are silent: NaN and infinity are values here.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def constant(self, array: AnyArray | float) -> Array:
+        return np.asarray(array, np.float32)
+
+    def add(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return a + b
+
+    def sub(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return a - b
+
+    def mul(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return a * b
+
+    def div(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return a / b
+
+    def pow(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.power(a, b)
+
+    def abs(self, x: Array) -> Array:
+        return np.abs(x)
+
+    def log2(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.log2(x.astype(np.float64)).astype(np.float32)
+
+    def floor(self, x: Array) -> Array:
+        return np.floor(x)
+
+    def round(self, x: Array) -> Array:
+        return np.rint(x)
+
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        low_, high_ = np.float32(low), np.float32(high)
+        return np.where(x <= high_, np.where(x < low_, low_, x), high_)
+
+    def less(self, a: Array, b: Array) -> AnyArray:
+        return np.less(a, b)
+
+    def greater_equal(self, a: Array, b: Array) -> AnyArray:
+        return np.greater_equal(a, b)
+
+    def where(self, condition: AnyArray, a: Array, b: Array) -> Array:
+        return np.where(condition, a, b)
+
+    def uniform(self, shape: Shape) -> Array:
+        return self._rng.random(shape, dtype=np.float32)
+
+
+def numpy_ops(rng: np.random.Generator) -> Ops[Array]:
+    """NumpyOps as the Ops that number formats take; they call none of the primitives that it lacks."""
+    return cast("Ops[Array]", NumpyOps(rng))

@@ -1,0 +1,8 @@
+"""The ONNX backend: what others import of it."""
+
+from __future__ import annotations
+
+from ristretto_cli.backends.onnx_graph import Graph, Node
+from ristretto_cli.backends.onnx_ops import OnnxOps
+
+__all__ = ["Graph", "Node", "OnnxOps"]

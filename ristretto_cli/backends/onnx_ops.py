@@ -1,0 +1,226 @@
+"""The backend that records each primitive as nodes of an ONNX graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+from onnx import TensorProto
+
+from ristretto_cli.backends.onnx_graph import Node
+from ristretto_cli.backends.onnx_pool import PoolNodes
+from ristretto_cli.backends.shapes import ShapeOps, Sized, checked_axes
+from ristretto_cli.ops import AnyArray, Shape
+
+_SHAPES = ShapeOps()
+BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+class OnnxOps(PoolNodes):
+    """`Ops` that build `graph`. Shapes, and what is refused, are those of ShapeOps."""
+
+    def input(self, name: str, shape: Shape) -> Node:
+        """A value that is fed to the model under this name."""
+        return self.graph.input(name, shape)
+
+    def scope(self, name: str) -> AbstractContextManager[None]:
+        return self.graph.scope(name)
+
+    def constant(self, array: AnyArray | float, name: str = "") -> Node:
+        """name: what the array is called in the model; small constants without a name are shared."""
+        if isinstance(array, np.ndarray) and array.dtype == np.float32:
+            return self.graph.constant(array, name)
+        return self.graph.constant(np.asarray(array, dtype=np.float32), name)
+
+    def add(self, a: Node, b: Node) -> Node:
+        return self._one("Add", [a, b], _SHAPES.add(a, b))
+
+    def sub(self, a: Node, b: Node) -> Node:
+        return self._one("Sub", [a, b], _SHAPES.sub(a, b))
+
+    def mul(self, a: Node, b: Node) -> Node:
+        return self._one("Mul", [a, b], _SHAPES.mul(a, b))
+
+    def div(self, a: Node, b: Node) -> Node:
+        return self._one("Div", [a, b], _SHAPES.div(a, b))
+
+    def maximum(self, a: Node, b: Node) -> Node:
+        return self._one("Max", [a, b], _SHAPES.maximum(a, b))
+
+    def pow(self, a: Node, b: Node) -> Node:
+        return self._one("Pow", [a, b], _SHAPES.pow(a, b))
+
+    def abs(self, x: Node) -> Node:
+        return self._one("Abs", [x], _SHAPES.abs(x))
+
+    def exp(self, x: Node) -> Node:
+        return self._one("Exp", [x], _SHAPES.exp(x))
+
+    def log(self, x: Node) -> Node:
+        return self._one("Log", [x], _SHAPES.log(x))
+
+    def log2(self, x: Node) -> Node:
+        shape = _SHAPES.log2(x)
+        wide = self._one("Cast", [x], shape, to=TensorProto.DOUBLE)
+        natural = self._one("Log", [wide], shape)
+        # In double precision the error of this factor is far below a float32's last place.
+        factor = self.graph.constant(np.asarray(1 / np.log(2.0)))
+        return self._one("Cast", [self._one("Mul", [natural, factor], shape)], shape, to=TensorProto.FLOAT)
+
+    def sqrt(self, x: Node) -> Node:
+        return self._one("Sqrt", [x], _SHAPES.sqrt(x))
+
+    def floor(self, x: Node) -> Node:
+        return self._one("Floor", [x], _SHAPES.floor(x))
+
+    def round(self, x: Node) -> Node:
+        return self._one("Round", [x], _SHAPES.round(x))
+
+    def clip(self, x: Node, low: float, high: float) -> Node:
+        # ONNX's Clip passes NaN on; a comparison with NaN is false, and so picks high.
+        top = self.constant(high)
+        return self.where(self.less(x, top), self.maximum(x, self.constant(low)), top)
+
+    def relu(self, x: Node) -> Node:
+        return self._one("Relu", [x], _SHAPES.relu(x))
+
+    def sigmoid(self, x: Node) -> Node:
+        return self._one("Sigmoid", [x], _SHAPES.sigmoid(x))
+
+    def tanh(self, x: Node) -> Node:
+        return self._one("Tanh", [x], _SHAPES.tanh(x))
+
+    def equal(self, a: Node, b: Node) -> Node:
+        return self._one("Equal", [a, b], _SHAPES.equal(a, b))
+
+    def less(self, a: Node, b: Node) -> Node:
+        return self._one("Less", [a, b], _SHAPES.less(a, b))
+
+    def greater_equal(self, a: Node, b: Node) -> Node:
+        return self._one("GreaterOrEqual", [a, b], _SHAPES.greater_equal(a, b))
+
+    def where(self, condition: Node, a: Node, b: Node) -> Node:
+        return self._one("Where", [condition, a, b], _SHAPES.where(condition, a, b))
+
+    def reshape(self, x: Node, shape: Shape) -> Node:
+        # With allowzero, an extent of 0 means 0, and not the input's extent.
+        return self._one("Reshape", [x, self._ints(shape)], _SHAPES.reshape(x, shape), allowzero=1)
+
+    def transpose(self, x: Node, axes: Sequence[int]) -> Node:
+        shape = _SHAPES.transpose(x, axes)
+        return self._one("Transpose", [x], shape, perm=list(axes)) if axes else x
+
+    def expand(self, x: Node, shape: Shape) -> Node:
+        return self._one("Expand", [x, self._ints(shape)], _SHAPES.expand(x, shape))
+
+    def concat(self, xs: Sequence[Node], axis: int) -> Node:
+        return self._one("Concat", list(xs), _SHAPES.concat(xs, axis), axis=axis)
+
+    def slice(self, x: Node, axis: int, start: int, stop: int) -> Node:
+        bounds = [self._ints([start]), self._ints([stop]), self._ints([axis])]
+        return self._one("Slice", [x, *bounds], _SHAPES.slice(x, axis, start, stop))
+
+    def pad(self, x: Node, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Node:
+        borders = self._ints([*before, *after])
+        return self._one("Pad", [x, borders, self.constant(value)], _SHAPES.pad(x, before, after), mode="constant")
+
+    def sum(self, x: Node, axes: Sequence[int]) -> Node:
+        return self._one("ReduceSum", [x, self._ints(axes)], _SHAPES.sum(x, axes), noop_with_empty_axes=1)
+
+    def mean(self, x: Node, axes: Sequence[int]) -> Node:
+        return self._one("ReduceMean", [x, self._ints(axes)], _SHAPES.mean(x, axes), noop_with_empty_axes=1)
+
+    def max(self, x: Node, axes: Sequence[int]) -> Node:
+        return self._one("ReduceMax", [x, self._ints(axes)], _SHAPES.max(x, axes), noop_with_empty_axes=1)
+
+    def top_k(self, x: Node, k: int, axis: int) -> tuple[Node, Node]:
+        shape = _SHAPES.top_k(x, k, axis)[0]
+        (axis,) = checked_axes(x.shape, [axis])
+        # Of equals, TopK puts the smaller index first. So it gets the axis backwards.
+        ends = [self._ints([n]) for n in (-1, -(2**31), axis, -1)]
+        backwards = self._one("Slice", [x, *ends], x)
+        values, places = self.graph.record(
+            "TopK", [backwards, self._ints([k])], [shape.shape] * 2, axis=axis, largest=1, sorted=1
+        )
+        index = self._one("Cast", [places], shape, to=TensorProto.FLOAT)
+        return values, self.sub(self.constant(x.shape[axis] - 1), index)
+
+    def matmul(self, a: Node, b: Node) -> Node:
+        return self._one("MatMul", [a, b], _SHAPES.matmul(a, b))
+
+    def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
+        operands = [x, weight] if bias is None else [x, weight, bias]
+        return self._one("Gemm", operands, _SHAPES.linear(x, weight, bias), transB=1)
+
+    def conv(
+        self,
+        x: Node,
+        weight: Node,
+        bias: Node | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> Node:
+        shape = _SHAPES.conv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
+        return self._filter("Conv", x, weight, bias, shape, stride, pad, dilation, group)
+
+    def deconv(
+        self,
+        x: Node,
+        weight: Node,
+        bias: Node | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> Node:
+        shape = _SHAPES.deconv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
+        return self._filter("ConvTranspose", x, weight, bias, shape, stride, pad, dilation, group)
+
+    def lrn(self, x: Node, *, size: int, alpha: float, beta: float, k: float) -> Node:
+        shape = _SHAPES.lrn(x, size=size, alpha=alpha, beta=beta, k=k)
+        numbers = {"alpha": float(alpha), "beta": float(beta), "bias": float(k)}
+        if len(x.shape) == 4:
+            return self._one("LRN", [x], shape, size=size, **numbers)
+        # onnxruntime has LRN for images only.
+        image = self.reshape(x, (*x.shape[:2], math.prod(x.shape[2:]), 1))
+        return self.reshape(self._one("LRN", [image], image, size=size, **numbers), shape.shape)
+
+    def softmax(self, x: Node, axis: int) -> Node:
+        return self._one("Softmax", [x], _SHAPES.softmax(x, axis), axis=axis)
+
+    def uniform(self, shape: Shape) -> Node:
+        if not shape:  # an attribute cannot be an empty list
+            return self.reshape(self.uniform((1,)), ())
+        (numbers,) = self.graph.record("RandomUniform", [], [_SHAPES.uniform(shape).shape], shape=list(shape))
+        # Some generators, CUDA's among them, can give 1.
+        return self._one("Min", [numbers, self.constant(BELOW_ONE)], numbers)
+
+    def _filter(
+        self,
+        op: str,
+        x: Node,
+        weight: Node,
+        bias: Node | None,
+        shape: Sized,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> Node:
+        operands = [x, weight] if bias is None else [x, weight, bias]
+        return self._one(
+            op,
+            operands,
+            shape,
+            kernel_shape=list(weight.shape[2:]),
+            strides=list(stride),
+            pads=[*pad, *pad],
+            dilations=list(dilation),
+            group=group,
+        )

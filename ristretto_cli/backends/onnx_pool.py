@@ -1,0 +1,127 @@
+"""Pooling over Caffe's windows as ONNX nodes.
+
+ONNX's ceil_mode is left alone: it places the last window otherwise than Caffe and its meaning has changed
+from opset to opset. Instead the padding behind the image is made just so large that the windows are Caffe's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from ristretto_cli.backends.onnx_graph import Graph, Node
+from ristretto_cli.backends.shapes import ShapeOps, Sized
+from ristretto_cli.ops import Array, Shape, Value
+
+_SHAPES = ShapeOps()
+LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows along one spatial axis.
+
+    cells: what each one counts for an average; a window that lies wholly behind the image has a count of 0 or
+    less, and there is one such at most, the last. inside: how many do not. after: the padding that these need
+    behind the image.
+    """
+
+    cells: tuple[int, ...]
+    inside: int
+    after: int
+
+    @classmethod
+    def of(cls, extent: int, windows: int, kernel: int, stride: int, pad: int) -> Windows:
+        end = extent + 2 * pad  # positions count from the start of the padding
+        starts = [i * stride for i in range(windows)]
+        cells = tuple(min(start + kernel, end) - start for start in starts)
+        inside = sum(start < extent + pad for start in starts)
+        fits = inside == (end - kernel) // stride + 1
+        after = pad if fits else max((inside - 1) * stride + kernel - extent - pad, 0)
+        return cls(cells, inside, after)
+
+
+class PoolNodes:
+    """The pooling primitives of OnnxOps, and what all primitives record nodes with."""
+
+    def __init__(self) -> None:
+        self.graph = Graph()
+
+    def max_pool(
+        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> Node:
+        shape = _SHAPES.max_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
+        windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
+        (top,) = self.graph.record("MaxPool", [x], [inner], **settings)
+        return self._fill(top, [len(w.cells) - w.inside for w in windows], LOWEST)
+
+    def max_pool_with_index(
+        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> tuple[Node, Node]:
+        shape = _SHAPES.max_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
+        windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
+        top, places = self.graph.record("MaxPool", [x], [inner, inner], **settings)
+        # ONNX counts the places through the whole blob, Caffe in each plane.
+        plane = self._ints([int(np.prod(x.shape[2:]))])
+        index = self._one("Mod", [places, plane], Sized(inner))
+        mask = self._one("Cast", [index], Sized(inner), to=TensorProto.FLOAT)
+        outside = [len(w.cells) - w.inside for w in windows]
+        return self._fill(top, outside, LOWEST), self._fill(mask, outside, -1.0)
+
+    def ave_pool(
+        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> Node:
+        shape = _SHAPES.ave_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
+        windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
+        (top,) = self.graph.record("AveragePool", [x], [inner], count_include_pad=1, **settings)
+        scale = _rescale(windows, kernel)
+        if np.any(scale != 1):
+            top = self._one("Mul", [top, self.graph.constant(scale)], top)
+        # Caffe divides a sum of nothing by the count of cells, which may be below zero.
+        top = self._fill(top, [int(w.cells[-1] < 0) for w in windows], 0.0)
+        return self._fill(top, [int(w.cells[-1] == 0) for w in windows], float("nan"))
+
+    def _fill(self, x: Node, count: Sequence[int], value: float) -> Node:
+        """x with so many windows more at the end of each spatial axis, all of this value."""
+        if not any(count):
+            return x
+        before, after = [0] * (2 + len(count)), [0, 0, *count]
+        operands = [x, self._ints(before + after), self.graph.constant(np.float32(value))]
+        return self._one("Pad", operands, _SHAPES.pad(x, before, after), mode="constant")
+
+    def _one(self, op: str, inputs: Sequence[Node], shape: Value, **attributes: Any) -> Node:
+        """Record a node with one output, of that value's shape."""
+        return self.graph.record(op, inputs, [shape.shape], **attributes)[0]
+
+    def _ints(self, numbers: Sequence[int]) -> Node:
+        return self.graph.constant(np.asarray(numbers, dtype=np.int64))
+
+
+def _plan(
+    x: Shape, shape: Shape, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]
+) -> tuple[list[Windows], Shape, dict[str, list[int]]]:
+    """The windows of each axis, the shape of those inside, and the attributes of the node that takes them."""
+    windows = [Windows.of(*axis) for axis in zip(x[2:], shape[2:], kernel, stride, pad, strict=True)]
+    return (
+        windows,
+        (*x[:2], *(axis.inside for axis in windows)),
+        {
+            "kernel_shape": list(kernel),
+            "strides": list(stride),
+            "pads": [*pad, *(axis.after for axis in windows)],
+        },
+    )
+
+
+def _rescale(windows: Sequence[Windows], kernel: Sequence[int]) -> Array:
+    """What a mean over the whole kernel is to be multiplied by: kernel / cells, (1, 1, H', W')."""
+    scale = np.ones((1, 1) + (1,) * len(windows), np.float64)
+    for number, (axis, k) in enumerate(zip(windows, kernel, strict=True)):
+        along = [1] * scale.ndim
+        along[2 + number] = axis.inside
+        scale = scale * (k / np.asarray(axis.cells[: axis.inside])).reshape(along)
+    return scale.astype(np.float32)

@@ -1,0 +1,85 @@
+"""Running an ONNX graph with onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.ops import AnyArray, Array
+
+CUDA = "CUDAExecutionProvider"
+FATAL_ONLY = 4  # onnxruntime's severity; what goes wrong comes as an exception as well
+
+Runtime: TypeAlias = Any  # onnxruntime is not typed
+
+
+class Session:
+    """A graph made ready to run.
+
+    outputs: what `run` returns, by any names. gpu: the number of the CUDA device, None for the CPU. threads:
+    how many the CPU may use, 0 for one per core. RistrettoError where onnxruntime cannot use the device.
+    """
+
+    def __init__(self, graph: Graph, outputs: Mapping[str, Node], *, gpu: int | None = None, threads: int = 0) -> None:
+        import onnxruntime
+
+        model = graph.model(outputs, embed_weights=False)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL_ONLY
+        options.intra_op_num_threads = threads
+        large = [t.name for t in model.graph.initializer if is_large(graph.initializers[t.name])]
+        # Weights viewed in a file can lie at any address; those at an odd one are copied.
+        arrays = [np.require(graph.initializers[name], requirements=["C", "A"]) for name in large]
+        self._held = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+        if large:
+            options.add_external_initializers(large, self._held)
+        onnxruntime.set_default_logger_severity(FATAL_ONLY)  # for what is logged outside of sessions
+        providers = _providers(onnxruntime, gpu)
+        try:
+            # Left to itself, onnxruntime prints to stdout and goes on without the GPU.
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=providers, enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's errors have no common class
+            if gpu is None:
+                raise
+            raise _unusable(gpu, f": {error}") from error
+        if gpu is not None and CUDA not in self._session.get_providers():
+            raise _unusable(gpu)
+        self._shapes = {value.name: value.shape for value in graph.inputs.values()}
+        self._feeds = [value.name for value in model.graph.input]
+        self._outputs = dict(zip(outputs, (value.name for value in model.graph.output), strict=True))
+
+    def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
+        """The outputs for these inputs; inputs that no output depends on may be missing."""
+        given = {}
+        for name in self._feeds:
+            given[name] = np.asarray(feeds[name], dtype=np.float32)
+            if given[name].shape != self._shapes[name]:
+                raise ValueError(f"{name} has shape {given[name].shape}, not {self._shapes[name]}")
+        results = self._session.run(list(self._outputs.values()), given)
+        return dict(zip(self._outputs, results, strict=True))
+
+
+def _unusable(gpu: int, why: str = "") -> RistrettoError:
+    return RistrettoError(
+        f"onnxruntime cannot use CUDA device {gpu}{why}",
+        remedy="Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu.",
+    )
+
+
+def _providers(onnxruntime: Runtime, gpu: int | None) -> list[Any]:
+    """What onnxruntime is to run on, best first."""
+    if gpu is None:
+        return ["CPUExecutionProvider"]
+    if CUDA not in onnxruntime.get_available_providers():
+        raise RistrettoError(
+            "the installed onnxruntime cannot use a GPU",
+            remedy="Install the one that can: pip uninstall onnxruntime; pip install onnxruntime-gpu.",
+        )
+    # TF32 would round every operand of a convolution to 10 bits of mantissa.
+    return [(CUDA, {"device_id": gpu, "use_tf32": 0}), "CPUExecutionProvider"]

@@ -1,0 +1,317 @@
+"""The backend that knows only shapes: what each primitive refuses, and the shape of what it gives.
+
+Every rule stands here once; the other backends ask this one before they compute or record anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.ops import AnyArray, Shape, Value, broadcast, convolved, deconvolved, pooled, show
+
+# Caffe counts the elements of a blob in an int.
+MOST_ELEMENTS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A value of which nothing but the shape is known."""
+
+    shape: Shape
+
+
+class ShapeOps:
+    """`Ops` on shapes alone. Takes values of any backend, since it reads only their shapes.
+
+    LayerError where operands do not fit each other or the settings.
+    """
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Names mean nothing here."""
+        yield
+
+    def constant(self, array: AnyArray | float) -> Sized:
+        return sized(np.shape(array))
+
+    def add(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def sub(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def mul(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def div(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def maximum(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def pow(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def abs(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def exp(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def log(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def log2(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def sqrt(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def floor(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def round(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def clip(self, x: Value, low: float, high: float) -> Sized:
+        return sized(x.shape)
+
+    def relu(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def sigmoid(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def tanh(self, x: Value) -> Sized:
+        return sized(x.shape)
+
+    def equal(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def less(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def greater_equal(self, a: Value, b: Value) -> Sized:
+        return _elementwise(a, b)
+
+    def where(self, condition: Value, a: Value, b: Value) -> Sized:
+        return _elementwise(condition, a, b)
+
+    def reshape(self, x: Value, shape: Shape) -> Sized:
+        shape = tuple(shape)
+        if min(shape, default=0) < 0 or math.prod(shape) != math.prod(x.shape):
+            raise LayerError(f"{show(x.shape)} cannot be reshaped to {show(shape)}")
+        return sized(shape)
+
+    def transpose(self, x: Value, axes: Sequence[int]) -> Sized:
+        if sorted(axes) != list(range(len(x.shape))):
+            raise LayerError(f"{list(axes)} is no order of the axes of {show(x.shape)}")
+        return sized(tuple(x.shape[axis] for axis in axes))
+
+    def expand(self, x: Value, shape: Shape) -> Sized:
+        if _broadcast(x.shape, tuple(shape)) != tuple(shape):
+            raise LayerError(f"{show(x.shape)} cannot be expanded to {show(shape)}")
+        return sized(tuple(shape))
+
+    def concat(self, xs: Sequence[Value], axis: int) -> Sized:
+        if not xs:
+            raise LayerError("there is nothing to concatenate")
+        shapes = [x.shape for x in xs]
+        (axis,) = checked_axes(shapes[0], [axis])
+        if any(_without(shape, axis) != _without(shapes[0], axis) for shape in shapes):
+            given = ", ".join(map(show, shapes))
+            raise LayerError(f"{given} cannot be joined on axis {axis}: they differ on another axis")
+        return sized(_with(shapes[0], axis, sum(shape[axis] for shape in shapes)))
+
+    def slice(self, x: Value, axis: int, start: int, stop: int) -> Sized:
+        (axis,) = checked_axes(x.shape, [axis])
+        if not 0 <= start <= stop <= x.shape[axis]:
+            raise LayerError(f"{start}:{stop} is not a part of axis {axis} of {show(x.shape)}")
+        return sized(_with(x.shape, axis, stop - start))
+
+    def pad(self, x: Value, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Sized:
+        if not len(before) == len(after) == len(x.shape) or min([0, *before, *after]) < 0:
+            raise LayerError(f"{show(x.shape)} cannot be padded by {list(before)} and {list(after)}")
+        return sized(tuple(b + n + a for b, n, a in zip(before, x.shape, after, strict=True)))
+
+    def sum(self, x: Value, axes: Sequence[int]) -> Sized:
+        return _reduced(x, axes)
+
+    def mean(self, x: Value, axes: Sequence[int]) -> Sized:
+        return _reduced(x, axes)
+
+    def max(self, x: Value, axes: Sequence[int]) -> Sized:
+        return _reduced(x, axes)
+
+    def top_k(self, x: Value, k: int, axis: int) -> tuple[Sized, Sized]:
+        (axis,) = checked_axes(x.shape, [axis])
+        if not 1 <= k <= x.shape[axis]:
+            raise LayerError(f"the top {k} of axis {axis} of {show(x.shape)} cannot be taken")
+        return (sized(_with(x.shape, axis, k)),) * 2
+
+    def matmul(self, a: Value, b: Value) -> Sized:
+        if min(len(a.shape), len(b.shape)) < 2 or a.shape[-1] != b.shape[-2]:
+            raise LayerError(f"matrices {show(a.shape)} and {show(b.shape)} cannot be multiplied")
+        return sized((*_broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))
+
+    def linear(self, x: Value, weight: Value, bias: Value | None) -> Sized:
+        if len(x.shape) != 2 or len(weight.shape) != 2 or x.shape[1] != weight.shape[1]:
+            raise LayerError(f"weights {show(weight.shape)} do not fit an input {show(x.shape)}")
+        _check_bias(bias, weight.shape[0])
+        return sized((x.shape[0], weight.shape[0]))
+
+    def conv(
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> Sized:
+        kernel = _check_filter(x, weight, stride, pad, dilation)
+        channels, filters = x.shape[1], weight.shape[0]
+        if group < 1 or channels % group or filters % group:
+            raise LayerError(f"{channels} channels to {filters} cannot be split into {group} groups")
+        if weight.shape[1] != channels // group:
+            raise LayerError(f"weights {show(weight.shape)} in {group} groups do not fit {show(x.shape)}")
+        _check_bias(bias, filters)
+        extent = convolved(x.shape[2:], kernel, stride=stride, pad=pad, dilation=dilation)
+        if min(extent) < 1:
+            raise LayerError(
+                f"kernel {show(kernel)} with dilation {show(dilation)} is larger than the input "
+                f"{show(x.shape[2:])} with padding {show(pad)}"
+            )
+        return sized((x.shape[0], filters, *extent))
+
+    def deconv(
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> Sized:
+        kernel = _check_filter(x, weight, stride, pad, dilation)
+        channels, filters = x.shape[1], weight.shape[1] * group
+        if group < 1 or channels % group:
+            raise LayerError(f"{channels} channels cannot be split into {group} groups")
+        if weight.shape[0] != channels:
+            raise LayerError(f"weights {show(weight.shape)} in {group} groups do not fit {show(x.shape)}")
+        _check_bias(bias, filters)
+        extent = deconvolved(x.shape[2:], kernel, stride=stride, pad=pad, dilation=dilation)
+        if min(extent) < 1:
+            raise LayerError(f"padding {show(pad)} takes away the whole output of the deconvolution")
+        return sized((x.shape[0], filters, *extent))
+
+    def max_pool(
+        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> Sized:
+        return _pooled(x, kernel, stride, pad, ceil)
+
+    def max_pool_with_index(
+        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> tuple[Sized, Sized]:
+        return (_pooled(x, kernel, stride, pad, ceil),) * 2
+
+    def ave_pool(
+        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> Sized:
+        return _pooled(x, kernel, stride, pad, ceil)
+
+    def lrn(self, x: Value, *, size: int, alpha: float, beta: float, k: float) -> Sized:
+        if len(x.shape) < 2:
+            raise LayerError(f"there are no channels in an input {show(x.shape)}")
+        if size < 1 or size % 2 == 0:
+            raise LayerError(f"a neighbourhood of {size} channels has no middle; it must be odd")
+        return sized(x.shape)
+
+    def softmax(self, x: Value, axis: int) -> Sized:
+        checked_axes(x.shape, [axis])
+        return sized(x.shape)
+
+    def uniform(self, shape: Shape) -> Sized:
+        return sized(tuple(shape))
+
+
+def sized(shape: Sequence[int]) -> Sized:
+    """A value of this shape; LayerError where it has more elements than Caffe can count."""
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise LayerError(f"a blob of shape {show(shape)} has too many elements")
+    return Sized(tuple(shape))
+
+
+def checked_axes(shape: Shape, axes: Sequence[int]) -> tuple[int, ...]:
+    """The axes counted from the front; LayerError where the shape lacks one or one is given twice."""
+    count = len(shape)
+    if any(not -count <= axis < count for axis in axes):
+        raise LayerError(f"axis {', '.join(map(str, axes))} is not an axis of {show(shape)}")
+    found = tuple(axis % count for axis in axes)
+    if len(set(found)) != len(found):
+        raise LayerError(f"axes {', '.join(map(str, axes))} of {show(shape)} name one twice")
+    return found
+
+
+def _elementwise(*values: Value) -> Sized:
+    return sized(_broadcast(*(value.shape for value in values)))
+
+
+def _broadcast(*shapes: Shape) -> Shape:
+    try:
+        return broadcast(*shapes)
+    except ValueError:
+        raise LayerError(f"shapes {' and '.join(map(show, shapes))} do not fit each other") from None
+
+
+def _without(shape: Shape, axis: int) -> Shape | None:
+    return (*shape[:axis], *shape[axis + 1 :]) if axis < len(shape) else None
+
+
+def _with(shape: Shape, axis: int, extent: int) -> Shape:
+    return (*shape[:axis], extent, *shape[axis + 1 :])
+
+
+def _reduced(x: Value, axes: Sequence[int]) -> Sized:
+    gone = checked_axes(x.shape, axes)
+    return sized(tuple(1 if axis in gone else n for axis, n in enumerate(x.shape)))
+
+
+def _check_filter(x: Value, weight: Value, stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]) -> Shape:
+    """The kernel's extents, if there is an entry per spatial axis of x everywhere and all are possible."""
+    kernel, axes = sized(weight.shape).shape[2:], len(x.shape) - 2
+    if axes < 1 or len(weight.shape) != len(x.shape):
+        raise LayerError(f"weights {show(weight.shape)} do not fit an input {show(x.shape)}")
+    if not len(stride) == len(pad) == len(dilation) == axes:
+        raise LayerError(f"stride, pad and dilation must have one entry per spatial axis of {show(x.shape)}")
+    if min([*kernel, *stride, *dilation]) < 1 or min(pad) < 0:
+        raise LayerError("kernel, stride and dilation must be 1 or more, pad 0 or more")
+    return kernel
+
+
+def _check_bias(bias: Value | None, filters: int) -> None:
+    if bias is not None and bias.shape != (filters,):
+        raise LayerError(f"a bias {show(bias.shape)} does not fit {filters} outputs")
+
+
+def _pooled(x: Value, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool) -> Sized:
+    if len(x.shape) < 3 or not len(kernel) == len(stride) == len(pad) == len(x.shape) - 2:
+        raise LayerError(f"pooling {show(kernel)} does not fit an input {show(x.shape)}")
+    if min([*kernel, *stride]) < 1 or min(pad) < 0:
+        raise LayerError("kernel and stride must be 1 or more, pad 0 or more")
+    if any(p >= k for p, k in zip(pad, kernel, strict=True)):
+        raise LayerError(f"padding {show(pad)} must be smaller than the kernel {show(kernel)}")
+    extent = pooled(x.shape[2:], kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+    if min(extent) < 1:
+        raise LayerError(f"kernel {show(kernel)} is larger than the input {show(x.shape[2:])} with padding {show(pad)}")
+    return sized((*x.shape[:2], *extent))

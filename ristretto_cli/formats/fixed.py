@@ -1,0 +1,179 @@
+"""Dynamic fixed point: bits and a fractional length, chosen for each layer's input, output and parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.formats.number_format import (
+    LOSSLESS_BITS,
+    Group,
+    NumberFormat,
+    Ranges,
+    Role,
+    Rounding,
+    TrimmingMode,
+    Trims,
+    rounding_of,
+    trimming_mode,
+)
+from ristretto_cli.ops import Ops, V
+from ristretto_cli.wire.messages import Message
+
+# Beyond it every float32 is either far above or far below one step of the grid.
+_EXTREME_FRAC_BITS = 300
+_DEAD_INTEGER_LENGTH = -(2**31)  # what a C++ cast of log2(0) to int gives
+_HEADROOM_BITS = 4
+
+
+@dataclass(frozen=True)
+class Fixed(NumberFormat):
+    """Integers of `bits` bits (two's complement) times 2^-frac_bits; frac_bits may be negative or above bits.
+
+    >>> Fixed(bits=8, frac_bits=4).largest
+    7.9375
+    """
+
+    bits: int
+    frac_bits: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 128:
+            raise LayerError(f"a width of {self.bits} bits is not possible", remedy="Give 1 to 128.")
+
+    @property
+    def largest(self) -> float:
+        """The largest number of the format."""
+        return math.ldexp(2 ** (self.bits - 1) - 1, -self.frac_bits)
+
+    def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
+        """Round x to multiples of 2^-frac_bits, saturated at both ends; NaN becomes the largest number."""
+        frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, self.frac_bits))
+        integers = rounding.apply(ops, _times_power_of_two(ops, x, frac_bits))
+        top = 2.0 ** (self.bits - 1)
+        return _times_power_of_two(ops, ops.clip(integers, -top, top - 1), -frac_bits)
+
+
+def _times_power_of_two(ops: Ops[V], x: V, exponent: int) -> V:
+    # In float32 2^127 is the largest factor there is and 2^-126 the smallest exact one.
+    while exponent:
+        step = max(-126, min(126, exponent))
+        x = ops.mul(x, ops.constant(2.0**step))
+        exponent -= step
+    return x
+
+
+def integer_length(largest: float, role: Role) -> int:
+    """The integer bits, with the sign, for values up to `largest`.
+
+    Parameters keep all of their range. Activations have one bit less, so that the top half of their range
+    saturates: as the original has it, because a bit of precision is worth more there. A range of zero
+    gives the original's -2^31.
+
+    >>> integer_length(3.0, Role.PARAMS), integer_length(3.0, Role.LAYER_IN)
+    (3, 2)
+    """
+    if largest == 0:
+        return _DEAD_INTEGER_LENGTH
+    exponent = math.log2(largest)
+    return math.ceil(exponent + 1) if role is Role.PARAMS else math.ceil(exponent)
+
+
+def _fractional_length(bits: int, integer_bits: int) -> int:
+    # int32 arithmetic wraps around in the original, which matters for a range of zero alone.
+    return (bits - integer_bits + 2**31) % 2**32 - 2**31
+
+
+_ACTIVATIONS = frozenset({Role.LAYER_IN, Role.LAYER_OUT})
+_PARAMS = frozenset({Role.PARAMS})
+
+
+@trimming_mode("dynamic_fixed_point", "fixed_point")
+class DynamicFixedPoint(TrimmingMode):
+    """Weights of convolutions, weights of inner products, and activations, each with a width of its own."""
+
+    precision = "DYNAMIC_FIXED_POINT"
+    combined_title = "Dynamic fixed point net:"
+    groups = (
+        Group(("Dynamic fixed point CONV", "weights: "), "CONV weights", frozenset({"CONV"}), _PARAMS),
+        Group(("Dynamic fixed point FC", "weights: "), "FC weights", frozenset({"FC"}), _PARAMS),
+        Group(
+            ("Dynamic fixed point layer", "activations:"),
+            "layer activations",
+            frozenset({"CONV", "FC"}),
+            _ACTIVATIONS,
+        ),
+    )
+
+    def trims(self, quantization: Message) -> Trims:
+        weights = Fixed(quantization.bw_params, quantization.fl_params)
+        return Trims(
+            layer_in=Fixed(quantization.bw_layer_in, quantization.fl_layer_in),
+            layer_out=Fixed(quantization.bw_layer_out, quantization.fl_layer_out),
+            weights=weights,
+            bias=weights,
+            rounding=rounding_of(quantization),
+        )
+
+    def widths(self, offered: Sequence[int], ranges: Sequence[Ranges]) -> list[int]:
+        return sorted(offered, reverse=True)
+
+    def write(
+        self,
+        quantization: Message,
+        widths: Mapping[Role, int],
+        ranges: Ranges,
+        *,
+        everywhere: Sequence[Ranges],
+        legacy: bool,
+    ) -> None:
+        quantization.ClearField("precision")
+        write_fixed(quantization, widths, ranges, legacy=legacy)
+
+    def heading(self, baseline: str) -> list[str]:
+        return [
+            "Network accuracy analysis for",
+            "Convolutional (CONV) and fully",
+            "connected (FC) layers.",
+            f"Baseline 32bit float: {baseline}",
+        ]
+
+
+def write_fixed(quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool) -> None:
+    """Set bw_* and fl_* of each role that has a width in bits."""
+    for role, bits in widths.items():
+        largest = ranges.of(role)
+        if legacy:
+            integer_bits = integer_length(largest, role)
+        elif bits >= LOSSLESS_BITS:
+            # DIFFERS(D4): room for values beyond the measured range, and still steps finer than float32's.
+            integer_bits = integer_length(largest or 1.0, Role.PARAMS)
+            for_biases = _bits_for_biases(bits, integer_bits, ranges) if role is Role.PARAMS else 0
+            integer_bits += max(_HEADROOM_BITS, for_biases)
+        else:
+            integer_bits = integer_length(largest or 1.0, role)  # DIFFERS(D6)
+            if role is Role.PARAMS:
+                integer_bits += _bits_for_biases(bits, integer_bits, ranges)  # DIFFERS(D5)
+        setattr(quantization, f"bw_{role.value}", bits)
+        setattr(quantization, f"fl_{role.value}", _fractional_length(bits, integer_bits))
+
+
+def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:
+    """How many integer bits more than the weights need make the layer's output most exact.
+
+    Biases share the weights' format. Each bit more saturates fewer of them, and doubles the weights' steps;
+    an output's expected squared error is the sum of both.
+    """
+    largest_bias = max(map(abs, ranges.biases), default=0.0)
+    most = max(0, integer_length(largest_bias, Role.PARAMS) - integer_bits) if largest_bias else 0
+
+    def squared_error(more: int) -> float:
+        number_format = Fixed(bits, bits - integer_bits - more)
+        beyond = [max(0.0, abs(bias) - number_format.largest) for bias in ranges.biases]
+        saturation = sum(excess * excess for excess in beyond) / max(1, len(beyond))
+        step = math.ldexp(1.0, -number_format.frac_bits)
+        return saturation + step * step / 12 * (ranges.input_energy + 1)
+
+    return min(range(most + 1), key=squared_error)

@@ -1,0 +1,184 @@
+"""Minifloat: sign, a few exponent bits, a few mantissa bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.formats.number_format import (
+    LOSSLESS_BITS,
+    Group,
+    NumberFormat,
+    Ranges,
+    Role,
+    Rounding,
+    TrimmingMode,
+    Trims,
+    rounding_of,
+    trimming_mode,
+)
+from ristretto_cli.ops import Ops, V
+from ristretto_cli.wire.messages import Message
+
+FLOAT32_MANTISSA_BITS, FLOAT32_EXPONENT_BITS = 23, 8
+
+
+@dataclass(frozen=True)
+class Minifloat(NumberFormat):
+    """mant_bits of mantissa behind the leading one, exp_bits of exponent with bias 2^(exp_bits - 1) - 1.
+
+    There are no denormals and no codes for infinity and NaN: exponent 0 is an ordinary one, and so is the
+    highest. What is too small becomes +0. What has too high an exponent becomes the largest number; what
+    merely rounds up past it keeps the carry, as in the original.
+
+    >>> Minifloat(mant_bits=3, exp_bits=4).largest
+    480.0
+    """
+
+    mant_bits: int
+    exp_bits: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mant_bits <= 64:
+            raise LayerError(f"mant_bits {self.mant_bits} is not possible", remedy="Give 0 to 64.")
+        if not 0 <= self.exp_bits <= 30:
+            raise LayerError(f"exp_bits {self.exp_bits} is not possible", remedy="Give 0 to 30.")
+
+    @property
+    def bias(self) -> int:
+        """What is added to an exponent to store it."""
+        return int(2.0 ** (self.exp_bits - 1) - 1)
+
+    @property
+    def _top_exponent(self) -> int:
+        return int(2**self.exp_bits - 1 - self.bias)
+
+    @property
+    def largest(self) -> float:
+        """The number at which values of a higher exponent saturate; infinity where float32 ends earlier."""
+        if self._top_exponent > 127:
+            return math.inf
+        return math.ldexp(2 - 2.0**-self.mant_bits, self._top_exponent)
+
+    def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
+        """Round x to mant_bits of mantissa, flush what is too small to +0, saturate what is too large.
+
+        Infinity and NaN saturate like large numbers; where float32 has no exponent above the format's top
+        one, they become infinity.
+        """
+        magnitude = ops.abs(x)
+        rounded = self._round(ops, x, magnitude, rounding)
+        beyond = 2.0 ** (self._top_exponent + 1) if self._top_exponent < 127 else math.inf
+        saturated = ops.clip(x, -self.largest, self.largest)
+        in_range = ops.where(ops.less(magnitude, ops.constant(beyond)), rounded, saturated)
+        smallest = 2.0 ** -min(self.bias, 126)
+        zero = ops.constant(0.0)
+        return ops.where(ops.less(magnitude, ops.constant(smallest)), zero, in_range)
+
+    def _round(self, ops: Ops[V], x: V, magnitude: V, rounding: Rounding) -> V:
+        if rounding is Rounding.STOCHASTIC:
+            return self._round_mantissa_at_random(ops, x, magnitude)
+        if self.mant_bits >= FLOAT32_MANTISSA_BITS:
+            return x
+        if self.mant_bits == 0:
+            # The leading one is not stored, so that of 1 and 2 it is 1 that has the even mantissa: ties
+            # go down. Half an ulp less moves them, and nothing else, to the lower side.
+            x = ops.mul(x, ops.constant(1 - 2.0**-24))
+        if self._top_exponent < 100:
+            return _nearest(ops, x, self.mant_bits)
+        # Close to the end of float32 the product inside would overflow.
+        low = _nearest(ops, x, self.mant_bits)
+        small = ops.mul(x, ops.constant(2.0**-64))
+        high = ops.mul(_nearest(ops, small, self.mant_bits), ops.constant(2.0**64))
+        return ops.where(ops.less(magnitude, ops.constant(2.0**64)), low, high)
+
+    def _round_mantissa_at_random(self, ops: Ops[V], x: V, magnitude: V) -> V:
+        one = _power_of_two_below(ops, magnitude)
+        mantissa = ops.mul(ops.sub(ops.div(magnitude, one), ops.constant(1.0)), ops.constant(2.0**self.mant_bits))
+        mantissa = Rounding.STOCHASTIC.apply(ops, mantissa)
+        fraction = ops.add(ops.mul(mantissa, ops.constant(2.0**-self.mant_bits)), ops.constant(1.0))
+        rounded = ops.mul(fraction, one)
+        zero = ops.constant(0.0)
+        return ops.where(ops.less(x, zero), ops.sub(zero, rounded), rounded)
+
+
+def _nearest(ops: Ops[V], x: V, mant_bits: int) -> V:
+    # Veltkamp's split: the leading part of x, rounded half to even, by float32 products and differences.
+    product = ops.mul(x, ops.constant(2.0 ** (FLOAT32_MANTISSA_BITS - mant_bits) + 1))
+    return ops.sub(product, ops.sub(product, x))
+
+
+def _power_of_two_below(ops: Ops[V], magnitude: V) -> V:
+    # Rounding to no mantissa at all gives the power of two below or the one above; the latter is too large.
+    # The detour over 2^-64 keeps the product inside from overflowing; floats below 2^-62 don't take it.
+    small = ops.less(magnitude, ops.constant(1.0))
+    factor = ops.where(small, ops.constant(1.0), ops.constant(2.0**-64))
+    scaled = ops.mul(magnitude, factor)
+    near = _nearest(ops, scaled, 0)
+    # Halved before it is scaled back: the power above the largest float32 is infinity.
+    near = ops.where(ops.less(scaled, near), ops.mul(near, ops.constant(0.5)), near)
+    return ops.div(near, factor)
+
+
+@trimming_mode("minifloat", "mini_floating_point")
+class MinifloatMode(TrimmingMode):
+    """One minifloat format for the whole net: weights, biases and activations."""
+
+    precision = "MINIFLOAT"
+    groups = (Group(("Minifloat net:",), "minifloat net", frozenset({"CONV", "FC"}), frozenset(Role)),)
+
+    def trims(self, quantization: Message) -> Trims:
+        number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)
+        return Trims(
+            layer_in=number_format,
+            layer_out=number_format,
+            weights=number_format,
+            bias=number_format,
+            rounding=rounding_of(quantization),
+        )
+
+    def widths(self, offered: Sequence[int], ranges: Sequence[Ranges]) -> list[int]:
+        exp_bits = exponent_bits(ranges)
+        return [bits for bits in sorted(offered, reverse=True) if bits - 1 - exp_bits > 0]
+
+    def write(
+        self,
+        quantization: Message,
+        widths: Mapping[Role, int],
+        ranges: Ranges,
+        *,
+        everywhere: Sequence[Ranges],
+        legacy: bool,
+    ) -> None:
+        bits = widths[Role.PARAMS]
+        exp_bits = exponent_bits(everywhere)
+        if bits >= LOSSLESS_BITS and not legacy:
+            exp_bits = max(exp_bits, FLOAT32_EXPONENT_BITS)  # DIFFERS(D4)
+        quantization.precision = quantization.MINIFLOAT
+        quantization.mant_bits = bits - 1 - exp_bits
+        quantization.exp_bits = exp_bits
+
+    def heading(self, baseline: str) -> list[str]:
+        return [
+            "Network accuracy analysis for",
+            "Convolutional (CONV) and fully",
+            "connected (FC) layers.",
+            f"Baseline 32bit float: {baseline}",
+        ]
+
+
+def exponent_bits(ranges: Sequence[Ranges]) -> int:
+    """The exponent bits that cover the activations of all layers; at least 4. Parameters don't count.
+
+    >>> exponent_bits([Ranges(layer_in=1000.0, layer_out=2.0, params=0.5)])
+    5
+    """
+    bits = 4
+    for layer in ranges:
+        for largest in (layer.layer_in, layer.layer_out):
+            exponent = math.log2(largest) - 1 if largest > 0 else 0.0
+            if exponent > 0:
+                bits = max(bits, math.ceil(math.log2(exponent) + 1))
+    return bits

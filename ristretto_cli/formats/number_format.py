@@ -1,0 +1,161 @@
+"""What a number format is, and what a trimming mode is: how formats are chosen for the layers of a net.
+
+Each mode stands in a file of its own in this package, beside its format, and is registered under the name
+that --trimming_mode takes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.ops import Ops, V
+from ristretto_cli.registry import Registry
+from ristretto_cli.wire.messages import Message, enum_name
+
+LOSSLESS_BITS = 32  # the width that stands for "not trimmed"
+
+MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "")
+
+
+class Rounding(Enum):
+    """How a value between two neighbours on the grid is rounded."""
+
+    NEAREST = "ties to even"
+    STOCHASTIC = "up with the probability of its distance from the lower neighbour"
+
+    def apply(self, ops: Ops[V], x: V) -> V:
+        """x to integers."""
+        if self is Rounding.NEAREST:
+            return ops.round(x)
+        # floor(x + u) would do, were the sum exact: large integers would move by its rounding.
+        below = ops.floor(x)
+        goes_up = ops.less(ops.uniform(x.shape), ops.sub(x, below))
+        return ops.where(goes_up, ops.add(below, ops.constant(1.0)), below)
+
+
+class NumberFormat(ABC):
+    """A set of representable numbers, and how any float32 is brought onto it."""
+
+    @abstractmethod
+    def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
+        """x, each element brought onto the format; for every backend alike, bit for bit."""
+
+
+class Role(Enum):
+    """What of a layer a width is for; the value is the word in QuantizationParameter's field names."""
+
+    LAYER_IN = "layer_in"
+    LAYER_OUT = "layer_out"
+    PARAMS = "params"
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The largest absolute values that a layer's input, output and weights reach.
+
+    biases: its biases, where they are to be kept in range too. input_energy: the mean sum of squares of the
+    inputs that one output is made of; it tells how much an error of the weights matters beside one of a bias.
+    """
+
+    layer_in: float
+    layer_out: float
+    params: float
+    biases: tuple[float, ...] = ()
+    input_energy: float = 0.0
+
+    def of(self, role: Role) -> float:
+        """The range of one role."""
+        return float(getattr(self, role.value))
+
+
+@dataclass(frozen=True)
+class Trims:
+    """The formats of one layer, as its QuantizationParameter states them. bias None: it is left alone."""
+
+    layer_in: NumberFormat
+    layer_out: NumberFormat
+    weights: NumberFormat
+    bias: NumberFormat | None
+    rounding: Rounding
+
+
+@dataclass(frozen=True)
+class Group:
+    """Widths that are searched together: these roles of these families of layers ("CONV", "FC").
+
+    title: the heading of its scores in the summary. part: how its chosen width is named there.
+    """
+
+    title: tuple[str, ...]
+    part: str
+    families: frozenset[str]
+    roles: frozenset[Role]
+
+
+class TrimmingMode(ABC):
+    """How the layers of a net are trimmed in one number format.
+
+    groups are searched one after the other and then combined. A mode with a single group has nothing to
+    combine: its last passing trial is the result.
+    """
+
+    precision: ClassVar[str]  # its name in QuantizationParameter.Precision
+    groups: ClassVar[tuple[Group, ...]]
+    combined_title: ClassVar[str] = ""  # the summary's heading of the combined groups, where there are several
+    fallback_bits: ClassVar[int] = LOSSLESS_BITS  # the width where none is within the margin
+
+    @abstractmethod
+    def trims(self, quantization: Message) -> Trims:
+        """The formats that a QuantizationParameter states."""
+
+    @abstractmethod
+    def widths(self, offered: Sequence[int], ranges: Sequence[Ranges]) -> list[int]:
+        """The widths worth trying in bits, of those offered, largest first."""
+
+    @abstractmethod
+    def write(
+        self,
+        quantization: Message,
+        widths: Mapping[Role, int],
+        ranges: Ranges,
+        *,
+        everywhere: Sequence[Ranges],
+        legacy: bool,
+    ) -> None:
+        """Set the fields that give a layer these widths in bits; a width of LOSSLESS_BITS keeps every value.
+
+        everywhere: the ranges of all layers. legacy: choose as the original does, flaws included.
+        """
+
+    @abstractmethod
+    def heading(self, baseline: str) -> list[str]:
+        """The summary's lines above the trials; baseline: the float net's score as text."""
+
+
+def rounding_of(quantization: Message) -> Rounding:
+    """The rounding that a QuantizationParameter asks for."""
+    return Rounding[enum_name(quantization, "rounding_scheme")]
+
+
+def trims_of(quantization: Message) -> Trims:
+    """The formats of a layer, read by the mode of its `precision`."""
+    precision = enum_name(quantization, "precision")
+    for name in MODES.names():
+        if MODES.get(name).precision == precision:
+            return MODES.get(name).trims(quantization)
+    raise RistrettoError(f"precision {precision} is not known")
+
+
+def trimming_mode(*names: str) -> Any:
+    """Class decorator: register a TrimmingMode under its name and its old ones."""
+
+    def register(cls: type[TrimmingMode]) -> type[TrimmingMode]:
+        MODES.register(*names)(cls())
+        return cls
+
+    return register

@@ -1,0 +1,89 @@
+"""BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
+from ristretto_cli.net.ir import Layer, ParamDef
+from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.wire.messages import TEST, Message
+
+
+@layer_type("BatchNorm")
+class BatchNorm(LayerType):
+    """(x - mean) / sqrt(variance + eps) for each channel. x (N, C, ...).
+
+    Parameters: running sums of means (C,) and of variances (C,), and the factor (1,) that both are divided
+    by; a factor of 0 makes both 0. With use_global_stats (by default: in TEST) mean and variance are these.
+    Without, they are the batch's, and the parameters move on - in TEST, too.
+    """
+
+    in_place = True
+
+    def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
+        (shape,) = bottoms
+        if len(shape) < 2:
+            raise LayerError(
+                f"the bottom has shape {show(shape)}, and BatchNorm needs an axis of channels behind the first",
+                remedy="Give it a bottom with at least 2 axes.",
+            )
+        if any(param.lr_mult != 0 for param in message.param[:3]):
+            raise LayerError(
+                "the statistics of BatchNorm have a learning rate, but are not learned",
+                remedy="Set lr_mult: 0 in each param block, or remove the blocks.",
+            )
+        return tuple(ParamDef((extent,), constant_filler()) for extent in (shape[1], shape[1], 1))
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,) = bottoms
+        if _uses_stored(layer):
+            mean, variance = _stored(ops, x, params)
+        else:
+            mean, variance = _of_batch(ops, x)
+        eps = ops.constant(layer.message.batch_norm_param.eps)
+        return [ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, eps)))]
+
+    def updates(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Mapping[int, V]:
+        if _uses_stored(layer):
+            return {}
+        (x,) = bottoms
+        channels = x.shape[1]
+        values = prod(x.shape) // channels
+        mean, variance = (ops.reshape(statistic, (channels,)) for statistic in _of_batch(ops, x))
+        if values > 1:
+            # What is stored estimates the variance of all data, not of this batch.
+            variance = ops.mul(variance, ops.constant(values / (values - 1)))
+        fraction = ops.constant(layer.message.batch_norm_param.moving_average_fraction)
+        news = (mean, variance, ops.constant(1.0))
+        return {
+            index: ops.add(ops.mul(old, fraction), new)
+            for index, (old, new) in enumerate(zip(params, news, strict=True))
+        }
+
+
+def _uses_stored(layer: Layer) -> bool:
+    param = layer.message.batch_norm_param
+    if param.HasField("use_global_stats"):
+        return bool(param.use_global_stats)
+    return layer.phase == TEST
+
+
+def _stored(ops: Ops[V], x: V, params: Sequence[V]) -> tuple[V, V]:
+    """The stored mean and variance, (C, 1, ...)."""
+    means, variances, factor = params
+    zero, one = ops.constant(0.0), ops.constant(1.0)
+    empty = ops.equal(factor, zero)
+    weight = ops.where(empty, zero, ops.div(one, ops.where(empty, one, factor)))
+    shape = (x.shape[1], *(1 for _ in x.shape[2:]))
+    return ops.reshape(ops.mul(means, weight), shape), ops.reshape(ops.mul(variances, weight), shape)
+
+
+def _of_batch(ops: Ops[V], x: V) -> tuple[V, V]:
+    """The mean and the variance of a batch, (1, C, 1, ...)."""
+    axes = [axis for axis in range(len(x.shape)) if axis != 1]
+    mean = ops.mean(x, axes)
+    deviation = ops.sub(x, mean)
+    return mean, ops.mean(ops.mul(deviation, deviation), axes)

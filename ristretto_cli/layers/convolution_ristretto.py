@@ -1,0 +1,13 @@
+"""ConvolutionRistretto."""
+
+from __future__ import annotations
+
+from ristretto_cli.layers.convolution import Convolution
+from ristretto_cli.layers.layer_type import layer_type
+
+
+@layer_type("ConvolutionRistretto")
+class ConvolutionRistretto(Convolution):
+    """A Convolution whose bottoms, parameters and tops are trimmed as quantization_param says."""
+
+    trims = True

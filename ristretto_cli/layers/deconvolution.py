@@ -1,0 +1,32 @@
+"""Deconvolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.layers.filter_settings import FilterSettings
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer, ParamDef
+from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.wire.messages import Message
+
+
+@layer_type("Deconvolution")
+class Deconvolution(LayerType):
+    """The transpose of Convolution. Each bottom (N, C, *S) gives a top (N, num_output, *S').
+
+    Any number of bottoms of one shape, each with its top, share the parameters: weights
+    (C, num_output / group, *kernel) and bias (num_output).
+    """
+
+    bottoms = (1, None)
+    tops = (1, None)
+    tops_match_bottoms = True
+
+    def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
+        settings = FilterSettings.of(message.convolution_param, bottoms)
+        return settings.params(message.convolution_param, deconvolution=True)
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        settings = FilterSettings.of(layer.message.convolution_param, [x.shape for x in bottoms])
+        return [settings.apply(ops, ops.deconv, x, params) for x in bottoms]

@@ -1,0 +1,31 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, V
+from ristretto_cli.wire.messages import TRAIN
+
+
+@layer_type("Dropout")
+class Dropout(LayerType):
+    """TEST: x. TRAIN: 0 with probability dropout_ratio, else x / (1 - dropout_ratio), anew in each run."""
+
+    in_place = True
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,) = bottoms
+        ratio = layer.message.dropout_param.dropout_ratio
+        if not 0 <= ratio < 1:
+            raise LayerError(
+                f"dropout_ratio is {ratio:g}",
+                remedy="Give a probability from 0 to less than 1; 0.5 is usual.",
+            )
+        if layer.phase != TRAIN:
+            return [x]
+        keep = ops.greater_equal(ops.uniform(x.shape), ops.constant(ratio))
+        return [ops.mul(x, ops.where(keep, ops.constant(1 / (1 - ratio)), ops.constant(0.0)))]

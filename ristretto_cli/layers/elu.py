@@ -1,0 +1,25 @@
+"""ELU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, V
+
+
+@layer_type("ELU")
+class ELU(LayerType):
+    """x where x > 0, else alpha * (exp(x) - 1)."""
+
+    in_place = True
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,) = bottoms
+        zero = ops.constant(0.0)
+        negative = ops.less(x, zero)
+        # exp sees no positive number: it could overflow, and spoil a gradient even where it is not selected.
+        curve = ops.sub(ops.exp(ops.where(negative, x, zero)), ops.constant(1.0))
+        alpha = layer.message.elu_param.alpha
+        return [ops.where(negative, ops.mul(curve, ops.constant(alpha)), x)]

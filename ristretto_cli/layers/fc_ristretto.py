@@ -1,0 +1,13 @@
+"""FcRistretto."""
+
+from __future__ import annotations
+
+from ristretto_cli.layers.inner_product import InnerProduct
+from ristretto_cli.layers.layer_type import layer_type
+
+
+@layer_type("FcRistretto")
+class FcRistretto(InnerProduct):
+    """An InnerProduct whose bottom, parameters and top are trimmed as quantization_param says."""
+
+    trims = True

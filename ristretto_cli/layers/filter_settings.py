@@ -1,0 +1,116 @@
+"""What convolution_param says, checked against a bottom: shared by Convolution and Deconvolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.axes import canonical_axis
+from ristretto_cli.net.ir import ParamDef
+from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.wire.messages import Message
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """A ConvolutionParameter for bottoms of one shape. kernel, stride, pad, dilation: one per spatial axis.
+
+    axis: where the channels are; the axes before it are the batch, those behind it are spatial.
+    """
+
+    axis: int
+    channels: int
+    num_output: int
+    group: int
+    bias_term: bool
+    kernel: Shape
+    stride: Shape
+    pad: Shape
+    dilation: Shape
+
+    @classmethod
+    def of(cls, param: Message, bottoms: Sequence[Shape], *, depthwise: bool = False) -> FilterSettings:
+        """depthwise: num_output and group are the number of channels where they are not given."""
+        shape = bottoms[0]
+        if any(other != shape for other in bottoms):
+            raise LayerError(f"its bottoms have different shapes: {', '.join(map(str, bottoms))}")
+        axis = canonical_axis(param.axis, shape)
+        channels, axes = shape[axis], len(shape) - axis - 1
+        num_output, group = param.num_output, param.group
+        if depthwise:
+            num_output = num_output if param.HasField("num_output") else channels
+            group = group if param.HasField("group") else channels
+        if num_output < 1:
+            raise LayerError("num_output is missing", remedy="Set how many outputs there are, 1 or more.")
+        if group < 1 or channels % group or num_output % group:
+            raise LayerError(
+                f"group is {group}, which divides {channels} channels and num_output {num_output} unevenly"
+            )
+        if not param.kernel_size and not param.HasField("kernel_h") and not param.HasField("kernel_w"):
+            raise LayerError("kernel_size is missing")
+        return cls(
+            axis=axis,
+            channels=channels,
+            num_output=num_output,
+            group=group,
+            bias_term=param.bias_term,
+            kernel=_per_axis(param, "kernel_size", "kernel", axes, default=0, least=1),
+            stride=_per_axis(param, "stride", "stride", axes, default=1, least=1),
+            pad=_per_axis(param, "pad", "pad", axes, default=0, least=0),
+            dilation=_per_axis(param, "dilation", "", axes, default=1, least=1),
+        )
+
+    def params(self, param: Message, *, deconvolution: bool) -> tuple[ParamDef, ...]:
+        """The weights, and the bias if there is one."""
+        outputs, inputs = self.num_output, self.channels
+        if deconvolution:
+            outputs, inputs = inputs, outputs
+        weights = ParamDef((outputs, inputs // self.group, *self.kernel), param.weight_filler)
+        return (weights, ParamDef((self.num_output,), param.bias_filler)) if self.bias_term else (weights,)
+
+    def apply(self, ops: Ops[V], primitive: Callable[..., V], x: V, params: Sequence[V]) -> V:
+        """ops.conv or ops.deconv on a bottom of any number of batch and spatial axes."""
+        batch, spatial = x.shape[: self.axis], x.shape[self.axis + 1 :]
+        weight = params[0]
+        # Without spatial axes each blob is one point; the primitives want at least one axis.
+        point = () if spatial else (1,)
+        if len(batch) != 1 or point:
+            count = 1
+            for extent in batch:
+                count *= extent
+            x = ops.reshape(x, (count, self.channels, *spatial, *point))
+        if point:
+            weight = ops.reshape(weight, (*weight.shape, 1))
+        top = primitive(
+            x,
+            weight,
+            params[1] if self.bias_term else None,
+            stride=self.stride or (1,),
+            pad=self.pad or (0,),
+            dilation=self.dilation or (1,),
+            group=self.group,
+        )
+        if len(batch) != 1 or point:
+            top = ops.reshape(top, (*batch, *top.shape[1 : 2 + len(spatial)]))
+        return top
+
+
+def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int, least: int) -> Shape:
+    """A setting that is given once, once per spatial axis, or (with a stem) as stem_h and stem_w."""
+    given: list[int] = list(getattr(param, field))
+    if stem and (param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w")):
+        if given:
+            raise LayerError(f"both {field} and {stem}_h or {stem}_w are given", remedy="Give one kind.")
+        if axes != 2:
+            raise LayerError(f"{stem}_h and {stem}_w are for 2 spatial axes; the bottom has {axes}")
+        given = [getattr(param, f"{stem}_h"), getattr(param, f"{stem}_w")]
+    if len(given) not in (0, 1, axes):
+        raise LayerError(
+            f"{field} is given {len(given)} times and the bottom has {axes} spatial axes",
+            remedy="Give it once, or once per spatial axis.",
+        )
+    values = tuple(given) if len(given) == axes and axes else (given[0] if given else default,) * axes
+    if any(value < least for value in values):
+        raise LayerError(f"{field} must be {least} or more everywhere, not {', '.join(map(str, values))}")
+    return values

@@ -1,0 +1,64 @@
+"""LRNRistretto: local response normalization of which every intermediate result is a minifloat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.formats.minifloat import Minifloat
+from ristretto_cli.formats.number_format import Rounding
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, V
+from ristretto_cli.wire.messages import enum_name
+
+
+@layer_type("LRNRistretto")
+class LRNRistretto(LayerType):
+    """x (N, C, H, W) by (k + alpha / size * sum of squares over size channels) ^ -beta, in minifloat throughout.
+
+    The sum slides along the channels, one square more and one less at each step, each step rounded: another
+    order of summation would give other roundings.
+    """
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,) = bottoms
+        lrn = layer.message.lrn_param
+        quantization = layer.message.quantization_param
+        if enum_name(quantization, "precision") != "MINIFLOAT":
+            raise LayerError("it takes minifloat only", remedy="Set quantization_param { precision: MINIFLOAT }.")
+        if enum_name(lrn, "norm_region") != "ACROSS_CHANNELS":
+            raise LayerError("it normalizes across channels only")
+        if lrn.local_size % 2 == 0:
+            raise LayerError(f"local_size {lrn.local_size} is even", remedy="Give an odd one.")
+        if len(x.shape) != 4:
+            raise LayerError("its bottom must have four axes (N, C, H, W)")
+        number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)
+
+        def trim(value: V) -> V:
+            return number_format.trim(ops, value, Rounding.NEAREST)
+
+        x = trim(x)
+        sums = _sliding_sums(ops, trim, trim(ops.mul(x, x)), lrn.local_size)
+        factor = ops.constant(np.float32(np.float32(lrn.alpha) / np.float32(lrn.local_size)))
+        scale = trim(ops.add(ops.constant(lrn.k), trim(ops.mul(sums, factor))))
+        return [trim(ops.mul(x, trim(ops.pow(scale, ops.constant(-lrn.beta)))))]
+
+
+def _sliding_sums(ops: Ops[V], trim: Callable[[V], V], squares: V, size: int) -> V:
+    """For each channel the sum of `squares` over the size channels around it."""
+    channels = squares.shape[1]
+    behind = (size - 1) // 2
+    square = [ops.slice(squares, 1, c, c + 1) for c in range(channels)]
+    total = ops.mul(square[0], ops.constant(0.0))
+    sums = []
+    for head in range(channels + behind):
+        if head < channels:
+            total = trim(ops.add(total, square[head]))
+        if head >= size:
+            total = trim(ops.sub(total, square[head - size]))
+        if head >= behind:
+            sums.append(total)
+    return ops.concat(sums, 1)

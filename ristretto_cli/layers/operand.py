@@ -1,0 +1,42 @@
+"""The second operand of Scale and Bias: it covers neighbouring axes of the first, repeated along the rest."""
+
+from __future__ import annotations
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.axes import canonical_axis
+from ristretto_cli.ops import Ops, Shape, V, show
+
+
+def covered(shape: Shape, axis: int, num_axes: int) -> Shape:
+    """The extents of `num_axes` axes of `shape` from `axis` on; num_axes -1 means all to the end.
+
+    LayerError where there are not that many.
+    """
+    start = canonical_axis(axis, shape)
+    if num_axes < -1:
+        raise LayerError(f"num_axes is {num_axes}", remedy="Give 0 or more, or -1 for all axes to the end.")
+    if num_axes == -1:
+        return shape[start:]
+    if start + num_axes > len(shape):
+        raise LayerError(
+            f"{num_axes} axes from axis {start} on extend past the end of the bottom's shape {show(shape)}",
+            remedy=f"Set num_axes to {len(shape) - start} at most, or to -1 for all axes to the end.",
+        )
+    return shape[start : start + num_axes]
+
+
+def spread(ops: Ops[V], operand: V, shape: Shape, axis: int) -> V:
+    """The operand, which covers `shape` from `axis` on, in a shape that broadcasts with it.
+
+    An operand without axes fits anywhere, whatever `axis` says. LayerError where an extent is not equal.
+    """
+    if not operand.shape:
+        return operand
+    start = canonical_axis(axis, shape)
+    end = start + len(operand.shape)
+    if shape[start:end] != operand.shape:
+        raise LayerError(
+            f"an operand of shape {show(operand.shape)} does not fit a bottom of shape {show(shape)} at axis {start}",
+            remedy="Set axis to where the same extents begin.",
+        )
+    return ops.reshape(operand, operand.shape + (1,) * (len(shape) - end))

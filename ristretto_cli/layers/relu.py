@@ -1,0 +1,27 @@
+"""ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, V
+
+
+@layer_type("ReLU")
+class ReLU(LayerType):
+    """max(x, 0) + negative_slope * min(x, 0)."""
+
+    in_place = True
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,) = bottoms
+        slope = layer.message.relu_param.negative_slope
+        if slope == 0:
+            return [ops.relu(x)]
+        zero = ops.constant(0.0)
+        return [ops.where(ops.less(x, zero), ops.mul(x, ops.constant(slope)), x)]
+
+    def ignores_negative(self, layer: Layer) -> bool:
+        return bool(layer.message.relu_param.negative_slope == 0)

@@ -1,0 +1,209 @@
+"""The primitives that a layer may call, with Caffe's meaning.
+
+A layer is written once over `Ops`; each backend brings its own values: one that knows only shapes,
+numpy arrays, nodes of an ONNX graph, torch tensors. Every value is float32, but for the truth values
+that `equal`, `less` and `greater_equal` return and `where` takes. Element-wise operations broadcast as
+in numpy. All shapes are static.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Shape: TypeAlias = tuple[int, ...]
+Array: TypeAlias = npt.NDArray[np.float32]
+AnyArray: TypeAlias = npt.NDArray[Any]
+
+
+class Value(Protocol):
+    """What a backend computes with: all that a layer may know of it is its shape."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+
+V = TypeVar("V", bound=Value)
+
+
+class Ops(Protocol[V]):
+    """What every backend can do. Spatial arguments have one entry per spatial axis."""
+
+    def scope(self, name: str) -> AbstractContextManager[None]:
+        """While it is entered, names that the backend gives to what it records begin with this one."""
+
+    def constant(self, array: AnyArray | float) -> V:
+        """An array, or a scalar of shape (), as a value (float32)."""
+
+    # element by element, broadcasting
+    def add(self, a: V, b: V) -> V: ...
+    def sub(self, a: V, b: V) -> V: ...
+    def mul(self, a: V, b: V) -> V: ...
+    def div(self, a: V, b: V) -> V: ...
+    def maximum(self, a: V, b: V) -> V: ...
+    def pow(self, a: V, b: V) -> V: ...
+    def abs(self, x: V) -> V: ...
+    def exp(self, x: V) -> V: ...
+    def log(self, x: V) -> V: ...
+    def log2(self, x: V) -> V:
+        """Base-2 logarithm, rounded correctly to float32: exact for powers of two."""
+
+    def sqrt(self, x: V) -> V: ...
+    def floor(self, x: V) -> V: ...
+    def round(self, x: V) -> V:
+        """To the nearest integer, ties to even."""
+
+    def clip(self, x: V, low: float, high: float) -> V:
+        """min(max(x, low), high); NaN gives high, as CUDA's fmin and fmax have it."""
+
+    def relu(self, x: V) -> V: ...
+    def sigmoid(self, x: V) -> V: ...
+    def tanh(self, x: V) -> V: ...
+
+    # comparisons give truth values, which only `where` takes
+    def equal(self, a: V, b: V) -> V: ...
+    def less(self, a: V, b: V) -> V: ...
+    def greater_equal(self, a: V, b: V) -> V: ...
+    def where(self, condition: V, a: V, b: V) -> V: ...
+
+    # shapes
+    def reshape(self, x: V, shape: Shape) -> V: ...
+    def transpose(self, x: V, axes: Sequence[int]) -> V: ...
+    def expand(self, x: V, shape: Shape) -> V:
+        """Broadcast x to shape."""
+
+    def concat(self, xs: Sequence[V], axis: int) -> V: ...
+    def slice(self, x: V, axis: int, start: int, stop: int) -> V:
+        """x[..., start:stop, ...] on one axis."""
+
+    def pad(self, x: V, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> V:
+        """x with a border; before and after have one entry per axis."""
+
+    # reductions; the reduced axes stay, with extent 1
+    def sum(self, x: V, axes: Sequence[int]) -> V: ...
+    def mean(self, x: V, axes: Sequence[int]) -> V: ...
+    def max(self, x: V, axes: Sequence[int]) -> V: ...
+    def top_k(self, x: V, k: int, axis: int) -> tuple[V, V]:
+        """The k largest along an axis and their indices (as float32), largest first; of equals, the larger
+        index first, as in Caffe's sort of (value, index) pairs."""
+
+    # nets
+    def matmul(self, a: V, b: V) -> V:
+        """(..., M, K) by (..., K, N) to (..., M, N)."""
+
+    def linear(self, x: V, weight: V, bias: V | None) -> V:
+        """x (M, K), weight (N, K), bias (N) to x @ weight.T + bias, (M, N)."""
+
+    def conv(
+        self,
+        x: V,
+        weight: V,
+        bias: V | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> V:
+        """Cross-correlation. x (N, C, *S), weight (C', C / group, *K), bias (C') to (N, C', *S'), where
+        S' = (S + 2 pad - (dilation (K - 1) + 1)) // stride + 1."""
+
+    def deconv(
+        self,
+        x: V,
+        weight: V,
+        bias: V | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> V:
+        """The transpose of conv. x (N, C, *S), weight (C, C' / group, *K), bias (C') to (N, C', *S'), where
+        S' = stride (S - 1) + dilation (K - 1) + 1 - 2 pad."""
+
+    def max_pool(self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool) -> V:
+        """Largest value of each window. x (N, C, H, W) to (N, C, H', W') with extents of `pooled`; padding
+        never wins; a window that lies wholly outside gives -FLT_MAX."""
+
+    def max_pool_with_index(
+        self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> tuple[V, V]:
+        """max_pool, and where in its plane (h * W + w, as float32) each maximum stands: of equals, the first;
+        -1 for a window that lies wholly outside."""
+
+    def ave_pool(self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool) -> V:
+        """Mean of each window. x (N, C, H, W) to (N, C, H', W') with extents of `pooled`; the divisor counts
+        the padding, but nothing beyond it. A window wholly outside gives NaN where it starts right behind the
+        image (nothing by nothing), else 0 (by a count below zero)."""
+
+    def lrn(self, x: V, *, size: int, alpha: float, beta: float, k: float) -> V:
+        """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta. x (N, C, *S)."""
+
+    def softmax(self, x: V, axis: int) -> V: ...
+
+    def uniform(self, shape: Shape) -> V:
+        """Random numbers, uniform in [0, 1), new ones in each run."""
+
+
+def show(shape: Sequence[int]) -> str:
+    """A shape as messages have it.
+
+    >>> show((2, 3)), show(())
+    ('2x3', 'scalar')
+    """
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """The common shape of element-wise operands."""
+    return tuple(int(n) for n in np.broadcast_shapes(*shapes))
+
+
+def convolved(
+    extent: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    stride: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+) -> Shape:
+    """Spatial extents behind a convolution; an entry below 1 means that the kernel does not fit."""
+    return tuple(
+        (n + 2 * p - (d * (k - 1) + 1)) // s + 1
+        for n, k, s, p, d in zip(extent, kernel, stride, pad, dilation, strict=True)
+    )
+
+
+def deconvolved(
+    extent: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    stride: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+) -> Shape:
+    """Spatial extents behind a deconvolution."""
+    return tuple(
+        s * (n - 1) + d * (k - 1) + 1 - 2 * p
+        for n, k, s, p, d in zip(extent, kernel, stride, pad, dilation, strict=True)
+    )
+
+
+def pooled(
+    extent: Sequence[int], *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+) -> Shape:
+    """Spatial extents behind a pooling."""
+    out = []
+    for n, k, s, p in zip(extent, kernel, stride, pad, strict=True):
+        span = n + 2 * p - k
+        windows = (-(-span // s) if ceil else span // s) + 1
+        # Caffe drops a last window that starts in the padding, but looks for one only where there is padding.
+        if any(pad) and (windows - 1) * s >= n + p:
+            windows -= 1
+        out.append(windows)
+    return tuple(out)
