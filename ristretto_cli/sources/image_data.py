@@ -1,0 +1,131 @@
+"""ImageData: image files out of a list."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.ops import Array, show
+from ristretto_cli.sources.decoding import Workers
+from ristretto_cli.sources.images import COLOR, GRAY, Pixels, decode, planes, resize
+from ristretto_cli.sources.settings import (
+    batch_size_of,
+    check_tops,
+    checked_shape,
+    existing,
+    read_lines,
+    warn_ignored,
+)
+from ristretto_cli.sources.source import Source, source
+from ristretto_cli.sources.transform import Transform
+from ristretto_cli.wire.messages import Message
+
+MAX_SIDE = 32767  # what OpenCV can resize to
+
+
+class Entry(NamedTuple):
+    """A line of the list: the file, as root_folder and name give it, and the label."""
+
+    file: str
+    label: int
+
+
+@source("ImageData")
+class ImageData(Source):
+    """Images (N, C, H, W) and labels (N,) of the files in a list, each line a name, a space and a label.
+
+    Names may hold spaces. Each turn over the list is shuffled anew if shuffle is set. As in Data, images of
+    several sizes need batch_size 1 (or new_height and new_width).
+    """
+
+    def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
+        check_tops(message, 2, 2)
+        param = message.image_data_param
+        warn_ignored(param, "image_data_param")
+        self._batch = batch_size_of(param, "image_data_param")
+        self._size = _new_size(param)
+        self._flag = COLOR if param.is_color else GRAY
+        self._rng = np.random.default_rng(seed)
+        self._transform = Transform(message.transform_param, phase, self._rng)
+        self._entries = _read_list(param.source, param.root_folder)
+        self._shuffle = bool(param.shuffle)
+        self._order = self._turn()
+        self._at = int(self._rng.integers(param.rand_skip)) if param.rand_skip else 0
+        if self._at >= len(self._entries):
+            raise LayerError(
+                f"rand_skip came to skip {self._at} of {len(self._entries)} images", remedy="Lower rand_skip."
+            )
+        self._workers = Workers()
+        self._shape = self._image(self._entries[self._order[self._at]]).shape
+        images = (self._batch, *self._transform.shape(self._shape))
+        self.shapes = (checked_shape(images, "the batch"), (self._batch,))
+
+    def next(self) -> tuple[Array, ...]:
+        entries = [self._next_entry() for _ in range(self._batch)]
+        images = self._workers.map(self._image, entries)
+        expected = images[0].shape if self._batch == 1 else self._shape
+        for entry, image in zip(entries, images, strict=True):
+            if image.shape != expected:
+                raise RistrettoError(
+                    f"the image is {show(image.shape)}, the first one {show(expected)}",
+                    where=entry.file,
+                    remedy="Set new_height and new_width, or batch_size 1.",
+                )
+        self._transform.check(expected, entries[0].file)
+        return self._transform(np.stack(images)), np.array([entry.label for entry in entries], np.float32)
+
+    def close(self) -> None:
+        self._workers.close()
+
+    def _next_entry(self) -> Entry:
+        entry = self._entries[self._order[self._at]]
+        self._at += 1
+        if self._at == len(self._entries):
+            self._at = 0
+            self._order = self._turn()
+        return entry
+
+    def _turn(self) -> list[int]:
+        """The order of one turn over the list."""
+        count = len(self._entries)
+        return self._rng.permutation(count).tolist() if self._shuffle else list(range(count))
+
+    def _image(self, entry: Entry) -> Pixels:
+        """One file's image, (C, H, W)."""
+        try:
+            with open(entry.file, "rb") as file:  # noqa: PTH123 - root_folder may be any prefix, as in Caffe
+                data = file.read()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise RistrettoError(f"the image cannot be read: {reason}", where=entry.file) from None
+        image = decode(data, self._flag, entry.file)
+        return planes(resize(image, *self._size) if self._size else image)
+
+
+def _new_size(param: Message) -> tuple[int, int] | None:
+    height, width = int(param.new_height), int(param.new_width)
+    if (height == 0) != (width == 0):
+        raise LayerError("image_data_param sets only one of new_height and new_width", remedy="Set both.")
+    if max(height, width) > MAX_SIDE:
+        raise LayerError(f"image_data_param: an image of {height}x{width} is too large")
+    return (height, width) if height else None
+
+
+def _read_list(source: str, root: str) -> list[Entry]:
+    path = existing(source, "image_data_param.source")
+    entries = []
+    for number, line in enumerate(read_lines(path, "image_data_param.source"), start=1):
+        if not line.strip():
+            continue
+        name, _, label = line.rstrip().rpartition(" ")
+        # Caffe reads the label by atoi: digits count up to whatever else follows.
+        digits = re.match(r"[+-]?\d{1,10}(?!\d)", label)
+        if not name or digits is None:
+            raise LayerError(f"{path}:{number}: no label behind a last space", remedy="Write: file label.")
+        entries.append(Entry(root + name, int(digits[0])))
+    if not entries:
+        raise LayerError(f"image_data_param.source {path} lists no images")
+    return entries

@@ -1,0 +1,25 @@
+"""Input: blobs that the user feeds."""
+
+from __future__ import annotations
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.sources.fed import Fed
+from ristretto_cli.sources.settings import check_tops, checked_shape, for_top
+from ristretto_cli.sources.source import source
+from ristretto_cli.wire.messages import Message
+
+
+@source("Input")
+class Input(Fed):
+    """Blobs of the shapes of input_param: one for all tops, or one per top."""
+
+    def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
+        super().__init__(message, phase, seed=seed)
+        check_tops(message, 1)
+        shapes = [
+            checked_shape(shape.dim, f"input_param.shape {i}") for i, shape in enumerate(message.input_param.shape)
+        ]
+        if not shapes:
+            raise LayerError("input_param.shape is not set", remedy="Add input_param { shape { dim: 1 ... } }.")
+        for_top(len(shapes), len(message.top), "input_param.shape")
+        self.shapes = tuple(shapes * len(message.top) if len(shapes) == 1 else shapes)

@@ -1,0 +1,31 @@
+"""Data layers to their sources."""
+
+from __future__ import annotations
+
+from ristretto_cli.ops import Shape
+from ristretto_cli.sources.source import SOURCES, Source
+from ristretto_cli.wire.messages import Message
+
+
+def open_source(message: Message, phase: int, *, seed: int = 0) -> Source:
+    """The source of a data layer's LayerParameter in a phase; RistrettoError where it cannot be opened."""
+    return SOURCES.get(message.type)(message, phase, seed=seed)
+
+
+class DataLayers:
+    """Which layer types bring data into a net, and with what shapes."""
+
+    def names(self) -> list[str]:
+        """The types, sorted."""
+        return SOURCES.names()
+
+    def __contains__(self, type_name: str) -> bool:
+        return type_name in SOURCES
+
+    def shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
+        """One shape per top, as far as the first record tells; the files are closed again."""
+        opened = open_source(message, phase)
+        try:
+            return opened.shapes
+        finally:
+            opened.close()

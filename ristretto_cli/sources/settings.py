@@ -1,0 +1,81 @@
+"""What the settings of all data layers have in common: counts of tops, batch sizes, shapes, paths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.ops import Shape, show
+from ristretto_cli.wire.messages import Message
+
+log = logging.getLogger(__name__)
+
+MAX_COUNT = 2**31 - 1  # Caffe counts a blob's elements in an int
+MAX_AXES = 32  # Caffe's kMaxBlobAxes
+
+
+def check_tops(message: Message, least: int, most: int | None = None) -> None:
+    """Refuse a layer with fewer or more tops than its type gives."""
+    count = len(message.top)
+    if count >= least and (most is None or count <= most):
+        return
+    wanted = f"{least} or more" if most is None else str(least) if least == most else f"{least} or {most}"
+    raise LayerError(f"{message.type} layers have {wanted} tops, not {count}")
+
+
+def batch_size_of(param: Message, name: str) -> int:
+    """The batch size of a param message, at least 1. name: the message's field in the layer."""
+    size = int(param.batch_size)
+    if size < 1:
+        what = "is 0" if param.HasField("batch_size") else "is not set"
+        raise LayerError(f"{name}.batch_size {what}", remedy="Set it to 1 or more.")
+    return size
+
+
+def warn_ignored(param: Message, name: str) -> None:
+    """Say which settings of the old V0 format have no effect in a layer of the present one."""
+    for field in ("scale", "mean_file", "crop_size", "mirror"):
+        if param.HasField(field):
+            log.warning("%s.%s has no effect; set it in transform_param", name, field)
+
+
+def checked_shape(dims: Iterable[int], what: str) -> Shape:
+    """dims as a blob's shape: extents of 1 or more, no more elements and axes than Caffe allows."""
+    shape = tuple(int(n) for n in dims)
+    if any(n < 1 for n in shape):
+        raise LayerError(f"{what} has the shape {show(shape)}", remedy="Every extent must be 1 or more.")
+    if len(shape) > MAX_AXES or prod(shape) > MAX_COUNT:
+        raise LayerError(f"{what} has the shape {show(shape)}, which is too large for a blob")
+    return shape
+
+
+def for_top(count: int, tops: int, what: str) -> None:
+    """Refuse a setting that is given neither once nor once per top."""
+    if count not in (1, tops):
+        raise LayerError(f"{what} is given {count} times for {tops} tops", remedy="Once, or once per top.")
+
+
+def existing(path: str, what: str) -> Path:
+    """path, which must be there."""
+    if not path:
+        raise LayerError(f"{what} is not set")
+    try:
+        found = Path(path).exists()
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
+        raise LayerError(f"{what} {path!r} is no path ({error})") from None
+    if not found:
+        remedy = "" if Path(path).is_absolute() else "Relative paths start in the current folder."
+        raise LayerError(f"{what} {path} does not exist", remedy=remedy)
+    return Path(path)
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of a list file, without their ends. Names in any encoding pass through unharmed."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise LayerError(f"{what} {path} cannot be read: {error.strerror}") from None
+    return [line.rstrip(b"\r").decode(errors="surrogateescape") for line in text.split(b"\n")]
