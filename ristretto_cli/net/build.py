@@ -1,0 +1,311 @@
+"""From a NetParameter to the Net of one phase: which layers are in it, how they connect, all shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ristretto_cli.backends.shapes import ShapeOps, Sized
+from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
+from ristretto_cli.layers.layer_type import LAYERS, LayerType
+from ristretto_cli.net.ir import Blob, Layer, Net, Param, ParamDef
+from ristretto_cli.ops import Shape, show
+from ristretto_cli.wire.messages import TEST, TRAIN, Message
+from ristretto_cli.wire.net_file import NetFile
+
+
+class DataLayers(Protocol):
+    """What building a net must know of the layers that bring data in."""
+
+    def names(self) -> list[str]: ...
+    def __contains__(self, type_name: str) -> bool: ...
+    def shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
+        """The shapes of the tops."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a net is built for. Phase and level override the file's own `state`; stages join its stages."""
+
+    phase: int = TEST
+    level: int = 0
+    stages: tuple[str, ...] = ()
+
+
+def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]:
+    """The layers whose include and exclude rules hold for a state, in the file's order."""
+    stages = {*state.stages, *net_file.message.state.stage}
+    for message, where in zip(net_file.message.layer, net_file.layers, strict=True):
+        if message.include and message.exclude:
+            raise RistrettoError(
+                f'layer "{message.name}" has both include and exclude rules',
+                where=where,
+                remedy="Give one kind.",
+            )
+        if message.include:
+            holds = any(_meets(rule, state, stages) for rule in message.include)
+        else:
+            holds = not any(_meets(rule, state, stages) for rule in message.exclude)
+        if holds:
+            yield message, where
+
+
+def _meets(rule: Message, state: State, stages: set[str]) -> bool:
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and stages.issuperset(rule.stage)
+        and stages.isdisjoint(rule.not_stage)
+    )
+
+
+def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
+    """The net for a state, without weights.
+
+    Raises RistrettoError(s) for all that is wrong with it: unknown types and bottoms, wrong counts, shapes
+    that don't fit, each with file, line and layer.
+    """
+    return build_layers(net_file, list(included(net_file, state)), state.phase, data)
+
+
+def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], phase: int, data: DataLayers) -> Net:
+    """The net of these layers, whatever their rules say."""
+    if not layers:
+        name = {TRAIN: "TRAIN", TEST: "TEST"}[phase]
+        raise RistrettoError(f"the net has no layers in phase {name}", where=net_file.file)
+    builder = _Builder(data, phase, layers)
+    for message, where in layers:
+        builder.add(message, where)
+    builder.refuse_shared_in_place()
+    raise_all(builder.errors)
+    return Net(
+        name=net_file.message.name,
+        phase=phase,
+        layers=tuple(builder.layers),
+        inputs=tuple(top for layer in builder.layers if layer.is_source for top in layer.tops),
+        outputs=tuple(sorted(builder.unread(), key=lambda blob: blob.name)),
+        file=net_file.file,
+    )
+
+
+@dataclass
+class _Version:
+    """What one layer made of a blob: who made it, who reads it."""
+
+    blob: Blob
+    readers: list[Layer]
+
+
+class _Builder:
+    def __init__(self, data: DataLayers, phase: int, layers: Sequence[tuple[Message, Where]]) -> None:
+        self.layers: list[Layer] = []
+        self.errors: list[RistrettoError] = []
+        self._data = data
+        self._phase = phase
+        self._makers = {top: (message.name, where) for message, where in reversed(layers) for top in message.top}
+        self._current: dict[str, _Version] = {}
+        self._versions: list[_Version] = []
+        self._broken: set[str] = set()  # tops of refused layers: what reads them is not judged
+        self._storages = 0
+        self._owners: dict[str, Param] = {}
+        self._names_with_params: dict[str, Where] = {}
+
+    def add(self, message: Message, where: Where) -> None:
+        """Add a layer; if it is refused, note why and go on without it."""
+        try:
+            if self._broken.isdisjoint(message.bottom):
+                self._add(message, where)
+                return
+        except LayerError as error:
+            self.errors.append(RistrettoError(f'layer "{message.name}" ({message.type}): {error}', where=where))
+        except RistrettoError as error:
+            self.errors.append(error)
+        self._broken.update(message.top)
+
+    def _add(self, message: Message, where: Where) -> None:
+        phase = message.phase if message.HasField("phase") else self._phase
+        bottoms = tuple(self._bottom(name) for name in message.bottom)
+        layer = Layer(
+            name=message.name,
+            type=message.type,
+            phase=phase,
+            message=message,
+            bottoms=bottoms,
+            tops=tuple(Blob(name, (), -1) for name in message.top),
+            where=where,
+        )
+        self._check_tops(layer)
+        if message.type in self._data:
+            if bottoms:
+                raise LayerError("a data layer has no bottoms")
+            layer = replace(layer, is_source=True)
+            shapes: Sequence[Shape] = self._data_shapes(message, phase)
+            storages: Sequence[int] = [self._new_storage() for _ in shapes]
+            is_loss = False
+        else:
+            layer_type = self._type(message.type)
+            _check_counts(layer, layer_type)
+            layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
+            shapes = _top_shapes(layer, layer_type)
+            storages = self._storages_of(layer, layer_type)
+            is_loss = layer_type.is_loss
+        layer = replace(
+            layer,
+            tops=tuple(
+                Blob(name, tuple(shape), storage)
+                for name, shape, storage in zip(message.top, shapes, storages, strict=True)
+            ),
+            loss_weights=_loss_weights(message, is_loss),
+        )
+        self.layers.append(layer)
+        for name in message.bottom:
+            self._current[name].readers.append(layer)
+        for top in layer.tops:
+            self._current[top.name] = version = _Version(top, [])
+            self._versions.append(version)
+
+    def _bottom(self, name: str) -> Blob:
+        if name in self._current:
+            return self._current[name].blob
+        if name in self._makers:
+            maker, line = self._makers[name]
+            raise LayerError(
+                f'its bottom "{name}" is made only further down, by layer "{maker}" ({line})',
+                remedy="Move that layer up; a net has no cycles.",
+            )
+        known = ", ".join(self._current) or "none"
+        raise LayerError(
+            f'its bottom "{name}" is made by no layer',
+            remedy=did_you_mean(name, self._current) or f"Blobs so far: {known}.",
+        )
+
+    def _check_tops(self, layer: Layer) -> None:
+        read = [blob.name for blob in layer.bottoms]
+        seen: set[str] = set()
+        for i, top in enumerate(layer.tops):
+            in_place = i < len(read) and read[i] == top.name
+            if top.name in seen or (top.name in self._current and not in_place):
+                raise LayerError(
+                    f'its top "{top.name}" is made by another layer as well',
+                    remedy="Give one of them another name.",
+                )
+            seen.add(top.name)
+
+    def _data_shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
+        try:
+            return self._data.shapes(message, phase)
+        except RistrettoError as error:
+            raise LayerError(str(error)) from error
+
+    def _type(self, name: str) -> LayerType:
+        if name in LAYERS:
+            return LAYERS.get(name)
+        known = [*LAYERS.names(), *self._data.names()]
+        raise LayerError(
+            f'type "{name}" is not known', remedy=did_you_mean(name, known) or f"Known: {', '.join(known)}."
+        )
+
+    def _params(self, layer: Layer, definitions: Sequence[ParamDef]) -> tuple[Param, ...]:
+        specs = layer.message.param
+        if len(specs) > len(definitions):
+            raise LayerError(f"it has {len(specs)} param blocks but {len(definitions)} parameters")
+        if definitions:
+            if layer.name in self._names_with_params:
+                raise LayerError(
+                    f"{self._names_with_params[layer.name]} has a layer of the same name",
+                    remedy="Weights are matched by name: give each layer its own.",
+                )
+            self._names_with_params[layer.name] = layer.where or Where("")
+        params = []
+        for i, definition in enumerate(definitions):
+            param = Param(layer.name, i, definition.shape, definition.filler)
+            if i < len(specs) and specs[i].name:
+                param = self._shared(param, specs[i])
+            params.append(param)
+        return tuple(params)
+
+    def _shared(self, param: Param, spec: Message) -> Param:
+        owner = self._owners.setdefault(spec.name, param)
+        permissive = spec.share_mode == spec.PERMISSIVE
+        if owner.shape != param.shape and not (permissive and _count(owner.shape) == _count(param.shape)):
+            raise LayerError(
+                f'parameter "{spec.name}" has shape {show(owner.shape)} in layer "{owner.owner}" '
+                f"and {show(param.shape)} here"
+            )
+        return replace(owner, shape=param.shape)
+
+    def _storages_of(self, layer: Layer, layer_type: LayerType) -> list[int]:
+        if layer_type.shares_memory(layer):
+            return [layer.bottoms[0].storage for _ in layer.tops]
+        in_place = [b.name for b in layer.bottoms]
+        return [
+            layer.bottoms[i].storage if i < len(in_place) and in_place[i] == top.name else self._new_storage()
+            for i, top in enumerate(layer.tops)
+        ]
+
+    def _new_storage(self) -> int:
+        self._storages += 1
+        return self._storages - 1
+
+    def refuse_shared_in_place(self) -> None:
+        """A blob that one layer overwrites must have no other reader: the original refuses it too."""
+        for version in self._versions:
+            name = version.blob.name
+            writers = [layer for layer in version.readers if name in (top.name for top in layer.tops)]
+            others = [layer for layer in version.readers if layer not in writers[:1]]
+            if writers and others:
+                self.errors.append(
+                    RistrettoError(
+                        f'layer "{writers[0].name}" works in place on "{name}", which layer '
+                        f'"{others[0].name}" reads as well',
+                        where=writers[0].where,
+                        remedy="Give the top of the in-place layer another name.",
+                    )
+                )
+
+    def unread(self) -> list[Blob]:
+        """The blobs that no layer reads."""
+        return [version.blob for version in self._current.values() if not version.readers]
+
+
+def _check_counts(layer: Layer, layer_type: LayerType) -> None:
+    read = [blob.name for blob in layer.bottoms]
+    for kind, count, (least, most) in (
+        ("bottom", len(layer.bottoms), layer_type.bottoms),
+        ("top", len(layer.tops), layer_type.tops),
+    ):
+        if count < least or (most is not None and count > most):
+            wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+            raise LayerError(f"it has {count} {kind}s and takes {wanted}")
+    if layer_type.tops_match_bottoms and len(layer.tops) != len(layer.bottoms):
+        raise LayerError(f"it has {len(layer.bottoms)} bottoms and {len(layer.tops)} tops: the numbers must match")
+    if not layer_type.in_place and any(top.name in read for top in layer.tops):
+        raise LayerError("it cannot work in place", remedy="Give its top another name than its bottom's.")
+    propagate_down = layer.message.propagate_down
+    if propagate_down and len(propagate_down) != len(layer.bottoms):
+        raise LayerError(f"it has {len(propagate_down)} propagate_down values and {len(layer.bottoms)} bottoms")
+
+
+def _top_shapes(layer: Layer, layer_type: LayerType) -> list[Shape]:
+    ops = ShapeOps()
+    bottoms = [Sized(blob.shape) for blob in layer.bottoms]
+    params = [Sized(param.shape) for param in layer.params]
+    return [top.shape for top in layer_type.forward(ops, layer, bottoms, params)]
+
+
+def _loss_weights(message: Message, is_loss: bool) -> tuple[float, ...]:
+    count = len(message.top)
+    if message.loss_weight:
+        if len(message.loss_weight) != count:
+            raise LayerError(f"it has {len(message.loss_weight)} loss_weights and {count} tops")
+        return tuple(message.loss_weight)
+    return tuple(1.0 if is_loss and i == 0 else 0.0 for i in range(count))
+
+
+def _count(shape: Shape) -> int:
+    count = 1
+    for extent in shape:
+        count *= extent
+    return count

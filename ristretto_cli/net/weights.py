@@ -1,0 +1,131 @@
+"""Giving a net its weights: from a file by layer name, from the net's fillers, or both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
+from ristretto_cli.fillers import fill
+from ristretto_cli.net.ir import Layer, Net, Param
+from ristretto_cli.ops import Array, Shape, show
+from ristretto_cli.wire.weights import StoredBlob, WeightsFile
+
+log = logging.getLogger("ristretto")
+
+
+def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow_missing: bool = False) -> Net:
+    """The net with the weights of a file, matched by layer name and viewed, not copied.
+
+    A layer that the file lacks is an error, unless its filler makes the same weights every time (as for an
+    upsampling by bilinear weights) or allow_missing lets the net's fillers, with rng, make its parameters.
+    Layers that the net lacks are named in the log. Raises RistrettoError(s) for a different number of blobs,
+    different shapes, and values that are NaN or infinite.
+    """
+    weights: dict[str, Array] = {}
+    errors: list[RistrettoError] = []
+    missing: list[Layer] = []
+    for layer in net.layers:
+        own = [param for param in layer.params if param.owner == layer.name]
+        if not layer.params:
+            continue
+        if layer.name not in file.layers:
+            missing += [layer] if own else []
+            continue
+        stored = file.layers[layer.name]
+        borrowed = [param.owner != layer.name for param in layer.params]
+        if len(stored) != len(layer.params) and not all(borrowed[len(stored) :] or [False]):
+            errors.append(
+                RistrettoError(
+                    f'layer "{layer.name}" has {len(layer.params)} parameters, and {len(stored)} in the file',
+                    where=file.file,
+                )
+            )
+            continue
+        for i, (param, blob) in enumerate(zip(layer.params, stored, strict=False)):
+            if not blob.stored and borrowed[i]:
+                continue
+            errors += _faults(file, layer, i, param, blob)
+            if _fits(param.shape, blob):
+                weights.setdefault(param.key, blob.array.reshape(param.shape))
+    if not allow_missing:
+        errors += [_missing(file, net, layer) for layer in missing if not _is_made_by_filler(layer)]
+    raise_all(errors)
+    _tell_ignored(net, file)
+    filled = {layer.name for layer in missing}
+    for param in _params(net):
+        if param.key not in weights:
+            weights[param.key] = fill(param.filler, param.shape, rng=rng)
+            filled.add(param.owner)
+    if filled:
+        log.warning("Not in %s, filled by the net's fillers: %s", file.file, ", ".join(sorted(filled)))
+    return replace(net, weights=weights)
+
+
+def fill_weights(net: Net, *, rng: np.random.Generator) -> Net:
+    """The net with all parameters made by its fillers."""
+    return replace(net, weights={p.key: fill(p.filler, p.shape, rng=rng) for p in _params(net)})
+
+
+def _params(net: Net) -> Iterator[Param]:
+    seen = set()
+    for layer in net.layers:
+        for param in layer.params:
+            if param.key not in seen:
+                seen.add(param.key)
+                yield param
+
+
+def _fits(shape: Shape, blob: StoredBlob) -> bool:
+    if not blob.legacy:
+        return blob.array.shape == shape
+    # Blobs of before N-D shapes have four extents, the missing ones in front being 1.
+    return len(shape) <= 4 and blob.array.shape == (1,) * (4 - len(shape)) + shape
+
+
+def _faults(file: WeightsFile, layer: Layer, index: int, param: Param, blob: StoredBlob) -> Iterator[RistrettoError]:
+    if not _fits(param.shape, blob):
+        yield RistrettoError(
+            f'parameter {index} of layer "{layer.name}" is {show(blob.array.shape)} in the file and '
+            f"{show(param.shape)} in the net",
+            where=file.file,
+            remedy="Use the weights of this very net, or rename the layer to train it anew.",
+        )
+    elif not _is_finite(blob.array):
+        yield RistrettoError(
+            f'parameter {index} of layer "{layer.name}" holds NaN or infinite values',
+            where=file.file,
+            remedy="The training diverged or the file is damaged.",
+        )
+
+
+def _is_finite(array: Array) -> bool:
+    # The sum is finite if all values are, but for a float32 overflow: one cheap pass settles nearly all.
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
+
+
+def _is_made_by_filler(layer: Layer) -> bool:
+    filler = layer.params[0].filler
+    return bool(filler.type == "bilinear" or (filler.type == "constant" and filler.value != 0))
+
+
+def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
+    spare = [name for name in file.layers if name not in {known.name for known in net.layers}]
+    near = did_you_mean(layer.name, spare)
+    listed = ", ".join(file.layers) or "none"
+    return RistrettoError(
+        f'layer "{layer.name}" has no weights in {file.file}',
+        where=layer.where,
+        remedy=f"{near} Layers there: {listed}. --allow-missing-weights fills it anew.".strip(),
+    )
+
+
+def _tell_ignored(net: Net, file: WeightsFile) -> None:
+    known = {layer.name for layer in net.layers}
+    ignored = [name for name in file.layers if name not in known]
+    if ignored:
+        log.info("Ignoring source layers: %s", ", ".join(ignored))

@@ -1,0 +1,172 @@
+"""Measuring ranges: the largest values that layers read, write and hold, over some batches."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.formats.number_format import Ranges
+from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.net.forward import Run
+from ristretto_cli.net.ir import Layer, Net
+from ristretto_cli.ops import Array
+from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.score import OnBatch, ignore_progress
+
+log = logging.getLogger("ristretto")
+
+_MEAN_SQUARE = "mean square"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Where ranges are read.
+
+    legacy: as the original reads them - the first bottom and top as the whole pass leaves them, weights but no
+    biases. Otherwise: every bottom as the layer finds it and every top as the layer makes it, which is where
+    trims will be; without the negative side where nothing but a ReLU sees it; biases as well.
+    """
+
+    legacy: bool = False
+
+
+def measure_ranges(
+    net: Net,
+    layers: frozenset[str],
+    iterations: int,
+    *,
+    probe: Probe,
+    rng: np.random.Generator,
+    gpu: int | None = None,
+    on_batch: OnBatch = ignore_progress,
+) -> dict[str, Ranges]:
+    """The ranges of the layers of these names, over `iterations` batches from the first record on.
+
+    Raises RistrettoError where a blob holds NaN or infinite values. A range of zero is warned of.
+    """
+    chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers]
+
+    def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
+        picked = {}
+        for i, layer in chosen:
+            for key, value in _probes(net, i, run, ops, probe).items():
+                picked[f"{key} {layer.name}"] = value
+        return picked
+
+    session = compile_net(net, select, rng=rng, gpu=gpu)
+    largest: dict[str, float] = {}
+    energy: dict[str, float] = {}
+    log.info("Running for %d iterations.", iterations)
+    with Feeds(net) as feeds:
+        for i in range(iterations):
+            for key, value in session.run(feeds.next()).items():
+                if key.startswith(_MEAN_SQUARE):
+                    energy[key] = energy.get(key, 0.0) + float(value) / iterations
+                    continue
+                largest[key] = max(largest.get(key, 0.0), float(value))
+                if not math.isfinite(float(value)):
+                    _refuse(net, key)
+            on_batch(i + 1, iterations, "reading ranges")
+    ranges = {}
+    for _, layer in chosen:
+        ranges[layer.name] = Ranges(
+            layer_in=largest[f"in {layer.name}"],
+            layer_out=largest[f"out {layer.name}"],
+            params=_largest_of(net.weights[layer.params[0].key]),
+            biases=_biases(net, layer, probe),
+            input_energy=energy.get(f"{_MEAN_SQUARE} {layer.name}", 0.0) * _fan_in(layer),
+        )
+        _warn_of_dead(layer, ranges[layer.name])
+    return ranges
+
+
+def _probes(net: Net, index: int, run: Run[Node], ops: OnnxOps, probe: Probe) -> dict[str, Node]:
+    """Scalars with the largest values of a layer's input ("in") and output ("out")."""
+    layer = net.layers[index]
+    if probe.legacy:
+        read = [run.end[layer.bottoms[0].name]]
+        written = [run.end[layer.tops[0].name]]
+    else:
+        read = list(run.read[index])
+        written = list(run.written[index])
+        for i, top in enumerate(layer.tops):
+            reader = _only_reader(net, index, top.name)
+            if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
+                written[i] = ops.relu(written[i])
+    picked = {"in": _largest(ops, read), "out": _largest(ops, written)}
+    if not probe.legacy:
+        (first, *_) = read
+        mean_square = ops.mean(ops.mul(first, first), range(len(first.shape)))
+        picked[_MEAN_SQUARE] = ops.reshape(mean_square, ())
+    return picked
+
+
+def _largest(ops: OnnxOps, values: list[Node]) -> Node:
+    result: Node | None = None
+    infinity = ops.constant(math.inf)
+    for value in values:
+        magnitude = ops.abs(value)
+        # onnxruntime's ReduceMax passes over a NaN that isn't the first element.
+        magnitude = ops.where(ops.equal(magnitude, magnitude), magnitude, infinity)
+        peak = ops.reshape(ops.max(magnitude, range(len(value.shape))), ())
+        result = peak if result is None else ops.maximum(result, peak)
+    if result is None:
+        raise RistrettoError("a layer without bottoms or tops has no range")
+    return result
+
+
+def _only_reader(net: Net, index: int, blob: str) -> Layer | None:
+    """The one layer that reads what layer `index` wrote to a blob; None where there are several or none."""
+    readers = []
+    for layer in net.layers[index + 1 :]:
+        if blob in (bottom.name for bottom in layer.bottoms):
+            readers.append(layer)
+        if blob in (top.name for top in layer.tops):
+            break
+    return readers[0] if len(readers) == 1 and not readers[0].is_source else None
+
+
+def _biases(net: Net, layer: Layer, probe: Probe) -> tuple[float, ...]:
+    if probe.legacy:
+        return ()
+    return tuple(float(bias) for param in layer.params[1:] for bias in net.weights[param.key].ravel())
+
+
+def _fan_in(layer: Layer) -> int:
+    """How many products an output is the sum of."""
+    weights, outputs = layer.params[0].shape, layer.message
+    if outputs.HasField("inner_product_param"):
+        return math.prod(weights) // int(outputs.inner_product_param.num_output)
+    return math.prod(weights[1:])
+
+
+def _largest_of(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
+
+
+def _refuse(net: Net, key: str) -> None:
+    side, name = key.split(" ", 1)
+    where = next(layer.where for layer in net.layers if layer.name == name)
+    what = {"in": "reads", "out": "gives"}[side]
+    raise RistrettoError(
+        f'layer "{name}" {what} NaN or infinite values while ranges are read',
+        where=where,
+        remedy="Check the data, its scale and the weights.",
+    )
+
+
+def _warn_of_dead(layer: Layer, ranges: Ranges) -> None:
+    for what, largest in (
+        ("input", ranges.layer_in),
+        ("output", ranges.layer_out),
+        ("weights", ranges.params),
+    ):
+        if largest == 0:
+            log.warning('Layer "%s": its %s is zero throughout; nothing can be learnt of its range.', layer.name, what)

@@ -1,0 +1,41 @@
+"""Scoring a net file: what `ristretto test` does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ristretto_cli.net.build import State, build
+from ristretto_cli.net.ir import Net
+from ristretto_cli.net.weights import fill_weights, load_weights
+from ristretto_cli.scoring.engine import log_device
+from ristretto_cli.scoring.score import OnBatch, Scores, ignore_progress, score_net
+from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.wire.net_file import read_net
+from ristretto_cli.wire.weights import read_weights
+
+
+def load_net(
+    model: str, weights: str | None, state: State, *, rng: np.random.Generator, allow_missing: bool = False
+) -> Net:
+    """The net of a prototxt in a state, with the weights of a file, or its fillers' where there is none."""
+    net = build(read_net(model), state, DataLayers())
+    if weights is None:
+        return fill_weights(net, rng=rng)
+    return load_weights(net, read_weights(weights), rng=rng, allow_missing=allow_missing)
+
+
+def score_file(
+    model: str,
+    weights: str,
+    iterations: int,
+    *,
+    state: State,
+    gpu: int | None = None,
+    allow_missing: bool = False,
+    on_batch: OnBatch = ignore_progress,
+) -> Scores:
+    """The scores of a net file over `iterations` batches; RistrettoError(s) for whatever is wrong with it."""
+    log_device(gpu)
+    rng = np.random.default_rng(0)
+    net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
+    return score_net(net, iterations, rng=rng, gpu=gpu, what="testing", on_batch=on_batch)
