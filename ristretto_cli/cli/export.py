@@ -1,0 +1,39 @@
+"""Write a net or its weights in another format."""
+
+from __future__ import annotations
+
+import click
+
+from ristretto_cli.cli.flags import state_options
+from ristretto_cli.cli.gflags import GflagsCommand, option
+
+
+@click.command(cls=GflagsCommand)
+@option("--format", "onnx: the net; npz: its weights.", unit="format", required=True)
+@option("--model", "The net's definition, a prototxt.", unit="file")
+@option("--weights", "The weights, .caffemodel or .h5.", unit="file", required=True)
+@option("--output", "The file to write.", unit="file", required=True)
+@option("--phase", "TRAIN or TEST.", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TEST")
+@state_options
+@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+def command(
+    format: str,
+    model: str | None,
+    weights: str,
+    output: str,
+    phase: str,
+    level: int,
+    stage: tuple[str, ...],
+    allow_missing_weights: bool,
+) -> None:
+    """Write a net or its weights in another format."""
+    from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
+    from ristretto_cli.wire.files import check_writable
+    from ristretto_cli.wire.messages import enum_value
+
+    exporter = EXPORTS.get(format)
+    check_writable(output)
+    request = ExportRequest(
+        model, weights, output, enum_value("Phase", phase.upper()), level, stage, allow_missing_weights
+    )
+    click.echo(exporter.write(request))

@@ -1,0 +1,84 @@
+"""Flags that several commands have, and what becomes of their values."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ristretto_cli.cli.gflags import option
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def net_options(command: F) -> F:
+    """--model and --weights, both required."""
+    weights = option("--weights", "The trained weights, .caffemodel or .h5.", unit="file", required=True)
+    return option("--model", "The net's definition, a prototxt.", unit="file", required=True)(weights(command))
+
+
+def state_options(command: F) -> F:
+    """--level and --stage, which choose the layers of a net."""
+    stage = option("--stage", "The net's stages, separated by commas.", default="", callback=_names)
+    return option("--level", "The net's level.", type=int, default=0)(stage(command))
+
+
+def gpu_option(command: F) -> F:
+    """--gpu, the number of the device; nothing or an empty value means the CPU."""
+    return option("--gpu", "Run on this GPU. Default: the CPU.", unit="device", callback=_device)(command)
+
+
+def integers(context: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """A list of whole numbers of 1 to 32, separated by commas."""
+    try:
+        numbers = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f'"{value}" is no list of numbers such as 16,8,4') from None
+    if not all(1 <= number <= 32 for number in numbers) or len(set(numbers)) < len(numbers):
+        raise click.BadParameter(f'"{value}" must hold different numbers of 1 to 32')
+    return numbers
+
+
+def write_json(path: str, data: Any) -> None:
+    """Write data as JSON, whole or not at all; NaN and infinity become null."""
+    from ristretto_cli.wire.files import write_atomically
+
+    write_atomically(path, json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+
+
+def print_result(lines: Sequence[str]) -> None:
+    """Print a result on stdout; log it as well where the log goes to a file, as scripts for Caffe expect it there."""
+    import logging
+
+    if not sys.stderr.isatty():
+        for line in lines:
+            logging.getLogger("ristretto").info("%s", line)
+    click.echo("\n".join(lines))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    if isinstance(data, float) and not (float("-inf") < data < float("inf")):
+        return None
+    return data
+
+
+def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(name for name in value.split(",") if name)
+
+
+def _device(context: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None or value == "":
+        return None
+    first = "0" if value == "all" else value.split(",")[0]
+    if not first.isdigit():
+        raise click.BadParameter(f'"{value}" is no GPU such as 0')
+    if first != value:
+        click.echo(f"--gpu {value}: one GPU is used, {first}", err=True)
+    return int(first)

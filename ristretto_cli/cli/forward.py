@@ -1,0 +1,56 @@
+"""Run one pass and write every blob."""
+
+from __future__ import annotations
+
+import click
+
+from ristretto_cli.cli.flags import gpu_option, state_options
+from ristretto_cli.cli.gflags import GflagsCommand, option
+
+
+@click.command(cls=GflagsCommand)
+@option("--model", "The net's definition, a prototxt.", unit="file", required=True)
+@option("--weights", "The weights. Default: the net's fillers make them.", unit="file")
+@option("--input", "Arrays for Input and MemoryData layers, by blob name; others are fed as well.", unit="npz")
+@option("--output", "The file to write the blobs to.", unit="npz", required=True)
+@option("--phase", "TRAIN or TEST.", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TEST")
+@state_options
+@option("--blobs", "Only these blobs.", unit="blob,blob...", default="")
+@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@gpu_option
+@option("--seed", "Of whatever is random.", type=int, default=0)
+def command(
+    model: str,
+    weights: str | None,
+    input: str | None,
+    output: str,
+    phase: str,
+    level: int,
+    stage: tuple[str, ...],
+    blobs: str,
+    allow_missing_weights: bool,
+    gpu: int | None,
+    seed: int,
+) -> None:
+    """Run one pass and write every blob."""
+    import numpy as np
+
+    from ristretto_cli.net.build import State
+    from ristretto_cli.scoring.feeds import Feeds
+    from ristretto_cli.scoring.net_files import load_net
+    from ristretto_cli.scoring.one_pass import OnePass
+    from ristretto_cli.wire.files import check_writable
+    from ristretto_cli.wire.messages import enum_value
+    from ristretto_cli.wire.npz import read_npz, write_npz
+
+    check_writable(output)
+    rng = np.random.default_rng(seed)
+    state = State(enum_value("Phase", phase.upper()), level, stage)
+    net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights)
+    given = read_npz(input) if input is not None else {}
+    names = tuple(name for name in blobs.split(",") if name)
+    with Feeds(net, given=given, seed=seed) as feeds:
+        results = OnePass(net, rng=rng, blobs=names, gpu=gpu).run(feeds.next())
+    write_npz(output, results)
+    for key, array in results.items():
+        click.echo(f"{key}: {' x '.join(map(str, array.shape)) or 'scalar'}")

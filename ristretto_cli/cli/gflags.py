@@ -1,0 +1,127 @@
+"""Flags in all the spellings of gflags, for click commands: `--flag=v`, `-flag=v`, `-flag v`, `--noflag`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from ristretto_cli.errors import did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ON, _OFF = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+
+
+def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) -> Callable[[F], F]:
+    """click.option with the help that all flags have: what it is, in which unit, and its default.
+
+    name: as declared and shown, `--error_margin`. unit: stands behind the name (`--error_margin PERCENT`).
+    Without a unit click names the type. attributes: click's own (type, default, required, is_flag ...).
+    """
+    if unit is not None:
+        attributes["metavar"] = unit.upper()
+    # Without a default there is nothing to show, and click shows nothing.
+    return click.option(name, help=help, show_default=True, **attributes)
+
+
+class GflagsCommand(click.Command):
+    """A command whose flags may be given in every spelling of gflags; the last of several wins.
+
+    `-` and `_` are the same inside a name, one dash is as good as two. A boolean is given as `--flag`,
+    `--noflag` or `--flag=true`, never as `--flag true`. A value may begin with a dash. What is not a flag is
+    refused, unless the command declares arguments. All misspelled flags are reported, not just the first.
+    """
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        for param in self.params:
+            if _is_boolean(param) and not param.secondary_opts:
+                param.secondary_opts = [f"--no{_key(_name(param))}"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click completes half-written lines by parsing them, where no fault counts.
+        return super().parse_args(ctx, args if ctx.resilient_parsing else self._plain_click(ctx, args))
+
+    def _plain_click(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The same arguments in click's own spelling; UsageError, a line a fault."""
+        flags = _by_name(self.get_params(ctx))
+        rest = list(args)
+        seen: set[click.Option | None] = set()  # None: a flag that is not known
+        plain: list[str] = []
+        strays: list[str] = []
+        faults: list[str] = []
+        while rest:
+            arg = rest.pop(0)
+            if arg == "--":
+                strays += rest
+                break
+            if len(arg) < 2 or not arg.startswith("-"):
+                strays.append(arg)
+                continue
+            param = flags.get(_key(arg))
+            try:
+                plain += _unknown(arg, rest, flags) if param is None else _read(param, arg, rest, flags)
+            except click.UsageError as fault:
+                faults.append(fault.message)
+            seen.add(param)
+
+        if flags.get("help") in seen - {None}:
+            return ["--help"]
+        if not any(isinstance(param, click.Argument) for param in self.params):
+            faults += [f'unexpected "{arg}": every value belongs to a flag, --flag=value' for arg in strays]
+            strays = []
+        required = [param for param in self.params if isinstance(param, click.Option) and param.required]
+        missing = [_name(param) for param in required if param not in seen and param.envvar is None]
+        # A flag that is not known is most likely the missing one.
+        if missing and None not in seen:
+            faults.append(f"missing: {', '.join(missing)}")
+        if faults:
+            raise click.UsageError("\n".join(faults), ctx)
+        return [*plain, "--", *strays] if strays else plain
+
+
+def _read(param: click.Option, arg: str, rest: list[str], flags: Mapping[str, click.Option]) -> Sequence[str]:
+    """One flag in click's spelling; its value is taken from rest where the flag itself holds none."""
+    given, equals, value = arg.partition("=")
+    if _is_boolean(param):
+        on = _key(given) in map(_key, param.opts)
+        if equals:
+            if not on or value.lower() not in _ON + _OFF:
+                raise click.UsageError(f'{_name(param)} is on or off: {given} cannot be "{value}"')
+            on = value.lower() in _ON
+        return (param.opts if on else param.secondary_opts)[:1]
+    if not equals:
+        if not rest or (rest[0].startswith("-") and _key(rest[0]) in flags):
+            raise click.UsageError(f"{_name(param)} needs a value: {_name(param)}=...")
+        value = rest.pop(0)
+    return [_name(param), value]
+
+
+def _unknown(arg: str, rest: list[str], flags: Mapping[str, click.Option]) -> NoReturn:
+    given, equals, _ = arg.partition("=")
+    if not equals and rest and not rest[0].startswith("-"):
+        rest.pop(0)  # most likely the unknown flag's value, and no fault of its own
+    near = did_you_mean(f"--{_key(given)}", map(_name, flags.values()))
+    raise click.UsageError(f"unknown flag {given}" + (f". {near}" if near else ""))
+
+
+def _by_name(params: Iterable[click.Parameter]) -> Mapping[str, click.Option]:
+    """The flags by all their names; --noflag is a name of --flag."""
+    options = [param for param in params if isinstance(param, click.Option)]
+    return {_key(name): param for param in options for name in (*param.opts, *param.secondary_opts)}
+
+
+def _is_boolean(param: click.Parameter) -> bool:
+    return isinstance(param, click.Option) and param.is_bool_flag
+
+
+def _key(arg: str) -> str:
+    """The name of the flag in an argument: no dashes before it, no value behind it, all separators alike."""
+    return arg.partition("=")[0].removeprefix("-").removeprefix("-").replace("-", "_")
+
+
+def _name(param: click.Parameter) -> str:
+    """A flag's name as the help shows it, the long one."""
+    return max(param.opts, key=len)

@@ -1,0 +1,217 @@
+"""The `ristretto` command: finds the command that is asked for, runs it, and tells what went wrong.
+
+A module of this package that defines `command`, a click.Command, at its top is a command of its own name.
+To list them their source is read, not run: the help is there before numpy or onnxruntime could be.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.abc import InspectLoader
+from pathlib import Path
+
+import click
+
+from ristretto_cli import __version__
+from ristretto_cli.cli import log
+from ristretto_cli.errors import RistrettoError, did_you_mean
+
+_PROGRAM = "ristretto"
+_HELP = {"help_option_names": ["--help", "-h"]}
+_EXIT_CODES = """\b
+Exit codes:
+  0    done, also where the error margin is not met
+  1    a file, the net or the machine does not allow it
+  2    a flag or a command is wrong or missing
+  70   a bug of ristretto
+  130  interrupted"""
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str], package: str = __package__ or "") -> int:
+    """Run one command line and return its exit code; every fault ends as lines on stderr.
+
+    package: where the commands are.
+    """
+    shell = Shell(package)
+    if "_RISTRETTO_COMPLETE" in os.environ:
+        shell.main(list(args), prog_name=_PROGRAM)  # click's completion of shells: ends the process
+    if hasattr(sys.stdout, "reconfigure"):
+        # A name that the terminal's encoding lacks is no reason to lose a result.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = _invoke(shell, args)
+        sys.stdout.flush()
+        return code
+    except BaseException as fault:
+        code, lines = _explain(fault)
+        _tell(lines)
+        if isinstance(fault, OSError):
+            _give_up_unwritable_stdout()
+        return code
+
+
+class Shell(click.Group):
+    """The group of all commands of a package."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(
+            _PROGRAM,
+            help="Trims trained Caffe networks to few bits.",
+            epilog=_EXIT_CODES,
+            context_settings=_HELP,
+            options_metavar="",
+            subcommand_metavar="COMMAND [--flag=value]...",
+        )
+        self._package = package
+        click.version_option(__version__, prog_name=_PROGRAM, message="%(prog)s %(version)s")(self)
+
+    @cached_property
+    def _summaries(self) -> dict[str, str]:
+        """The commands' names, and a line on each."""
+        path = importlib.import_module(self._package).__path__
+        names = sorted(module.name for module in pkgutil.iter_modules(path))
+        found = {name: _summary(f"{self._package}.{name}") for name in names}
+        return {name: summary for name, summary in found.items() if summary is not None}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._summaries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._summaries:
+            return None
+        command = importlib.import_module(f"{self._package}.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self._package}.{cmd_name}.command is no click.Command")
+        command.context_settings = {**_HELP, **command.context_settings}
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            args = ["--help"]
+        first = args[0]
+        if first.startswith("-"):
+            known = {"-h": "--help", "-help": "--help", "-version": "--version"}
+            first = known.get(first, first)
+            if first not in known.values():
+                raise click.UsageError(f"{first} stands where a command is expected: COMMAND --flag=value", ctx)
+        return super().parse_args(ctx, [first, *args[1:]])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, *rest = args
+        command = self.get_command(ctx, name)
+        if command is None:
+            remedy = did_you_mean(name, self._summaries) or f"Known: {', '.join(self._summaries) or 'none'}."
+            raise click.UsageError(f'unknown command "{name}". {remedy}', ctx)
+        return name, command, rest
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self._summaries:
+            with formatter.section("Commands"):
+                formatter.write_dl(list(self._summaries.items()))
+
+
+def _summary(module: str) -> str | None:
+    """The first line that a command's module says about it; None for a module that is no command."""
+    spec = importlib.util.find_spec(module)
+    source = spec.loader.get_source(module) if spec and isinstance(spec.loader, InspectLoader) else None
+    tree = ast.parse(source or "")
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "command":
+            return _first_line(ast.get_docstring(node) or ast.get_docstring(tree))
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "command" for target in targets):
+            return _first_line(ast.get_docstring(tree))
+    return None
+
+
+def _first_line(text: str | None) -> str:
+    return text.splitlines()[0] if text else ""
+
+
+def _invoke(shell: Shell, args: Sequence[str]) -> int:
+    try:
+        with shell.make_context(_PROGRAM, list(args)) as ctx:
+            log.configure()
+            shell.invoke(ctx)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    return 0
+
+
+def _explain(fault: BaseException) -> tuple[int, list[str]]:
+    """The exit code and the lines for whatever ended a command."""
+    if isinstance(fault, SystemExit):
+        raise fault
+    if isinstance(fault, (KeyboardInterrupt, click.Abort)):
+        return 130, _signed("interrupted")
+    if isinstance(fault, BrokenPipeError):
+        return 141, []  # as if SIGPIPE had ended it: the reader wants no more, so there is no one to tell
+    if isinstance(fault, click.UsageError):
+        command = fault.ctx.command_path if fault.ctx is not None else _PROGRAM
+        return 2, [*_signed(fault.format_message()), f"Try '{command} --help'."]
+    if isinstance(fault, click.ClickException):
+        return 1, _signed(fault.format_message())
+    if isinstance(fault, RistrettoError):
+        return 1, _signed(str(fault))
+    if isinstance(fault, MemoryError):
+        return 1, _signed("out of memory. A smaller batch_size needs less.")
+    if isinstance(fault, OSError):
+        return 1, _signed(_os_error(fault))
+    if isinstance(fault, ImportError) and (fault.name or _PROGRAM).split(".")[0] != "ristretto_cli":
+        return 1, _signed(f"{fault}. Is ristretto-cli installed with all that it needs?")
+    if os.environ.get("RISTRETTO_TRACEBACK") == "1":
+        traceback.print_exception(fault)
+    return 70, _signed(_bug(fault))
+
+
+def _signed(text: str) -> list[str]:
+    """The lines of a text, each saying whose they are."""
+    return [f"{_PROGRAM}: {line}" for line in text.split("\n")]
+
+
+def _os_error(fault: OSError) -> str:
+    what = fault.strerror or str(fault) or type(fault).__name__
+    return what if fault.filename is None else f"{os.fsdecode(fault.filename)}: {what}"
+
+
+def _bug(fault: BaseException) -> str:
+    frames = traceback.extract_tb(fault.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    what = " ".join(f"{type(fault).__name__}: {fault}".split())
+    return (
+        f"this is a bug of ristretto: {what}{place}. "
+        "Please report this with the command line (RISTRETTO_TRACEBACK=1 shows the traceback)."
+    )
+
+
+def _tell(lines: Sequence[str]) -> None:
+    try:
+        for line in lines:
+            print(log.printable(line), file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        pass  # stderr is gone too; the exit code still tells
+
+
+def _give_up_unwritable_stdout() -> None:
+    """Drop what stdout cannot take, or Python would try again at its end and complain in its own words."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())

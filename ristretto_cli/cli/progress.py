@@ -1,0 +1,96 @@
+"""A progress bar with the time left, below the log's lines; shown only where stderr is a terminal.
+
+    with progress("quantize") as p:
+        search(net, ..., on_batch=p.on_batch)
+
+The floors below know of it only as a `Callable[[int, int, str], None]`, to be called after each batch:
+`on_batch(done, total, what)`, done counting from 1 to total; another `what` or a smaller `done` begins
+another bar. A command that counts by itself calls `p.start(what, total)` and `p.advance(n)`.
+
+While a bar is shown, whatever is written to sys.stderr (the log) goes above it. stdout is left alone: print
+results behind the `with`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+
+class Progress:
+    """What is told how far the work is; this one keeps it to itself."""
+
+    def __init__(self) -> None:
+        self._current: tuple[str, int] | None = None
+        self._done = 0
+
+    def start(self, what: str, total: int) -> None:
+        """Begin to count to total; the bar of what was counted before goes away."""
+        self._current, self._done = (what, total), 0
+        self._begin(what, total)
+
+    def advance(self, n: int = 1) -> None:
+        """n more are done."""
+        self._done += n
+        self._show(self._done)
+
+    def on_batch(self, done: int, total: int, what: str) -> None:
+        """done of total are done of what."""
+        if self._current != (what, total) or done < self._done:
+            self.start(what, total)
+        self.advance(done - self._done)
+
+    def _begin(self, what: str, total: int) -> None: ...
+
+    def _show(self, done: int) -> None: ...
+
+
+class _Bar(Progress):
+    """One bar on the terminal."""
+
+    def __init__(self, rich: RichProgress, label: str) -> None:
+        super().__init__()
+        self._rich = rich
+        self._label = label
+        self._task: TaskID | None = None
+
+    def _begin(self, what: str, total: int) -> None:
+        if self._task is not None:
+            self._rich.remove_task(self._task)
+        self._task = self._rich.add_task(f"{self._label}: {what}", total=total)
+
+    def _show(self, done: int) -> None:
+        if self._task is not None:
+            self._rich.update(self._task, completed=done)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Progress]:
+    """A Progress for the time of a command; label (the command) stands before what is counted."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield Progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    with RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        # Long log lines are left to the terminal to wrap, so that they can be copied whole.
+        console=Console(stderr=True, soft_wrap=True),
+        refresh_per_second=4,
+        transient=True,
+        redirect_stdout=False,  # would send the result to stderr
+        redirect_stderr=True,
+    ) as rich:
+        yield _Bar(rich, label)

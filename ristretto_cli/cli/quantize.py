@@ -1,0 +1,64 @@
+"""Trim a trained net to few bits and write its prototxt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ristretto_cli.cli.flags import gpu_option, integers, net_options, print_result, write_json
+from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.progress import progress
+
+
+@click.command(cls=GflagsCommand)
+@net_options
+@option("--model_quantized", "The net to write. Default: quantized.prototxt beside the model.", unit="file")
+@option(
+    "--trimming_mode",
+    "dynamic_fixed_point, minifloat or integer_power_of_2_weights.",
+    unit="mode",
+    required=True,
+)
+@option("--iterations", "Batches to score each net with.", type=click.IntRange(min=1), default=50)
+@option(
+    "--error_margin",
+    "How much worse than the float net's the score may be, absolute.",
+    unit="percent",
+    type=click.FloatRange(0, 100),
+    default=2.0,
+)
+@gpu_option
+@option("--score", "The output to score by. Default: the first Accuracy layer's.", unit="blob")
+@option(
+    "--calibration_iterations",
+    "Batches to read ranges from.",
+    type=click.IntRange(min=1),
+    default=10,
+)
+@option("--bit_widths", "The widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
+@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@option("--legacy", "Do as the original does, step by step, flaws included.", is_flag=True)
+@option("--json", "Also write everything that was found to this file.", unit="file")
+@option("--dry_run", "Only list the nets that would be scored.", is_flag=True)
+def command(model_quantized: str | None, error_margin: float, json: str | None, dry_run: bool, **flags: Any) -> None:
+    """Trim a trained net to few bits and write its prototxt."""
+    from ristretto_cli.quantize.job import Job, planned_nets, quantize, quantized_text
+    from ristretto_cli.quantize.report import as_json, summary_lines
+    from ristretto_cli.wire.files import check_writable, write_atomically
+
+    target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
+    job = Job(model_quantized=target, error_margin_percent=error_margin, **flags)
+    if dry_run:
+        click.echo("\n".join(planned_nets(job)))
+        return
+    for path in (target, json):
+        if path is not None:
+            check_writable(path)
+    with progress("quantize") as bar:
+        outcome = quantize(job, on_batch=bar.on_batch)
+    write_atomically(target, quantized_text(job, outcome))
+    if json is not None:
+        write_json(json, as_json(job, outcome))
+    print_result(summary_lines(job, outcome))

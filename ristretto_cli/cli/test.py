@@ -1,0 +1,61 @@
+"""Score a net, trimmed or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ristretto_cli.cli.flags import gpu_option, print_result, state_options, write_json
+from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.progress import progress
+
+_QUANTIZED = "quantized.prototxt"
+
+
+@click.command(cls=GflagsCommand)
+@option("--model", f"The net's definition. Default: {_QUANTIZED} in the current folder.", unit="file")
+@option("--weights", "The weights. Default: those that the model's header names.", unit="file")
+@option("--iterations", "Batches to run.", type=click.IntRange(min=1), default=50)
+@state_options
+@gpu_option
+@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@option("--json", "Also write the scores to this file.", unit="file")
+def command(
+    model: str | None,
+    weights: str | None,
+    iterations: int,
+    level: int,
+    stage: tuple[str, ...],
+    gpu: int | None,
+    allow_missing_weights: bool,
+    json: str | None,
+) -> None:
+    """Score a net, trimmed or not."""
+    from ristretto_cli.net.build import State
+    from ristretto_cli.quantize.job import weights_of
+    from ristretto_cli.scoring.net_files import score_file
+    from ristretto_cli.scoring.score import score_lines, scores_as_json
+    from ristretto_cli.wire.files import check_writable
+
+    if model is None and not Path(_QUANTIZED).exists():
+        raise click.UsageError(f"missing: --model (and there is no {_QUANTIZED} here)")
+    model = model or _QUANTIZED
+    if weights is None:
+        weights = weights_of(model)
+        click.echo(f"Scoring {model} with the weights that it names, {weights}.", err=True)
+    if json is not None:
+        check_writable(json)
+    with progress("test") as bar:
+        scores = score_file(
+            model,
+            weights,
+            iterations,
+            state=State(level=level, stages=stage),
+            gpu=gpu,
+            allow_missing=allow_missing_weights,
+            on_batch=bar.on_batch,
+        )
+    if json is not None:
+        write_json(json, {"model": model, "weights": weights, **scores_as_json(scores)})
+    print_result(score_lines(scores))

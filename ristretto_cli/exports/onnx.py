@@ -1,0 +1,37 @@
+"""Nets as ONNX models; trimmed layers become fake-quant nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter
+from ristretto_cli.net.build import State
+from ristretto_cli.scoring.engine import record
+from ristretto_cli.scoring.net_files import load_net
+from ristretto_cli.wire.files import atomic_write
+
+
+@exporter("onnx")
+class OnnxExporter(Exporter):
+    """The net of a phase as an ONNX model: inputs are the tops of its data layers, outputs are Caffe's.
+
+    Weights are inside, trimmed already where the layer trims them.
+    """
+
+    def write(self, request: ExportRequest) -> str:
+        import onnx
+
+        if request.model is None:
+            raise RistrettoError("an ONNX model needs the net's definition", remedy="Give --model.")
+        rng = np.random.default_rng(0)
+        state = State(request.phase, request.level, request.stages)
+        net = load_net(request.model, request.weights, state, rng=rng, allow_missing=request.allow_missing)
+        ops, run = record(net, rng=rng)
+        model = ops.graph.model({blob.name: run.end[blob.name] for blob in net.outputs}, embed_weights=True)
+        onnx.checker.check_model(model)
+        with atomic_write(request.output) as temporary:
+            onnx.save(model, temporary)
+        inputs = ", ".join(value.name for value in model.graph.input)
+        outputs = ", ".join(value.name for value in model.graph.output)
+        return f"{request.output}: {len(model.graph.node)} nodes, inputs {inputs}, outputs {outputs}"

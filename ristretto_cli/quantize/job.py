@@ -1,0 +1,256 @@
+"""A quantize job from its flags to its outcome: baseline, ranges, search, the net to be written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ristretto_cli import __version__
+from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.formats.fixed import integer_length
+from ristretto_cli.formats.number_format import MODES, Ranges, Role, TrimmingMode
+from ristretto_cli.net.build import State, build, build_layers, included
+from ristretto_cli.net.ir import Net
+from ristretto_cli.net.weights import load_weights
+from ristretto_cli.quantize.plan import FAMILIES, Trimmable, Widths, trimmable_layers, trimmed
+from ristretto_cli.quantize.search import Margin, Result, search
+from ristretto_cli.scoring.calibrate import Probe, measure_ranges
+from ristretto_cli.scoring.engine import log_device
+from ristretto_cli.scoring.score import (
+    OnBatch,
+    Scores,
+    check_score,
+    default_score,
+    ignore_progress,
+    score_net,
+)
+from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.wire.messages import TEST, TRAIN, Message
+from ristretto_cli.wire.net_file import NetFile, read_net
+from ristretto_cli.wire.printer import to_text
+from ristretto_cli.wire.weights import WeightsFile, read_weights
+
+log = logging.getLogger("ristretto")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `ristretto quantize` was asked for. error_margin_percent is absolute; bit_widths are in bits."""
+
+    model: str
+    weights: str
+    model_quantized: str
+    trimming_mode: str
+    iterations: int = 50
+    error_margin_percent: float = 2.0
+    gpu: int | None = None
+    score: str | None = None
+    calibration_iterations: int = 10
+    bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
+    allow_missing_weights: bool = False
+    legacy: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job found, and the net to be written."""
+
+    mode: TrimmingMode
+    score_blob: str
+    baseline: float
+    baseline_scores: Scores
+    layers: tuple[Trimmable, ...]
+    result: Result
+    net_file: NetFile
+
+
+def quantize(job: Job, *, on_batch: OnBatch = ignore_progress) -> Outcome:
+    """Run a job; nothing is written.
+
+    Raises RistrettoError(s) for whatever is wrong with the net, its weights or its data.
+    """
+    log_device(job.gpu)
+    return _Quantizer(job, on_batch).run()
+
+
+def planned_nets(job: Job) -> list[str]:
+    """The nets that a job would score, in order, a line each, if every width passed; checks what it can."""
+    return _Quantizer(job, ignore_progress).plan()
+
+
+def quantized_text(job: Job, outcome: Outcome) -> str:
+    """The prototxt of the outcome, under a header that tells how it was made and which weights it is for."""
+    folder = Path(job.model_quantized).resolve().parent
+    return (
+        f"# Trimmed by ristretto {__version__}, {job.trimming_mode}.\n"
+        f"{WEIGHTS_LINE}{os.path.relpath(Path(job.weights).resolve(), folder)}\n"
+        f"{to_text(outcome.net_file.message)}"
+    )
+
+
+WEIGHTS_LINE = "# Weights: "
+
+
+def weights_of(model: str) -> str:
+    """The weights that a written net's header names; RistrettoError where it names none."""
+    with Path(model).open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            if line.startswith(WEIGHTS_LINE):
+                path = line[len(WEIGHTS_LINE) :].strip()
+                return os.path.relpath(Path(model).resolve().parent / path)
+            if not line.startswith("#"):
+                break
+    raise RistrettoError("its header names no weights", where=model, remedy="Give --weights.")
+
+
+class _Quantizer:
+    def __init__(self, job: Job, on_batch: OnBatch) -> None:
+        self._job = job
+        self._on_batch = on_batch
+        self._mode = MODES.get(job.trimming_mode)
+        self._rng = np.random.default_rng(0)
+        self._net_file = read_net(job.model)
+        self._weights_file: WeightsFile = read_weights(job.weights)
+        self._test_net = self._load(build(self._net_file, State(TEST), DataLayers()))
+        self._trimmable = trimmable_layers(self._test_net, legacy=job.legacy)
+        if not self._trimmable and not job.legacy:
+            raise RistrettoError(
+                "the net has no layers to trim",
+                where=job.model,
+                remedy="Convolution and InnerProduct layers can be.",
+            )
+        self._blob = self._score_blob()
+
+    def run(self) -> Outcome:
+        baseline = self._score("the float net", self._test_net)
+        layers = self._measure()
+        margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy)
+        result = search(
+            self._mode,
+            layers,
+            self._job.bit_widths,
+            margin,
+            partial(self._score_widths, layers),
+            legacy=self._job.legacy,
+        )
+        return Outcome(
+            mode=self._mode,
+            score_blob=self._blob,
+            baseline=margin.baseline,
+            baseline_scores=baseline,
+            layers=tuple(layers),
+            result=result,
+            net_file=self._trimmed(layers, result.widths),
+        )
+
+    def plan(self) -> list[str]:
+        batches = f"{self._job.iterations} iterations"
+        lines = [f"the float net, {batches}"]
+        net = self._range_net()
+        lines.append(
+            f"ranges on {'TRAIN' if net is not self._test_net else 'TEST'} data, "
+            f"{self._job.calibration_iterations} iterations"
+        )
+        unknown = [Ranges(1.0, 1.0, 1.0)]
+        families = {FAMILIES[layer.type] for layer in self._trimmable}
+        for group in self._mode.groups:
+            if not group.families & families and not self._job.legacy:
+                continue
+            for bits in self._mode.widths(self._job.bit_widths, unknown):
+                lines.append(f"{bits}bit {group.part}, {batches}")
+        if len(self._mode.groups) > 1:
+            lines.append(f"the combined net, {batches}")
+        return lines
+
+    def _score_blob(self) -> str:
+        outputs = self._test_net.outputs
+        if self._job.score is not None:
+            return check_score(self._test_net, self._job.score)
+        if self._job.legacy and outputs:
+            return outputs[0].name
+        return default_score(self._test_net)
+
+    def _value(self, scores: Scores) -> float:
+        output = next(output for output in scores.outputs if output.blob == self._blob)
+        return float(output.means[0]) if self._job.legacy else output.score
+
+    def _load(self, net: Net) -> Net:
+        return load_weights(net, self._weights_file, rng=self._rng, allow_missing=self._job.allow_missing_weights)
+
+    def _score(self, what: str, net: Net) -> Scores:
+        log.info("Scoring %s.", what)
+        return score_net(
+            net,
+            self._job.iterations,
+            rng=self._rng,
+            gpu=self._job.gpu,
+            what=what,
+            on_batch=self._on_batch,
+            single_precision=self._job.legacy,
+        )
+
+    def _trimmed(self, layers: Sequence[Trimmable], widths: Widths) -> NetFile:
+        return trimmed(self._net_file, layers, widths, self._mode, legacy=self._job.legacy)
+
+    def _score_widths(self, layers: Sequence[Trimmable], what: str, widths: Widths) -> tuple[float, Scores]:
+        net = self._load(build(self._trimmed(layers, widths), State(TEST), DataLayers()))
+        scores = self._score(what, net)
+        return self._value(scores), scores
+
+    def _measure(self) -> list[Trimmable]:
+        net = self._range_net()
+        names = frozenset(layer.name for layer in self._trimmable)
+        log.info("Reading ranges.")
+        ranges = measure_ranges(
+            net,
+            names & {layer.name for layer in net.layers},
+            self._job.calibration_iterations,
+            probe=Probe(legacy=self._job.legacy),
+            rng=self._rng,
+            gpu=self._job.gpu,
+            on_batch=self._on_batch,
+        )
+        layers = [
+            Trimmable(layer, FAMILIES[layer.type], ranges[layer.name])
+            for layer in self._trimmable
+            if layer.name in ranges
+        ]
+        for each in layers:
+            log.info(
+                "Layer %s, integer length input=%d, integer length output=%d, integer length parameters=%d",
+                each.layer.name,
+                integer_length(each.ranges.layer_in, Role.LAYER_IN),
+                integer_length(each.ranges.layer_out, Role.LAYER_OUT),
+                integer_length(each.ranges.params, Role.PARAMS),
+            )
+        return layers
+
+    def _range_net(self) -> Net:
+        """The net on which ranges are read."""
+        data = DataLayers()
+        if self._job.legacy:
+            return self._load(build(self._net_file, State(TRAIN), data))
+        # DIFFERS(D2): the net as it will be used, on the data that it learnt from.
+        layers = _with_train_data(self._net_file, data)
+        if layers is None:
+            log.warning("%s has no data layers for TRAIN: ranges are read on TEST data.", self._job.model)
+            return self._test_net
+        return self._load(build_layers(self._net_file, layers, TEST, data))
+
+
+def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Where]] | None:
+    """The layers of phase TEST, but for data layers, whose places those of TRAIN take; None without any."""
+    test = list(included(net_file, State(TEST)))
+    train = [(message, where) for message, where in included(net_file, State(TRAIN)) if message.type in data]
+    made = {top for message, _ in train for top in message.top}
+    needed = {top for message, _ in test if message.type in data for top in message.top}
+    if not train or made != needed:
+        return None
+    rest = [(message, where) for message, where in test if message.type not in data]
+    return [*train, *rest]

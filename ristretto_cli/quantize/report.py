@@ -1,0 +1,84 @@
+"""What a search tells: the summary's lines, and all of it as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ristretto_cli.formats.fixed import integer_length
+from ristretto_cli.formats.number_format import Role
+from ristretto_cli.quantize.job import Job, Outcome
+from ristretto_cli.quantize.search import Trial
+from ristretto_cli.scoring.score import number, scores_as_json
+
+_RULE = "------------------------------"
+
+
+def summary_lines(job: Job, outcome: Outcome) -> list[str]:
+    """The summary in the original's words, a line each; lines of our own only where the original errs."""
+    mode, result = outcome.mode, outcome.result
+    lines = [_RULE, *mode.heading(number(outcome.baseline))]
+    for group in result.groups:
+        lines += group.group.title
+        if group.skipped:
+            lines.append("none: the net has no such layers")
+        lines += [f"{trial.bits}bit: \t{number(trial.score)}" for trial in group.trials]
+    chosen = [(group.bits, group.group.part) for group in result.groups if not group.skipped]
+    if len(result.groups) > 1:
+        lines.append(mode.combined_title)
+        ends = [","] * (len(chosen) - 1) + [":"]
+        lines += [f"{bits}bit {part}{end}" for (bits, part), end in zip(chosen, ends, strict=True)]
+        if result.combined is not None:
+            lines.append(f"Accuracy: {number(result.combined.score)}")
+    elif not job.legacy and result.combined not in result.groups[0].trials and result.combined is not None:
+        lines.append(f"{result.groups[0].bits}bit: \t{number(result.combined.score)}")
+    if not job.legacy and result.combined is not None and not result.combined.passed:
+        drop = (outcome.baseline - result.combined.score) * 100
+        lines.append(
+            f"This misses the error margin of {number(job.error_margin_percent)} %: "
+            f"it is {number(drop)} % below the baseline."
+        )
+    return [*lines, "Please fine-tune."]
+
+
+def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """Everything in the summary, the ranges and integer lengths, and the scores of each trial."""
+    result = outcome.result
+    return {
+        "model": job.model,
+        "weights": job.weights,
+        "model_quantized": job.model_quantized,
+        "trimming_mode": job.trimming_mode,
+        "legacy": job.legacy,
+        "iterations": job.iterations,
+        "calibration_iterations": job.calibration_iterations,
+        "error_margin": job.error_margin_percent,
+        "score": outcome.score_blob,
+        "baseline": {"score": outcome.baseline, **scores_as_json(outcome.baseline_scores)},
+        "layers": {
+            each.layer.name: {
+                "family": each.family,
+                "max_in": each.ranges.layer_in,
+                "max_out": each.ranges.layer_out,
+                "max_params": each.ranges.params,
+                "il_in": integer_length(each.ranges.layer_in, Role.LAYER_IN),
+                "il_out": integer_length(each.ranges.layer_out, Role.LAYER_OUT),
+                "il_params": integer_length(each.ranges.params, Role.PARAMS),
+            }
+            for each in outcome.layers
+        },
+        "groups": [
+            {
+                "part": group.group.part,
+                "skipped": group.skipped,
+                "bits": None if group.skipped else group.bits,
+                "trials": [_trial(trial) for trial in group.trials],
+            }
+            for group in result.groups
+        ],
+        "combined": None if result.combined is None else _trial(result.combined),
+        "summary": summary_lines(job, outcome),
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {"bits": trial.bits, "score": trial.score, "passed": trial.passed, **scores_as_json(trial.scores)}
