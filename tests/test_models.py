@@ -1,0 +1,214 @@
+"""The nets under models/: they build for both phases, public weights fit, and the example keeps its word."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+
+from ristretto_cli.net.build import State, build
+from ristretto_cli.net.ir import Net
+from ristretto_cli.net.weights import load_weights
+from ristretto_cli.scoring.score import score_net
+from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.wire.messages import TEST, TRAIN, message_class, new
+from ristretto_cli.wire.net_file import read_net, read_solver
+from ristretto_cli.wire.weights import read_weights
+
+REPO = Path(__file__).resolve().parent.parent
+MODELS = REPO / "models"
+SHARED = Path(os.environ.get("RISTRETTO_SHARED", REPO.parent / "shared"))
+
+# folder: (databases with the shape of their images, number of parameters)
+GREY, COLOUR, IMAGE = (1, 28, 28), (3, 32, 32), (3, 256, 256)
+NETS = {
+    "digits": ({"digits_train_lmdb": (1, 8, 8), "digits_test_lmdb": (1, 8, 8)}, 12_706),
+    "lenet": ({"mnist_train_lmdb": GREY, "mnist_test_lmdb": GREY}, 431_080),
+    "cifar10_full": ({"cifar10_train_lmdb": COLOUR, "cifar10_test_lmdb": COLOUR}, 89_578),
+    "resnet20": ({"cifar10_train_lmdb": COLOUR, "cifar10_test_lmdb": COLOUR}, 274_847),
+    "squeezenet_v1.0": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 1_248_424),
+    "vgg16": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 138_357_544),
+}
+
+
+@pytest.fixture
+def data(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the databases of a net, one image in each, and a mean file."""
+    databases, _ = NETS[request.param]
+    for name, shape in databases.items():
+        write_one(tmp_path / name, shape)
+    mean = new("BlobProto", num=1, channels=3, height=32, width=32, data=[0.0] * 3072)
+    (tmp_path / "mean.binaryproto").write_bytes(mean.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    return MODELS / request.param
+
+
+def write_one(folder: Path, shape: tuple[int, int, int]) -> None:
+    channels, height, width = shape
+    pixels = bytes(channels * height * width)
+    datum = new("Datum", channels=channels, height=height, width=width, data=pixels, label=0)
+    folder.mkdir()
+    with lmdb.open(str(folder), map_size=1 << 20) as env, env.begin(write=True) as transaction:
+        transaction.put(b"00000000", datum.SerializeToString())
+
+
+def net_of(folder: Path, phase: int) -> Net:
+    return build(read_net(folder / "train_val.prototxt"), State(phase), DataLayers())
+
+
+def names(blobs: object) -> list[str]:
+    return [blob.name for blob in blobs]  # type: ignore[attr-defined]
+
+
+def test_every_prototxt_is_known_here() -> None:
+    written_by_use = "quantized.prototxt"
+    found = [p.relative_to(MODELS).as_posix() for p in MODELS.rglob("*.prototxt") if p.name != written_by_use]
+    assert sorted(found) == sorted([*(f"{name}/train_val.prototxt" for name in NETS), "digits/solver.prototxt"])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_has_a_readme_that_names_its_databases(name: str) -> None:
+    text = (MODELS / name / "readme.md").read_text()
+    assert [database for database in NETS[name][0] if database not in text] == []
+
+
+@pytest.mark.parametrize("data", NETS, indirect=True)
+def test_builds_for_training_with_the_loss_as_its_output(data: Path) -> None:
+    assert names(net_of(data, TRAIN).outputs) == ["loss"]
+
+
+@pytest.mark.parametrize("data", ["digits", "lenet", "cifar10_full", "resnet20"], indirect=True)
+def test_builds_for_testing_with_accuracy_and_loss(data: Path) -> None:
+    assert names(net_of(data, TEST).outputs) == ["accuracy", "loss"]
+
+
+@pytest.mark.parametrize("data", ["squeezenet_v1.0", "vgg16"], indirect=True)
+def test_imagenet_nets_are_scored_by_top_1_and_top_5(data: Path) -> None:
+    net = net_of(data, TEST)
+    assert names(net.outputs) == ["accuracy_top1", "accuracy_top5", "loss"]
+    top_k = {layer.name: layer.message.accuracy_param.top_k for layer in net.layers if layer.type == "Accuracy"}
+    assert top_k == {"accuracy_top1": 1, "accuracy_top5": 5}
+
+
+@pytest.mark.parametrize("phase", [TRAIN, TEST])
+@pytest.mark.parametrize("data", NETS, indirect=True)
+def test_has_as_many_parameters_as_its_paper_or_readme_says(data: Path, phase: int) -> None:
+    params = {param.key: param.shape for layer in net_of(data, phase).layers for param in layer.params}
+    assert sum(int(np.prod(shape)) for shape in params.values()) == NETS[data.name][1]
+
+
+PUBLIC = [
+    ("lenet", "lenet/lenet_iter_10000.caffemodel"),
+    ("cifar10_full", "cifar10_full_v1/cifar10_full_iter_70000.caffemodel"),
+    ("squeezenet_v1.0", "squeezenet_v1.0/squeezenet_v1.0_decoded.caffemodel"),
+    ("resnet20", "resnet20_cifar10/cifar10_res20_iter_64000.caffemodel"),
+]
+
+
+@pytest.mark.parametrize(("data", "file"), PUBLIC, indirect=["data"])
+def test_public_weights_fit_layer_by_layer(data: Path, file: str) -> None:
+    path = SHARED / "data" / "models" / file
+    if not path.exists():
+        pytest.skip(f"needs {file} in the shared folder: set RISTRETTO_SHARED")
+    weights = read_weights(path)
+    net = load_weights(net_of(data, TEST), weights, rng=np.random.default_rng(0))
+    assert [layer.name for layer in net.layers if layer.params] == list(weights.layers)
+
+
+# --- the embedded example
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example's folder with its databases."""
+    if importlib.util.find_spec("sklearn") is None:
+        pytest.skip("needs scikit-learn: pip install 'ristretto-cli[demo]'")
+    folder = tmp_path_factory.mktemp("models") / "digits"
+    shutil.copytree(MODELS / "digits", folder, ignore=shutil.ignore_patterns("*_lmdb", "quantized.prototxt"))
+    assert python(folder, "make_lmdb.py").stdout == ("digits_train_lmdb: 1437 images\ndigits_test_lmdb: 360 images\n")
+    return folder
+
+
+def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_digits_are_numbered_datums_of_8x8_every_fifth_for_testing(digits: Path) -> None:
+    with lmdb.open(str(digits / "digits_test_lmdb"), readonly=True, lock=False) as env, env.begin() as view:
+        assert [key for key, _ in view.cursor()] == [b"%08d" % i for i in range(360)]
+        datum = message_class("Datum").FromString(view.get(b"00000001"))
+    # scikit-learn's sixth image, a five, begins with this row
+    assert (datum.channels, datum.height, datum.width, datum.label) == (1, 8, 8, 5)
+    assert list(datum.data[:8]) == [0, 0, 12, 10, 0, 0, 0, 0]
+
+
+def test_making_the_databases_again_replaces_them(digits: Path) -> None:
+    before = (digits / "digits_test_lmdb" / "data.mdb").read_bytes()
+    (digits / "digits_test_lmdb" / "left_over").touch()
+    python(digits, "make_lmdb.py")
+    assert (digits / "digits_test_lmdb" / "data.mdb").read_bytes() == before
+    assert not (digits / "digits_test_lmdb" / "left_over").exists()
+    assert list(digits.glob(".digits_*")) == []
+
+
+def test_digits_weights_are_small_and_fit(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(digits)
+    file = digits / "digits.caffemodel"
+    assert file.stat().st_size < 100_000
+    net = load_weights(net_of(digits, TEST), read_weights(file), rng=np.random.default_rng(0))
+    assert net.weights["conv1/0"].shape == (12, 1, 5, 5)
+
+
+def test_digits_accuracy_is_what_the_readme_says(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "355 of the 360 test images are named rightly: 0.9861" in (digits / "readme.md").read_text()
+    monkeypatch.chdir(digits)
+    weights = read_weights("digits.caffemodel")
+    rng = np.random.default_rng(0)
+    scores = score_net(load_weights(net_of(digits, TEST), weights, rng=rng), 10, rng=rng)
+    assert scores.of("accuracy") == pytest.approx(355 / 360, abs=1e-6)
+
+
+def test_the_demo_quantizes_digits_to_4_bits_within_its_margin(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "ristretto").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ristretto_cli "$@"\n')
+    for command in tmp_path.iterdir():
+        command.chmod(0o755)
+    done = subprocess.run(
+        [digits / "demo.sh", tmp_path], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (score,) = (line for line in done.stdout.splitlines() if line.startswith("accuracy = "))
+    assert float(score.removeprefix("accuracy = ")) >= 355 / 360 - 0.02
+    conv1 = read_net(digits / "quantized.prototxt").message.layer[2]
+    assert (conv1.name, conv1.quantization_param.bw_params) == ("conv1", 4)
+
+
+def test_digits_solver_trains_this_net_and_tests_on_all_its_images() -> None:
+    solver = read_solver(MODELS / "digits" / "solver.prototxt").message
+    net = read_net(MODELS / "digits" / solver.net).message
+    (test_data,) = (m for m in net.layer if m.type == "Data" and m.include[0].phase == TEST)
+    assert solver.test_iter[0] * test_data.data_param.batch_size == 360
+
+
+def test_making_the_databases_without_scikit_learn_names_the_extra(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['sklearn'] = None; sys.path.insert(0, sys.argv[1]); import make_lmdb; "
+    done = subprocess.run(
+        [sys.executable, "-c", hidden + "make_lmdb.split()", str(MODELS / "digits")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "make_lmdb.py: the digits come with scikit-learn: pip install 'ristretto-cli[demo]'\n"
