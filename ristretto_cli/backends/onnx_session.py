@@ -55,13 +55,21 @@ class Session:
         self._outputs = dict(zip(outputs, (value.name for value in model.graph.output), strict=True))
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
-        """The outputs for these inputs; inputs that no output depends on may be missing."""
+        """The outputs for these inputs; inputs that no output depends on may be missing.
+
+        MemoryError where the machine has too little.
+        """
         given = {}
         for name in self._feeds:
             given[name] = np.asarray(feeds[name], dtype=np.float32)
             if given[name].shape != self._shapes[name]:
                 raise ValueError(f"{name} has shape {given[name].shape}, not {self._shapes[name]}")
-        results = self._session.run(list(self._outputs.values()), given)
+        try:
+            results = self._session.run(list(self._outputs.values()), given)
+        except Exception as error:
+            if "Failed to allocate memory" in str(error):
+                raise MemoryError from error
+            raise
         return dict(zip(self._outputs, results, strict=True))
 
 

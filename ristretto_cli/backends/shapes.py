@@ -235,6 +235,8 @@ class ShapeOps:
             raise LayerError(f"there are no channels in an input {show(x.shape)}")
         if size < 1 or size % 2 == 0:
             raise LayerError(f"a neighbourhood of {size} channels has no middle; it must be odd")
+        # Caffe, and onnxruntime as well, sum up an image that is padded by that many channels.
+        sized((1, x.shape[1] + size - 1, *x.shape[2:]))
         return sized(x.shape)
 
     def softmax(self, x: Value, axis: int) -> Sized:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import state_options
+from ristretto_cli.cli.flags import check_outputs, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 
@@ -28,11 +28,10 @@ def command(
 ) -> None:
     """Write a net or its weights in another format."""
     from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
-    from ristretto_cli.wire.files import check_writable
     from ristretto_cli.wire.messages import enum_value
 
     exporter = EXPORTS.get(format)
-    check_writable(output)
+    check_outputs([output], [model, weights])
     request = ExportRequest(
         model, weights, output, enum_value("Phase", phase.upper()), level, stage, allow_missing_weights
     )

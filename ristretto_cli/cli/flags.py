@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from ristretto_cli.cli.gflags import option
+from ristretto_cli.errors import RistrettoError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +32,33 @@ def state_options(command: F) -> F:
 def gpu_option(command: F) -> F:
     """--gpu, the number of the device; nothing or an empty value means the CPU."""
     return option("--gpu", "Run on this GPU. Default: the CPU.", unit="device", callback=_device)(command)
+
+
+class Percent(click.FloatRange):
+    """A number of 0 to 100."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 100)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):  # which is in every range, as click compares
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
+def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
+    """RistrettoError where an output cannot be written, is another one as well, or is a file that is read."""
+    from ristretto_cli.wire.files import check_writable
+
+    taken = {os.path.realpath(path): "is read by this command" for path in inputs if path}
+    for path in outputs:
+        if path is None:
+            continue
+        check_writable(path)
+        if (what := taken.get(os.path.realpath(path))) is not None:
+            raise RistrettoError(what, where=path, remedy="Give the output a name of its own.")
+        taken[os.path.realpath(path)] = "is written twice"
 
 
 def integers(context: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -77,7 +107,7 @@ def _device(context: click.Context, param: click.Parameter, value: str | None) -
     if value is None or value == "":
         return None
     first = "0" if value == "all" else value.split(",")[0]
-    if not first.isdigit():
+    if not (first.isascii() and first.isdigit()):
         raise click.BadParameter(f'"{value}" is no GPU such as 0')
     if first != value:
         click.echo(f"--gpu {value}: one GPU is used, {first}", err=True)

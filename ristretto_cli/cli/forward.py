@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import gpu_option, state_options
+from ristretto_cli.cli.flags import check_outputs, gpu_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 
@@ -18,7 +18,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @option("--blobs", "Only these blobs.", unit="blob,blob...", default="")
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @gpu_option
-@option("--seed", "Of whatever is random.", type=int, default=0)
+@option("--seed", "Of whatever is random.", type=click.IntRange(min=0), default=0)
 def command(
     model: str,
     weights: str | None,
@@ -39,11 +39,10 @@ def command(
     from ristretto_cli.scoring.feeds import Feeds
     from ristretto_cli.scoring.net_files import load_net
     from ristretto_cli.scoring.one_pass import OnePass
-    from ristretto_cli.wire.files import check_writable
     from ristretto_cli.wire.messages import enum_value
     from ristretto_cli.wire.npz import read_npz, write_npz
 
-    check_writable(output)
+    check_outputs([output], [model, weights, input])
     rng = np.random.default_rng(seed)
     state = State(enum_value("Phase", phase.upper()), level, stage)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights)

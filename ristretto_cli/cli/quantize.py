@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from ristretto_cli.cli.flags import gpu_option, integers, net_options, print_result, write_json
+from ristretto_cli.cli.flags import (
+    Percent,
+    check_outputs,
+    gpu_option,
+    integers,
+    net_options,
+    print_result,
+    write_json,
+)
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
@@ -26,7 +34,7 @@ from ristretto_cli.cli.progress import progress
     "--error_margin",
     "How much worse than the float net's the score may be, absolute.",
     unit="percent",
-    type=click.FloatRange(0, 100),
+    type=Percent(),
     default=2.0,
 )
 @gpu_option
@@ -46,16 +54,14 @@ def command(model_quantized: str | None, error_margin: float, json: str | None, 
     """Trim a trained net to few bits and write its prototxt."""
     from ristretto_cli.quantize.job import Job, planned_nets, quantize, quantized_text
     from ristretto_cli.quantize.report import as_json, summary_lines
-    from ristretto_cli.wire.files import check_writable, write_atomically
+    from ristretto_cli.wire.files import write_atomically
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     job = Job(model_quantized=target, error_margin_percent=error_margin, **flags)
     if dry_run:
         click.echo("\n".join(planned_nets(job)))
         return
-    for path in (target, json):
-        if path is not None:
-            check_writable(path)
+    check_outputs([target, json], [job.model, job.weights])
     with progress("quantize") as bar:
         outcome = quantize(job, on_batch=bar.on_batch)
     write_atomically(target, quantized_text(job, outcome))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ristretto_cli.cli.flags import gpu_option, print_result, state_options, write_json
+from ristretto_cli.cli.flags import check_outputs, gpu_option, print_result, state_options, write_json
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
@@ -36,16 +36,14 @@ def command(
     from ristretto_cli.quantize.job import weights_of
     from ristretto_cli.scoring.net_files import score_file
     from ristretto_cli.scoring.score import score_lines, scores_as_json
-    from ristretto_cli.wire.files import check_writable
 
     if model is None and not Path(_QUANTIZED).exists():
         raise click.UsageError(f"missing: --model (and there is no {_QUANTIZED} here)")
-    model = model or _QUANTIZED
+    model = _QUANTIZED if model is None else model
     if weights is None:
         weights = weights_of(model)
         click.echo(f"Scoring {model} with the weights that it names, {weights}.", err=True)
-    if json is not None:
-        check_writable(json)
+    check_outputs([json], [model, weights])
     with progress("test") as bar:
         scores = score_file(
             model,

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ristretto_cli.backends.shapes import ShapeOps, Sized
+from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
 from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
+from ristretto_cli.formats.number_format import trims_of
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import Blob, Layer, Net, Param, ParamDef
 from ristretto_cli.ops import Shape, show
@@ -34,15 +35,20 @@ class State:
 
 
 def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]:
-    """The layers whose include and exclude rules hold for a state, in the file's order."""
+    """The layers whose include and exclude rules hold for a state, in the file's order.
+
+    RistrettoError(s) for layers that have rules of both kinds.
+    """
+    layers = list(zip(net_file.message.layer, net_file.layers, strict=True))
+    raise_all(
+        RistrettoError(
+            f'layer "{message.name}" has both include and exclude rules', where=where, remedy="Give one kind."
+        )
+        for message, where in layers
+        if message.include and message.exclude
+    )
     stages = {*state.stages, *net_file.message.state.stage}
-    for message, where in zip(net_file.message.layer, net_file.layers, strict=True):
-        if message.include and message.exclude:
-            raise RistrettoError(
-                f'layer "{message.name}" has both include and exclude rules',
-                where=where,
-                remedy="Give one kind.",
-            )
+    for message, where in layers:
         if message.include:
             holds = any(_meets(rule, state, stages) for rule in message.include)
         else:
@@ -67,14 +73,15 @@ def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
     Raises RistrettoError(s) for all that is wrong with it: unknown types and bottoms, wrong counts, shapes
     that don't fit, each with file, line and layer.
     """
-    return build_layers(net_file, list(included(net_file, state)), state.phase, data)
+    layers = list(included(net_file, state))
+    if not layers:
+        remedy = "Look at the include and exclude rules of its layers."
+        raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, remedy=remedy)
+    return build_layers(net_file, layers, state.phase, data)
 
 
 def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], phase: int, data: DataLayers) -> Net:
-    """The net of these layers, whatever their rules say."""
-    if not layers:
-        name = {TRAIN: "TRAIN", TEST: "TEST"}[phase]
-        raise RistrettoError(f"the net has no layers in phase {name}", where=net_file.file)
+    """The net of these layers, one or more, whatever their rules say."""
     builder = _Builder(data, phase, layers)
     for message, where in layers:
         builder.add(message, where)
@@ -119,7 +126,8 @@ class _Builder:
                 self._add(message, where)
                 return
         except LayerError as error:
-            self.errors.append(RistrettoError(f'layer "{message.name}" ({message.type}): {error}', where=where))
+            kind = f" ({message.type})" if message.type else ""
+            self.errors.append(RistrettoError(f'layer "{message.name}"{kind}: {error}', where=where))
         except RistrettoError as error:
             self.errors.append(error)
         self._broken.update(message.top)
@@ -147,6 +155,8 @@ class _Builder:
         else:
             layer_type = self._type(message.type)
             _check_counts(layer, layer_type)
+            if layer_type.trims:
+                trims_of(message.quantization_param)  # refuses settings that no format has
             layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
             shapes = _top_shapes(layer, layer_type)
             storages = self._storages_of(layer, layer_type)
@@ -200,6 +210,8 @@ class _Builder:
             raise LayerError(str(error)) from error
 
     def _type(self, name: str) -> LayerType:
+        if not name:
+            raise LayerError("it has no type", remedy='Add type: "...".')
         if name in LAYERS:
             return LAYERS.get(name)
         known = [*LAYERS.names(), *self._data.names()]
@@ -220,7 +232,7 @@ class _Builder:
             self._names_with_params[layer.name] = layer.where or Where("")
         params = []
         for i, definition in enumerate(definitions):
-            param = Param(layer.name, i, definition.shape, definition.filler)
+            param = Param(layer.name, i, sized(definition.shape).shape, definition.filler)
             if i < len(specs) and specs[i].name:
                 param = self._shared(param, specs[i])
             params.append(param)
@@ -268,6 +280,11 @@ class _Builder:
     def unread(self) -> list[Blob]:
         """The blobs that no layer reads."""
         return [version.blob for version in self._current.values() if not version.readers]
+
+
+def _state_text(state: State) -> str:
+    phase = {TRAIN: "TRAIN", TEST: "TEST"}[state.phase]
+    return ", ".join([f"phase {phase}", f"level {state.level}", *(f'stage "{stage}"' for stage in state.stages)])
 
 
 def _check_counts(layer: Layer, layer_type: LayerType) -> None:

@@ -9,7 +9,6 @@ from typing import Generic
 import numpy as np
 
 from ristretto_cli.backends.numpy_ops import numpy_ops
-from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, Trims, trims_of
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net
@@ -81,7 +80,7 @@ class _Walk(Generic[V]):
             for i, value in layer_type.updates(self._ops, layer, bottoms, params).items():
                 self._run.updates[layer.params[i].key] = value
             return tops
-        trims = _trims(layer)
+        trims = trims_of(layer.message.quantization_param)
         params = self._params(layer, trims)
         if layer.phase != TEST:  # in training only the parameters are trimmed
             return layer_type.forward(self._ops, layer, self._load(layer.bottoms), params)
@@ -111,13 +110,6 @@ class _Walk(Generic[V]):
             total = ops.reshape(ops.sum(value, range(len(value.shape))), ()) if value.shape else value
             weighted = ops.mul(total, ops.constant(weight))
             self._run.loss = weighted if self._run.loss is None else ops.add(self._run.loss, weighted)
-
-
-def _trims(layer: Layer) -> Trims:
-    try:
-        return trims_of(layer.message.quantization_param)
-    except LayerError as error:
-        raise RistrettoError(f'layer "{layer.name}" ({layer.type}): {error}', where=layer.where) from error
 
 
 def _trim_array(array: Array, number_format: NumberFormat, rounding: Rounding, rng: np.random.Generator) -> Array:

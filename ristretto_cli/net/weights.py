@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
+from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.fillers import fill
 from ristretto_cli.net.ir import Layer, Net, Param
 from ristretto_cli.ops import Array, Shape, show
@@ -16,14 +16,17 @@ from ristretto_cli.wire.weights import StoredBlob, WeightsFile
 
 log = logging.getLogger("ristretto")
 
+_MOST_LISTED = 10
+
 
 def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow_missing: bool = False) -> Net:
     """The net with the weights of a file, matched by layer name and viewed, not copied.
 
     A layer that the file lacks is an error, unless its filler makes the same weights every time (as for an
     upsampling by bilinear weights) or allow_missing lets the net's fillers, with rng, make its parameters.
-    Layers that the net lacks are named in the log. Raises RistrettoError(s) for a different number of blobs,
-    different shapes, and values that are NaN or infinite.
+    Layers that the net lacks are named in the log. Parameters that another layer owns may be missing, as in
+    HDF5 files. Raises RistrettoError(s) for a different number of blobs, different shapes, and values that are
+    NaN or infinite.
     """
     weights: dict[str, Array] = {}
     errors: list[RistrettoError] = []
@@ -50,24 +53,39 @@ def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow
                 continue
             errors += _faults(file, layer, i, param, blob)
             if _fits(param.shape, blob):
-                weights.setdefault(param.key, blob.array.reshape(param.shape))
-    if not allow_missing:
+                # Of the copies of a shared parameter, the last one counts, as in Caffe.
+                weights[param.key] = blob.array.reshape(param.shape)
+    if not allow_missing:  # DIFFERS(D12)
         errors += [_missing(file, net, layer) for layer in missing if not _is_made_by_filler(layer)]
     raise_all(errors)
     _tell_ignored(net, file)
-    filled = {layer.name for layer in missing}
-    for param in _params(net):
-        if param.key not in weights:
-            weights[param.key] = fill(param.filler, param.shape, rng=rng)
-            filled.add(param.owner)
+    made = _filled(net, [param for param in _params(net) if param.key not in weights], rng)
+    weights.update(made)
+    filled = {layer.name for layer in missing} | {key.rpartition("/")[0] for key in made}
     if filled:
         log.warning("Not in %s, filled by the net's fillers: %s", file.file, ", ".join(sorted(filled)))
     return replace(net, weights=weights)
 
 
 def fill_weights(net: Net, *, rng: np.random.Generator) -> Net:
-    """The net with all parameters made by its fillers."""
-    return replace(net, weights={p.key: fill(p.filler, p.shape, rng=rng) for p in _params(net)})
+    """The net with all parameters made by its fillers. RistrettoError(s) for fillers that cannot fill."""
+    return replace(net, weights=_filled(net, list(_params(net)), rng))
+
+
+def _filled(net: Net, params: Sequence[Param], rng: np.random.Generator) -> dict[str, Array]:
+    """The parameters' arrays, by key, made by their fillers."""
+    owners = {layer.name: layer for layer in net.layers if layer.params}
+    weights: dict[str, Array] = {}
+    errors: list[RistrettoError] = []
+    for param in params:
+        try:
+            weights[param.key] = fill(param.filler, param.shape, rng=rng)
+        except LayerError as error:
+            layer = owners[param.owner]
+            what = f'layer "{layer.name}" ({layer.type}): parameter {param.index}: {error}'
+            errors.append(RistrettoError(what, where=layer.where))
+    raise_all(errors)
+    return weights
 
 
 def _params(net: Net) -> Iterator[Param]:
@@ -87,7 +105,9 @@ def _fits(shape: Shape, blob: StoredBlob) -> bool:
 
 
 def _faults(file: WeightsFile, layer: Layer, index: int, param: Param, blob: StoredBlob) -> Iterator[RistrettoError]:
-    if not _fits(param.shape, blob):
+    if not blob.stored:
+        yield RistrettoError(f'layer "{layer.name}" lacks its parameter {index} in the file', where=file.file)
+    elif not _fits(param.shape, blob):
         yield RistrettoError(
             f'parameter {index} of layer "{layer.name}" is {show(blob.array.shape)} in the file and '
             f"{show(param.shape)} in the net",
@@ -114,13 +134,14 @@ def _is_made_by_filler(layer: Layer) -> bool:
 
 
 def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
-    spare = [name for name in file.layers if name not in {known.name for known in net.layers}]
-    near = did_you_mean(layer.name, spare)
-    listed = ", ".join(file.layers) or "none"
+    used = {known.name for known in net.layers}
+    spare = [name for name in file.layers if name not in used]
+    more = f" and {len(spare) - _MOST_LISTED} more" if len(spare) > _MOST_LISTED else ""
+    listed = f"Unused layers there: {', '.join(spare[:_MOST_LISTED])}{more}." if spare else ""
     return RistrettoError(
         f'layer "{layer.name}" has no weights in {file.file}',
         where=layer.where,
-        remedy=f"{near} Layers there: {listed}. --allow-missing-weights fills it anew.".strip(),
+        remedy=f"{did_you_mean(layer.name, spare) or listed} --allow_missing_weights fills it anew.".strip(),
     )
 
 

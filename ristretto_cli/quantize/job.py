@@ -31,6 +31,7 @@ from ristretto_cli.scoring.score import (
     score_net,
 )
 from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.wire.files import open_to_read
 from ristretto_cli.wire.messages import TEST, TRAIN, Message
 from ristretto_cli.wire.net_file import NetFile, read_net
 from ristretto_cli.wire.printer import to_text
@@ -99,8 +100,9 @@ WEIGHTS_LINE = "# Weights: "
 
 def weights_of(model: str) -> str:
     """The weights that a written net's header names; RistrettoError where it names none."""
-    with Path(model).open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
+    with open_to_read(model) as stream:
+        for raw in stream:
+            line = raw.decode("utf-8", "replace")
             if line.startswith(WEIGHTS_LINE):
                 path = line[len(WEIGHTS_LINE) :].strip()
                 return os.path.relpath(Path(model).resolve().parent / path)
@@ -174,7 +176,7 @@ class _Quantizer:
             return check_score(self._test_net, self._job.score)
         if self._job.legacy and outputs:
             return outputs[0].name
-        return default_score(self._test_net)
+        return default_score(self._test_net)  # DIFFERS(D7)
 
     def _value(self, scores: Scores) -> float:
         output = next(output for output in scores.outputs if output.blob == self._blob)

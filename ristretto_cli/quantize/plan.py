@@ -45,7 +45,7 @@ def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
         )
         for layer in already
     )
-    known = LEGACY_TYPES if legacy else FAMILIES.keys()
+    known = LEGACY_TYPES if legacy else FAMILIES.keys()  # DIFFERS(D11)
     return [layer for layer in net.layers if layer.type in known]
 
 

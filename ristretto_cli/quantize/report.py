@@ -31,7 +31,7 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
             lines.append(f"Accuracy: {number(result.combined.score)}")
     elif not job.legacy and result.combined not in result.groups[0].trials and result.combined is not None:
         lines.append(f"{result.groups[0].bits}bit: \t{number(result.combined.score)}")
-    if not job.legacy and result.combined is not None and not result.combined.passed:
+    if not job.legacy and result.combined is not None and not result.combined.passed:  # DIFFERS(D9)
         drop = (outcome.baseline - result.combined.score) * 100
         lines.append(
             f"This misses the error margin of {number(job.error_margin_percent)} %: "

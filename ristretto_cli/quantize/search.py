@@ -46,7 +46,7 @@ class Margin:
 
     def allows(self, score: float) -> bool:
         """Whether a score is good enough; NaN is not."""
-        slack = 0.0 if self.exact else _ROUNDING
+        slack = 0.0 if self.exact else _ROUNDING  # DIFFERS(D10)
         return score + self.percent / 100 + slack >= self.baseline
 
 
@@ -82,7 +82,7 @@ def search(
     for group in mode.groups:
         families = list(each_family(group.families, layers))
         if not families and not legacy:
-            results.append(GroupResult(group, (), LOSSLESS_BITS, skipped=True))
+            results.append(GroupResult(group, (), LOSSLESS_BITS, skipped=True))  # DIFFERS(D8)
             continue
         trials: list[Trial] = []
         for bits in mode.widths(offered, [each.ranges for each in layers]):

@@ -94,10 +94,11 @@ def _probes(net: Net, index: int, run: Run[Node], ops: OnnxOps, probe: Probe) ->
         read = [run.end[layer.bottoms[0].name]]
         written = [run.end[layer.tops[0].name]]
     else:
+        # DIFFERS(D1): where the trims will be, and not what in-place layers made of it afterwards.
         read = list(run.read[index])
         written = list(run.written[index])
         for i, top in enumerate(layer.tops):
-            reader = _only_reader(net, index, top.name)
+            reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
             if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
                 written[i] = ops.relu(written[i])
     picked = {"in": _largest(ops, read), "out": _largest(ops, written)}

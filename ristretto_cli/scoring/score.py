@@ -70,8 +70,7 @@ def score_net(
     single_precision: sum up in float32, as the original does. Raises RistrettoError for a net without outputs.
     """
     weights = _loss_weights(net)
-    if not net.outputs:
-        raise RistrettoError("the net has no outputs to score", where=net.file)
+    _check_outputs(net)
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         picked = {blob.name: run.end[blob.name] for blob in net.outputs}
@@ -98,6 +97,9 @@ def score_net(
     scores = Scores(outputs, float(loss / dtype(iterations)), iterations)
     for line in score_lines(scores):
         log.info("%s", line)
+    for output in outputs:
+        if not np.isfinite(output.means).all():
+            log.warning("%s is NaN or infinite: no score of this net can be trusted", output.blob)
     return scores
 
 
@@ -126,6 +128,7 @@ def number(value: float) -> str:
 
 def default_score(net: Net) -> str:
     """The blob by which a net is judged where none is named: the top of its first Accuracy layer."""
+    _check_outputs(net)
     outputs = [blob.name for blob in net.outputs]
     for layer in net.layers:
         if layer.type == "Accuracy" and layer.tops[0].name in outputs:
@@ -139,6 +142,7 @@ def default_score(net: Net) -> str:
 
 def check_score(net: Net, blob: str) -> str:
     """The blob's name if it is an output of the net; else RistrettoError with those that are."""
+    _check_outputs(net)
     outputs = [output.name for output in net.outputs]
     if blob not in outputs:
         near = did_you_mean(blob, outputs)
@@ -148,6 +152,12 @@ def check_score(net: Net, blob: str) -> str:
             remedy=f"{near} Outputs: {', '.join(outputs)}.",
         )
     return blob
+
+
+def _check_outputs(net: Net) -> None:
+    if not net.outputs:
+        remedy = "Every blob is read by a layer: remove the one that reads the score."
+        raise RistrettoError("the net has no outputs to score", where=net.file, remedy=remedy)
 
 
 def _loss_weights(net: Net) -> dict[str, float]:

@@ -111,6 +111,8 @@ def _open_lmdb(path: Path) -> Any:
     file = path / "data.mdb"
     if not file.is_file():
         raise LayerError(f"{path} is not an LMDB database: no data.mdb in it")
+    if not file.stat().st_size:
+        raise LayerError(f"{path} is cut off: data.mdb is empty")
     try:
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=True)
     except lmdb.Error as error:

@@ -11,7 +11,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Shape, show
 from ristretto_cli.wire.messages import Message
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ristretto")
 
 MAX_COUNT = 2**31 - 1  # Caffe counts a blob's elements in an int
 MAX_AXES = 32  # Caffe's kMaxBlobAxes

@@ -15,13 +15,11 @@ from ristretto_cli.errors import RistrettoError
 @contextmanager
 def open_to_read(path: str | Path) -> Iterator[BinaryIO]:
     """A file opened for reading bytes; RistrettoError where it cannot be opened or read."""
-    try:
-        with Path(path).open("rb") as stream:
+    with _opened(path) as stream:
+        try:
             yield stream
-    except OSError as fault:
-        raise _explained(path, fault, "read") from None
-    except ValueError:  # a zero byte in the name
-        raise RistrettoError("this is no file name", where=repr(str(path))) from None
+        except OSError as fault:
+            raise _explained(path, fault, "read") from None
 
 
 @contextmanager
@@ -73,6 +71,15 @@ def check_writable(path: str | Path) -> None:
     except OSError as fault:
         raise _explained(path, fault, "written") from None
     except ValueError:
+        raise RistrettoError("this is no file name", where=repr(str(path))) from None
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as fault:
+        raise _explained(path, fault, "read") from None
+    except ValueError:  # a zero byte in the name
         raise RistrettoError("this is no file name", where=repr(str(path))) from None
 
 
