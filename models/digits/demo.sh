@@ -5,6 +5,7 @@ set -euo pipefail
 bin=${1:?usage: demo.sh BIN, the folder that holds ristretto and python}
 bin=$(cd "$bin" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")"
+export GLOG_minloglevel=${GLOG_minloglevel-1}  # 0 shows every batch
 
 if [[ ! -e digits_train_lmdb/data.mdb || ! -e digits_test_lmdb/data.mdb ]]; then
   echo "== Writing scikit-learn's handwritten digits as Caffe databases"
