@@ -51,7 +51,9 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -
     """RistrettoError where an output cannot be written, is another one as well, or is a file that is read."""
     from ristretto_cli.wire.files import check_writable
 
-    taken = {os.path.realpath(path): "is read by this command" for path in inputs if path}
+    # What cannot be the name of a file is told where it is to be read.
+    read = [path for path in inputs if path and "\0" not in path]
+    taken = {os.path.realpath(path): "is read by this command" for path in read}
     for path in outputs:
         if path is None:
             continue

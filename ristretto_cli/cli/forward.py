@@ -36,6 +36,7 @@ def command(
     import numpy as np
 
     from ristretto_cli.net.build import State
+    from ristretto_cli.ops import show
     from ristretto_cli.scoring.feeds import Feeds
     from ristretto_cli.scoring.net_files import load_net
     from ristretto_cli.scoring.one_pass import OnePass
@@ -52,4 +53,4 @@ def command(
         results = OnePass(net, rng=rng, blobs=names, gpu=gpu).run(feeds.next())
     write_npz(output, results)
     for key, array in results.items():
-        click.echo(f"{key}: {' x '.join(map(str, array.shape)) or 'scalar'}")
+        click.echo(f"{key}: {show(array.shape)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs, gpu_option, print_result, state_options, write_json
+from ristretto_cli.cli.flags import check_outputs, gpu_option, state_options, write_json
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
@@ -56,4 +56,4 @@ def command(
         )
     if json is not None:
         write_json(json, {"model": model, "weights": weights, **scores_as_json(scores)})
-    print_result(score_lines(scores))
+    click.echo("\n".join(score_lines(scores)))

@@ -195,6 +195,8 @@ class _Builder:
         read = [blob.name for blob in layer.bottoms]
         seen: set[str] = set()
         for i, top in enumerate(layer.tops):
+            if not top.name:
+                raise LayerError("one of its tops has no name", remedy='Give it one: top: "...".')
             in_place = i < len(read) and read[i] == top.name
             if top.name in seen or (top.name in self._current and not in_place):
                 raise LayerError(

@@ -252,7 +252,7 @@ def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message,
     train = [(message, where) for message, where in included(net_file, State(TRAIN)) if message.type in data]
     made = {top for message, _ in train for top in message.top}
     needed = {top for message, _ in test if message.type in data for top in message.top}
-    if not train or made != needed:
+    if not train or not needed <= made:
         return None
     rest = [(message, where) for message, where in test if message.type not in data]
     return [*train, *rest]

@@ -54,7 +54,7 @@ class Feeds:
             for blob, array in zip(layer.tops, arrays, strict=True):
                 if array.shape != blob.shape and blob.name not in self._given:
                     what = f"a batch for {blob.name} is {show(array.shape)}, the first one {show(blob.shape)}"
-                    raise _of(layer, what, remedy="A net is built for one size: bring all images to it.")
+                    raise _of(layer, what, remedy="Bring all images to one size.")
                 batch[blob.name] = array
         return {**batch, **self._given}
 

@@ -56,7 +56,7 @@ class OnePass:
     def _select(self, run: Run[Node], ops: OnnxOps) -> dict[str, Node]:
         picked: dict[str, Node] = {}
         for layer, tops in zip(reversed(self._net.layers), reversed(run.written), strict=True):
-            for top, value in zip(layer.tops, tops, strict=True):
+            for top, value in reversed(list(zip(layer.tops, tops, strict=True))):
                 if top.name in self._blobs:
                     picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
         picked = dict(reversed(picked.items()))

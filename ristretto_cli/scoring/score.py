@@ -156,8 +156,7 @@ def check_score(net: Net, blob: str) -> str:
 
 def _check_outputs(net: Net) -> None:
     if not net.outputs:
-        remedy = "Every blob is read by a layer: remove the one that reads the score."
-        raise RistrettoError("the net has no outputs to score", where=net.file, remedy=remedy)
+        raise RistrettoError("the net has no outputs to score", where=net.file)
 
 
 def _loss_weights(net: Net) -> dict[str, float]:

@@ -115,7 +115,7 @@ class Data(Source):
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, the first one {show(self._shape)}",
                     where=self._where(record),
-                    remedy="Images of several sizes need batch_size 1.",
+                    remedy="Bring all images to one size.",
                 )
         return np.stack(images)
 

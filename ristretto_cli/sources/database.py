@@ -64,14 +64,14 @@ class LevelDb:
             self._db = plyvel.DB(self._double.name, create_if_missing=False)
         except (plyvel.Error, OSError) as error:
             self._double.cleanup()
-            raise LayerError(f"{path} cannot be read as LevelDB: {error}") from None
+            raise LayerError(f"{path} cannot be read as LevelDB: {_leveldb_reason(error)}") from None
 
     def records(self) -> Iterator[Record]:
         try:
             with self._db.iterator(verify_checksums=True) as iterator:
                 yield from iterator
         except self._error as error:
-            raise RistrettoError(f"the database is damaged: {error}", where=str(self._path)) from None
+            raise RistrettoError(f"the database is damaged: {_leveldb_reason(error)}", where=str(self._path)) from None
 
     def close(self) -> None:
         self._db.close()
@@ -112,7 +112,7 @@ def _open_lmdb(path: Path) -> Any:
     if not file.is_file():
         raise LayerError(f"{path} is not an LMDB database: no data.mdb in it")
     if not file.stat().st_size:
-        raise LayerError(f"{path} is cut off: data.mdb is empty")
+        raise LayerError(f"{path} cannot be read as LMDB: data.mdb is empty")
     try:
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=True)
     except lmdb.Error as error:
@@ -128,6 +128,12 @@ def _open_lmdb(path: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     return str(error).rpartition(": ")[2]
+
+
+def _leveldb_reason(error: Exception) -> str:
+    # plyvel passes on LevelDB's words as the bytes that they are.
+    words = error.args[0] if error.args else ""
+    return words.decode(errors="replace") if isinstance(words, bytes) else str(error)
 
 
 def _mirror(path: Path, double: Path) -> None:

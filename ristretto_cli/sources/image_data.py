@@ -72,7 +72,7 @@ class ImageData(Source):
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, the first one {show(expected)}",
                     where=entry.file,
-                    remedy="Set new_height and new_width, or batch_size 1.",
+                    remedy="Set new_height and new_width.",
                 )
         self._transform.check(expected, entries[0].file)
         return self._transform(np.stack(images)), np.array([entry.label for entry in entries], np.float32)

@@ -59,7 +59,7 @@ def check_writable(path: str | Path) -> None:
     try:
         target = _target(path)
         if target.is_dir():
-            raise RistrettoError("is a folder", where=str(path), remedy="Give the name of a file.")
+            raise RistrettoError("is a folder", where=_shown(path), remedy="Give the name of a file.")
         if target.exists() and not target.is_file():
             return
         if not target.parent.is_dir():
@@ -83,6 +83,10 @@ def _opened(path: str | Path) -> BinaryIO:
         raise RistrettoError("this is no file name", where=repr(str(path))) from None
 
 
+def _shown(path: str | Path) -> str:
+    return str(path) or '""'  # an empty name is the current folder
+
+
 def _target(path: str | Path) -> Path:
     return Path(os.path.realpath(path))  # a link stays, the file it points to is replaced
 
@@ -91,6 +95,6 @@ def _explained(path: str | Path, fault: OSError, done: str) -> RistrettoError:
     if isinstance(fault, FileNotFoundError) and done == "read":
         return RistrettoError("this file does not exist", where=str(path))
     if isinstance(fault, IsADirectoryError):
-        return RistrettoError("is a folder, a file is needed", where=str(path))
+        return RistrettoError("is a folder, a file is needed", where=_shown(path))
     reason = (fault.strerror or str(fault)).lower()
     return RistrettoError(f"cannot be {done}: {reason}", where=str(path))

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
+    """What a token is."""
+
     NAME = auto()
     INTEGER = auto()
     FLOAT = auto()

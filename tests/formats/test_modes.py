@@ -1,0 +1,296 @@
+"""Trimming modes: formats from ranges into a QuantizationParameter, and back."""
+
+import math
+
+import pytest
+
+from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.formats.fixed import Fixed, integer_length
+from ristretto_cli.formats.minifloat import Minifloat, exponent_bits
+from ristretto_cli.formats.number_format import MODES, Ranges, Role, Rounding, trims_of
+from ristretto_cli.formats.power_of_two import PowerOfTwo
+from ristretto_cli.wire.messages import new
+from ristretto_cli.wire.prototxt import parse
+
+ALL_ROLES = (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)
+RANGES = Ranges(layer_in=200.0, layer_out=6.5, params=0.4)
+
+
+def written(mode, bits, ranges=RANGES, *, roles=ALL_ROLES, everywhere=None, legacy=False):
+    """The QuantizationParameter that a mode writes for these widths."""
+    quantization = new("QuantizationParameter")
+    widths = dict.fromkeys(roles, bits)
+    MODES.get(mode).write(quantization, widths, ranges, everywhere=everywhere or [ranges], legacy=legacy)
+    return quantization
+
+
+def read(text):
+    """The Trims of a QuantizationParameter written as text."""
+    return trims_of(parse(text, "QuantizationParameter", "q").message)
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new_name"),
+    [
+        ("fixed_point", "dynamic_fixed_point"),
+        ("mini_floating_point", "minifloat"),
+        ("power_of_2_weights", "integer_power_of_2_weights"),
+    ],
+)
+def test_the_old_names_of_the_modes_are_known(old, new_name):
+    assert MODES.get(old) is MODES.get(new_name)
+
+
+def test_an_unknown_mode_is_answered_with_the_nearest():
+    with pytest.raises(RistrettoError) as refused:
+        MODES.get("minifloats")
+    assert str(refused.value) == 'trimming mode "minifloats" is not known. Did you mean minifloat?'
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_quantization_param_is_32_bits_with_16_behind_the_point():
+    trims = read("")
+    both = Fixed(32, 16)
+    assert (trims.layer_in, trims.layer_out, trims.weights, trims.bias) == (both, both, both, both)
+    assert trims.rounding is Rounding.NEAREST
+
+
+def test_fixed_point_has_a_format_each_and_trims_the_bias_as_the_weights():
+    trims = read("bw_layer_in: 8 fl_layer_in: 4 bw_layer_out: 7 fl_layer_out: -3 bw_params: 4 fl_params: 9")
+    assert trims.layer_in == Fixed(8, 4)
+    assert trims.layer_out == Fixed(7, -3)
+    assert trims.weights == trims.bias == Fixed(4, 9)
+
+
+def test_minifloat_has_one_format_for_all():
+    trims = read("precision: MINIFLOAT mant_bits: 10 exp_bits: 5")
+    assert trims.layer_in == trims.layer_out == trims.weights == trims.bias == Minifloat(10, 5)
+    assert read("precision: MINIFLOAT").weights == Minifloat(23, 8)
+
+
+def test_powers_of_two_leave_the_bias_alone_and_have_activations_in_fixed_point():
+    trims = read("precision: INTEGER_POWER_OF_2_WEIGHTS bw_layer_in: 8 fl_layer_in: 2 exp_min: -6")
+    assert trims.weights == PowerOfTwo(-6, -1)
+    assert trims.bias is None
+    assert (trims.layer_in, trims.layer_out) == (Fixed(8, 2), Fixed(32, 16))
+
+
+@pytest.mark.parametrize("precision", ["DYNAMIC_FIXED_POINT", "MINIFLOAT", "INTEGER_POWER_OF_2_WEIGHTS"])
+def test_the_rounding_scheme_is_read_in_every_mode(precision):
+    assert read(f"precision: {precision} rounding_scheme: STOCHASTIC").rounding is Rounding.STOCHASTIC
+    assert read(f"precision: {precision} rounding_scheme: NEAREST").rounding is Rounding.NEAREST
+
+
+@pytest.mark.parametrize("field", ["bw_layer_in", "bw_layer_out", "bw_params"])
+def test_a_width_of_0_bits_is_refused(field):
+    with pytest.raises(LayerError, match="a width of 0 bits is not possible"):
+        read(f"{field}: 0")
+
+
+# -- fixed point ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("largest", "activations", "params"),
+    [(6.5, 3, 4), (4.0, 2, 3), (4.1, 3, 4), (1.0, 0, 1), (0.3, -1, 0), (0.25, -2, -1), (1085.0, 11, 12)],
+)
+def test_integer_lengths_keep_all_of_parameters_and_the_lower_half_of_activations(largest, activations, params):
+    assert integer_length(largest, Role.LAYER_IN) == activations
+    assert integer_length(largest, Role.LAYER_OUT) == activations
+    assert integer_length(largest, Role.PARAMS) == params
+
+
+@pytest.mark.parametrize("role", ALL_ROLES)
+def test_a_range_of_zero_has_the_integer_length_of_the_original(role):
+    assert integer_length(0.0, role) == -2147483648
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_fractional_lengths_are_what_the_integer_length_leaves(legacy):
+    found = written("dynamic_fixed_point", 8, legacy=legacy)
+    # 200 has 8 integer bits, 6.5 has 3, both without their top half; 0.4 has 0, with all of its range.
+    assert (found.fl_layer_in, found.fl_layer_out, found.fl_params) == (0, 5, 8)
+    assert (found.bw_layer_in, found.bw_layer_out, found.bw_params) == (8, 8, 8)
+    assert not found.HasField("precision")
+
+
+def test_roles_without_a_width_keep_the_defaults():
+    found = written("dynamic_fixed_point", 4, roles=[Role.PARAMS])
+    assert (found.bw_params, found.fl_params) == (4, 4)
+    assert [field.name for field, _ in found.ListFields()] == ["bw_params", "fl_params"]
+
+
+@pytest.mark.parametrize(("bits", "frac_bits"), [(16, -2147483632), (8, -2147483640), (1, -2147483647)])
+def test_legacy_wraps_around_for_a_range_of_zero(bits, frac_bits):
+    found = written("dynamic_fixed_point", bits, Ranges(0.0, 0.0, 0.0), legacy=True)
+    assert (found.fl_layer_in, found.fl_layer_out, found.fl_params) == (frac_bits,) * 3
+
+
+def test_a_range_of_zero_is_taken_for_one_otherwise():
+    found = written("dynamic_fixed_point", 8, Ranges(0.0, 0.0, 0.0))
+    assert (found.fl_layer_in, found.fl_layer_out, found.fl_params) == (8, 8, 7)
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4, 2, 1])
+def test_what_is_written_in_fixed_point_is_read_back(bits):
+    trims = trims_of(written("dynamic_fixed_point", bits))
+    assert trims.layer_in == Fixed(bits, bits - 8)
+    assert trims.layer_out == Fixed(bits, bits - 3)
+    assert trims.weights == trims.bias == Fixed(bits, bits)
+
+
+def test_a_bias_beyond_the_range_of_the_weights_is_kept_at_16_bit(bench):
+    ranges = Ranges(1.0, 1.0, params=0.4, biases=(-0.864, 0.1), input_energy=100.0)
+    (bias,) = bench.trim(trims_of(written("dynamic_fixed_point", 16, ranges)).bias, [-0.864])
+    assert abs(bias + 0.864) < 2**-15
+    # With the format that the original writes, it saturates.
+    legacy = written("dynamic_fixed_point", 16, ranges, legacy=True)
+    assert bench.trim(trims_of(legacy).bias, [-0.864]).tolist() == [-0.5]
+
+
+def test_a_bias_within_the_range_of_the_weights_costs_no_bit():
+    for bits in (16, 8, 4, 2, 1):
+        without = written("dynamic_fixed_point", bits).fl_params
+        ranges = Ranges(200.0, 6.5, params=0.4, biases=(0.3, -0.2), input_energy=3.0)
+        assert written("dynamic_fixed_point", bits, ranges).fl_params == without
+
+
+def test_at_a_low_width_fine_weights_win_over_a_whole_bias():
+    # 2 bits for 0.4: steps of 1/4 with an error of 1/16/12 * 101 = 0.53 per output, and for the bias one of
+    # (0.864 - 1/4)^2 = 0.38; one integer bit more: steps of 1/2, errors of 2.1 and 0.13.
+    ranges = Ranges(1.0, 1.0, params=0.4, biases=(-0.864,), input_energy=100.0)
+    assert written("dynamic_fixed_point", 2, ranges).fl_params == 2
+
+
+def test_at_a_low_width_a_whole_bias_wins_over_fine_weights_that_hardly_count():
+    # Inputs of energy 1: errors of 1/16/12 * 2 = 0.01 and 0.38 against 0.04 and 0.13, and with a second bit
+    # more, 1/12 * 2 = 0.17 and 0.
+    ranges = Ranges(1.0, 1.0, params=0.4, biases=(0.864,), input_energy=1.0)
+    assert written("dynamic_fixed_point", 2, ranges).fl_params == 1
+
+
+def test_32_bits_keep_values_up_to_eight_times_the_range(bench):
+    trims = trims_of(written("dynamic_fixed_point", 32))
+    for number_format, largest in [(trims.layer_in, 200.0), (trims.layer_out, 6.5), (trims.weights, 0.4)]:
+        values = [8 * largest, -8 * largest, largest, largest / 3]
+        assert bench.trim(number_format, values).tolist() == pytest.approx(values, rel=2**-22)
+
+
+def test_32_bits_keep_a_bias_far_beyond_the_range_of_the_weights(bench):
+    ranges = Ranges(1.0, 1.0, params=0.01, biases=(5.0, -700.0), input_energy=10.0)
+    trims = trims_of(written("dynamic_fixed_point", 32, ranges))
+    # 700 takes 11 integer bits with the sign, which leaves steps of 2^-21.
+    assert trims.bias == Fixed(32, 21)
+    assert bench.trim(trims.bias, [5.0, -700.0]).tolist() == [5, -700]
+
+
+def test_legacy_32_bits_still_saturate_activations(bench):
+    trims = trims_of(written("dynamic_fixed_point", 32, legacy=True))
+    assert bench.trim(trims.layer_in, [200.0]).tolist() == [128]
+
+
+def test_fixed_point_tries_all_widths_that_are_offered_largest_first():
+    assert MODES.get("dynamic_fixed_point").widths([4, 16, 8], [RANGES]) == [16, 8, 4]
+
+
+# -- minifloat -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"),
+    # 2^8 is the largest exponent of 4 bits; the rule's steps are at 2^(2^k + 1).
+    [
+        (0.0, 4),
+        (0.5, 4),
+        (1.9, 4),
+        (2.0, 4),
+        (511.0, 4),
+        (512.0, 4),
+        (513.0, 5),
+        (131072.0, 5),
+        (131073.0, 6),
+    ],
+)
+def test_exponent_bits_cover_the_largest_activation_and_are_at_least_4(largest, bits):
+    assert exponent_bits([Ranges(layer_in=largest, layer_out=1.0, params=1.0)]) == bits
+    assert exponent_bits([Ranges(layer_in=1.0, layer_out=largest, params=1.0)]) == bits
+
+
+def test_exponent_bits_are_those_of_the_whole_net_whatever_its_weights():
+    small = Ranges(1.0, 1.0, params=1e9)
+    assert exponent_bits([small]) == 4
+    assert exponent_bits([small, Ranges(1000.0, 1.0, 1.0), small]) == 5
+    assert exponent_bits([]) == 4
+
+
+def test_float32s_largest_activation_needs_8_exponent_bits():
+    assert exponent_bits([Ranges(3.4e38, 1.0, 1.0)]) == 8
+
+
+def test_minifloat_tries_the_widths_that_leave_a_mantissa():
+    mode = MODES.get("minifloat")
+    assert mode.widths([1, 2, 4, 8, 16], [RANGES]) == [16, 8]
+    assert mode.widths([16, 8, 6, 5], [RANGES]) == [16, 8, 6]  # with 4 exponent bits
+    assert mode.widths([16, 8, 6, 5], [Ranges(1e30, 1.0, 1.0)]) == [16]  # 8 - 1 - 8 is below 1
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(("bits", "mant_bits", "exp_bits"), [(16, 10, 5), (8, 2, 5)])
+def test_what_is_written_as_minifloat_is_read_back(bits, mant_bits, exp_bits, legacy):
+    everywhere = [RANGES, Ranges(1000.0, 1.0, 1.0)]
+    found = written("minifloat", bits, everywhere=everywhere, legacy=legacy)
+    assert trims_of(found).weights == Minifloat(mant_bits, exp_bits)
+
+
+def test_minifloat_of_32_bits_is_float32(bench, many_floats):
+    trims = trims_of(written("minifloat", 32))
+    assert trims.weights == Minifloat(23, 8)
+    assert trims_of(written("minifloat", 32, legacy=True)).weights == Minifloat(27, 4)
+
+
+# -- powers of two -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_powers_of_two_are_written_with_exponents_minus_8_to_minus_1_and_8_bit_activations(legacy):
+    trims = trims_of(written("integer_power_of_2_weights", 4, legacy=legacy))
+    assert trims.weights == PowerOfTwo(-8, -1)
+    assert trims.bias is None
+    assert (trims.layer_in, trims.layer_out) == (Fixed(8, 0), Fixed(8, 5))
+
+
+def test_powers_of_two_have_one_width_whatever_is_offered():
+    mode = MODES.get("integer_power_of_2_weights")
+    assert mode.widths([16, 8], [RANGES]) == [4]
+    assert mode.fallback_bits == 4
+
+
+# -- the summary ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "lines"),
+    [
+        ("dynamic_fixed_point", ["Convolutional (CONV) and fully", "connected (FC) layers."]),
+        ("minifloat", ["Convolutional (CONV) and fully", "connected (FC) layers."]),
+        (
+            "integer_power_of_2_weights",
+            ["Integer-power-of-two weights", "in Convolutional (CONV) and", "fully connected (FC) layers."],
+        ),
+    ],
+)
+def test_the_heading_of_the_summary_is_the_originals(mode, lines):
+    expected = ["Network accuracy analysis for", *lines, "Baseline 32bit float: 0.5768"]
+    assert MODES.get(mode).heading("0.5768") == expected
+
+
+def test_a_width_that_is_lossless_is_never_below_float32s_precision():
+    for largest in (1e-30, 0.3, 1.0, 7e4, 1e30):
+        found = trims_of(written("dynamic_fixed_point", 32, Ranges(largest, largest, largest)))
+        step = math.ldexp(1.0, -found.layer_in.frac_bits)
+        assert step <= largest * 2**-24

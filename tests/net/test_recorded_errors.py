@@ -1,0 +1,58 @@
+"""Nets and weights that the original refuses are refused."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.net.build import State
+from ristretto_cli.scoring.engine import record
+from ristretto_cli.scoring.net_files import load_net
+from ristretto_cli.sources.source import SOURCES
+from ristretto_cli.wire.messages import enum_value
+from ristretto_cli.wire.net_file import read_net
+
+SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
+NEVER_KNOWN = {"NoSuchLayer"}
+
+
+def recorded_errors():
+    cases = sorted((SHARED / "golden" / "io").glob("error_*"))
+    for case in cases:
+        told = json.loads((case / "case.json").read_text())
+        marks = []
+        if told["stage"] == "training":
+            marks = [pytest.mark.skip("solvers are to come")]
+        elif told["semantics"] == "ristretto-cpu" or "not implemented on CPU" in told["message"]:
+            marks = [pytest.mark.skip("the original's CPU code lacks what we have")]
+        yield pytest.param(case, told, id=case.name, marks=marks)
+    if not cases:
+        yield pytest.param(None, {}, marks=pytest.mark.skip(f"no recorded cases in {SHARED}"))
+
+
+@pytest.mark.parametrize(("case", "told"), list(recorded_errors()))
+def test_what_the_original_refuses_is_refused(case, told, monkeypatch):
+    monkeypatch.chdir(case)
+    if not told.get("parse_error"):
+        _skip_types_to_come()
+    rng = np.random.default_rng(0)
+    with pytest.raises(RistrettoError) as refused:
+        record(
+            load_net("net.prototxt", told.get("weights"), State(enum_value("Phase", told["phase"])), rng=rng), rng=rng
+        )
+    # It says where: the file and, for a net, the line.
+    assert str(refused.value).startswith((f"{told.get('weights')}: ", "net.prototxt:"))
+
+
+def _skip_types_to_come():
+    try:
+        types = {layer.type for layer in read_net("net.prototxt").message.layer}
+    except RistrettoError:
+        return
+    unknown = sorted(t for t in types - NEVER_KNOWN if t not in LAYERS and t not in SOURCES)
+    if unknown:
+        pytest.skip(f"layer types to come: {', '.join(unknown)}")
