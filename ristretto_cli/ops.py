@@ -1,7 +1,7 @@
 """The primitives that a layer may call, with Caffe's meaning.
 
 A layer is written once over `Ops`; each backend brings its own values: one that knows only shapes,
-numpy arrays, nodes of an ONNX graph, torch tensors. Every value is float32, but for the truth values
+numpy arrays, nodes of an ONNX graph. Every value is float32, but for the truth values
 that `equal`, `less` and `greater_equal` return and `where` takes. Element-wise operations broadcast as
 in numpy. All shapes are static.
 """

@@ -23,16 +23,18 @@ class Registry(Generic[T]):
         self._kind = kind
         self._package = package
         self._entries: dict[str, T] = {}
+        self._aliases: set[str] = set()
         self._loaded = False
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """Decorator: file an entry under one or more names; a name that is taken is refused."""
+        """Decorator: file an entry under a name and its aliases; a name that is taken is refused."""
 
         def file_entry(entry: T) -> T:
             for name in names:
                 if name in self._entries:
                     raise ValueError(f"{self._kind} {name} is registered twice")
                 self._entries[name] = entry
+            self._aliases.update(names[1:])
             return entry
 
         return file_entry
@@ -47,10 +49,10 @@ class Registry(Generic[T]):
             )
         return self._entries[name]
 
-    def names(self) -> list[str]:
-        """All known names, sorted."""
+    def names(self, *, aliases: bool = True) -> list[str]:
+        """All known names, sorted; without aliases, one for each entry."""
         self._load()
-        return sorted(self._entries)
+        return sorted(self._entries if aliases else self._entries.keys() - self._aliases)
 
     def __contains__(self, name: str) -> bool:
         self._load()

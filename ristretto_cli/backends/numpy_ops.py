@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -10,7 +11,7 @@ from ristretto_cli.ops import AnyArray, Array, Ops, Shape
 
 
 class NumpyOps:
-    """The element-wise part of `Ops`, computed at once; its values are float32 arrays.
+    """The part of `Ops` that works element by element or reduces, computed at once; its values are float32 arrays.
 
     rng drives stochastic rounding. Floating-point exceptions are silent: NaN and infinity are values here.
     """
@@ -41,8 +42,29 @@ class NumpyOps:
         with np.errstate(all="ignore"):
             return np.power(a, b)
 
+    def maximum(self, a: Array, b: Array) -> Array:
+        return np.maximum(a, b)
+
     def abs(self, x: Array) -> Array:
         return np.abs(x)
+
+    def exp(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.exp(x)
+
+    def log(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.log(x)
+
+    def sqrt(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.sqrt(x)
+
+    def relu(self, x: Array) -> Array:
+        return self.maximum(x, self.constant(0.0))
+
+    def equal(self, a: Array, b: Array) -> AnyArray:
+        return np.equal(a, b)
 
     def log2(self, x: Array) -> Array:
         with np.errstate(all="ignore"):
@@ -67,10 +89,25 @@ class NumpyOps:
     def where(self, condition: AnyArray, a: Array, b: Array) -> Array:
         return np.where(condition, a, b)
 
+    def reshape(self, x: Array, shape: Shape) -> Array:
+        return x.reshape(shape)
+
+    def expand(self, x: Array, shape: Shape) -> Array:
+        return np.broadcast_to(x, shape)
+
+    def sum(self, x: Array, axes: Sequence[int]) -> Array:
+        return np.asarray(np.sum(x, axis=tuple(axes), keepdims=True))
+
+    def mean(self, x: Array, axes: Sequence[int]) -> Array:
+        return np.asarray(np.mean(x, axis=tuple(axes), keepdims=True))
+
+    def max(self, x: Array, axes: Sequence[int]) -> Array:
+        return np.asarray(np.max(x, axis=tuple(axes), keepdims=True))
+
     def uniform(self, shape: Shape) -> Array:
         return self._rng.random(shape, dtype=np.float32)
 
 
 def numpy_ops(rng: np.random.Generator) -> Ops[Array]:
-    """NumpyOps as the Ops that number formats take; they call none of the primitives that it lacks."""
+    """NumpyOps as the Ops that number formats take; what it lacks (convolutions, pooling) is for nets alone."""
     return cast("Ops[Array]", NumpyOps(rng))

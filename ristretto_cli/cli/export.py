@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs, state_options
+from ristretto_cli.cli.flags import RegistryOption, check_outputs, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 
 @click.command(cls=GflagsCommand)
-@option("--format", "onnx: the net; npz: its weights.", unit="format", required=True)
+@option(
+    "--format",
+    "What to write.",
+    unit="format",
+    required=True,
+    cls=RegistryOption,
+    registry="ristretto_cli.exports.exporter:EXPORTS",
+)
 @option("--model", "The net's definition, a prototxt.", unit="file")
-@option("--weights", "The weights, .caffemodel or .h5.", unit="file", required=True)
+@option("--weights", "The weights, .caffemodel or .h5.", unit="file")
 @option("--output", "The file to write.", unit="file", required=True)
 @option("--phase", "TRAIN or TEST.", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TEST")
 @state_options
@@ -19,7 +26,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 def command(
     format: str,
     model: str | None,
-    weights: str,
+    weights: str | None,
     output: str,
     phase: str,
     level: int,

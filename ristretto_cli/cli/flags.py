@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -13,8 +14,39 @@ import click
 
 from ristretto_cli.cli.gflags import option
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class RegistryOption(click.Option):
+    """An option that takes a name of a registry, which is loaded no sooner than the help or the value is asked for.
+
+    registry: the module and the name that it has there, "package.module:NAME".
+    """
+
+    def __init__(self, *args: Any, registry: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._registry = registry
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        names = ", ".join(self._load().names(aliases=False))
+        return record and (record[0], record[1].replace(self.help or "", f"{self.help} One of: {names}."))
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        value = super().type_cast_value(ctx, value)
+        if value is not None:
+            try:
+                self._load().get(value)
+            except RistrettoError as error:
+                raise click.BadParameter(str(error), ctx, self) from error
+        return value
+
+    def _load(self) -> Registry[Any]:
+        module, name = self._registry.split(":")
+        registry: Registry[Any] = getattr(importlib.import_module(module), name)
+        return registry
 
 
 def net_options(command: F) -> F:

@@ -9,6 +9,7 @@ import click
 
 from ristretto_cli.cli.flags import (
     Percent,
+    RegistryOption,
     check_outputs,
     gpu_option,
     integers,
@@ -25,9 +26,11 @@ from ristretto_cli.cli.progress import progress
 @option("--model_quantized", "The net to write. Default: quantized.prototxt beside the model.", unit="file")
 @option(
     "--trimming_mode",
-    "dynamic_fixed_point, minifloat or integer_power_of_2_weights.",
+    "The number format, and how its widths are searched.",
     unit="mode",
     required=True,
+    cls=RegistryOption,
+    registry="ristretto_cli.formats.number_format:MODES",
 )
 @option("--iterations", "Batches to score each net with.", type=click.IntRange(min=1), default=50)
 @option(

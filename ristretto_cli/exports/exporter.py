@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.registry import Registry
 
 EXPORTS: Registry[Exporter] = Registry("export format", __package__ or "")
@@ -13,10 +14,10 @@ EXPORTS: Registry[Exporter] = Registry("export format", __package__ or "")
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is to be exported where. model is None where only weights were named."""
+    """What is to be exported where. model and weights are None where they are not named; see `needed`."""
 
     model: str | None
-    weights: str
+    weights: str | None
     output: str
     phase: int
     level: int = 0
@@ -30,6 +31,13 @@ class Exporter(ABC):
     @abstractmethod
     def write(self, request: ExportRequest) -> str:
         """Write request.output and return a line on what it holds. RistrettoError for what cannot be exported."""
+
+
+def needed(path: str | None, flag: str) -> str:
+    """The path, where the user named one; RistrettoError with the flag where not."""
+    if path is None:
+        raise RistrettoError(f"this format needs {flag}", remedy=f"Give {flag}.")
+    return path
 
 
 def exporter(name: str) -> Any:

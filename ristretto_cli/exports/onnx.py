@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ristretto_cli.errors import RistrettoError
-from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter
+from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
 from ristretto_cli.net.build import State
 from ristretto_cli.scoring.engine import record
 from ristretto_cli.scoring.net_files import load_net
@@ -22,11 +21,10 @@ class OnnxExporter(Exporter):
     def write(self, request: ExportRequest) -> str:
         import onnx
 
-        if request.model is None:
-            raise RistrettoError("an ONNX model needs the net's definition", remedy="Give --model.")
+        model_file, weights = needed(request.model, "--model"), needed(request.weights, "--weights")
         rng = np.random.default_rng(0)
         state = State(request.phase, request.level, request.stages)
-        net = load_net(request.model, request.weights, state, rng=rng, allow_missing=request.allow_missing)
+        net = load_net(model_file, weights, state, rng=rng, allow_missing=request.allow_missing)
         ops, run = record(net, rng=rng)
         model = ops.graph.model({blob.name: run.end[blob.name] for blob in net.outputs}, embed_weights=True)
         onnx.checker.check_model(model)

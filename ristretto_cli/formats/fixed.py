@@ -129,16 +129,10 @@ class DynamicFixedPoint(TrimmingMode):
         everywhere: Sequence[Ranges],
         legacy: bool,
     ) -> None:
-        quantization.ClearField("precision")
         write_fixed(quantization, widths, ranges, legacy=legacy)
 
-    def heading(self, baseline: str) -> list[str]:
-        return [
-            "Network accuracy analysis for",
-            "Convolutional (CONV) and fully",
-            "connected (FC) layers.",
-            f"Baseline 32bit float: {baseline}",
-        ]
+    def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
+        return {role: integer_length(ranges.of(role), role) for role in Role}
 
 
 def write_fixed(quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool) -> None:

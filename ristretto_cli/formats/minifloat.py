@@ -156,17 +156,8 @@ class MinifloatMode(TrimmingMode):
         exp_bits = exponent_bits(everywhere)
         if bits >= LOSSLESS_BITS and not legacy:
             exp_bits = max(exp_bits, FLOAT32_EXPONENT_BITS)  # DIFFERS(D4)
-        quantization.precision = quantization.MINIFLOAT
         quantization.mant_bits = bits - 1 - exp_bits
         quantization.exp_bits = exp_bits
-
-    def heading(self, baseline: str) -> list[str]:
-        return [
-            "Network accuracy analysis for",
-            "Convolutional (CONV) and fully",
-            "connected (FC) layers.",
-            f"Baseline 32bit float: {baseline}",
-        ]
 
 
 def exponent_bits(ranges: Sequence[Ranges]) -> int:

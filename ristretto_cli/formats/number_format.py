@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from ristretto_cli.errors import RistrettoError
+from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Ops, V
 from ristretto_cli.registry import Registry
-from ristretto_cli.wire.messages import Message, enum_name
+from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
 LOSSLESS_BITS = 32  # the width that stands for "not trimmed"
 
 MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "")
+_BY_PRECISION: dict[str, TrimmingMode] = {}
 
 
 class Rounding(Enum):
@@ -132,9 +133,18 @@ class TrimmingMode(ABC):
         everywhere: the ranges of all layers. legacy: choose as the original does, flaws included.
         """
 
-    @abstractmethod
+    def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
+        """The integer bits that a layer's ranges ask for, for the log; none where the format has no such thing."""
+        return {}
+
     def heading(self, baseline: str) -> list[str]:
         """The summary's lines above the trials; baseline: the float net's score as text."""
+        return [
+            "Network accuracy analysis for",
+            "Convolutional (CONV) and fully",
+            "connected (FC) layers.",
+            f"Baseline 32bit float: {baseline}",
+        ]
 
 
 def rounding_of(quantization: Message) -> Rounding:
@@ -142,20 +152,32 @@ def rounding_of(quantization: Message) -> Rounding:
     return Rounding[enum_name(quantization, "rounding_scheme")]
 
 
+def set_precision(quantization: Message, mode: TrimmingMode) -> None:
+    """Say in a QuantizationParameter which mode its fields are for; the schema's default is left unsaid."""
+    quantization.ClearField("precision")
+    if enum_name(quantization, "precision") != mode.precision:
+        quantization.precision = enum_value("QuantizationParameter.Precision", mode.precision)
+
+
 def trims_of(quantization: Message) -> Trims:
     """The formats of a layer, read by the mode of its `precision`."""
     precision = enum_name(quantization, "precision")
-    for name in MODES.names():
-        if MODES.get(name).precision == precision:
-            return MODES.get(name).trims(quantization)
-    raise RistrettoError(f"precision {precision} is not known")
+    MODES.names()  # has the modes registered
+    if precision not in _BY_PRECISION:
+        raise LayerError(f"precision {precision} has no trimming mode")
+    return _BY_PRECISION[precision].trims(quantization)
 
 
 def trimming_mode(*names: str) -> Any:
     """Class decorator: register a TrimmingMode under its name and its old ones."""
 
     def register(cls: type[TrimmingMode]) -> type[TrimmingMode]:
-        MODES.register(*names)(cls())
+        mode = cls()
+        if mode.precision in _BY_PRECISION:
+            raise ValueError(f"two trimming modes have the precision {mode.precision}")
+        enum_value("QuantizationParameter.Precision", mode.precision)  # KeyError where the schema lacks it
+        _BY_PRECISION[mode.precision] = mode
+        MODES.register(*names)(mode)
         return cls
 
     return register

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ristretto_cli.errors import LayerError
-from ristretto_cli.formats.fixed import Fixed, write_fixed
+from ristretto_cli.formats.fixed import Fixed, integer_length, write_fixed
 from ristretto_cli.formats.number_format import (
     Group,
     NumberFormat,
@@ -76,11 +76,13 @@ class IntegerPowerOfTwoWeights(TrimmingMode):
         everywhere: Sequence[Ranges],
         legacy: bool,
     ) -> None:
-        quantization.precision = quantization.INTEGER_POWER_OF_2_WEIGHTS
         quantization.exp_min = _EXP_MIN
         quantization.exp_max = _EXP_MAX
         activations = {Role.LAYER_IN: _ACTIVATION_BITS, Role.LAYER_OUT: _ACTIVATION_BITS}
         write_fixed(quantization, activations, ranges, legacy=legacy)
+
+    def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
+        return {role: integer_length(ranges.of(role), role) for role in (Role.LAYER_IN, Role.LAYER_OUT)}
 
     def heading(self, baseline: str) -> list[str]:
         return [

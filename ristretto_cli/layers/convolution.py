@@ -23,6 +23,8 @@ class Convolution(LayerType):
     bottoms = (1, None)
     tops = (1, None)
     tops_match_bottoms = True
+    family = "CONV"
+    trimmed_type = "ConvolutionRistretto"
     depthwise: ClassVar[bool] = False
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:

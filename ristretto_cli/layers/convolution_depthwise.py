@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ristretto_cli.layers.convolution import Convolution
+from ristretto_cli.layers.filter_settings import FilterSettings
 from ristretto_cli.layers.layer_type import layer_type
+from ristretto_cli.ops import Shape
+from ristretto_cli.wire.messages import Message
 
 
 @layer_type("ConvolutionDepthwise", "DepthwiseConvolution")
@@ -15,3 +20,8 @@ class ConvolutionDepthwise(Convolution):
     """
 
     depthwise = True
+
+    def make_explicit(self, message: Message, bottoms: Sequence[Shape]) -> None:
+        settings = FilterSettings.of(message.convolution_param, bottoms, depthwise=True)
+        message.convolution_param.group = settings.group
+        message.convolution_param.num_output = settings.num_output

@@ -20,6 +20,9 @@ class InnerProduct(LayerType):
     The axes of x from `axis` on are one vector of K numbers; the top has num_output = N in their place.
     """
 
+    family = "FC"
+    trimmed_type = "FcRistretto"
+
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         param = message.inner_product_param
         outputs = param.num_output

@@ -28,6 +28,9 @@ class LayerType:
     is_loss: ClassVar[bool] = False  # the first top has loss weight 1 unless the net says otherwise
     trims: ClassVar[bool] = False  # the walker trims bottoms, parameters and tops by quantization_param
 
+    family: ClassVar[str] = ""  # what the summary calls such layers, "CONV" or "FC"; empty: they are not trimmed
+    trimmed_type: ClassVar[str] = ""  # the type that does the same, trimmed
+
     def shares_memory(self, layer: Layer) -> bool:
         """Whether the tops are the bottom's memory under another name, as Split's and Reshape's are in Caffe."""
         return False
@@ -35,6 +38,9 @@ class LayerType:
     def ignores_negative(self, layer: Layer) -> bool:
         """Whether the tops are the same for all values of the bottom up to zero, as ReLU's are."""
         return False
+
+    def make_explicit(self, message: Message, bottoms: Sequence[Shape]) -> None:
+        """Write into a copy of a layer's message what only its type implies, before trimmed_type takes its place."""
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         """The parameters, in the order of the files of weights. bottoms: their shapes."""

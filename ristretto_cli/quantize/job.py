@@ -13,12 +13,11 @@ import numpy as np
 
 from ristretto_cli import __version__
 from ristretto_cli.errors import RistrettoError, Where
-from ristretto_cli.formats.fixed import integer_length
 from ristretto_cli.formats.number_format import MODES, Ranges, Role, TrimmingMode
 from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
-from ristretto_cli.quantize.plan import FAMILIES, Trimmable, Widths, trimmable_layers, trimmed
+from ristretto_cli.quantize.plan import Trimmable, Widths, family_of, trimmable_layers, trimmed
 from ristretto_cli.quantize.search import Margin, Result, search
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.engine import log_device
@@ -38,6 +37,8 @@ from ristretto_cli.wire.printer import to_text
 from ristretto_cli.wire.weights import WeightsFile, read_weights
 
 log = logging.getLogger("ristretto")
+
+_IN_THE_LOG = {Role.LAYER_IN: "input", Role.LAYER_OUT: "output", Role.PARAMS: "parameters"}
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class _Quantizer:
         self._blob = self._score_blob()
 
     def run(self) -> Outcome:
+        if not set(self._mode.widths(self._job.bit_widths, [])) <= set(self._job.bit_widths):
+            log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
         baseline = self._score("the float net", self._test_net)
         layers = self._measure()
         margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy)
@@ -160,7 +163,7 @@ class _Quantizer:
             f"{self._job.calibration_iterations} iterations"
         )
         unknown = [Ranges(1.0, 1.0, 1.0)]
-        families = {FAMILIES[layer.type] for layer in self._trimmable}
+        families = {family_of(layer) for layer in self._trimmable}
         for group in self._mode.groups:
             if not group.families & families and not self._job.legacy:
                 continue
@@ -219,18 +222,13 @@ class _Quantizer:
             on_batch=self._on_batch,
         )
         layers = [
-            Trimmable(layer, FAMILIES[layer.type], ranges[layer.name])
-            for layer in self._trimmable
-            if layer.name in ranges
+            Trimmable(layer, family_of(layer), ranges[layer.name]) for layer in self._trimmable if layer.name in ranges
         ]
         for each in layers:
-            log.info(
-                "Layer %s, integer length input=%d, integer length output=%d, integer length parameters=%d",
-                each.layer.name,
-                integer_length(each.ranges.layer_in, Role.LAYER_IN),
-                integer_length(each.ranges.layer_out, Role.LAYER_OUT),
-                integer_length(each.ranges.params, Role.PARAMS),
-            )
+            lengths = self._mode.integer_lengths(each.ranges)
+            told = [f"integer length {_IN_THE_LOG[role]}={bits}" for role, bits in lengths.items()]
+            if told:
+                log.info("Layer %s, %s", each.layer.name, ", ".join(told))
         return layers
 
     def _range_net(self) -> Net:

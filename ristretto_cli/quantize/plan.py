@@ -6,21 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.formats.number_format import Ranges, Role, TrimmingMode
+from ristretto_cli.formats.number_format import Ranges, Role, TrimmingMode, set_precision
+from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
-from ristretto_cli.wire.messages import Message, message_class
+from ristretto_cli.wire.messages import message_class
 from ristretto_cli.wire.net_file import NetFile
 
-# What can be trimmed: the float type, its family in the summary, and the type that trims.
-FAMILIES = {
-    "Convolution": "CONV",
-    "ConvolutionDepthwise": "CONV",
-    "DepthwiseConvolution": "CONV",
-    "InnerProduct": "FC",
-}
-_TRIMMED_TYPES = {"CONV": "ConvolutionRistretto", "FC": "FcRistretto"}
-# The original looks for these two names alone.
-LEGACY_TYPES = frozenset({"Convolution", "InnerProduct"})
+# The original looks for these two types alone.
+_LEGACY_TYPES = frozenset({"Convolution", "InnerProduct"})
 
 Widths = Mapping[str, Mapping[Role, int]]  # family to role to bits
 
@@ -34,19 +27,24 @@ class Trimmable:
     ranges: Ranges
 
 
+def family_of(layer: Layer) -> str:
+    """The family of a layer, "CONV" or "FC"; empty for one that cannot be trimmed."""
+    return "" if layer.is_source or LAYERS.get(layer.type).trims else LAYERS.get(layer.type).family
+
+
 def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
     """The layers of a net that can be trimmed, in order; RistrettoErrors for those that are trimmed already."""
-    already = [layer for layer in net.layers if layer.type in _TRIMMED_TYPES.values()]
     raise_all(
         RistrettoError(
             f'layer "{layer.name}" is trimmed already ({layer.type})',
             where=layer.where,
             remedy="Give the float net.",
         )
-        for layer in already
+        for layer in net.layers
+        if not layer.is_source and LAYERS.get(layer.type).trims
     )
-    known = LEGACY_TYPES if legacy else FAMILIES.keys()  # DIFFERS(D11)
-    return [layer for layer in net.layers if layer.type in known]
+    layers = [layer for layer in net.layers if family_of(layer)]
+    return [layer for layer in layers if layer.type in _LEGACY_TYPES] if legacy else layers  # DIFFERS(D11)
 
 
 def trimmed(
@@ -61,8 +59,10 @@ def trimmed(
         chosen = by_name.get(layer.name)
         if chosen is None or layer.type != chosen.layer.type:
             continue
-        _write_group(layer, chosen.layer)
-        layer.type = _TRIMMED_TYPES[chosen.family]
+        layer_type = LAYERS.get(layer.type)
+        layer_type.make_explicit(layer, [bottom.shape for bottom in chosen.layer.bottoms])
+        layer.type = layer_type.trimmed_type
+        set_precision(layer.quantization_param, mode)
         mode.write(
             layer.quantization_param,
             widths[chosen.family],
@@ -72,12 +72,6 @@ def trimmed(
         )
     message.ClearField("state")
     return replace(net_file, message=message)
-
-
-def _write_group(message: Message, layer: Layer) -> None:
-    # A depthwise layer may leave its group to its type; the type that trims knows no such default.
-    if layer.type in FAMILIES and layer.type not in LEGACY_TYPES:
-        message.convolution_param.group = layer.bottoms[0].shape[1]
 
 
 def each_family(families: frozenset[str], layers: Sequence[Trimmable]) -> Iterator[str]:

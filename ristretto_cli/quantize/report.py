@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ristretto_cli.formats.fixed import integer_length
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.quantize.job import Job, Outcome
+from ristretto_cli.quantize.plan import Trimmable
 from ristretto_cli.quantize.search import Trial
 from ristretto_cli.scoring.score import number, scores_as_json
+from ristretto_cli.wire.messages import enum_name
 
+_SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
 _RULE = "------------------------------"
 
 
@@ -54,18 +56,7 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         "error_margin": job.error_margin_percent,
         "score": outcome.score_blob,
         "baseline": {"score": outcome.baseline, **scores_as_json(outcome.baseline_scores)},
-        "layers": {
-            each.layer.name: {
-                "family": each.family,
-                "max_in": each.ranges.layer_in,
-                "max_out": each.ranges.layer_out,
-                "max_params": each.ranges.params,
-                "il_in": integer_length(each.ranges.layer_in, Role.LAYER_IN),
-                "il_out": integer_length(each.ranges.layer_out, Role.LAYER_OUT),
-                "il_params": integer_length(each.ranges.params, Role.PARAMS),
-            }
-            for each in outcome.layers
-        },
+        "layers": {each.layer.name: _layer(each, outcome) for each in outcome.layers},
         "groups": [
             {
                 "part": group.group.part,
@@ -77,6 +68,22 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         ],
         "combined": None if result.combined is None else _trial(result.combined),
         "summary": summary_lines(job, outcome),
+    }
+
+
+def _layer(each: Trimmable, outcome: Outcome) -> dict[str, Any]:
+    lengths = outcome.mode.integer_lengths(each.ranges)
+    written = next(layer for layer in outcome.net_file.message.layer if layer.name == each.layer.name)
+    return {
+        "family": each.family,
+        "max_in": each.ranges.layer_in,
+        "max_out": each.ranges.layer_out,
+        "max_params": each.ranges.params,
+        **{f"il_{_SHORT[role]}": bits for role, bits in lengths.items()},
+        "quantization_param": {
+            field.name: enum_name(written.quantization_param, field.name) if field.enum_type else value
+            for field, value in written.quantization_param.ListFields()
+        },
     }
 
 

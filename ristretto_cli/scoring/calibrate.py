@@ -51,7 +51,8 @@ def measure_ranges(
 
     Raises RistrettoError where a blob holds NaN or infinite values. A range of zero is warned of.
     """
-    chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers]
+    # A name is one layer's with parameters; others may have it as well.
+    chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers and layer.params]
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         picked = {}

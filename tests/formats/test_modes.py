@@ -7,7 +7,7 @@ import pytest
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.fixed import Fixed, integer_length
 from ristretto_cli.formats.minifloat import Minifloat, exponent_bits
-from ristretto_cli.formats.number_format import MODES, Ranges, Role, Rounding, trims_of
+from ristretto_cli.formats.number_format import MODES, Ranges, Role, Rounding, trims_of, set_precision
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.wire.messages import new
 from ristretto_cli.wire.prototxt import parse
@@ -20,6 +20,7 @@ def written(mode, bits, ranges=RANGES, *, roles=ALL_ROLES, everywhere=None, lega
     """The QuantizationParameter that a mode writes for these widths."""
     quantization = new("QuantizationParameter")
     widths = dict.fromkeys(roles, bits)
+    set_precision(quantization, MODES.get(mode))
     MODES.get(mode).write(quantization, widths, ranges, everywhere=everywhere or [ranges], legacy=legacy)
     return quantization
 

@@ -201,7 +201,7 @@ def test_bad_settings_are_told_in_a_line(text: str, says: str, write: Any, open_
         (datum(image(1))[:-1], 'db: key "b": the record is no Datum message'),
         (
             datum(image(1, (1, 2, 3))),
-            'db: key "b": the image is 1x2x3, the first one 1x2x2. Images of several sizes need batch_size 1.',
+            'db: key "b": the image is 1x2x3, the first one 1x2x2. Bring all images to one size.',
         ),
         (
             new("Datum", channels=1, height=2, width=2, data=b"123").SerializeToString(),

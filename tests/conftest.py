@@ -1,0 +1,133 @@
+"""A workshop for small nets: their prototxt, weights and databases, written where a test runs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+
+from ristretto_cli.net.build import State
+from ristretto_cli.net.ir import Net
+from ristretto_cli.quantize.job import Job
+from ristretto_cli.scoring.net_files import load_net
+from ristretto_cli.wire.messages import TEST, new
+from ristretto_cli.wire.weights import write_weights
+
+
+class Workshop:
+    """Writes files into a folder, which is the current one, and gives back their names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def net(self, text: str, name: str = "net.prototxt") -> str:
+        """A prototxt."""
+        (self.folder / name).write_text(textwrap.dedent(text))
+        return name
+
+    def weights(self, layers: Mapping[str, Sequence[Any]], name: str = "net.caffemodel") -> str:
+        """A file of weights, each layer's arrays by its name."""
+        arrays = {layer: [np.asarray(a, np.float32) for a in blobs] for layer, blobs in layers.items()}
+        write_weights(self.folder / name, arrays)
+        return name
+
+    def database(self, name: str, images: Any, labels: Sequence[int] | None = None) -> str:
+        """An LMDB of images (N, C, H, W), raw bytes where they are uint8, and their labels, 0 by default."""
+        images = np.asarray(images)
+        (self.folder / name).mkdir(exist_ok=True)
+        with lmdb.open(str(self.folder / name), map_size=1 << 22) as env, env.begin(write=True) as view:
+            for i, image in enumerate(images):
+                channels, height, width = image.shape
+                label = labels[i] if labels is not None else 0
+                datum = new("Datum", channels=channels, height=height, width=width, label=label)
+                if image.dtype == np.uint8:
+                    datum.data = image.tobytes()
+                else:
+                    datum.float_data.extend(image.ravel().tolist())
+                view.put(b"%08d" % i, datum.SerializeToString())
+        return name
+
+    def load(self, text: str, weights: Mapping[str, Sequence[Any]] | None = None, phase: int = TEST) -> Net:
+        """The net of a text, with weights or its fillers', for a phase."""
+        rng = np.random.default_rng(0)
+        file = self.weights(weights) if weights is not None else None
+        return load_net(self.net(text), file, State(phase), rng=rng)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    monkeypatch.chdir(tmp_path)
+    return Workshop(tmp_path)
+
+
+# --- a whole net
+
+
+NET = """
+    name: "two classes"
+    layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+            transform_param { scale: 0.00390625 }
+            data_param { source: "train_db" backend: LMDB batch_size: 5 } }
+    layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST }
+            transform_param { scale: 0.00390625 }
+            data_param { source: "test_db" backend: LMDB batch_size: 5 } }
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+            convolution_param { num_output: 2 kernel_size: 1 bias_term: false } }
+    layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+            inner_product_param { num_output: 2 bias_term: false } }
+    layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "accuracy" include { phase: TEST } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
+"""
+IDENTITY = {"conv": [[[[[1]], [[0]]], [[[0]], [[1]]]]], "fc": [[[1, 0], [0, 1]]]}
+
+
+def images(high: int = 200, low: int = 50) -> Any:
+    """Ten images, of the classes 0 and 1 in turn."""
+    pairs = [(high, low), (low, high)] * 5
+    return np.array(pairs, np.uint8).reshape(10, 2, 1, 1)
+
+
+LABELS = [0, 1, 0, 1, 1, 1, 0, 1, 0, 0]  # the fifth and the tenth are wrong
+
+
+@dataclass(frozen=True)
+class TwoClasses:
+    """The files of a net of two classes that can be followed by hand, in the current folder.
+
+    An image is two pixels, and the larger one is its class. Both layers have the identity as their weights. Of
+    the ten images two are labelled wrongly, so that the float net scores 0.8. Trimmed:
+    - weights of 2 bits are 0.5 in place of 1, which changes no class; of 1 bit they are 0, which leaves a tie;
+    - pixels of 200 / 256 and 50 / 256 become 7/16 and 3/16 with 4 bits, and both 1/4 with 2 bits.
+    """
+
+    workshop: Workshop
+
+    def job(self, mode: str = "dynamic_fixed_point", *, text: str = NET, **settings: Any) -> Job:
+        """A job for the net, or another one with the same layers."""
+        return Job(
+            model=self.workshop.net(text),
+            weights="net.caffemodel",
+            model_quantized="quantized.prototxt",
+            trimming_mode=mode,
+            **{"iterations": 2, "calibration_iterations": 2, **settings},
+        )
+
+
+@pytest.fixture
+def two_classes(workshop: Workshop) -> Callable[..., TwoClasses]:
+    """Writes the net's files; train: the high pixel of the images to learn from."""
+
+    def make(high: int = 200, low: int = 50, *, train: int | None = None, weights: Any = None) -> TwoClasses:
+        workshop.net(NET)
+        workshop.weights(weights if weights is not None else IDENTITY)
+        workshop.database("test_db", images(high, low), LABELS)
+        workshop.database("train_db", images(high if train is None else train, low), LABELS)
+        return TwoClasses(workshop)
+
+    return make
