@@ -57,7 +57,7 @@ def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBl
         values = _values(data, singles, FIXED32, where)
     legacy, shape = _shape(message, where)
     if math.prod(shape) != values.size:
-        extents = " x ".join(map(str, shape)) or "()"
+        extents = "x".join(map(str, shape)) or "scalar"
         raise RistrettoError(
             f"the shape {extents} asks for {math.prod(shape)} values, {values.size} are stored", where=where
         )

@@ -19,7 +19,7 @@ from ristretto_cli.wire.files import open_to_read
 from ristretto_cli.wire.messages import Message, is_repeated, is_required, message_class
 from ristretto_cli.wire.printer import to_text
 from ristretto_cli.wire.scalars import BadValue, read_scalar
-from ristretto_cli.wire.tokens import Kind, Tokens, shorten
+from ristretto_cli.wire.tokens import Kind, Token, Tokens, shorten
 
 __all__ = ["Parsed", "parse", "read", "to_text"]
 
@@ -74,7 +74,9 @@ class _Parser:
         self.faults = Faults(text, file)
         self._report = self.faults.report
         self._line = self.faults.line
+        self._text = text
         self._tokens = Tokens(text, self._report)
+        self._unclosed_at = -1
         self._tokens.next()
 
     def parse_fields(self, message: Message, close: str, path: str | None, opened: int | None) -> None:
@@ -98,6 +100,12 @@ class _Parser:
                         self._report(now.start, f'expected "{close}", found "{now.text}"')
                     break
                 self._report(now.start, f'"{now.text}" closes nothing')
+            elif now.kind is Kind.NAME and close and self._begins_a_layer(message, now):
+                if self._unclosed_at != now.start:  # once, and not again for each message around this one
+                    self._unclosed_at = now.start
+                    what = f'a "{close}" is missing before this: {message.DESCRIPTOR.name} of line'
+                    self._report(now.start, f"{what} {self._line(opened or 0)} is still open", "Add it.")
+                break
             elif now.kind is Kind.NAME:
                 self._parse_field(message, path, seen)
             else:
@@ -105,6 +113,12 @@ class _Parser:
                 self._skip_line(now.start)
         if self.faults.count == faults:
             self._check_required(message, tokens.now.start if opened is None else opened)
+
+    def _begins_a_layer(self, message: Message, word: Token) -> bool:
+        """Whether a line begins with `layer`, which the message does not know: something is not closed."""
+        line = self._text[self._text.rfind("\n", 0, word.start) + 1 : word.start]
+        known = message.DESCRIPTOR.fields_by_name
+        return word.text in ("layer", "layers") and word.text not in known and not line.strip()
 
     def _parse_field(self, message: Message, path: str | None, seen: dict[str, int]) -> None:
         tokens = self._tokens

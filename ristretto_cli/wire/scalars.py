@@ -110,6 +110,8 @@ def _enum(tokens: Tokens, field: FieldDescriptor) -> int:
     if tokens.now.kind is Kind.NAME:
         word = tokens.now.text
         value = enum.values_by_name.get(word)
+    elif tokens.now.kind is Kind.STRING:
+        raise BadValue(start, f"{field.name}: a name of {enum.name} stands without quotes")
     else:
         number = _integer(tokens, field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
         word = str(number)

@@ -129,7 +129,7 @@ def test_of_two_layers_with_one_name_the_last_counts(save: Save) -> None:
 @pytest.mark.parametrize(
     ("blob", "told"),
     [
-        ("shape { dim: 2 dim: 2 } data: [1, 2, 3]", "the shape 2 x 2 asks for 4 values, 3 are stored"),
+        ("shape { dim: 2 dim: 2 } data: [1, 2, 3]", "the shape 2x2 asks for 4 values, 3 are stored"),
         ("shape { dim: 2 }", "the shape 2 asks for 2 values, 0 are stored"),
         ("shape { dim: -1 dim: -1 } data: 1", "an extent of -1 is not possible"),
         ("shape { dim: 9223372036854775807 } data: 1", "an extent of 9223372036854775807 is not possible"),
@@ -323,7 +323,7 @@ def test_a_mean_file(tmp_path: Path) -> None:
 def test_a_mean_file_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "mean.binaryproto"
     file.write_bytes(b"\x08\x01\x10\x03\x18\x02\x20\x02")
-    assert fault(file, read_blob) == ": the shape 1 x 3 x 2 x 2 asks for 12 values, 0 are stored"
+    assert fault(file, read_blob) == ": the shape 1x3x2x2 asks for 12 values, 0 are stored"
 
 
 @pytest.mark.parametrize(
