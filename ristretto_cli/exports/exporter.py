@@ -36,7 +36,7 @@ class Exporter(ABC):
 def needed(path: str | None, flag: str) -> str:
     """The path, where the user named one; RistrettoError with the flag where not."""
     if path is None:
-        raise RistrettoError(f"this format needs {flag}", remedy=f"Give {flag}.")
+        raise RistrettoError(f"this format needs {flag}")
     return path
 
 

@@ -164,6 +164,8 @@ class _Parser:
                 return
             if not tokens.take(","):
                 self._report(tokens.now.start, f'expected "," or "]" in the list, {self._found()}')
+                if tokens.now.kind is Kind.SYMBOL and tokens.now.text in "}>":
+                    return  # it closes the message around the list
                 break
         self._skip_to_close("]", start)
 

@@ -291,7 +291,7 @@ TEXT = [
     bad("colon missing", TEST, edit("kernel_size: 3", "kernel_size 3"),
         'net.prototxt:3:115: expected ":" behind kernel_size, found "3"'),
     bad("brackets of a list not closed", TEST, edit("kernel_size: 3", "kernel_size: [3, 3"),
-        'net.prototxt:4:1: a "}" is missing before this: LayerParameter of line 3 is still open. Add it.'),
+        'net.prototxt:3:122: expected "," or "]" in the list, found "}"'),
     bad("equals sign in place of a colon", TEST, edit("kernel_size: 3", "kernel_size = 3"),
         'net.prototxt:3:115: expected ":" behind kernel_size, found "="'),
 ]
@@ -646,7 +646,7 @@ OUTPUTS = [
     bad("export of an unknown format", flags(EXPORT, "--format=onx"), nothing,
         "Invalid value for '--format': export format \"onx\" is not known. Did you mean onnx?", code=2),
     bad("export of a net without a model", flags(EXPORT, without="model"), nothing,
-        re.compile(r".+ needs .+ Give --model\.")),
+        "this format needs --model"),
     bad("quantize over its own model", flags(QUANTIZE, "--model_quantized=net.prototxt"), nothing,
         "net.prototxt: is read by this command. Give the output a name of its own."),
     bad("quantize to one file twice", flags(QUANTIZE, "--json=out.prototxt"), nothing,

@@ -7,7 +7,7 @@ import pytest
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.fixed import Fixed, integer_length
 from ristretto_cli.formats.minifloat import Minifloat, exponent_bits
-from ristretto_cli.formats.number_format import MODES, Ranges, Role, Rounding, trims_of, set_precision
+from ristretto_cli.formats.number_format import MODES, Ranges, Role, Rounding, set_precision, trims_of
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.wire.messages import new
 from ristretto_cli.wire.prototxt import parse

@@ -43,7 +43,7 @@ def cases(group: str, operation: str) -> list[Any]:
     ("folder", "case"), [*cases("layers", "forward"), *cases("ristretto", "forward"), *cases("io", "forward")]
 )
 def test_a_forward_pass_gives_what_the_original_gave(
-    folder: Path, case: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, record_property: Any
+    folder: Path, case: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     _skip_unknown_types(folder)

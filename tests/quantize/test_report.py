@@ -1,0 +1,225 @@
+"""The summary, line for line as the original prints it, and where it says more."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, MODES, Ranges
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.quantize.job import Job, Outcome
+from ristretto_cli.quantize.plan import Trimmable
+from ristretto_cli.quantize.report import as_json, summary_lines
+from ristretto_cli.quantize.search import GroupResult, Result, Trial
+from ristretto_cli.scoring.score import Output, Scores
+from ristretto_cli.wire.messages import TEST, Message, new
+from ristretto_cli.wire.net_file import NetFile
+
+RULE = "------------------------------"
+
+
+def scores(value: float) -> Scores:
+    return Scores((Output("accuracy", 0.0, np.array([value], np.float32)),), loss=0.5, iterations=10)
+
+
+def trial(bits: int, score: float, passed: bool = True) -> Trial:
+    return Trial(bits, score, passed, scores(score))
+
+
+def job(mode: str, **settings: Any) -> Job:
+    return Job("net.prototxt", "net.caffemodel", "q.prototxt", mode, **settings)
+
+
+def outcome(mode: str, groups: list[GroupResult], combined: Trial | None, baseline: float) -> Outcome:
+    conv = Layer("conv1", "Convolution", TEST, new("LayerParameter"), (), ())
+    return Outcome(
+        mode=MODES.get(mode),
+        score_blob="accuracy",
+        baseline=baseline,
+        baseline_scores=scores(baseline),
+        layers=(Trimmable(conv, "CONV", Ranges(1.0, 6.0, 0.75)),),
+        result=Result(tuple(groups), {}, combined),
+        net_file=NetFile("net.prototxt", _net(), ()),
+    )
+
+
+def groups(mode: str, *found: tuple[list[Trial], int]) -> list[GroupResult]:
+    return [
+        GroupResult(group, tuple(trials), bits, skipped=not trials)
+        for group, (trials, bits) in zip(MODES.get(mode).groups, found, strict=True)
+    ]
+
+
+DYNAMIC = "dynamic_fixed_point"
+LENET = groups(
+    DYNAMIC,
+    ([trial(16, 0.992), trial(8, 0.992), trial(4, 0.9913), trial(2, 0.5971, False)], 4),
+    ([trial(16, 0.992), trial(8, 0.992), trial(4, 0.9897), trial(2, 0.428, False)], 4),
+    ([trial(16, 0.9904), trial(8, 0.9898), trial(4, 0.9639, False)], 8),
+)
+
+
+def test_dynamic_fixed_point_reads_as_the_originals_log_of_lenet() -> None:
+    found = outcome(DYNAMIC, LENET, trial(4, 0.9873), 0.992)
+    expected = [
+        RULE,
+        "Network accuracy analysis for",
+        "Convolutional (CONV) and fully",
+        "connected (FC) layers.",
+        "Baseline 32bit float: 0.992",
+        "Dynamic fixed point CONV",
+        "weights: ",
+        "16bit: \t0.992",
+        "8bit: \t0.992",
+        "4bit: \t0.9913",
+        "2bit: \t0.5971",
+        "Dynamic fixed point FC",
+        "weights: ",
+        "16bit: \t0.992",
+        "8bit: \t0.992",
+        "4bit: \t0.9897",
+        "2bit: \t0.428",
+        "Dynamic fixed point layer",
+        "activations:",
+        "16bit: \t0.9904",
+        "8bit: \t0.9898",
+        "4bit: \t0.9639",
+        "Dynamic fixed point net:",
+        "4bit CONV weights,",
+        "4bit FC weights,",
+        "8bit layer activations:",
+        "Accuracy: 0.9873",
+        "Please fine-tune.",
+    ]
+    for legacy in (True, False):
+        assert summary_lines(job(DYNAMIC, legacy=legacy), found) == expected
+
+
+def test_minifloat_reads_as_the_originals_log_of_lenet() -> None:
+    trials = [trial(16, 0.992), trial(8, 0.9903)]
+    found = outcome("minifloat", groups("minifloat", (trials, 8)), trials[1], 0.992)
+    expected = [
+        RULE,
+        "Network accuracy analysis for",
+        "Convolutional (CONV) and fully",
+        "connected (FC) layers.",
+        "Baseline 32bit float: 0.992",
+        "Minifloat net:",
+        "16bit: \t0.992",
+        "8bit: \t0.9903",
+        "Please fine-tune.",
+    ]
+    for legacy in (True, False):
+        assert summary_lines(job("minifloat", legacy=legacy), found) == expected
+
+
+def test_power_of_two_weights_read_as_the_originals_log_of_lenet() -> None:
+    mode = "integer_power_of_2_weights"
+    only = trial(4, 0.9896)
+    found = outcome(mode, groups(mode, ([only], 4)), only, 0.992)
+    assert summary_lines(job(mode), found) == [
+        RULE,
+        "Network accuracy analysis for",
+        "Integer-power-of-two weights",
+        "in Convolutional (CONV) and",
+        "fully connected (FC) layers.",
+        "Baseline 32bit float: 0.992",
+        "Quantized net:",
+        "4bit: \t0.9896",
+        "Please fine-tune.",
+    ]
+
+
+def test_a_group_without_layers_is_told_and_left_out_of_the_net() -> None:
+    found = outcome(DYNAMIC, [LENET[0], *groups(DYNAMIC, ([], 1), ([], 1), ([], 1))[1:2], LENET[2]], None, 0.99)
+    lines = summary_lines(job(DYNAMIC), found)
+    assert lines[lines.index("Dynamic fixed point FC") :][:4] == [
+        "Dynamic fixed point FC",
+        "weights: ",
+        "none: the net has no such layers",
+        "Dynamic fixed point layer",
+    ]
+    assert lines[-4:] == [
+        "Dynamic fixed point net:",
+        "4bit CONV weights,",
+        "8bit layer activations:",
+        "Please fine-tune.",
+    ]
+
+
+MISSES = "This misses the error margin of 2 %: it is 2.5 % below the baseline."
+
+
+def test_a_combined_net_beyond_the_margin_is_told_but_not_in_legacy() -> None:
+    found = outcome(DYNAMIC, LENET, trial(8, 0.9, passed=False), 0.925)
+    assert summary_lines(job(DYNAMIC), found)[-3:] == ["Accuracy: 0.9", MISSES, "Please fine-tune."]
+    assert summary_lines(job(DYNAMIC, legacy=True), found)[-2:] == ["Accuracy: 0.9", "Please fine-tune."]
+
+
+def test_a_32_bit_minifloat_net_that_had_to_be_scored_has_its_line() -> None:
+    found = outcome("minifloat", groups("minifloat", ([trial(16, 0.1, False)], 32)), trial(LOSSLESS_BITS, 0.9), 0.9)
+    assert summary_lines(job("minifloat"), found)[-3:] == ["16bit: \t0.1", "32bit: \t0.9", "Please fine-tune."]
+
+
+def test_the_original_leaves_the_unscored_net_out() -> None:
+    found = outcome("minifloat", groups("minifloat", ([trial(16, 0.1, False)], 32)), None, 0.9)
+    assert summary_lines(job("minifloat", legacy=True), found)[-2:] == ["16bit: \t0.1", "Please fine-tune."]
+
+
+def test_numbers_have_six_significant_digits() -> None:
+    found = outcome(DYNAMIC, LENET, trial(4, 0.04058049), 0.57678123)
+    lines = summary_lines(job(DYNAMIC), found)
+    assert "Baseline 32bit float: 0.576781" in lines
+    assert "Accuracy: 0.0405805" in lines
+
+
+def test_a_score_that_is_no_number_is_printed_as_such() -> None:
+    found = outcome(DYNAMIC, LENET, trial(4, math.nan), 0.9)
+    assert "Accuracy: nan" in summary_lines(job(DYNAMIC), found)
+
+
+def test_json_holds_the_job_the_ranges_and_every_trial() -> None:
+    found = outcome(DYNAMIC, LENET, trial(8, 0.9873), 0.992)
+    data = as_json(job(DYNAMIC, iterations=100, error_margin_percent=1.0), found)
+    assert {key: data[key] for key in ("model", "weights", "model_quantized", "trimming_mode", "score")} == {
+        "model": "net.prototxt",
+        "weights": "net.caffemodel",
+        "model_quantized": "q.prototxt",
+        "trimming_mode": "dynamic_fixed_point",
+        "score": "accuracy",
+    }
+    assert (data["iterations"], data["calibration_iterations"], data["error_margin"]) == (100, 10, 1.0)
+    assert data["legacy"] is False
+    assert data["baseline"]["score"] == 0.992
+    assert data["layers"] == {
+        "conv1": {
+            "family": "CONV",
+            "max_in": 1.0,
+            "max_out": 6.0,
+            "max_params": 0.75,
+            "il_in": 0,
+            "il_out": 3,
+            "il_params": 1,
+            "quantization_param": {"precision": "MINIFLOAT", "mant_bits": 3},
+        }
+    }
+    assert [(g["part"], g["bits"], g["skipped"]) for g in data["groups"]] == [
+        ("CONV weights", 4, False),
+        ("FC weights", 4, False),
+        ("layer activations", 8, False),
+    ]
+    assert [t["bits"] for t in data["groups"][0]["trials"]] == [16, 8, 4, 2]
+    assert [t["passed"] for t in data["groups"][0]["trials"]] == [True, True, True, False]
+    assert data["groups"][0]["trials"][3]["loss"] == 0.5
+    assert data["combined"]["score"] == 0.9873
+    assert data["summary"] == summary_lines(job(DYNAMIC, error_margin_percent=1.0), found)
+
+
+def _net() -> Message:
+    net = new("NetParameter")
+    layer = net.layer.add(name="conv1")
+    layer.quantization_param.precision = layer.quantization_param.MINIFLOAT
+    layer.quantization_param.mant_bits = 3
+    return net

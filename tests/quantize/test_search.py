@@ -1,0 +1,237 @@
+"""The search over widths, on scores that are made up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ristretto_cli.formats.number_format import MODES, Ranges, Role
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.quantize.plan import Trimmable, Widths
+from ristretto_cli.quantize.search import Margin, Result, search
+from ristretto_cli.scoring.score import Scores
+from ristretto_cli.wire.messages import TEST, new
+
+OFFERED = (16, 8, 4, 2, 1)
+NO_SCORES = Scores((), 0.0, 1)
+ACTIVATIONS = (Role.LAYER_IN, Role.LAYER_OUT)
+
+
+def layer(family: str, largest: float = 1.0) -> Trimmable:
+    kind = {"CONV": "Convolution", "FC": "InnerProduct"}[family]
+    made = Layer(family.lower(), kind, TEST, new("LayerParameter"), (), ())
+    return Trimmable(made, family, Ranges(largest, largest, largest))
+
+
+class Net:
+    """A net whose scores are those of a table, 0.9 where a trial is not in it; it keeps what was asked of it."""
+
+    def __init__(self, scores: Mapping[str, float]) -> None:
+        self._scores = scores
+        self.names: list[str] = []
+        self.widths: dict[str, Widths] = {}
+
+    def score(self, name: str, widths: Widths) -> tuple[float, Scores]:
+        self.names.append(name)
+        self.widths[name] = widths
+        return self._scores.get(name, 0.9), NO_SCORES
+
+
+def run(
+    net: Net,
+    *families: str,
+    mode: str = "dynamic_fixed_point",
+    legacy: bool = False,
+    offered: tuple[int, ...] = OFFERED,
+    largest: float = 1.0,
+) -> Result:
+    layers = [layer(family, largest) for family in families]
+    margin = Margin(0.9, 2.0, exact=legacy)
+    return search(MODES.get(mode), layers, offered, margin, net.score, legacy=legacy)
+
+
+def bits(result: Result) -> list[int]:
+    return [group.bits for group in result.groups]
+
+
+FAILING = {"4bit CONV weights": 0.5, "2bit FC weights": 0.5, "8bit layer activations": 0.5}
+
+
+def test_each_group_stops_at_the_first_width_that_fails() -> None:
+    net = Net(FAILING)
+    run(net, "CONV", "FC")
+    assert net.names == [
+        "16bit CONV weights",
+        "8bit CONV weights",
+        "4bit CONV weights",
+        "16bit FC weights",
+        "8bit FC weights",
+        "4bit FC weights",
+        "2bit FC weights",
+        "16bit layer activations",
+        "8bit layer activations",
+        "the combined net",
+    ]
+
+
+def test_the_smallest_width_that_passed_is_chosen_and_combined() -> None:
+    net = Net({**FAILING, "the combined net": 0.885})
+    result = run(net, "CONV", "FC")
+    assert bits(result) == [8, 4, 16]
+    assert result.widths == {
+        "CONV": {Role.PARAMS: 8, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
+        "FC": {Role.PARAMS: 4, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
+    }
+    assert net.widths["the combined net"] == result.widths
+    assert result.combined is not None
+    assert (result.combined.score, result.combined.passed) == (0.885, True)
+
+
+def test_a_width_behind_a_failing_one_is_not_tried_even_if_it_would_pass() -> None:
+    net = Net({"8bit CONV weights": 0.1, "4bit CONV weights": 0.9})
+    assert bits(run(net, "CONV", "FC"))[0] == 16
+    assert "4bit CONV weights" not in net.names
+
+
+def test_every_trial_is_kept_the_failing_one_too() -> None:
+    trials = run(Net(FAILING), "CONV", "FC").groups[0].trials
+    assert [(t.bits, t.score, t.passed) for t in trials] == [(16, 0.9, True), (8, 0.9, True), (4, 0.5, False)]
+
+
+def test_where_all_pass_the_smallest_width_is_chosen() -> None:
+    assert bits(run(Net({}), "CONV", "FC")) == [1, 1, 1]
+
+
+def test_where_none_passes_32_bits_are_chosen() -> None:
+    assert bits(run(Net({"16bit CONV weights": 0.1}), "CONV", "FC")) == [32, 1, 1]
+
+
+def test_widths_are_tried_from_the_widest_down_in_whatever_order_they_are_offered() -> None:
+    net = Net({})
+    run(net, "CONV", "FC", offered=(3, 12, 6))
+    assert net.names[:3] == ["12bit CONV weights", "6bit CONV weights", "3bit CONV weights"]
+
+
+def test_a_combined_net_that_misses_the_margin_is_told_as_such() -> None:
+    combined = run(Net({"the combined net": 0.5}), "CONV", "FC").combined
+    assert combined is not None
+    assert (combined.score, combined.passed) == (0.5, False)
+
+
+# --- what a trial trims
+
+
+def test_what_is_not_searched_for_is_left_at_32_bits() -> None:
+    net = Net({})
+    run(net, "CONV", "FC")
+    assert net.widths["8bit CONV weights"] == {"CONV": {Role.PARAMS: 8, Role.LAYER_IN: 32, Role.LAYER_OUT: 32}}
+    assert net.widths["8bit layer activations"] == {
+        family: {Role.PARAMS: 32, Role.LAYER_IN: 8, Role.LAYER_OUT: 8} for family in ("CONV", "FC")
+    }
+
+
+def test_the_original_leaves_it_at_the_schemas_defaults() -> None:
+    net = Net({})
+    run(net, "CONV", "FC", legacy=True)
+    assert net.widths["8bit CONV weights"] == {"CONV": {Role.PARAMS: 8}}
+    assert net.widths["8bit layer activations"] == {family: dict.fromkeys(ACTIVATIONS, 8) for family in ("CONV", "FC")}
+
+
+# --- groups without layers
+
+
+def test_a_group_without_layers_is_skipped() -> None:
+    net = Net({})
+    result = run(net, "CONV")
+    assert not [name for name in net.names if "FC" in name]
+    assert [group.skipped for group in result.groups] == [False, True, False]
+    assert result.groups[1].trials == ()
+    assert result.widths == {"CONV": {Role.PARAMS: 1, Role.LAYER_IN: 1, Role.LAYER_OUT: 1}}
+
+
+def test_the_original_scores_the_float_net_five_times_for_it() -> None:
+    net = Net({})
+    result = run(net, "CONV", legacy=True)
+    assert [name for name in net.names if "FC" in name] == [f"{n}bit FC weights" for n in OFFERED]
+    assert net.widths["1bit FC weights"] == {}
+    assert bits(result)[1] == 1
+
+
+# --- modes of one group
+
+
+def test_minifloat_tries_widths_that_leave_a_bit_of_mantissa_and_scores_no_combined_net() -> None:
+    net = Net({"8bit minifloat net": 0.885})
+    result = run(net, "CONV", "FC", mode="minifloat")
+    assert net.names == ["16bit minifloat net", "8bit minifloat net"]
+    assert bits(result) == [8]
+    assert result.combined is result.groups[0].trials[1]
+
+
+def test_minifloat_of_large_values_has_more_exponent_bits_and_so_fewer_widths() -> None:
+    net = Net({})
+    run(net, "CONV", mode="minifloat", largest=2.0**70, offered=(16, 9, 8))  # 8 bits of exponent
+    assert net.names == ["16bit minifloat net"] * 1
+
+
+def test_minifloat_where_none_passes_scores_the_32_bit_net_that_is_written() -> None:
+    net = Net({"16bit minifloat net": 0.1, "the combined net": 0.9})
+    result = run(net, "CONV", mode="minifloat")
+    assert net.names == ["16bit minifloat net", "the combined net"]
+    assert result.widths == {"CONV": dict.fromkeys(Role, 32)}
+    assert result.combined is not None
+    assert (result.combined.bits, result.combined.score, result.combined.passed) == (32, 0.9, True)
+
+
+def test_the_original_writes_it_unscored() -> None:
+    net = Net({"16bit minifloat net": 0.1})
+    result = run(net, "CONV", mode="minifloat", legacy=True)
+    assert net.names == ["16bit minifloat net"]
+    assert result.widths == {"CONV": dict.fromkeys(Role, 32)}
+    assert result.combined is None
+
+
+@pytest.mark.parametrize("score", [0.9, 0.1])
+def test_power_of_two_weights_have_one_width_whatever_it_scores(score: float) -> None:
+    net = Net({"4bit quantized net": score})
+    result = run(net, "CONV", "FC", mode="integer_power_of_2_weights", offered=(16, 8))
+    assert net.names == ["4bit quantized net"]
+    assert bits(result) == [4]
+    assert result.combined is result.groups[0].trials[0]
+    assert result.combined.passed == (score == 0.9)
+
+
+# --- the margin
+
+
+@pytest.mark.parametrize(
+    ("score", "allowed"), [(0.90, True), (0.9000001, True), (0.8999, False), (0.95, True), (math.nan, False)]
+)
+def test_a_score_may_be_the_margin_below_the_baseline_and_no_more(score: float, allowed: bool) -> None:
+    assert Margin(0.92, 2.0).allows(score) is allowed
+
+
+def test_exact_leaves_a_score_right_on_the_margin_to_the_last_bit_of_a_float() -> None:
+    # 0.88 + 0.02 is 0.9 in doubles, but 0.7 + 0.1 is less than 0.8.
+    assert Margin(0.9, 2.0, exact=True).allows(0.88)
+    assert not Margin(0.8, 10.0, exact=True).allows(0.7)
+    assert Margin(0.8, 10.0).allows(0.7)
+
+
+def test_a_margin_of_zero_allows_the_baseline_itself() -> None:
+    assert Margin(0.9, 0.0).allows(0.9)
+    assert not Margin(0.9, 0.0).allows(0.8999)
+
+
+def test_a_baseline_that_is_no_number_allows_nothing() -> None:
+    assert not Margin(math.nan, 100.0).allows(1.0)
+
+
+def test_every_mode_has_a_name_for_each_of_its_trials() -> None:
+    parts: dict[str, Any] = {name: [g.part for g in MODES.get(name).groups] for name in MODES.names()}
+    assert parts["minifloat"] == ["minifloat net"]
+    assert parts["dynamic_fixed_point"] == ["CONV weights", "FC weights", "layer activations"]
+    assert parts["integer_power_of_2_weights"] == ["quantized net"]
