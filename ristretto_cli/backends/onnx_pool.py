@@ -26,11 +26,12 @@ class Windows:
     """The windows along one spatial axis.
 
     cells: what each one counts for an average; a window that lies wholly behind the image has a count of 0 or
-    less, and there is one such at most, the last. inside: how many do not. after: the padding that these need
-    behind the image.
+    less, and there is one such at most, the last. real: how many of them are no padding. inside: how many
+    windows do not lie behind. after: the padding that these need behind the image.
     """
 
     cells: tuple[int, ...]
+    real: tuple[int, ...]
     inside: int
     after: int
 
@@ -39,10 +40,11 @@ class Windows:
         end = extent + 2 * pad  # positions count from the start of the padding
         starts = [i * stride for i in range(windows)]
         cells = tuple(min(start + kernel, end) - start for start in starts)
+        real = tuple(min(start + kernel, extent + pad) - max(start, pad) for start in starts)
         inside = sum(start < extent + pad for start in starts)
         fits = inside == (end - kernel) // stride + 1
         after = pad if fits else max((inside - 1) * stride + kernel - extent - pad, 0)
-        return cls(cells, inside, after)
+        return cls(cells, real, inside, after)
 
 
 class PoolNodes:
@@ -77,8 +79,9 @@ class PoolNodes:
     ) -> Node:
         shape = _SHAPES.ave_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
         windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
-        (top,) = self.graph.record("AveragePool", [x], [inner], count_include_pad=1, **settings)
-        scale = _rescale(windows, kernel)
+        # With count_include_pad, onnxruntime 1.23 errs where the padding is not the same on both sides.
+        (top,) = self.graph.record("AveragePool", [x], [inner], **settings)
+        scale = _rescale(windows)
         if np.any(scale != 1):
             top = self._one("Mul", [top, self.graph.constant(scale)], top)
         # Caffe divides a sum of nothing by the count of cells, which may be below zero.
@@ -117,11 +120,12 @@ def _plan(
     )
 
 
-def _rescale(windows: Sequence[Windows], kernel: Sequence[int]) -> Array:
-    """What a mean over the whole kernel is to be multiplied by: kernel / cells, (1, 1, H', W')."""
+def _rescale(windows: Sequence[Windows]) -> Array:
+    """What a mean over a window's part of the image is to be multiplied by: real / cells, (1, 1, H', W')."""
     scale = np.ones((1, 1) + (1,) * len(windows), np.float64)
-    for number, (axis, k) in enumerate(zip(windows, kernel, strict=True)):
+    for number, axis in enumerate(windows):
         along = [1] * scale.ndim
         along[2 + number] = axis.inside
-        scale = scale * (k / np.asarray(axis.cells[: axis.inside])).reshape(along)
+        share = np.asarray(axis.real[: axis.inside]) / np.asarray(axis.cells[: axis.inside])
+        scale = scale * share.reshape(along)
     return scale.astype(np.float32)
