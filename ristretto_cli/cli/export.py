@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import RegistryOption, check_outputs, state_options
+from ristretto_cli.cli.flags import RegistryOption, check_outputs, phase_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 
@@ -20,7 +20,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @option("--model", "The net's definition, a prototxt.", unit="file")
 @option("--weights", "The weights, .caffemodel or .h5.", unit="file")
 @option("--output", "The file to write.", unit="file", required=True)
-@option("--phase", "TRAIN or TEST.", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TEST")
+@phase_option
 @state_options
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 def command(
@@ -28,18 +28,15 @@ def command(
     model: str | None,
     weights: str | None,
     output: str,
-    phase: str,
+    phase: int,
     level: int,
     stage: tuple[str, ...],
     allow_missing_weights: bool,
 ) -> None:
     """Write a net or its weights in another format."""
     from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
-    from ristretto_cli.wire.messages import enum_value
 
     exporter = EXPORTS.get(format)
     check_outputs([output], [model, weights])
-    request = ExportRequest(
-        model, weights, output, enum_value("Phase", phase.upper()), level, stage, allow_missing_weights
-    )
+    request = ExportRequest(model, weights, output, phase, level, stage, allow_missing_weights)
     click.echo(exporter.write(request))

@@ -61,6 +61,11 @@ def state_options(command: F) -> F:
     return option("--level", "The net's level.", type=int, default=0)(stage(command))
 
 
+def phase_option(command: F) -> F:
+    """--phase, as the number that it has in the schema."""
+    return option("--phase", "TRAIN or TEST.", unit="phase", default="TEST", callback=_phase)(command)
+
+
 def gpu_option(command: F) -> F:
     """--gpu, the number of the device; nothing or an empty value means the CPU."""
     return option("--gpu", "Run on this GPU. Default: the CPU.", unit="device", callback=_device)(command)
@@ -131,6 +136,15 @@ def _finite(data: Any) -> Any:
     if isinstance(data, float) and not (float("-inf") < data < float("inf")):
         return None
     return data
+
+
+def _phase(context: click.Context, param: click.Parameter, value: str) -> int:
+    from ristretto_cli.wire.messages import TEST, TRAIN
+
+    phases = {"TRAIN": TRAIN, "TEST": TEST}
+    if value.upper() not in phases:
+        raise click.BadParameter(f'"{value}" is neither TRAIN nor TEST')
+    return phases[value.upper()]
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:

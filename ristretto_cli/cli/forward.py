@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs, gpu_option, state_options
+from ristretto_cli.cli.flags import check_outputs, gpu_option, phase_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 
@@ -13,7 +13,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @option("--weights", "The weights. Default: the net's fillers make them.", unit="file")
 @option("--input", "Arrays for Input and MemoryData layers, by blob name; others are fed as well.", unit="npz")
 @option("--output", "The file to write the blobs to.", unit="npz", required=True)
-@option("--phase", "TRAIN or TEST.", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TEST")
+@phase_option
 @state_options
 @option("--blobs", "Only these blobs.", unit="blob,blob...", default="")
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
@@ -24,7 +24,7 @@ def command(
     weights: str | None,
     input: str | None,
     output: str,
-    phase: str,
+    phase: int,
     level: int,
     stage: tuple[str, ...],
     blobs: str,
@@ -40,12 +40,11 @@ def command(
     from ristretto_cli.scoring.feeds import Feeds
     from ristretto_cli.scoring.net_files import load_net
     from ristretto_cli.scoring.one_pass import OnePass
-    from ristretto_cli.wire.messages import enum_value
     from ristretto_cli.wire.npz import read_npz, write_npz
 
     check_outputs([output], [model, weights, input])
     rng = np.random.default_rng(seed)
-    state = State(enum_value("Phase", phase.upper()), level, stage)
+    state = State(phase, level, stage)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights)
     given = read_npz(input) if input is not None else {}
     names = tuple(name for name in blobs.split(",") if name)
