@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from ristretto_cli.wire.messages import Message, new
 LAYERS: Registry[LayerType] = Registry("layer type", __package__ or "")
 
 
-class LayerType:
+class LayerType(ABC):
     """One Caffe layer type; instances hold no state.
 
     A subclass states how many bottoms and tops it takes, which parameters it has, and, once for all
@@ -46,9 +47,9 @@ class LayerType:
         """The parameters, in the order of the files of weights. bottoms: their shapes."""
         return ()
 
+    @abstractmethod
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         """The tops. layer.tops is not filled in with shapes yet when shapes are found; its length is right."""
-        raise NotImplementedError
 
     def updates(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Mapping[int, V]:
         """Parameters that the forward pass itself changes (BatchNorm's statistics), by index."""

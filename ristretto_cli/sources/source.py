@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from ristretto_cli.ops import Array, Shape
@@ -11,7 +12,7 @@ from ristretto_cli.wire.messages import Message
 SOURCES: Registry[type[Source]] = Registry("data source", __package__ or "")
 
 
-class Source:
+class Source(ABC):
     """The batches of one data layer, from its first record on, wrapping around at the end.
 
     A source is made from the layer's (upgraded) LayerParameter and the phase (TRAIN or TEST of
@@ -23,12 +24,12 @@ class Source:
     shapes: tuple[Shape, ...]  # one per top
     fed: ClassVar[bool] = False  # whether the user brings the blobs, and next() has none
 
-    def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None: ...
 
+    @abstractmethod
     def next(self) -> tuple[Array, ...]:
         """The next batch: an array per top, float32, of the source's shapes (see Data on batch_size 1)."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of files; a closed source is not read again."""
