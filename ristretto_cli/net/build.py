@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -243,7 +244,7 @@ class _Builder:
     def _shared(self, param: Param, spec: Message) -> Param:
         owner = self._owners.setdefault(spec.name, param)
         permissive = spec.share_mode == spec.PERMISSIVE
-        if owner.shape != param.shape and not (permissive and _count(owner.shape) == _count(param.shape)):
+        if owner.shape != param.shape and not (permissive and math.prod(owner.shape) == math.prod(param.shape)):
             raise LayerError(
                 f'parameter "{spec.name}" has shape {show(owner.shape)} in layer "{owner.owner}" '
                 f"and {show(param.shape)} here"
@@ -321,10 +322,3 @@ def _loss_weights(message: Message, is_loss: bool) -> tuple[float, ...]:
             raise LayerError(f"it has {len(message.loss_weight)} loss_weights and {count} tops")
         return tuple(message.loss_weight)
     return tuple(1.0 if is_loss and i == 0 else 0.0 for i in range(count))
-
-
-def _count(shape: Shape) -> int:
-    count = 1
-    for extent in shape:
-        count *= extent
-    return count

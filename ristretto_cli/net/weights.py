@@ -16,7 +16,7 @@ from ristretto_cli.wire.weights import StoredBlob, WeightsFile
 
 log = logging.getLogger("ristretto")
 
-_MOST_LISTED = 10
+_MOST_LISTED = 30
 
 
 def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow_missing: bool = False) -> Net:
@@ -135,13 +135,14 @@ def _is_made_by_filler(layer: Layer) -> bool:
 
 def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
     used = {known.name for known in net.layers}
-    spare = [name for name in file.layers if name not in used]
-    more = f" and {len(spare) - _MOST_LISTED} more" if len(spare) > _MOST_LISTED else ""
-    listed = f"Unused layers there: {', '.join(spare[:_MOST_LISTED])}{more}." if spare else ""
+    near = did_you_mean(layer.name, (name for name in file.layers if name not in used))
+    names = list(file.layers)
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
     return RistrettoError(
         f'layer "{layer.name}" has no weights in {file.file}',
         where=layer.where,
-        remedy=f"{did_you_mean(layer.name, spare) or listed} --allow_missing_weights fills it anew.".strip(),
+        remedy=f"{near} Layers there: {', '.join(names[:_MOST_LISTED])}{more}. "
+        "--allow_missing_weights fills it anew.".strip(),
     )
 
 
