@@ -19,7 +19,14 @@ BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
 class OnnxOps(PoolNodes):
-    """`Ops` that build `graph`. Shapes, and what is refused, are those of ShapeOps."""
+    """`Ops` that build `graph`. Shapes, and what is refused, are those of ShapeOps.
+
+    rng: where the seeds of random nodes come from; the same one gives the same numbers in each session.
+    """
+
+    def __init__(self, rng: np.random.Generator | None = None) -> None:
+        super().__init__()
+        self._rng = np.random.default_rng(0) if rng is None else rng
 
     def input(self, name: str, shape: Shape) -> Node:
         """A value that is fed to the model under this name."""
@@ -86,6 +93,9 @@ class OnnxOps(PoolNodes):
     def relu(self, x: Node) -> Node:
         return self._one("Relu", [x], _SHAPES.relu(x))
 
+    def softplus(self, x: Node) -> Node:
+        return self._one("Softplus", [x], _SHAPES.softplus(x))
+
     def sigmoid(self, x: Node) -> Node:
         return self._one("Sigmoid", [x], _SHAPES.sigmoid(x))
 
@@ -125,6 +135,16 @@ class OnnxOps(PoolNodes):
     def pad(self, x: Node, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Node:
         borders = self._ints([*before, *after])
         return self._one("Pad", [x, borders, self.constant(value)], _SHAPES.pad(x, before, after), mode="constant")
+
+    def gather(self, x: Node, indices: Node, axis: int) -> Node:
+        shape = _SHAPES.gather(x, indices, axis)
+        (axis,) = checked_axes(x.shape, [axis])
+        # What is no int32 has no defined integer, and Gather counts negative indices from the end: to it, both
+        # become an index that is out of range.
+        fits = self.less(self.abs(indices), self.constant(float(2**31)))
+        whole = self._one("Cast", [self.where(fits, indices, self.constant(-1.0))], indices, to=TensorProto.INT64)
+        outside = self._one("Less", [whole, self._ints(())], indices) if False else whole
+        return self._one("Gather", [x, outside], shape, axis=axis)
 
     def sum(self, x: Node, axes: Sequence[int]) -> Node:
         return self._one("ReduceSum", [x, self._ints(axes)], _SHAPES.sum(x, axes), noop_with_empty_axes=1)
@@ -197,7 +217,9 @@ class OnnxOps(PoolNodes):
     def uniform(self, shape: Shape) -> Node:
         if not shape:  # an attribute cannot be an empty list
             return self.reshape(self.uniform((1,)), ())
-        (numbers,) = self.graph.record("RandomUniform", [], [_SHAPES.uniform(shape).shape], shape=list(shape))
+        seed = float(self._rng.integers(1 << 24))  # the attribute is a float32
+        shapes = [_SHAPES.uniform(shape).shape]
+        (numbers,) = self.graph.record("RandomUniform", [], shapes, shape=list(shape), seed=seed)
         # Some generators, CUDA's among them, can give 1.
         return self._one("Min", [numbers, self.constant(BELOW_ONE)], numbers)
 

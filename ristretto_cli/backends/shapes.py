@@ -85,6 +85,9 @@ class ShapeOps:
     def relu(self, x: Value) -> Sized:
         return sized(x.shape)
 
+    def softplus(self, x: Value) -> Sized:
+        return sized(x.shape)
+
     def sigmoid(self, x: Value) -> Sized:
         return sized(x.shape)
 
@@ -139,6 +142,19 @@ class ShapeOps:
         if not len(before) == len(after) == len(x.shape) or min([0, *before, *after]) < 0:
             raise LayerError(f"{show(x.shape)} cannot be padded by {list(before)} and {list(after)}")
         return sized(tuple(b + n + a for b, n, a in zip(before, x.shape, after, strict=True)))
+
+    def gather(self, x: Value, indices: Value, axis: int) -> Sized:
+        (axis,) = checked_axes(x.shape, [axis])
+        return sized((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+
+    def unfold(
+        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
+    ) -> Sized:
+        # It reads what one filter over all channels reads.
+        one = Sized((1, *x.shape[1:2], *kernel))
+        extent = self.conv(x, one, None, stride=stride, pad=pad, dilation=dilation, group=1).shape[2:]
+        sized((*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], pad, strict=True))))
+        return sized((x.shape[0], x.shape[1] * math.prod(kernel), *extent))
 
     def sum(self, x: Value, axes: Sequence[int]) -> Sized:
         return _reduced(x, axes)

@@ -21,7 +21,7 @@ Select: TypeAlias = Callable[[Run[Node], OnnxOps], Mapping[str, Node]]
 
 def record(net: Net, *, rng: np.random.Generator) -> tuple[OnnxOps, Run[Node]]:
     """The net as an ONNX graph, and the values of its run there. The inputs have the blobs' names."""
-    ops = OnnxOps()
+    ops = OnnxOps(rng)
     feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in net.inputs}
     return ops, forward(net, ops, feeds, rng=rng)
 
