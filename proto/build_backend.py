@@ -1,4 +1,4 @@
-"""setuptools' build backend, with one step before it: caffe.proto is compiled to the package's caffe.desc.
+"""setuptools' build backend, with one step before it: the schema is compiled to the package's caffe.desc.
 
 A descriptor set, unlike generated Python code, does not tie its users to one protobuf version.
 """
@@ -15,18 +15,17 @@ from setuptools.build_meta import (  # noqa: F401  (the names by which pip calls
 )
 
 PROTO = Path(__file__).parent
+SCHEMA = ("caffe.proto", "forks.proto")
 DESCRIPTORS = PROTO.parent / "ristretto_cli" / "wire" / "caffe.desc"
 
 
 def compile_proto(target=DESCRIPTORS):
-    """Compile proto/caffe.proto into a FileDescriptorSet at target."""
+    """Compile the schema in proto/ into a FileDescriptorSet at target, one file each."""
     from grpc_tools import protoc
 
-    code = protoc.main(
-        ["protoc", f"--proto_path={PROTO}", f"--descriptor_set_out={target}", str(PROTO / "caffe.proto")]
-    )
+    code = protoc.main(["protoc", f"--proto_path={PROTO}", f"--descriptor_set_out={target}", *SCHEMA])
     if code != 0:
-        raise SystemExit(f"protoc could not compile {PROTO / 'caffe.proto'} (exit code {code})")
+        raise SystemExit(f"protoc could not compile {', '.join(SCHEMA)} in {PROTO} (exit code {code})")
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):

@@ -19,6 +19,8 @@ Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = npt.NDArray[np.float32]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
+MOST_PLACES = 2**24  # indices are float32 as well: it holds all integers up to this one
+
 
 class Value(Protocol):
     """What a backend computes with: all that a layer may know of it is its shape."""
@@ -61,6 +63,9 @@ class Ops(Protocol[V]):
         """min(max(x, low), high); NaN gives high, as CUDA's fmin and fmax have it."""
 
     def relu(self, x: V) -> V: ...
+    def softplus(self, x: V) -> V:
+        """log(1 + exp(x)), exact for large |x| too."""
+
     def sigmoid(self, x: V) -> V: ...
     def tanh(self, x: V) -> V: ...
 
@@ -82,6 +87,17 @@ class Ops(Protocol[V]):
 
     def pad(self, x: V, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> V:
         """x with a border; before and after have one entry per axis."""
+
+    def gather(self, x: V, indices: V, axis: int) -> V:
+        """x's entries along an axis, at indices that are cut off towards zero as by a cast in C. x (*A, K, *B),
+        indices of any shape (*I) to (*A, *I, *B). An index below 0 or above K - 1 ends the run with
+        RistrettoError, where the device can tell (the CPU can)."""
+
+    def unfold(
+        self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
+    ) -> V:
+        """What conv's windows see, one after another. x (N, C, *S) to (N, C * prod(K), *S'), with S' as for conv;
+        for each channel the cells of the window in reading order."""
 
     # reductions; the reduced axes stay, with extent 1
     def sum(self, x: V, axes: Sequence[int]) -> V: ...
@@ -145,6 +161,28 @@ class Ops(Protocol[V]):
         """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta. x (N, C, *S)."""
 
     def softmax(self, x: V, axis: int) -> V: ...
+
+    # planes of another size, regions, boxes
+    def resize(self, x: V, extent: Sequence[int]) -> V:
+        """Bilinear interpolation between the corners' centres. x (N, C, H, W) to (N, C, *extent): the value at i of n
+        stands at i (H - 1) / (n - 1) of the bottom, at 0 where n is 1."""
+
+    def unpool(self, x: V, places: V, extent: Sequence[int]) -> V:
+        """Each value put where in an empty plane its place says (h * W' + w), the inverse of max_pool_with_index.
+        x and places (N, C, H, W) to (N, C, *extent). Of those at the same place one stays; those whose place is not
+        in the plane are dropped."""
+
+    def roi_pool(self, x: V, rois: V, *, extent: Sequence[int], spatial_scale: float) -> V:
+        """Largest value of each cell of each region. x (N, C, H, W), rois (R, 5) with rows of batch index, left, top,
+        right, bottom to (R, C, *extent). Corners are multiplied by spatial_scale, rounded and inclusive; empty
+        cells give 0."""
+
+    def nms(self, boxes: V, scores: V, *, top_k: int, least_score: float, most_overlap: float) -> tuple[V, V, V]:
+        """Greedy non-maximum suppression, for each image and class on its own. boxes (N, 1 or C, P, 4) with rows of
+        two corners, low and high; scores (N, C, P). Each result is (N, C, K), K = min(top_k, P): the K best scores,
+        largest first (of equals, the smaller index first); their indices as float32; and 1 for those to be kept,
+        else 0. Kept is what scores more than least_score and overlaps no better one that is kept by more than
+        most_overlap (intersection by union)."""
 
     def uniform(self, shape: Shape) -> V:
         """Random numbers, uniform in [0, 1), new ones in each run."""

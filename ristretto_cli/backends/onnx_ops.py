@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ristretto_cli.backends.onnx_graph import Node
-from ristretto_cli.backends.onnx_pool import PoolNodes
+from ristretto_cli.backends.onnx_regions import RegionNodes
 from ristretto_cli.backends.shapes import ShapeOps, Sized, checked_axes
 from ristretto_cli.ops import AnyArray, Shape
 
@@ -18,7 +18,7 @@ _SHAPES = ShapeOps()
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
-class OnnxOps(PoolNodes):
+class OnnxOps(RegionNodes):
     """`Ops` that build `graph`. Shapes, and what is refused, are those of ShapeOps.
 
     rng: where the seeds of random nodes come from; the same one gives the same numbers in each session.
@@ -139,12 +139,28 @@ class OnnxOps(PoolNodes):
     def gather(self, x: Node, indices: Node, axis: int) -> Node:
         shape = _SHAPES.gather(x, indices, axis)
         (axis,) = checked_axes(x.shape, [axis])
-        # What is no int32 has no defined integer, and Gather counts negative indices from the end: to it, both
-        # become an index that is out of range.
-        fits = self.less(self.abs(indices), self.constant(float(2**31)))
-        whole = self._one("Cast", [self.where(fits, indices, self.constant(-1.0))], indices, to=TensorProto.INT64)
-        outside = self._one("Less", [whole, self._ints(())], indices) if False else whole
-        return self._one("Gather", [x, outside], shape, axis=axis)
+        # ONNX's Gather counts negative indices from the end, and a cast of NaN or infinity has no defined result:
+        # all of these become an index that is out of range.
+        beyond = self.constant(float(2**31))
+        known = self.where(self.less(self.constant(-1.0), indices), indices, beyond)
+        whole = self._one("Cast", [self._one("Min", [known, beyond], indices)], indices, to=TensorProto.INT64)
+        return self._one("Gather", [x, whole], shape, axis=axis)
+
+    def unfold(
+        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
+    ) -> Node:
+        top = _SHAPES.unfold(x, kernel=kernel, stride=stride, pad=pad, dilation=dilation).shape
+        extent, axes = top[2:], range(len(kernel))
+        if any(pad):
+            x = self.pad(x, [0, 0, *pad], [0, 0, *pad])
+        shape = list(x.shape)
+        for axis in reversed(axes):  # from the last, so that the axes in front keep their numbers
+            cells = np.arange(kernel[axis])[:, None] * dilation[axis]
+            places = self.graph.constant((cells + np.arange(extent[axis]) * stride[axis]).astype(np.int64))
+            shape[axis + 2 : axis + 3] = places.shape
+            x = self._one("Gather", [x, places], Sized(tuple(shape)), axis=axis + 2)
+        order = [0, 1, *(2 * axis + 2 for axis in axes), *(2 * axis + 3 for axis in axes)]
+        return self.reshape(self.transpose(x, order), top)
 
     def sum(self, x: Node, axes: Sequence[int]) -> Node:
         return self._one("ReduceSum", [x, self._ints(axes)], _SHAPES.sum(x, axes), noop_with_empty_axes=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -13,6 +14,9 @@ from ristretto_cli.ops import AnyArray, Array
 
 CUDA = "CUDAExecutionProvider"
 FATAL_ONLY = 4  # onnxruntime's severity; what goes wrong comes as an exception as well
+
+# What onnxruntime says of an index that Gather cannot follow.
+_INDEX_OUTSIDE = re.compile(r"Name:'(?P<node>.*?)' Status Message: .*out of data bounds.*range \[-(?P<extent>\d+),")
 
 Runtime: TypeAlias = Any  # onnxruntime is not typed
 
@@ -57,7 +61,7 @@ class Session:
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
         """The outputs for these inputs; inputs that no output depends on may be missing.
 
-        MemoryError where the machine has too little.
+        MemoryError where the machine has too little; RistrettoError for an index that is out of range.
         """
         given = {}
         for name in self._feeds:
@@ -69,6 +73,14 @@ class Session:
         except Exception as error:
             if "Failed to allocate memory" in str(error):
                 raise MemoryError from error
+            outside = _INDEX_OUTSIDE.search(str(error))
+            if outside:
+                layer = outside["node"].rpartition("/")[0]
+                raise RistrettoError(
+                    f"an index into {outside['extent']} entries is negative, too large or no number",
+                    where=f'layer "{layer}"' if layer else None,
+                    remedy="Look at the data that it comes from.",
+                ) from error
             raise
         return dict(zip(self._outputs, results, strict=True))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ristretto_cli.errors import LayerError
-from ristretto_cli.ops import AnyArray, Shape, Value, broadcast, convolved, deconvolved, pooled, show
+from ristretto_cli.ops import MOST_PLACES, AnyArray, Shape, Value, broadcast, convolved, deconvolved, pooled, show
 
 # Caffe counts the elements of a blob in an int.
 MOST_ELEMENTS = 2**31 - 1
@@ -144,7 +144,7 @@ class ShapeOps:
         return sized(tuple(b + n + a for b, n, a in zip(before, x.shape, after, strict=True)))
 
     def gather(self, x: Value, indices: Value, axis: int) -> Sized:
-        (axis,) = checked_axes(x.shape, [axis])
+        (axis,) = checked_axes(sized(x.shape).shape, [axis])
         return sized((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
     def unfold(
@@ -259,6 +259,34 @@ class ShapeOps:
         checked_axes(x.shape, [axis])
         return sized(x.shape)
 
+    def resize(self, x: Value, extent: Sequence[int]) -> Sized:
+        return _planes(x, extent)
+
+    def unpool(self, x: Value, places: Value, extent: Sequence[int]) -> Sized:
+        if x.shape != places.shape:
+            raise LayerError(f"places {show(places.shape)} do not fit values {show(x.shape)}")
+        if math.prod(extent) > MOST_PLACES:
+            raise LayerError(f"a plane of {show(extent)} has too many places")
+        return _planes(x, extent)
+
+    def roi_pool(self, x: Value, rois: Value, *, extent: Sequence[int], spatial_scale: float) -> Sized:
+        if len(rois.shape) != 2 or rois.shape[1] != 5:
+            raise LayerError(f"regions must be (R, 5), not {show(rois.shape)}")
+        return sized((rois.shape[0], *_planes(x, extent).shape[1:]))
+
+    def nms(
+        self, boxes: Value, scores: Value, *, top_k: int, least_score: float, most_overlap: float
+    ) -> tuple[Sized, Sized, Sized]:
+        fits = len(scores.shape) == 3 and len(boxes.shape) == 4 and boxes.shape[1] in (1, scores.shape[1])
+        if not fits or boxes.shape != (scores.shape[0], boxes.shape[1], scores.shape[2], 4):
+            raise LayerError(f"boxes {show(boxes.shape)} do not fit scores {show(scores.shape)}")
+        if top_k < 1:
+            raise LayerError(f"the top {top_k} cannot be taken")
+        batch, classes, count = scores.shape
+        kept = min(top_k, count)
+        sized((batch, classes, count, 4))  # the boxes are repeated for each class
+        return (sized((batch, classes, kept)),) * 3
+
     def uniform(self, shape: Shape) -> Sized:
         return sized(tuple(shape))
 
@@ -279,6 +307,15 @@ def checked_axes(shape: Shape, axes: Sequence[int]) -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise LayerError(f"axes {', '.join(map(str, axes))} of {show(shape)} name one twice")
     return found
+
+
+def _planes(x: Value, extent: Sequence[int]) -> Sized:
+    """Images x with other extents."""
+    if len(x.shape) != 4 or len(extent) != 2:
+        raise LayerError(f"{show(x.shape)} is no batch of images: it needs 4 axes (N, C, H, W)")
+    if min(extent) < 1:
+        raise LayerError(f"there are no images of {show(extent)}")
+    return sized((*x.shape[:2], *extent))
 
 
 def _elementwise(*values: Value) -> Sized:

@@ -35,13 +35,18 @@ from ristretto_cli.cli.progress import progress
 @option("--iterations", "Batches to score each net with.", type=click.IntRange(min=1), default=50)
 @option(
     "--error_margin",
-    "How much worse than the float net's the score may be, absolute.",
+    "How much worse than the float net's the score may be: percent points; of a loss, percent of it.",
     unit="percent",
     type=Percent(),
     default=2.0,
 )
 @gpu_option
 @option("--score", "The output to score by. Default: the first Accuracy layer's.", unit="blob")
+@option(
+    "--score_goal",
+    "Whether a higher or a lower score is better. Default: min for a loss, else max.",
+    type=click.Choice(["max", "min"]),
+)
 @option(
     "--calibration_iterations",
     "Batches to read ranges from.",
@@ -53,14 +58,23 @@ from ristretto_cli.cli.progress import progress
 @option("--legacy", "Do as the original does, step by step, flaws included.", is_flag=True)
 @option("--json", "Also write everything that was found to this file.", unit="file")
 @option("--dry_run", "Only list the nets that would be scored.", is_flag=True)
-def command(model_quantized: str | None, error_margin: float, json: str | None, dry_run: bool, **flags: Any) -> None:
+def command(
+    model_quantized: str | None,
+    error_margin: float,
+    score_goal: str | None,
+    json: str | None,
+    dry_run: bool,
+    **flags: Any,
+) -> None:
     """Trim a trained net to few bits and write its prototxt."""
     from ristretto_cli.quantize.job import Job, planned_nets, quantize, quantized_text
     from ristretto_cli.quantize.report import as_json, summary_lines
+    from ristretto_cli.quantize.search import Goal
     from ristretto_cli.wire.files import write_atomically
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
-    job = Job(model_quantized=target, error_margin_percent=error_margin, **flags)
+    goal = None if score_goal is None else Goal(score_goal)
+    job = Job(model_quantized=target, error_margin_percent=error_margin, score_goal=goal, **flags)
     if dry_run:
         click.echo("\n".join(planned_nets(job)))
         return

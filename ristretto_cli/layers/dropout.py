@@ -13,7 +13,10 @@ from ristretto_cli.wire.messages import TRAIN
 
 @layer_type("Dropout")
 class Dropout(LayerType):
-    """TEST: x. TRAIN: 0 with probability dropout_ratio, else x / (1 - dropout_ratio), anew in each run."""
+    """TEST: x. TRAIN: 0 with probability dropout_ratio, else x / (1 - dropout_ratio), anew in each run.
+
+    With scale_train: false, as in Fast R-CNN, TRAIN does not divide; TEST multiplies by 1 - dropout_ratio.
+    """
 
     in_place = True
 
@@ -25,7 +28,8 @@ class Dropout(LayerType):
                 f"dropout_ratio is {ratio:g}",
                 remedy="Give a probability from 0 to less than 1; 0.5 is usual.",
             )
+        scaled = layer.message.dropout_param.scale_train
         if layer.phase != TRAIN:
-            return [x]
+            return [x if scaled else ops.mul(x, ops.constant(1 - ratio))]
         keep = ops.greater_equal(ops.uniform(x.shape), ops.constant(ratio))
-        return [ops.mul(x, ops.where(keep, ops.constant(1 / (1 - ratio)), ops.constant(0.0)))]
+        return [ops.mul(x, ops.where(keep, ops.constant(1 / (1 - ratio) if scaled else 1.0), ops.constant(0.0)))]

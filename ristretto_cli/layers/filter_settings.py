@@ -16,6 +16,8 @@ from ristretto_cli.wire.messages import Message
 class FilterSettings:
     """A ConvolutionParameter for bottoms of one shape. kernel, stride, pad, dilation: one per spatial axis.
 
+    before, after: padding beside pad, on one side of each axis alone.
+
     axis: where the channels are; the axes before it are the batch, those behind it are spatial.
     """
 
@@ -28,6 +30,8 @@ class FilterSettings:
     stride: Shape
     pad: Shape
     dilation: Shape
+    before: Shape
+    after: Shape
 
     @classmethod
     def of(cls, param: Message, bottoms: Sequence[Shape], *, depthwise: bool = False) -> FilterSettings:
@@ -49,6 +53,7 @@ class FilterSettings:
             )
         if not param.kernel_size and not param.HasField("kernel_h") and not param.HasField("kernel_w"):
             raise LayerError("kernel_size is missing")
+        pad, before, after = _padding(param, axes)
         return cls(
             axis=axis,
             channels=channels,
@@ -57,17 +62,25 @@ class FilterSettings:
             bias_term=param.bias_term,
             kernel=_per_axis(param, "kernel_size", "kernel", axes, default=0, least=1),
             stride=_per_axis(param, "stride", "stride", axes, default=1, least=1),
-            pad=_per_axis(param, "pad", "pad", axes, default=0, least=0),
+            pad=pad,
             dilation=_per_axis(param, "dilation", "", axes, default=1, least=1),
+            before=before,
+            after=after,
         )
 
     def params(self, param: Message, *, deconvolution: bool) -> tuple[ParamDef, ...]:
         """The weights, and the bias if there is one."""
         outputs, inputs = self.num_output, self.channels
         if deconvolution:
+            self.refuse_one_sided()
             outputs, inputs = inputs, outputs
         weights = ParamDef((outputs, inputs // self.group, *self.kernel), param.weight_filler)
         return (weights, ParamDef((self.num_output,), param.bias_filler)) if self.bias_term else (weights,)
+
+    def refuse_one_sided(self) -> None:
+        """LayerError where the padding of two sides differs, for what takes no such."""
+        if any([*self.before, *self.after]):
+            raise LayerError("pad_l and pad_r, pad_t and pad_b must be the same here", remedy="Give pad instead.")
 
     def apply(self, ops: Ops[V], primitive: Callable[..., V], x: V, params: Sequence[V]) -> V:
         """ops.conv or ops.deconv on a bottom of any number of batch and spatial axes."""
@@ -80,6 +93,8 @@ class FilterSettings:
             for extent in batch:
                 count *= extent
             x = ops.reshape(x, (count, self.channels, *spatial, *point))
+        if any([*self.before, *self.after]):
+            x = ops.pad(x, [0, 0, *self.before], [0, 0, *self.after])
         if point:
             weight = ops.reshape(weight, (*weight.shape, 1))
         top = primitive(
@@ -94,6 +109,28 @@ class FilterSettings:
         if len(batch) != 1 or point:
             top = ops.reshape(top, (*batch, *top.shape[1 : 2 + len(spatial)]))
         return top
+
+
+def _padding(param: Message, axes: int) -> tuple[Shape, Shape, Shape]:
+    """The padding of both sides of each axis, and what comes to it before and after."""
+    given = one_sided(param)
+    if given is None:
+        return _per_axis(param, "pad", "pad", axes, default=0, least=0), (0,) * axes, (0,) * axes
+    if param.pad or param.HasField("pad_h") or param.HasField("pad_w") or axes != 2:
+        raise LayerError(
+            "pad_l, pad_r, pad_t and pad_b go without another pad, and with 2 spatial axes", remedy="Give one kind."
+        )
+    before, after = given
+    both = tuple(min(pair) for pair in zip(before, after, strict=True))
+    before, after = (tuple(n - p for n, p in zip(side, both, strict=True)) for side in (before, after))
+    return both, before, after
+
+
+def one_sided(param: Message) -> tuple[Shape, Shape] | None:
+    """The padding above and left of an image, and below and right of it; None where it is not given so."""
+    if not any(param.HasField(side) for side in ("pad_t", "pad_l", "pad_b", "pad_r")):
+        return None
+    return (param.pad_t, param.pad_l), (param.pad_b, param.pad_r)
 
 
 def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int, least: int) -> Shape:

@@ -14,6 +14,8 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
 from ristretto_cli.wire.messages import enum_name
 
+_MOST_CHANNELS = 512  # each takes some nodes, and onnxruntime prepares twice as many in eight times as long
+
 
 @layer_type("LRNRistretto")
 class LRNRistretto(LayerType):
@@ -35,6 +37,8 @@ class LRNRistretto(LayerType):
             raise LayerError(f"local_size {lrn.local_size} is even", remedy="Give an odd one.")
         if len(x.shape) != 4:
             raise LayerError("its bottom must have four axes (N, C, H, W)")
+        if x.shape[1] > _MOST_CHANNELS:
+            raise LayerError(f"its bottom has {x.shape[1]} channels, more than the {_MOST_CHANNELS} it can take")
         number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)
 
         def trim(value: V) -> V:
@@ -54,7 +58,8 @@ def _sliding_sums(ops: Ops[V], trim: Callable[[V], V], squares: V, size: int) ->
     square = [ops.slice(squares, 1, c, c + 1) for c in range(channels)]
     total = ops.mul(square[0], ops.constant(0.0))
     sums = []
-    for head in range(channels + behind):
+    # Where the window is wider than the blob, nothing happens between the last channel and the first sum.
+    for head in (*range(min(behind, channels)), *range(behind, channels + behind)):
         if head < channels:
             total = trim(ops.add(total, square[head]))
         if head >= size:

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.filter_settings import one_sided
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.stochastic_pooling import draw, expect
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, Shape, V
 from ristretto_cli.wire.messages import TRAIN, Message, enum_name
+
+LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
 
 
 @layer_type("Pooling")
@@ -19,15 +24,19 @@ class Pooling(LayerType):
     """The largest value, the mean, or a value drawn from each window of (N, C, H, W).
 
     With MAX, a second top gets where in its plane each value stands. STOCHASTIC draws in proportion to the
-    values in TRAIN, and gives what it would draw on average in TEST; the values should be 0 or more.
+    values in TRAIN, and gives what it would draw on average in TEST; the values should be 0 or more. Forks have
+    AVE_EXC_PAD, a mean that does not count the padding, and a padding for each side, which only MAX takes if they
+    differ.
     """
 
     tops = (1, 2)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
-        window = _Window.of(layer.message.pooling_param, x.shape)
-        method = enum_name(layer.message.pooling_param, "pool")
+        param = layer.message.pooling_param
+        method = enum_name(param, "pool")
+        x = _bordered(ops, x, param, method)
+        window = _Window.of(param, x.shape)
         if len(layer.tops) == 2:
             if method != "MAX":
                 raise LayerError(f"it has 2 tops; with pool {method} it takes 1")
@@ -36,6 +45,10 @@ class Pooling(LayerType):
             return [ops.max_pool(x, **window.settings())]
         if method == "AVE":
             return [ops.ave_pool(x, **window.settings())]
+        if method == "AVE_EXC_PAD":
+            # The mean of ones is the part of a window that is no padding.
+            ones = ops.expand(ops.constant(1.0), (1, 1, *x.shape[2:]))
+            return [ops.div(ops.ave_pool(x, **window.settings()), ops.ave_pool(ones, **window.settings()))]
         if any(window.pad):
             raise LayerError("pad does not go with pool STOCHASTIC")
         if layer.phase == TRAIN:
@@ -56,7 +69,8 @@ class _Window:
     def of(cls, param: Message, shape: Shape) -> _Window:
         if len(shape) != 4:
             raise LayerError(f"its bottom has {len(shape)} axes and must have 4: (N, C, H, W)")
-        stride, pad = _pair(param, "stride", "stride"), _pair(param, "pad", "pad")
+        stride, sides = _pair(param, "stride", "stride"), one_sided(param)
+        pad = _pair(param, "pad", "pad") if sides is None else _shared(*sides)
         if param.global_pooling:
             if any(param.HasField(field) for field in ("kernel_size", "kernel_h", "kernel_w")):
                 raise LayerError("global_pooling goes without a kernel size", remedy="Remove one.")
@@ -67,10 +81,30 @@ class _Window:
             kernel = _pair(param, "kernel_size", "kernel")
             if min(kernel) < 1:
                 raise LayerError("kernel_size is missing or 0", remedy="Set kernel_size, or kernel_h and kernel_w.")
-        return cls(kernel, stride, pad, enum_name(param, "round_mode") == "CEIL")
+        return cls(kernel, stride, pad, enum_name(param, "round_mode") == "CEIL" and param.ceil_mode)
 
     def settings(self) -> dict[str, Any]:
         return {"kernel": self.kernel, "stride": self.stride, "pad": self.pad, "ceil": self.ceil}
+
+
+def _shared(before: Shape, after: Shape) -> Shape:
+    """The padding of both sides; where they differ, `_bordered` has made it."""
+    return before if before == after else (0, 0)
+
+
+def _bordered(ops: Ops[V], x: V, param: Message, method: str) -> V:
+    """The bottom with its padding, where that is not the same on both sides."""
+    sides = one_sided(param)
+    if sides is None:
+        return x
+    if any(param.HasField(field) for field in ("pad", "pad_h", "pad_w")):
+        raise LayerError("pad_l, pad_r, pad_t and pad_b go without another pad", remedy="Give one kind.")
+    before, after = sides
+    if before == after:
+        return x
+    if method != "MAX" or len(x.shape) != 4:
+        raise LayerError(f"pool {method} is padded on both sides alike", remedy="Give pad, or pad_h and pad_w.")
+    return ops.pad(x, [0, 0, *before], [0, 0, *after], LOWEST)
 
 
 def _pair(param: Message, field: str, stem: str) -> tuple[int, int]:

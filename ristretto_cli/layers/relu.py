@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
@@ -11,13 +12,17 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("ReLU")
 class ReLU(LayerType):
-    """max(x, 0) + negative_slope * min(x, 0)."""
+    """max(x, 0) + negative_slope * min(x, 0), and 6 where that is more with a fork's relu6."""
 
     in_place = True
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         slope = layer.message.relu_param.negative_slope
+        if layer.message.relu_param.relu6:
+            if slope != 0:
+                raise LayerError("relu6 does not go with a negative_slope")
+            return [ops.clip(x, 0.0, 6.0)]
         if slope == 0:
             return [ops.relu(x)]
         zero = ops.constant(0.0)

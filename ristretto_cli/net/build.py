@@ -11,7 +11,7 @@ from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
 from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
 from ristretto_cli.formats.number_format import trims_of
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
-from ristretto_cli.net.ir import Blob, Layer, Net, Param, ParamDef
+from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
 from ristretto_cli.ops import Shape, show
 from ristretto_cli.wire.messages import TEST, TRAIN, Message
 from ristretto_cli.wire.net_file import NetFile
@@ -155,6 +155,8 @@ class _Builder:
             is_loss = False
         else:
             layer_type = self._type(message.type)
+            if layer_type.is_loss and not layer.tops:
+                layer = replace(layer, tops=(Blob(AUTOMATIC, (), -1),))
             _check_counts(layer, layer_type)
             if layer_type.trims:
                 trims_of(message.quantization_param)  # refuses settings that no format has
@@ -165,15 +167,17 @@ class _Builder:
         layer = replace(
             layer,
             tops=tuple(
-                Blob(name, tuple(shape), storage)
-                for name, shape, storage in zip(message.top, shapes, storages, strict=True)
+                Blob(top.name, tuple(shape), storage)
+                for top, shape, storage in zip(layer.tops, shapes, storages, strict=True)
             ),
-            loss_weights=_loss_weights(message, is_loss),
+            loss_weights=_loss_weights(message, len(layer.tops), is_loss),
         )
         self.layers.append(layer)
         for name in message.bottom:
             self._current[name].readers.append(layer)
         for top in layer.tops:
+            if top.name == AUTOMATIC:
+                continue
             self._current[top.name] = version = _Version(top, [])
             self._versions.append(version)
 
@@ -315,8 +319,7 @@ def _top_shapes(layer: Layer, layer_type: LayerType) -> list[Shape]:
     return [top.shape for top in layer_type.forward(ops, layer, bottoms, params)]
 
 
-def _loss_weights(message: Message, is_loss: bool) -> tuple[float, ...]:
-    count = len(message.top)
+def _loss_weights(message: Message, count: int, is_loss: bool) -> tuple[float, ...]:
     if message.loss_weight:
         if len(message.loss_weight) != count:
             raise LayerError(f"it has {len(message.loss_weight)} loss_weights and {count} tops")

@@ -14,6 +14,8 @@ from ristretto_cli.errors import Where
 from ristretto_cli.ops import Array, Shape
 from ristretto_cli.wire.messages import Message
 
+AUTOMATIC = "(automatic)"  # the top of a loss layer that names none; it is no output of the net
+
 
 @dataclass(frozen=True)
 class Blob:

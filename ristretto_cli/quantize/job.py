@@ -18,7 +18,7 @@ from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.plan import Trimmable, Widths, family_of, trimmable_layers, trimmed
-from ristretto_cli.quantize.search import Margin, Result, search
+from ristretto_cli.quantize.search import Goal, Margin, Result, search
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.score import (
@@ -27,6 +27,7 @@ from ristretto_cli.scoring.score import (
     check_score,
     default_score,
     ignore_progress,
+    is_loss,
     score_net,
 )
 from ristretto_cli.sources.open import DataLayers
@@ -43,7 +44,10 @@ _IN_THE_LOG = {Role.LAYER_IN: "input", Role.LAYER_OUT: "output", Role.PARAMS: "p
 
 @dataclass(frozen=True)
 class Job:
-    """What `ristretto quantize` was asked for. error_margin_percent is absolute; bit_widths are in bits."""
+    """What `ristretto quantize` was asked for.
+
+    error_margin_percent is what search.Margin takes. score_goal None: what suits the score. bit_widths are in bits.
+    """
 
     model: str
     weights: str
@@ -53,6 +57,7 @@ class Job:
     error_margin_percent: float = 2.0
     gpu: int | None = None
     score: str | None = None
+    score_goal: Goal | None = None
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     allow_missing_weights: bool = False
@@ -61,15 +66,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job found, and the net to be written."""
+    """What a job found, and the net to be written. margin: what trials were held to, with the baseline."""
 
     mode: TrimmingMode
     score_blob: str
-    baseline: float
+    margin: Margin
     baseline_scores: Scores
     layers: tuple[Trimmable, ...]
     result: Result
     net_file: NetFile
+
+    @property
+    def baseline(self) -> float:
+        """The float net's score."""
+        return self.margin.baseline
 
 
 def quantize(job: Job, *, on_batch: OnBatch = ignore_progress) -> Outcome:
@@ -129,13 +139,14 @@ class _Quantizer:
                 remedy="Convolution and InnerProduct layers can be.",
             )
         self._blob = self._score_blob()
+        self._goal = self._score_goal()
 
     def run(self) -> Outcome:
         if not set(self._mode.widths(self._job.bit_widths, [])) <= set(self._job.bit_widths):
             log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
         baseline = self._score("the float net", self._test_net)
         layers = self._measure()
-        margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy)
+        margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal)
         result = search(
             self._mode,
             layers,
@@ -147,7 +158,7 @@ class _Quantizer:
         return Outcome(
             mode=self._mode,
             score_blob=self._blob,
-            baseline=margin.baseline,
+            margin=margin,
             baseline_scores=baseline,
             layers=tuple(layers),
             result=result,
@@ -180,6 +191,14 @@ class _Quantizer:
         if self._job.legacy and outputs:
             return outputs[0].name
         return default_score(self._test_net)  # DIFFERS(D7)
+
+    def _score_goal(self) -> Goal:
+        if self._job.score_goal is not None:
+            return self._job.score_goal
+        if self._job.legacy or not is_loss(self._test_net, self._blob):
+            return Goal.MAX
+        log.info("%s is a loss: lower is better.", self._blob)
+        return Goal.MIN
 
     def _value(self, scores: Scores) -> float:
         output = next(output for output in scores.outputs if output.blob == self._blob)

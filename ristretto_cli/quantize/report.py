@@ -7,7 +7,7 @@ from typing import Any
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.quantize.job import Job, Outcome
 from ristretto_cli.quantize.plan import Trimmable
-from ristretto_cli.quantize.search import Trial
+from ristretto_cli.quantize.search import Goal, Trial
 from ristretto_cli.scoring.score import number, scores_as_json
 from ristretto_cli.wire.messages import enum_name
 
@@ -19,6 +19,9 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
     """The summary in the original's words, a line each; lines of our own only where the original errs."""
     mode, result = outcome.mode, outcome.result
     lines = [_RULE, *mode.heading(number(outcome.baseline))]
+    is_loss = outcome.margin.goal is Goal.MIN
+    if is_loss:
+        lines.append(f"The score is {outcome.score_blob}: lower is better.")
     for group in result.groups:
         lines += group.group.title
         if group.skipped:
@@ -30,14 +33,15 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
         ends = [","] * (len(chosen) - 1) + [":"]
         lines += [f"{bits}bit {part}{end}" for (bits, part), end in zip(chosen, ends, strict=True)]
         if result.combined is not None:
-            lines.append(f"Accuracy: {number(result.combined.score)}")
+            lines.append(f"{'Score' if is_loss else 'Accuracy'}: {number(result.combined.score)}")
     elif not job.legacy and result.combined not in result.groups[0].trials and result.combined is not None:
         lines.append(f"{result.groups[0].bits}bit: \t{number(result.combined.score)}")
     if not job.legacy and result.combined is not None and not result.combined.passed:  # DIFFERS(D9)
-        drop = (outcome.baseline - result.combined.score) * 100
+        missed = number(outcome.margin.missed_by(result.combined.score))
+        side = "above" if is_loss else "below"
         lines.append(
             f"This misses the error margin of {number(job.error_margin_percent)} %: "
-            f"it is {number(drop)} % below the baseline."
+            f"it is {missed} % {side} the baseline."
         )
     return [*lines, "Please fine-tune."]
 
@@ -55,6 +59,7 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         "calibration_iterations": job.calibration_iterations,
         "error_margin": job.error_margin_percent,
         "score": outcome.score_blob,
+        "score_goal": outcome.margin.goal.value,
         "baseline": {"score": outcome.baseline, **scores_as_json(outcome.baseline_scores)},
         "layers": {each.layer.name: _layer(each, outcome) for each in outcome.layers},
         "groups": [

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Group, Role, TrimmingMode
 from ristretto_cli.quantize.plan import Trimmable, Widths, each_family
 from ristretto_cli.scoring.score import Scores
 
-# Scores are means of float32 values; two that differ by less are the same.
+# Scores are means of float32 values; two that differ by less are the same. Of a loss, by less of the baseline:
+# losses come in all magnitudes.
 _ROUNDING = 1e-6
+
+
+class Goal(Enum):
+    """Which scores are better; the value is the word that --score_goal takes."""
+
+    MAX = "max"
+    MIN = "min"
 
 
 @dataclass(frozen=True)
@@ -35,19 +45,32 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class Margin:
-    """How much worse than the baseline a score may be, in percent points.
+    """How much worse than the baseline a score may be.
 
-    exact: compare as the original does, in which the last bit of a float decides.
+    percent: with Goal.MAX in percent points, a hundredth each, as suits an accuracy; with Goal.MIN in percent of
+    the baseline's magnitude, as suits a loss. exact: compare as the original does, in which the last bit of a
+    float decides.
     """
 
     baseline: float
     percent: float
     exact: bool = False
+    goal: Goal = Goal.MAX
 
     def allows(self, score: float) -> bool:
         """Whether a score is good enough; NaN is not."""
         slack = 0.0 if self.exact else _ROUNDING  # DIFFERS(D10)
-        return score + self.percent / 100 + slack >= self.baseline
+        if self.goal is Goal.MAX:
+            return score + self.percent / 100 + slack >= self.baseline
+        return score <= self.baseline + abs(self.baseline) * (self.percent / 100 + slack)
+
+    def missed_by(self, score: float) -> float:
+        """How much worse than the baseline a score is, in the unit of `percent`."""
+        if self.goal is Goal.MAX:
+            return (self.baseline - score) * 100
+        if self.baseline == 0:
+            return math.inf if score > 0 else 0.0
+        return (score - self.baseline) / abs(self.baseline) * 100
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
-from ristretto_cli.net.ir import Net
+from ristretto_cli.net.ir import AUTOMATIC, Net
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.engine import compile_net
 
@@ -32,7 +32,7 @@ class OnePass:
         self, net: Net, *, rng: np.random.Generator, blobs: tuple[str, ...] = (), gpu: int | None = None
     ) -> None:
         self._net = net
-        known = {top.name for layer in net.layers for top in layer.tops}
+        known = {top.name for layer in net.layers for top in layer.tops} - {AUTOMATIC}
         raise_all(
             RistrettoError(f'the net has no blob "{name}"', where=net.file, remedy=did_you_mean(name, known))
             for name in blobs
@@ -44,23 +44,25 @@ class OnePass:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""
         results: dict[str, AnyArray] = dict(self._session.run(feeds))
-        fed = {top.name for layer in self._net.layers if layer.type == "Input" for top in layer.tops}
+        behind_its_layer = {**feeds, **results}
         for name in self._blobs:
-            if _equal(results[f"{name}@end"], results[name]):
+            if _equal(results[f"{name}@end"], behind_its_layer[name]):
                 del results[f"{name}@end"]
         for key in [key for key in results if key.startswith(_UPDATE)]:
             if _equal(results[key], self._net.weights[key.removeprefix(_UPDATE)]):
                 del results[key]
-        return {key: array for key, array in results.items() if key not in fed}
+        return results
 
     def _select(self, run: Run[Node], ops: OnnxOps) -> dict[str, Node]:
         picked: dict[str, Node] = {}
         for layer, tops in zip(reversed(self._net.layers), reversed(run.written), strict=True):
+            if layer.type == "Input":
+                continue
             for top, value in reversed(list(zip(layer.tops, tops, strict=True))):
                 if top.name in self._blobs:
                     picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
         picked = dict(reversed(picked.items()))
-        picked.update({f"{name}@end": run.end[name] for name in self._blobs})
+        picked.update({f"{name}@end": run.end[name] for name in sorted(self._blobs)})
         picked.update({f"{_UPDATE}{key}": value for key, value in run.updates.items()})
         return picked if run.loss is None else {**picked, "@total_loss": run.loss}
 

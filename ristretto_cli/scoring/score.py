@@ -11,6 +11,7 @@ import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError, did_you_mean
+from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import AnyArray
@@ -152,6 +153,20 @@ def check_score(net: Net, blob: str) -> str:
             remedy=f"{near} Outputs: {', '.join(outputs)}.",
         )
     return blob
+
+
+def is_loss(net: Net, blob: str) -> bool:
+    """Whether less of a blob is better: it has a loss weight, or a loss layer makes it that has none.
+
+    A negative weight is one for what training is to make large.
+    """
+    for layer in net.layers:
+        for i, (top, weight) in enumerate(zip(layer.tops, layer.loss_weights, strict=True)):
+            if top.name == blob:
+                return weight > 0 or (
+                    weight == 0 and i == 0 and layer.type in LAYERS and LAYERS.get(layer.type).is_loss
+                )
+    return False
 
 
 def _check_outputs(net: Net) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,8 +30,10 @@ _NOT_ONE = "Is it a caffemodel, and whole?"
 def map_file(path: str | Path) -> memoryview:
     """The bytes of a file, read when they are looked at. RistrettoError where it cannot be opened."""
     with open_to_read(path) as stream:
-        if os.fstat(stream.fileno()).st_size == 0:
-            # A pipe has no size either, but can be read.
+        status = os.fstat(stream.fileno())
+        if stat.S_ISFIFO(status.st_mode) or status.st_size == 0:
+            if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISREG(status.st_mode):
+                raise RistrettoError("is a device, a file is needed", where=str(path))
             return memoryview(stream.read())
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 

@@ -21,6 +21,9 @@ _MOST_NESTED = 32
 _MOST_BLOBS = 1000
 _MOST_DEFLATED = 1100  # deflate cannot make anything smaller than this
 
+# h5py raises whatever fits what its library says of a damaged file.
+HDF5_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
+
 
 def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
     """The arrays of each layer that has some, by layer name. A layer in nested groups is named a/b.
@@ -35,8 +38,7 @@ def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
             return {
                 name: _read_layer(datasets, f'{path}: layer "{name}"') for name, datasets in _layers(data, "", set())
             }
-    # h5py raises whatever fits what its library says.
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as fault:
+    except HDF5_FAULTS as fault:
         raise RistrettoError(f"is a damaged HDF5 file: {fault}", where=str(path)) from None
 
 
@@ -66,6 +68,12 @@ def _write_layer(data: h5py.Group, name: str, arrays: Sequence[npt.NDArray[Any]]
     except (ValueError, TypeError):
         pass
     raise RistrettoError(f'layer "{name}" cannot be stored in HDF5 under this name', remedy="Write a .caffemodel.")
+
+
+def announces_too_much(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset has more bytes by its shape than by what is stored of it, however well packed."""
+    packed = _MOST_DEFLATED if dataset.chunks else 1
+    return bool(dataset.nbytes > dataset.id.get_storage_size() * packed)
 
 
 def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[str, dict[int, h5py.Dataset]]]:
@@ -103,8 +111,7 @@ def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[Store
 def _read_blob(dataset: h5py.Dataset, where: str) -> StoredBlob:
     if dataset.dtype.kind not in "fiu" or dataset.shape is None:
         raise RistrettoError(f"holds {dataset.dtype}, not numbers", where=where)
-    packed = _MOST_DEFLATED if dataset.chunks else 1
-    if dataset.nbytes > dataset.id.get_storage_size() * packed:
+    if announces_too_much(dataset):
         raise RistrettoError(f"{dataset.nbytes} bytes are announced, fewer are stored", where=where)
     with np.errstate(all="ignore"):
         array = np.asarray(dataset[()]).astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Caffe's messages as Python classes, from the schema compiled out of proto/caffe.proto.
+"""Caffe's messages as Python classes, from the schema compiled out of proto/caffe.proto and proto/forks.proto.
 
 They live in a descriptor pool of their own, so that they get along with an installed pycaffe, whose
 schema has the same message names.
@@ -18,11 +18,51 @@ Message: TypeAlias = Any
 
 @cache
 def _pool() -> descriptor_pool.DescriptorPool:
-    data = resources.files(__package__).joinpath("caffe.desc").read_bytes()
+    core, *others = schema_files()
+    for other in others:
+        _merge(core, other)
     pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
-        pool.Add(file)
+    pool.Add(core)
     return pool
+
+
+def schema_files() -> list[Any]:
+    """The FileDescriptorProtos of the schema's files: caffe.proto, then what forks have beside it."""
+    data = resources.files(__package__).joinpath("caffe.desc").read_bytes()
+    return list(descriptor_pb2.FileDescriptorSet.FromString(data).file)
+
+
+def _merge(core: Any, other: Any) -> None:
+    """Add the messages of another file to the core's: whole ones, or their fields to the core's of that name.
+
+    Text format knows no other way to have more fields: those of extensions are written in brackets.
+    """
+    known = {message.name: message for message in core.message_type}
+    for message in other.message_type:
+        _into_package(message, f".{other.package}.", f".{core.package}.")
+        if message.name in known:
+            _extend(known[message.name], message)
+        else:
+            core.message_type.add().CopyFrom(message)
+
+
+def _extend(message: Any, addition: Any) -> None:
+    message.field.extend(addition.field)
+    enums = {enum.name: enum for enum in message.enum_type}
+    for enum in addition.enum_type:
+        if enum.name in enums:
+            enums[enum.name].value.extend(enum.value)
+        else:
+            message.enum_type.add().CopyFrom(enum)
+
+
+def _into_package(message: Any, old: str, new: str) -> None:
+    """Have a message's fields name types of another package (".forks.")."""
+    for field in message.field:
+        if field.type_name.startswith(old):
+            field.type_name = new + field.type_name.removeprefix(old)
+    for nested in message.nested_type:
+        _into_package(nested, old, new)
 
 
 @cache

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,12 @@ import numpy.typing as npt
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.wire.files import atomic_write, open_to_read
+
+# What zipfile, its packers and numpy raise for files that they cannot read.
+_FAULTS = (
+    *(ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, TokenError),
+)
 
 
 def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -23,7 +32,7 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
             if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise RistrettoError("this is no .npz file", where=str(path))
             return {name: np.asarray(loaded[name], np.float32) for name in loaded.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, MemoryError) as fault:
+    except _FAULTS as fault:
         raise RistrettoError(
             "this is no .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
         ) from fault

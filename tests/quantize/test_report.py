@@ -12,7 +12,7 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.quantize.job import Job, Outcome
 from ristretto_cli.quantize.plan import Trimmable
 from ristretto_cli.quantize.report import as_json, summary_lines
-from ristretto_cli.quantize.search import GroupResult, Result, Trial
+from ristretto_cli.quantize.search import GroupResult, Margin, Result, Trial
 from ristretto_cli.scoring.score import Output, Scores
 from ristretto_cli.wire.messages import TEST, Message, new
 from ristretto_cli.wire.net_file import NetFile
@@ -37,7 +37,7 @@ def outcome(mode: str, groups: list[GroupResult], combined: Trial | None, baseli
     return Outcome(
         mode=MODES.get(mode),
         score_blob="accuracy",
-        baseline=baseline,
+        margin=Margin(baseline, 2.0),
         baseline_scores=scores(baseline),
         layers=(Trimmable(conv, "CONV", Ranges(1.0, 6.0, 0.75)),),
         result=Result(tuple(groups), {}, combined),
@@ -183,12 +183,14 @@ def test_a_score_that_is_no_number_is_printed_as_such() -> None:
 def test_json_holds_the_job_the_ranges_and_every_trial() -> None:
     found = outcome(DYNAMIC, LENET, trial(8, 0.9873), 0.992)
     data = as_json(job(DYNAMIC, iterations=100, error_margin_percent=1.0), found)
-    assert {key: data[key] for key in ("model", "weights", "model_quantized", "trimming_mode", "score")} == {
+    given = ("model", "weights", "model_quantized", "trimming_mode", "score", "score_goal")
+    assert {key: data[key] for key in given} == {
         "model": "net.prototxt",
         "weights": "net.caffemodel",
         "model_quantized": "q.prototxt",
         "trimming_mode": "dynamic_fixed_point",
         "score": "accuracy",
+        "score_goal": "max",
     }
     assert (data["iterations"], data["calibration_iterations"], data["error_margin"]) == (100, 10, 1.0)
     assert data["legacy"] is False

@@ -58,6 +58,11 @@ def test_a_fed_blob_stands_under_end_alone_where_it_is_changed(workshop: Any) ->
     }
 
 
+def test_a_layer_in_place_on_a_fed_blob_stands_under_its_name(workshop: Any) -> None:
+    relu = 'layer { name: "relu" type: "ReLU" bottom: "x" top: "x" }'
+    assert one_pass(workshop.load(INPUT + relu)) == {"x": [[3, 0]]}
+
+
 def test_only_the_blobs_asked_for_are_returned(workshop: Any) -> None:
     layers = CHAIN + 'layer { name: "z" type: "Power" bottom: "y" top: "z" }'
     assert one_pass(workshop.load(INPUT + layers), blobs=("z",)) == {"z": [[7, 1]]}

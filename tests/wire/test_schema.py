@@ -1,16 +1,21 @@
-"""The schema that is compiled at build time is Caffe's, field by field and value by value."""
+"""The schema that is compiled at build time is Caffe's, field by field and value by value.
+
+What forks have beside it is in a file of its own, and looked at in test_forks.py.
+"""
 
 from __future__ import annotations
 
 import csv
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pool
 
-from ristretto_cli.wire.messages import enum_name, enum_value, is_repeated, is_required, message_class, new
+from ristretto_cli.wire.messages import enum_name, enum_value, is_repeated, is_required, new, schema_files
 
 HERE = Path(__file__).parent
 MESSAGES = ("NetParameter", "SolverParameter", "SolverState", "Datum", "BlobProtoVector")
@@ -21,10 +26,17 @@ def table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
+@cache
+def core() -> Any:
+    """caffe.proto as a FileDescriptor, without the forks' fields."""
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(schema_files()[0])
+    return pool.FindFileByName("caffe.proto")
+
+
 def messages() -> dict[str, Any]:
     """Every message's descriptor, by its name; all are in one file."""
-    file = message_class("NetParameter").DESCRIPTOR.file
-    return dict(file.message_types_by_name)
+    return dict(core().message_types_by_name)
 
 
 def short(full_name: str) -> str:
@@ -32,8 +44,7 @@ def short(full_name: str) -> str:
 
 
 def enums() -> Iterator[Any]:
-    file = message_class("NetParameter").DESCRIPTOR.file
-    yield from file.enum_types_by_name.values()
+    yield from core().enum_types_by_name.values()
     for message in messages().values():
         yield from message.enum_types
 

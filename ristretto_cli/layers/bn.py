@@ -1,0 +1,67 @@
+"""BN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
+from ristretto_cli.net.ir import Layer, ParamDef
+from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.wire.messages import TRAIN, Message, enum_name
+
+SEGNET_EPS = 1e-9
+
+
+@layer_type("BN")
+class BN(LayerType):
+    """Batch normalization with its scale and shift in one layer, as two forks have it. x (N, C, ...).
+
+    SegNet's and ENet's has two parameters (1, C, 1, 1), scale and shift: x * scale + shift with bn_mode INFERENCE,
+    else of x normalized by the batch's own statistics, in TEST, too.
+    PSPNet's has four, slope, bias, mean and variance: slope * (x - mean) / sqrt(variance + eps) + bias. In TRAIN
+    without `frozen` the statistics are the batch's; those that are stored do not move. It is the one that is meant
+    if one of its settings is given (slope_filler, bias_filler, momentum, eps, frozen) or more than 2 param blocks.
+    """
+
+    in_place = True
+
+    def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
+        (shape,) = bottoms
+        if len(shape) < 2:
+            raise LayerError(f"the bottom has shape {show(shape)}, and BN needs an axis of channels behind the first")
+        param = message.bn_param
+        fillers = [param.scale_filler, param.shift_filler]
+        if _has_statistics(message):
+            slope = param.slope_filler if param.HasField("slope_filler") else constant_filler(1.0)
+            fillers = [slope, param.bias_filler, constant_filler(), constant_filler(1.0)]
+        return tuple(ParamDef((1, shape[1], 1, 1), filler) for filler in fillers)
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,), param = bottoms, layer.message.bn_param
+        each = (1, x.shape[1], *(1 for _ in x.shape[2:]))
+        scale, shift, *statistics = (ops.reshape(value, each) for value in params)
+        if statistics:
+            stored = layer.phase != TRAIN or param.frozen
+            mean, variance = statistics if stored else _of_batch(ops, x)
+            x = _normalized(ops, x, mean, variance, param.eps)
+        elif enum_name(param, "bn_mode") == "LEARN":
+            x = _normalized(ops, x, *_of_batch(ops, x), SEGNET_EPS)
+        return [ops.add(ops.mul(x, scale), shift)]
+
+
+def _has_statistics(message: Message) -> bool:
+    own = ("slope_filler", "bias_filler", "momentum", "eps", "frozen")
+    return len(message.param) > 2 or any(message.bn_param.HasField(field) for field in own)
+
+
+def _normalized(ops: Ops[V], x: V, mean: V, variance: V, eps: float) -> V:
+    return ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, ops.constant(eps))))
+
+
+def _of_batch(ops: Ops[V], x: V) -> tuple[V, V]:
+    """The mean and the variance of a batch, (1, C, 1, ...)."""
+    axes = [axis for axis in range(len(x.shape)) if axis != 1]
+    mean = ops.mean(x, axes)
+    deviation = ops.sub(x, mean)
+    return mean, ops.mean(ops.mul(deviation, deviation), axes)

@@ -1,0 +1,56 @@
+"""ContrastiveLoss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.labels import Predictions, whole
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.losses import check_at_most_four_axes, check_one_per_row, check_same_batch
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, Shape, V, show
+
+
+@layer_type("ContrastiveLoss")
+class ContrastiveLoss(LayerType):
+    """Pulls similar pairs together and pushes others apart up to a margin. a, b (N, C) and N flags to ().
+
+    The sum over the pairs of d^2 where the flag, cut off to a whole number, is not 0, else of
+    max(margin - d, 0)^2, or max(margin - d^2, 0) with legacy_version, over 2 N; d is the distance of the pair.
+    """
+
+    bottoms = (3, 3)
+    is_loss = True
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        a, b, similar = bottoms
+        check_same_batch(a.shape, b.shape)
+        check_at_most_four_axes(a.shape, b.shape, similar.shape)
+        _check_vectors(a.shape, b.shape)
+        rows = a.shape[0]
+        check_one_per_row(similar.shape, rows, "flags of similarity")
+        param = layer.message.contrastive_loss_param
+        flat = (rows, math.prod(a.shape[1:]))
+        zero, margin = ops.constant(0.0), ops.constant(param.margin)
+
+        difference = ops.sub(ops.reshape(a, flat), ops.reshape(b, flat))
+        squared = ops.sum(ops.mul(difference, difference), [1])
+        if param.legacy_version:
+            apart = ops.relu(ops.sub(margin, squared))
+        else:
+            short = ops.relu(ops.sub(margin, ops.sqrt(squared)))
+            apart = ops.mul(short, short)
+        flag = ops.reshape(whole(ops, similar, Predictions(rows, 1, 1)), (rows, 1))
+        losses = ops.where(ops.equal(flag, zero), apart, squared)
+        return [ops.reshape(ops.div(ops.sum(losses, [0, 1]), ops.constant(2.0 * rows)), ())]
+
+
+def _check_vectors(a: Shape, b: Shape) -> None:
+    """LayerError unless both are (N, C), with nothing but extents of 1 behind."""
+    if any(math.prod(shape[2:]) != 1 for shape in (a, b)) or math.prod(a[1:]) != math.prod(b[1:]):
+        raise LayerError(
+            f"bottoms of shape {show(a)} and {show(b)} are not vectors of one length",
+            remedy="Give two of shape N x C.",
+        )

@@ -1,0 +1,153 @@
+"""DetectionOutput."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.prior_codes import decode
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import MOST_PLACES, Ops, Shape, V, show
+from ristretto_cli.wire.messages import Message, enum_name
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+@layer_type("DetectionOutput")
+class DetectionOutput(LayerType):
+    """SSD's: the objects that were found: boxes decoded, and for each class those kept that overlap no better one.
+
+    Bottoms: offsets to the prior boxes (N, P * 4, or with share_location: false P * classes * 4), scores
+    (N, P * classes), and what PriorBox gives (1, 2, P * 4). Top: (1, 1, N * R, 7), R rows for each image: number of the
+    image, class, score, left, top, right, bottom; by class, then by score. R is keep_top_k, or all that there can be
+    if these are fewer. SSD gives as many rows as were found; here the rest of an image's rows are all -1. Nothing is
+    written to files, whatever save_output_param says.
+    """
+
+    bottoms = (3, 3)
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        loc, conf, prior = bottoms
+        found = _Settings.of(layer.message.detection_output_param, [b.shape for b in bottoms])
+        batch, count, classes = loc.shape[0], found.priors, found.classes
+        owners = 1 if found.shared else classes  # boxes may be each class's own
+        offsets = ops.transpose(ops.reshape(loc, (batch, count, owners, 4)), [0, 2, 1, 3])
+        boxes = decode(ops, offsets, prior, found.code, scaled=not found.variance_in_target)
+        scores = ops.transpose(ops.reshape(conf, (batch, count, classes)), [0, 2, 1])
+        labels = [label for label in range(classes) if label != found.background]
+        if len(labels) < classes:
+            scores = _without(ops, scores, found.background)
+            boxes = boxes if found.shared else _without(ops, boxes, found.background)
+        best, places, kept = ops.nms(
+            boxes, scores, top_k=found.top_k, least_score=found.least_score, most_overlap=found.most_overlap
+        )
+        return [_rows(ops, boxes, labels, best, places, kept, found.keep)]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    priors: int
+    classes: int
+    background: int
+    shared: bool
+    code: str
+    variance_in_target: bool
+    top_k: int
+    keep: int
+    least_score: float
+    most_overlap: float
+
+    @classmethod
+    def of(cls, param: Message, shapes: Sequence[Shape]) -> _Settings:
+        loc, conf, prior = shapes
+        if param.num_classes < 1:
+            raise LayerError("num_classes is missing", remedy="Set how many classes there are, with the background.")
+        if len(prior) != 3 or prior[:2] != (1, 2) or prior[2] % 4:
+            raise LayerError(f"its third bottom, {show(prior)}, is not what PriorBox gives: (1, 2, boxes * 4)")
+        priors, owners = prior[2] // 4, 1 if param.share_location else param.num_classes
+        for name, shape, each in (("first", loc, owners * 4), ("second", conf, param.num_classes)):
+            if len(shape) < 2 or shape[0] != loc[0] or prod(shape[1:]) != priors * each:
+                raise LayerError(
+                    f"its {name} bottom is {show(shape)}; for {priors} boxes it needs {priors * each} numbers an image"
+                )
+        if param.no_permute:
+            raise LayerError("no_permute is not supported", remedy="Put Permute and Flatten layers before it.")
+        if param.num_classes == 1 and param.background_label_id == 0:
+            raise LayerError("there are no classes beside the background")
+        if param.keep_top_k == 0:
+            raise LayerError("keep_top_k is 0: nothing would be kept", remedy="Give -1 for all.")
+        nms = param.nms_param
+        if not nms.nms_threshold >= 0 or not 0 < nms.eta <= 1:
+            raise LayerError("nms_threshold must be 0 or more, and eta more than 0 and at most 1")
+        if nms.eta < 1 and nms.nms_threshold > 0.5:
+            raise LayerError(f"eta {nms.eta:g}, a threshold that sinks, is not supported", remedy="Remove it.")
+        found = cls(
+            priors=priors,
+            classes=param.num_classes,
+            background=param.background_label_id,
+            shared=param.share_location,
+            code=enum_name(param, "code_type"),
+            variance_in_target=param.variance_encoded_in_target,
+            top_k=nms.top_k if nms.HasField("top_k") and nms.top_k >= 0 else priors,
+            keep=param.keep_top_k,
+            least_score=param.confidence_threshold if param.HasField("confidence_threshold") else LOWEST,
+            most_overlap=nms.nms_threshold,
+        )
+        if loc[0] * found.classes * priors > MOST_PLACES:
+            raise LayerError(f"{loc[0]} images, {found.classes} classes and {priors} boxes are too many to be numbered")
+        return found
+
+
+def _without(ops: Ops[V], x: V, label: int) -> V:
+    """x without one entry of axis 1."""
+    parts = [(0, label), (label + 1, x.shape[1])]
+    kept = [ops.slice(x, 1, start, stop) for start, stop in parts if start < stop]
+    return kept[0] if len(kept) == 1 else ops.concat(kept, 1)
+
+
+def _rows(ops: Ops[V], boxes: V, labels: Sequence[int], best: V, places: V, kept: V, keep: int) -> V:
+    """The best of all classes, by class and score, (1, 1, N * R, 7). best, places, kept: what nms gives, (N, C, K)."""
+    batch, classes, each = best.shape
+    count = classes * each
+    rows = min(keep, count) if keep >= 0 else count
+    kept = ops.reshape(kept, (batch, count))
+    zero = ops.constant(0.0)
+
+    # Candidates are numbered by class and score: from the smallest number on they stand in the order of the rows.
+    number: V = ops.constant(np.arange(count, dtype=np.float32))
+    chosen = kept
+    if rows < count:
+        scored = ops.where(ops.less(zero, kept), ops.reshape(best, (batch, count)), ops.constant(LOWEST))
+        _, number = ops.top_k(scored, rows, 1)
+        chosen = ops.gather(ops.reshape(kept, (batch * count,)), _in_batch(ops, number, count), 0)
+    behind = ops.where(ops.less(zero, chosen), ops.sub(zero, number), ops.constant(-float(count)))
+    number, _ = ops.top_k(behind, rows, 1)
+    number = ops.sub(zero, number)  # (N, R); `count` where there is none
+    there = ops.reshape(ops.sub(ops.constant(float(count)), number), (batch, rows, 1))  # 0 where there is none
+    number = ops.clip(number, 0.0, float(count - 1))
+
+    flat = _in_batch(ops, number, count)
+    score = ops.gather(ops.reshape(best, (batch * count,)), flat, 0)
+    prior = ops.gather(ops.reshape(places, (batch * count,)), flat, 0)
+    owner = ops.gather(ops.constant(np.repeat(np.arange(classes, dtype=np.float32), each)), number, 0)
+    label = ops.gather(ops.constant(np.repeat(np.asarray(labels, np.float32), each)), number, 0)
+    priors = boxes.shape[2]
+    if boxes.shape[1] > 1:
+        prior = ops.add(prior, ops.mul(owner, ops.constant(float(priors))))
+    per_image = boxes.shape[1] * priors
+    corners = ops.gather(ops.reshape(boxes, (batch * per_image, 4)), _in_batch(ops, prior, per_image), 0)
+    image = ops.expand(ops.constant(np.arange(batch, dtype=np.float32).reshape(-1, 1, 1)), (batch, rows, 1))
+    columns = [image, *(ops.reshape(value, (batch, rows, 1)) for value in (label, score)), corners]
+    found = ops.where(ops.less(zero, there), ops.concat(columns, 2), ops.constant(-1.0))
+    return ops.reshape(found, (1, 1, batch * rows, 7))
+
+
+def _in_batch(ops: Ops[V], number: V, each: int) -> V:
+    """Numbers within the images (N, R), `each` in one, as numbers within the batch."""
+    first = np.arange(number.shape[0], dtype=np.float32).reshape(-1, 1) * each
+    return ops.add(number, ops.constant(first))

@@ -1,0 +1,34 @@
+"""Embed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer, ParamDef
+from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.wire.messages import Message
+
+
+@layer_type("Embed")
+class Embed(LayerType):
+    """A learnt vector for each index. x (*S) to (*S, num_output); weights (input_dim, num_output), bias (num_output).
+
+    Indices are cut off towards zero. One that has no vector is refused when it turns up; Caffe reads foreign
+    memory there.
+    """
+
+    def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
+        param = message.embed_param
+        if param.num_output < 1:
+            raise LayerError("num_output is missing", remedy="Set how long each vector is, 1 or more.")
+        if param.input_dim < 1:
+            raise LayerError("input_dim is missing", remedy="Set how many vectors there are, 1 or more.")
+        weights = ParamDef((param.input_dim, param.num_output), param.weight_filler)
+        return (weights, ParamDef((param.num_output,), param.bias_filler)) if param.bias_term else (weights,)
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (indices,) = bottoms
+        top = ops.gather(params[0], indices, 0)
+        return [ops.add(top, params[1]) if layer.message.embed_param.bias_term else top]

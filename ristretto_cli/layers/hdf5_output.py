@@ -1,0 +1,36 @@
+"""HDF5Output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, V, show
+
+
+@layer_type("HDF5Output")
+class HDF5Output(LayerType):
+    """Nothing but its checks: it reads two blobs, so that they are no outputs of the net.
+
+    Caffe writes them to file_name, as `data` and `label`. Here no net writes files; `ristretto forward` has
+    its blobs in the .npz.
+    """
+
+    bottoms = (2, 2)
+    tops = (0, 0)
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        data, label = bottoms
+        if not layer.message.hdf5_output_param.file_name:
+            raise LayerError("file_name is missing", remedy="Set it, or use Silence for blobs that nobody reads.")
+        if max(len(data.shape), len(label.shape)) > 4:
+            raise LayerError(
+                f"its bottoms have shapes {show(data.shape)} and {show(label.shape)}, and it takes 4 axes at most"
+            )
+        if (data.shape or (1,))[0] != (label.shape or (1,))[0]:
+            raise LayerError(
+                f"its bottoms have shapes {show(data.shape)} and {show(label.shape)}: the batches differ in size"
+            )
+        return []

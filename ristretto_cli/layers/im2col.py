@@ -1,0 +1,44 @@
+"""Im2col."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.filter_settings import FilterSettings
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, V, show
+from ristretto_cli.wire.messages import new
+
+
+@layer_type("Im2col")
+class Im2col(LayerType):
+    """What a convolution's windows see. x (*batch, C, *S) to (*batch, C * prod(kernel), *S').
+
+    convolution_param gives axis (that of the channels), kernel, stride, pad and dilation.
+    """
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,) = bottoms
+        param = new("ConvolutionParameter")
+        param.CopyFrom(layer.message.convolution_param)
+        for unused in ("num_output", "group"):
+            param.ClearField(unused)
+        window = FilterSettings.of(param, [x.shape], depthwise=True)
+        window.refuse_one_sided()
+        batch, image = x.shape[: window.axis], x.shape[window.axis :]
+        if len(image) < 2:
+            raise LayerError(
+                f"no axes of a bottom of shape {show(x.shape)} are behind the channels, axis {window.axis}",
+                remedy="Set axis to that of the channels.",
+            )
+        top = ops.unfold(
+            ops.reshape(x, (prod(batch), *image)),
+            kernel=window.kernel,
+            stride=window.stride,
+            pad=window.pad,
+            dilation=window.dilation,
+        )
+        return [ops.reshape(top, (*batch, *top.shape[1:]))]

@@ -1,0 +1,84 @@
+"""InfogainLoss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.layers.labels import at_label, predictions, whole
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.losses import LOG_THRESHOLD, check_same_batch, normalization, normalized
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.wire.messages import Message
+from ristretto_cli.wire.weights import read_blob
+
+
+@layer_type("InfogainLoss")
+class InfogainLoss(LayerType):
+    """The mean of -H[label] · log(max(p, 1e-20)), where p is the softmax. Scores, labels, perhaps H to ().
+
+    H, of classes x classes values, is the third bottom or else read from `source`, a .binaryproto. The classes
+    are on infogain_loss_param's axis; there is a label for each prediction. Which count, and what the sum is
+    divided by, is said in `losses.normalized`; VALID by default. A second top has the probabilities. A label
+    without a class has no row of H and adds nothing; Caffe reads foreign memory there.
+    """
+
+    bottoms = (2, 3)
+    tops = (1, 2)
+    is_loss = True
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        scores, labels = bottoms[:2]
+        param = layer.message.loss_param
+        if param.HasField("normalize"):
+            raise LayerError("normalize is not for this loss", remedy="Set normalization.")
+        check_same_batch(scores.shape, labels.shape)
+        axis = layer.message.infogain_loss_param.axis
+        layout = predictions(scores.shape, labels.shape, axis)
+        matrix = bottoms[2] if len(bottoms) == 3 else _stored(ops, layer.message)
+        _check_matrix(matrix.shape, layout.classes)
+
+        label = whole(ops, labels, layout)
+        zero, one = ops.constant(0.0), ops.constant(1.0)
+        prob = ops.softmax(scores, axis % len(scores.shape))
+        logarithms = ops.log(ops.maximum(ops.reshape(prob, layout.shape), ops.constant(LOG_THRESHOLD)))
+        # The rows of H that the labels name, as columns (outer, classes, inner).
+        columns = ops.transpose(ops.reshape(matrix, (layout.classes, layout.classes)), (1, 0))
+        gains = ops.matmul(columns, ops.where(at_label(ops, label, layout), one, zero))
+        losses = ops.sub(zero, ops.sum(ops.mul(gains, logarithms), [1]))
+        loss = normalized(ops, losses, label, layout, param, normalization(param, "VALID"))
+        return [loss, prob][: len(layer.tops)]
+
+
+def _stored(ops: Ops[V], message: Message) -> V:
+    """The matrix that `source` holds."""
+    param = message.infogain_loss_param
+    if not param.source:
+        raise LayerError("there is no matrix H", remedy="Set infogain_loss_param's source, or give a third bottom.")
+    try:
+        _check_regular(param.source)
+        return ops.constant(read_blob(param.source))
+    except RistrettoError as error:
+        raise LayerError(str(error)) from error
+
+
+def _check_regular(path: str) -> None:
+    """RistrettoError for a device or a pipe, which might never end; what cannot be looked at is left to the reader."""
+    try:
+        found = Path(path)
+        endless = found.exists() and not found.is_file() and not found.is_dir()
+    except (OSError, ValueError):  # a name too long, or with a NUL in it
+        return
+    if endless:
+        raise RistrettoError("is no regular file", where=path, remedy="A net's files must be files.")
+
+
+def _check_matrix(shape: Shape, classes: int) -> None:
+    if math.prod(shape) != classes * classes:
+        raise LayerError(
+            f"H has {math.prod(shape)} values (shape {show(shape)}) for {classes} classes",
+            remedy=f"Give {classes} x {classes}, or set axis to that of the classes.",
+        )

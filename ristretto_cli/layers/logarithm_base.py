@@ -1,0 +1,20 @@
+"""The base of Exp and Log."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError
+
+E = -1.0  # how the base e is written
+
+
+def log_of_base(base: float) -> float:
+    """The natural logarithm of a base, in float32. LayerError for a base that is not above 0, or infinite."""
+    if base == E:
+        return 1.0
+    if not 0 < base < math.inf:
+        raise LayerError(f"base is {base:g}", remedy="Give a number above 0, or -1 for e.")
+    return float(np.log(np.float32(base)))

@@ -1,0 +1,31 @@
+"""Parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
+from ristretto_cli.net.ir import Layer, ParamDef
+from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.wire.messages import Message
+
+_MOST_AXES = 32  # of a blob in Caffe
+
+
+@layer_type("Parameter")
+class Parameter(LayerType):
+    """A learnt blob as top, of the shape that is set; it starts as zeros."""
+
+    bottoms = (0, 0)
+
+    def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
+        shape = tuple(message.parameter_param.shape.dim)
+        if len(shape) > _MOST_AXES:
+            raise LayerError(f"its shape has {len(shape)} axes", remedy=f"Give {_MOST_AXES} at most.")
+        if min(shape, default=1) < 1:
+            raise LayerError(f"its shape is {show(shape)}", remedy="Give extents of 1 or more.")
+        return (ParamDef(shape, constant_filler()),)
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        return list(params)

@@ -1,0 +1,28 @@
+"""Permute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import Ops, V, show
+
+
+@layer_type("Permute")
+class Permute(LayerType):
+    """SSD's: the bottom with its axes in the given order; axes that are not named follow as they are."""
+
+    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        (x,) = bottoms
+        count = len(x.shape)
+        order = list(layer.message.permute_param.order)
+        if any(axis >= count for axis in order):
+            raise LayerError(
+                f"order names axis {max(order)} of a bottom of shape {show(x.shape)}",
+                remedy=f"Its axes are 0 to {count - 1}.",
+            )
+        if len(set(order)) != len(order):
+            raise LayerError(f"order names an axis twice: {', '.join(map(str, order))}", remedy="Name each axis once.")
+        return [ops.transpose(x, [*order, *(axis for axis in range(count) if axis not in order)])]
