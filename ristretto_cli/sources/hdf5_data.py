@@ -17,9 +17,13 @@ from ristretto_cli.sources.settings import (
     checked_shape,
     existing,
     read_lines,
+    words_of,
 )
 from ristretto_cli.sources.source import Source, source
+from ristretto_cli.wire.hdf5 import HDF5_FAULTS, announces_too_much
 from ristretto_cli.wire.messages import Message
+
+_MOST_UNWRITTEN = 1 << 26
 
 
 @source("HDF5Data")
@@ -89,7 +93,7 @@ class HDF5Data(Source):
         try:
             with h5py.File(file, "r") as h5:
                 self._blobs = tuple(h5[top].astype(np.float32)[()] for top in self._tops)
-        except (OSError, ValueError, RuntimeError) as error:
+        except HDF5_FAULTS as error:
             raise LayerError(f"{file} cannot be read: {error}") from None
         self._rows, self._at = self._turn(shapes[0][0]), 0
 
@@ -99,7 +103,7 @@ class HDF5Data(Source):
 
 def _read_list(source: str) -> list[str]:
     path = existing(source, "hdf5_data_param.source")
-    files = " ".join(read_lines(path, "hdf5_data_param.source")).split()
+    files = words_of(" ".join(read_lines(path, "hdf5_data_param.source")))
     if not files:
         raise LayerError(f"hdf5_data_param.source {path} lists no files")
     for file in files:
@@ -112,7 +116,7 @@ def _shapes(file: str, tops: tuple[str, ...]) -> tuple[Shape, ...]:
     try:
         with h5py.File(file, "r") as h5:
             shapes = tuple(_shape(h5, top, file) for top in tops)
-    except (OSError, RuntimeError) as error:
+    except HDF5_FAULTS as error:
         raise LayerError(f"{file} is not an HDF5 file: {error}") from None
     for top, shape in zip(tops, shapes, strict=True):
         if shape[0] != shapes[0][0]:
@@ -129,4 +133,7 @@ def _shape(h5: h5py.File, top: str, file: str) -> Shape:
     shape: Shape = dataset.shape or ()
     if not shape or prod(shape) < 1 or prod(shape) > MAX_COUNT:
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}")
+    # Rows that were never written are zeros, and take no room; gigabytes of them are no data.
+    if dataset.nbytes > _MOST_UNWRITTEN and announces_too_much(dataset):
+        raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}, of which most is not stored")
     return shape

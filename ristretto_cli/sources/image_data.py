@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import Array, show
 from ristretto_cli.sources.decoding import Workers
-from ristretto_cli.sources.images import COLOR, GRAY, Pixels, decode, planes, resize
+from ristretto_cli.sources.images import COLOR, GRAY, MAX_SIDE, Pixels, decode, planes, read_image_file, resize
 from ristretto_cli.sources.settings import (
     batch_size_of,
     check_tops,
@@ -22,8 +22,6 @@ from ristretto_cli.sources.settings import (
 from ristretto_cli.sources.source import Source, source
 from ristretto_cli.sources.transform import Transform
 from ristretto_cli.wire.messages import Message
-
-MAX_SIDE = 32767  # what OpenCV can resize to
 
 
 class Entry(NamedTuple):
@@ -95,13 +93,7 @@ class ImageData(Source):
 
     def _image(self, entry: Entry) -> Pixels:
         """One file's image, (C, H, W)."""
-        try:
-            with open(entry.file, "rb") as file:  # noqa: PTH123 - root_folder may be any prefix, as in Caffe
-                data = file.read()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise RistrettoError(f"the image cannot be read: {reason}", where=entry.file) from None
-        image = decode(data, self._flag, entry.file)
+        image = decode(read_image_file(entry.file), self._flag, entry.file)
         return planes(resize(image, *self._size) if self._size else image)
 
 

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ristretto_cli.errors import RistrettoError
 
+# A few bytes can announce an image of gigabytes. OpenCV's own limit, 2**30 pixels, is read when it is loaded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
+
+import cv2
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+MAX_SIDE = 32767  # what OpenCV can resize to
 NATIVE, GRAY, COLOR = cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR
+
+
+def read_image_file(file: str) -> bytes:
+    """The bytes of an image's file; RistrettoError where it cannot be read."""
+    try:
+        with open(file, "rb") as stream:  # noqa: PTH123 - a name behind any prefix, as root_folder in Caffe
+            return stream.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RistrettoError(f"the image cannot be read: {reason}", where=file) from None
 
 
 def decode(data: bytes, flag: int, where: str) -> Pixels:
     """An encoded image (PNG, JPEG, ...) as (H, W, C) bytes.
 
     flag: GRAY gives one channel, COLOR three, NATIVE as many as the file has. RistrettoError, telling where,
-    if it cannot be decoded or is deeper than 8 bits.
+    if it cannot be decoded, is deeper than 8 bits, or has more pixels than OPENCV_IO_MAX_IMAGE_PIXELS (2**26).
     """
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data and not _misleads(data) else None
     except cv2.error:
         image = None
     if image is None:
@@ -30,6 +47,17 @@ def decode(data: bytes, flag: int, where: str) -> Pixels:
     if image.dtype != np.uint8:
         raise RistrettoError(f"the image has {image.dtype} pixels, not 8 bits", where=where)
     return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)
+
+
+def _misleads(data: bytes) -> bool:
+    """Whether a PNG has a chunk that is longer than the file: OpenCV makes room for it before it looks."""
+    if not data.startswith(_PNG):
+        return False
+    at, name = len(_PNG), b""
+    while at + 8 <= len(data) and name != b"IEND":
+        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        at += 12 + size  # its length, its name, what it holds, its checksum
+    return at > len(data)
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
@@ -15,6 +16,8 @@ log = logging.getLogger("ristretto")
 
 MAX_COUNT = 2**31 - 1  # Caffe counts a blob's elements in an int
 MAX_AXES = 32  # Caffe's kMaxBlobAxes
+
+_WORD = re.compile(r"[^ \t\n\v\f\r]+")  # names may hold what else Unicode calls a space
 
 
 def check_tops(message: Message, least: int, most: int | None = None) -> None:
@@ -79,3 +82,8 @@ def read_lines(path: Path, what: str) -> list[str]:
     except OSError as error:
         raise LayerError(f"{what} {path} cannot be read: {error.strerror}") from None
     return [line.rstrip(b"\r").decode(errors="surrogateescape") for line in text.split(b"\n")]
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a line, as C++ streams tell them apart."""
+    return _WORD.findall(line)

@@ -11,6 +11,17 @@ from ristretto_cli.sources.settings import existing
 from ristretto_cli.wire.messages import TRAIN, Message
 from ristretto_cli.wire.weights import read_blob
 
+# SSD's additions.
+_OF_ANNOTATED_DATA = (
+    "resize_param",
+    "noise_param",
+    "emit_constraint",
+    "expand_param",
+    "distort_param",
+    "crop_h",
+    "crop_w",
+)
+
 
 class Transform:
     """(pixel - mean) * scale of a crop, perhaps mirrored, as TransformationParameter tells.
@@ -25,6 +36,12 @@ class Transform:
             raise LayerError("transform_param has both mean_file and mean_value", remedy="Keep one.")
         if param.force_color and param.force_gray:
             raise LayerError("transform_param has both force_color and force_gray", remedy="Keep one.")
+        unread = [field for field in _OF_ANNOTATED_DATA if param.HasField(field)]
+        if unread:
+            raise LayerError(
+                f"transform_param has {', '.join(unread)}, which only AnnotatedData layers read",
+                remedy="Remove it; store the images as the net needs them.",
+            )
         self._crop = int(param.crop_size)
         self._scale = np.float32(param.scale)
         self._mirror = bool(param.mirror)
@@ -32,7 +49,7 @@ class Transform:
         self._rng = rng
         self._values = np.array(param.mean_value, np.float32)
         self._mean_file = param.mean_file if param.HasField("mean_file") else None
-        self._mean = None if self._mean_file is None else _read_mean(self._mean_file)
+        self._mean = None if self._mean_file is None else read_mean(self._mean_file)
         self.decode_flag = COLOR if param.force_color else GRAY if param.force_gray else NATIVE
 
     def shape(self, image: Shape) -> Shape:
@@ -96,8 +113,8 @@ class Transform:
         return out
 
 
-def _read_mean(path: str) -> Array:
-    """The mean image (C, H, W) of a .binaryproto."""
+def read_mean(path: str) -> Array:
+    """The mean image (C, H, W) of a .binaryproto; LayerError where it is none."""
     mean = np.array(read_blob(existing(path, "mean_file")))
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]

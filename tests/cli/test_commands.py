@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click import Context, Option
 
 from ristretto_cli import __version__
-from ristretto_cli.cli.main import run
+from ristretto_cli.cli.main import Shell, run
 from ristretto_cli.wire.net_file import read_net
 
 from ..conftest import NET
@@ -364,13 +365,13 @@ def test_export_of_an_unknown_format_lists_those_there_are(terminal: Terminal) -
 
 # --- all of them
 
-COMMANDS = ["export", "forward", "quantize", "test"]
+COMMANDS = Shell("ristretto_cli.cli").list_commands(Context(Shell("ristretto_cli.cli")))
 
 
 def test_the_help_lists_every_command_with_a_line(terminal: Terminal) -> None:
     terminal("--help")
     listed = terminal.out[terminal.out.index("Commands:") + 1 :]
-    listed = listed[: listed.index("")]
+    listed = [line for line in listed[: listed.index("")] if line[2] != " "]  # a long text goes on below
     assert [line.split()[0] for line in listed] == COMMANDS
     assert all(len(line.split()) > 3 for line in listed)
 
@@ -381,7 +382,8 @@ def test_every_flag_has_a_line_of_help(terminal: Terminal, command: str) -> None
 
     terminal(command, "--help")
     shown = "\n".join(terminal.out)
-    for param in importlib.import_module(f"ristretto_cli.cli.{command}").command.params:
+    params = importlib.import_module(f"ristretto_cli.cli.{command}").command.params
+    for param in (param for param in params if isinstance(param, Option)):
         assert f"--{param.name} " in shown
         assert param.help
 

@@ -292,6 +292,26 @@ class TestLevelDb:
         source.close()
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
+    @pytest.mark.parametrize("compression", ["snappy", None])
+    def test_tables_logs_overwritten_and_deleted_records(
+        self, compression: str | None, tmp_path: Path, open_layer: Any
+    ) -> None:
+        plyvel = pytest.importorskip("plyvel", reason="reading LevelDB needs plyvel")
+        options = {"create_if_missing": True, "compression": compression, "write_buffer_size": 1 << 16}
+        with plyvel.DB(str(tmp_path / "db"), **options) as database:
+            for i in np.random.default_rng(0).permutation(1000).tolist():
+                database.put(b"%04d" % i, datum(image(i % 256, (1, 16, 16)), i))
+            for i in range(0, 1000, 10):
+                database.delete(b"%04d" % i)
+                database.put(b"%04d" % (i + 1), datum(image(7, (1, 16, 16)), -i))
+        assert {path.suffix for path in (tmp_path / "db").iterdir()} >= {".ldb", ".log"}
+        source = open_layer(self.TEXT.replace("batch_size: 2", "batch_size: 900"))
+        images, labels = source.next()
+        kept = [i for i in range(1000) if i % 10]
+        assert labels.tolist() == [1 - i if i % 10 == 1 else i for i in kept]
+        assert images[:, 0, 9, 9].tolist() == [7 if i % 10 == 1 else i % 256 for i in kept]
+        assert source.next()[1].tolist() == labels.tolist()
+
     def test_a_folder_that_is_no_leveldb_is_refused(self, tmp_path: Path, open_layer: Any) -> None:
         pytest.importorskip("plyvel", reason="reading LevelDB needs plyvel")
         (tmp_path / "db").mkdir()

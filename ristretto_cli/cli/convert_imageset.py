@@ -1,0 +1,58 @@
+"""Write a database of the images in a list."""
+
+from __future__ import annotations
+
+import click
+
+from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.progress import progress
+
+_SIDE = click.IntRange(0, 32767)
+
+
+@click.command(cls=GflagsCommand)
+@click.argument("root_folder", metavar="ROOTFOLDER/")
+@click.argument("list_file", metavar="LISTFILE")
+@click.argument("db_name", metavar="DB_NAME")
+@option("--gray", "Read images as gray ones.", is_flag=True)
+@option("--shuffle", "Put the images in a random order.", is_flag=True)
+@option("--seed", "Of --shuffle.", type=click.IntRange(min=0), default=0)
+@option("--backend", "What to write.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
+@option("--resize_width", "Width that images are resized to; 0: they are not.", type=_SIDE, default=0)
+@option("--resize_height", "Height that images are resized to; 0: they are not.", type=_SIDE, default=0)
+@option("--check_size", "Refuse images of another size than the first one's.", is_flag=True)
+@option("--encoded", "Store images encoded: files as they are, unless they are resized.", is_flag=True)
+@option("--encode_type", "The format of encoded images (png, jpg, ...). Default: that of each file.")
+def command(
+    root_folder: str,
+    list_file: str,
+    db_name: str,
+    gray: bool,
+    shuffle: bool,
+    seed: int,
+    backend: str,
+    resize_width: int,
+    resize_height: int,
+    check_size: bool,
+    encoded: bool,
+    encode_type: str | None,
+) -> None:
+    """Write a database of the images in a list.
+
+    Each line of LISTFILE is a name and a label, with a space between them. ROOTFOLDER/ is put before each name as
+    it is. Images that cannot be read are left out.
+    """
+    if (resize_width == 0) != (resize_height == 0):
+        raise click.UsageError("--resize_width and --resize_height belong together: give both")
+    import numpy as np
+
+    from ristretto_cli.datasets.imageset import How, convert_imageset
+    from ristretto_cli.datasets.new_database import Backend
+
+    size = (resize_height, resize_width) if resize_height else None
+    how = How(gray=gray, size=size, encoded=encoded, encode_type=encode_type or "", check_size=check_size)
+    rng = np.random.default_rng(seed) if shuffle else None
+    with progress("convert_imageset") as bar:
+        done = convert_imageset(root_folder, list_file, db_name, Backend(backend), how, rng=rng, on_image=bar.on_batch)
+    left_out = f", {done.unreadable} could not be read" if done.unreadable else ""
+    click.echo(f"{db_name}: {done.records} images{left_out}")

@@ -1,0 +1,43 @@
+"""Draw a net as a graph."""
+
+from __future__ import annotations
+
+import click
+
+from ristretto_cli.cli.flags import check_outputs
+from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.net_flags import Words
+
+
+@click.command(cls=GflagsCommand)
+@option("--model", "The net's definition, a prototxt.", unit="file", required=True)
+@option(
+    "--output",
+    "The file to write: a picture where it ends in .svg, .png or .pdf, which graphviz draws, else graphviz's own text. "
+    "Default: the text on stdout.",
+    unit="file",
+)
+@option("--rankdir", "Where the drawing leads.", type=Words(["LR", "RL", "TB", "BT"]), default="LR")
+@option("--phase", "Which layers to draw.", type=Words(["TRAIN", "TEST", "ALL"]), default="ALL")
+def command(model: str, output: str | None, rankdir: str, phase: str) -> None:
+    """Draw a net as a graph.
+
+    Neither weights nor data are needed.
+    """
+    from ristretto_cli.inspect.drawing import Direction, dot_text
+    from ristretto_cli.inspect.graphviz import write_drawing
+    from ristretto_cli.net.build import State, included
+    from ristretto_cli.wire.messages import TEST, TRAIN
+    from ristretto_cli.wire.net_file import read_net
+
+    check_outputs([output], [model])
+    net = read_net(model)
+    phases = {"TRAIN": TRAIN, "TEST": TEST}
+    layers = net.message.layer
+    if phase in phases:
+        layers = [message for message, _ in included(net, State(phases[phase]))]
+    text = dot_text(net.message.name, layers, Direction(rankdir))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_drawing(output, text)

@@ -1,0 +1,75 @@
+"""Write blobs of a net, batch after batch, to databases or .npz files."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from ristretto_cli.cli.flags import check_outputs
+from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.progress import progress
+
+
+def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(value.split(","))
+
+
+def _device(context: click.Context, param: click.Parameter, value: str) -> int:
+    # The help of Caffe's tool calls it DEVICE_ID=0, and so it is written in scripts.
+    digits = value.removeprefix("DEVICE_ID=")
+    if not (digits.isascii() and digits.isdigit()):
+        raise click.BadParameter(f'"{value}" is no GPU such as 0')
+    return int(digits)
+
+
+@click.command(cls=GflagsCommand)
+@click.argument("weights", metavar="WEIGHTS")
+@click.argument("model", metavar="MODEL")
+@click.argument("blobs", metavar="BLOB1[,BLOB2...]", callback=_names)
+@click.argument("targets", metavar="DB1[,DB2...]", callback=_names)
+@click.argument("num_mini_batches", metavar="NUM_MINI_BATCHES", type=click.IntRange(min=1))
+@click.argument("db_type", metavar="DB_TYPE", type=click.Choice(["lmdb", "leveldb"]))
+@click.argument("device", metavar="[CPU|GPU]", type=click.Choice(["CPU", "GPU"]), default="CPU")
+@click.argument("device_id", metavar="[DEVICE_ID]", default="0", callback=_device)
+@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+def command(
+    weights: str,
+    model: str,
+    blobs: tuple[str, ...],
+    targets: tuple[str, ...],
+    num_mini_batches: int,
+    db_type: str,
+    device: str,
+    device_id: int,
+    allow_missing_weights: bool,
+) -> None:
+    """Write blobs of a net, batch after batch, to databases or .npz files.
+
+    Runs the TEST phase of MODEL, a prototxt with a data layer. A name that ends in .npz gets an array by the blob's
+    name; any other becomes a database of kind DB_TYPE (lmdb or leveldb), a record an image.
+    """
+    if len(blobs) != len(targets):
+        what = f"{len(blobs)} and {len(targets)}"
+        raise click.UsageError(f"the number of blob names and dataset names must be equal, not {what}")
+    import numpy as np
+
+    from ristretto_cli.datasets.features import extract_features
+    from ristretto_cli.datasets.new_database import Backend
+    from ristretto_cli.net.build import State
+    from ristretto_cli.ops import show
+    from ristretto_cli.scoring.net_files import load_net
+
+    log = logging.getLogger("ristretto")
+    gpu = device_id if device == "GPU" else None
+    log.info("%s", "Using CPU" if gpu is None else f"Using GPU\nUsing Device_id={gpu}")
+    check_outputs([target for target in targets if target.endswith(".npz")], [model, weights])
+    rng = np.random.default_rng(0)
+    net = load_net(model, weights, State(), rng=rng, allow_missing=allow_missing_weights)
+    pairs = list(zip(blobs, targets, strict=True))
+    with progress("extract_features") as bar:
+        shapes = extract_features(
+            net, pairs, num_mini_batches, Backend(db_type), rng=rng, gpu=gpu, on_batch=bar.on_batch
+        )
+    for (blob, target), shape in zip(pairs, shapes, strict=True):
+        click.echo(f"{target}: {blob} {show(shape)}")

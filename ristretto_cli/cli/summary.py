@@ -1,0 +1,40 @@
+"""Tell the shapes, parameters and multiplications of a net's layers."""
+
+from __future__ import annotations
+
+import click
+
+from ristretto_cli.cli.flags import check_outputs, phase_option, state_options, write_json
+from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.log import printable
+from ristretto_cli.cli.net_flags import input_shape_option
+
+
+@click.command(cls=GflagsCommand)
+@option("--model", "The net's definition, a prototxt.", unit="file", required=True)
+@phase_option
+@state_options
+@input_shape_option
+@option("--json", "Also write all of it to this file.", unit="file")
+def command(
+    model: str,
+    phase: int,
+    level: int,
+    stage: tuple[str, ...],
+    input_shape: dict[str, tuple[int, ...]],
+    json: str | None,
+) -> None:
+    """Tell the shapes, parameters and multiplications of a net's layers.
+
+    Neither weights nor data are needed: without a database, crop_size, mean_file or --input_shape give the shape.
+    """
+    from ristretto_cli.inspect.known_shapes import build_without_data
+    from ristretto_cli.inspect.summary import summarize, summary_as_json, summary_lines
+    from ristretto_cli.net.build import State
+    from ristretto_cli.wire.net_file import read_net
+
+    check_outputs([json], [model])
+    summary = summarize(build_without_data(read_net(model), State(phase, level, stage), input_shape))
+    if json is not None:
+        write_json(json, summary_as_json(summary))
+    click.echo(printable("\n".join(summary_lines(summary))))

@@ -1,0 +1,22 @@
+"""Bring a net's prototxt to the present format."""
+
+from __future__ import annotations
+
+import click
+
+from ristretto_cli.cli.gflags import GflagsCommand
+
+
+@click.command(cls=GflagsCommand)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+def command(source: str, target: str) -> None:
+    """Bring a net's prototxt to the present format.
+
+    OUT is in the present format. IN and OUT may be the same file. The exit code is 1 where a field did not
+    belong to its layer and was dropped; the rest is written all the same.
+    """
+    from ristretto_cli.wire.upgrade_file import upgrade_net_text
+
+    if not upgrade_net_text(source, target):
+        raise click.exceptions.Exit(1)

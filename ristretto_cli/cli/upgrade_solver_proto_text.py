@@ -1,0 +1,20 @@
+"""Bring a solver's prototxt to the present format."""
+
+from __future__ import annotations
+
+import click
+
+from ristretto_cli.cli.gflags import GflagsCommand
+
+
+@click.command(cls=GflagsCommand)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+def command(source: str, target: str) -> None:
+    """Bring a solver's prototxt to the present format.
+
+    OUT has the solver's type as a name. IN and OUT may be the same file.
+    """
+    from ristretto_cli.wire.upgrade_file import upgrade_solver_text
+
+    upgrade_solver_text(source, target)

@@ -1,0 +1,148 @@
+"""Blobs of a net, batch after batch, into databases or .npz files: what `ristretto extract_features` does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import IO, Protocol
+
+import numpy as np
+
+from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.datasets.datum import float_datum
+from ristretto_cli.datasets.new_database import Backend, NewDatabase, check_new, new_database
+from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
+from ristretto_cli.net.forward import Run
+from ristretto_cli.net.ir import Net
+from ristretto_cli.ops import Array, Shape, show
+from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.score import OnBatch, ignore_progress
+from ristretto_cli.wire.files import atomic_write, check_writable
+
+log = logging.getLogger("ristretto")
+
+_NPZ = ".npz"
+_MOST_AXES = 4  # images, channels, height, width: all that a Datum tells
+
+
+def extract_features(
+    net: Net,
+    targets: Sequence[tuple[str, str]],
+    batches: int,
+    backend: Backend,
+    *,
+    rng: np.random.Generator,
+    gpu: int | None = None,
+    on_batch: OnBatch = ignore_progress,
+) -> list[Shape]:
+    """Run `batches` batches (1 or more) and write blobs, as the whole net leaves them; the shape of each one's rows.
+
+    targets: blobs, each with the file to write. A name that ends in .npz takes one array, (rows, ...), by the blob's
+    name; any other is a new database of float records with keys 0000000000, 0000000001, ... A blob without axes
+    gives a row a batch. RistrettoError(s) for unknown blobs and for targets that cannot be written.
+    """
+    shapes = {top.name: top.shape for layer in net.layers for top in layer.tops}
+    raise_all(_faults(net, shapes, targets))
+
+    def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
+        return {blob: run.end[blob] for blob, _ in targets}
+
+    session = compile_net(net, select, rng=rng, gpu=gpu)
+    rows = [_rows(shapes[blob], batches) for blob, _ in targets]
+    with Feeds(net) as feeds, ExitStack() as stack:
+        sinks: list[tuple[str, _Sink]] = []
+        for (blob, target), shape in zip(targets, rows, strict=True):
+            log.info("Opening dataset %s", target)
+            sinks.append((blob, stack.enter_context(_sink(target, blob, shape, backend))))
+        log.info("Extracting Features")
+        for done in range(1, batches + 1):
+            results = session.run(feeds.next())
+            for blob, sink in sinks:
+                sink.add(results[blob].reshape(_rows(shapes[blob], 1)))
+            on_batch(done, batches, "extracting")
+    for (blob, _), shape in zip(targets, rows, strict=True):
+        log.info("Extracted features of %d query images for feature blob %s", shape[0], blob)
+    log.info("Successfully extracted the features!")
+    return rows
+
+
+def _rows(shape: Shape, batches: int) -> Shape:
+    """The shape of a blob's rows over some batches."""
+    first, *rest = shape or (1,)
+    return (first * batches, *rest)
+
+
+def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, str]]) -> Iterator[RistrettoError]:
+    taken = set()
+    for blob, target in targets:
+        if blob not in shapes:
+            what = f'Unknown feature blob name "{blob}" in the network'
+            yield RistrettoError(what, where=net.file, remedy=did_you_mean(blob, shapes))
+        elif len(shapes[blob]) > _MOST_AXES and not target.endswith(_NPZ):
+            what = f'the blob "{blob}" is {show(shapes[blob])}; the records of a database have four axes'
+            yield RistrettoError(what, where=net.file, remedy=f"Give a target that ends in {_NPZ}.")
+        try:
+            if target.endswith(_NPZ):
+                check_writable(target)
+            else:
+                check_new(target)
+        except RistrettoError as fault:
+            yield fault
+            continue
+        if os.path.realpath(target) in taken:
+            yield RistrettoError("is written twice", where=target)
+        taken.add(os.path.realpath(target))
+
+
+class _Sink(Protocol):
+    """Takes the rows of one batch after the other."""
+
+    def add(self, rows: Array) -> None: ...
+
+
+def _sink(target: str, blob: str, shape: Shape, backend: Backend) -> AbstractContextManager[_Sink]:
+    return _npz(target, blob, shape) if target.endswith(_NPZ) else _database(target, blob, backend)
+
+
+class _DatabaseSink:
+    def __init__(self, database: NewDatabase, blob: str) -> None:
+        self._database = database
+        self._blob = blob
+
+    def add(self, rows: Array) -> None:
+        for row in rows:
+            self._database.put(b"%010d" % self._database.count, float_datum(row))
+            if self._database.count % 1000 == 0:
+                what = "Extracted features of %d query images for feature blob %s"
+                log.info(what, self._database.count, self._blob)
+
+
+@contextmanager
+def _database(target: str, blob: str, backend: Backend) -> Iterator[_Sink]:
+    with new_database(target, backend) as database:
+        yield _DatabaseSink(database, blob)
+
+
+class _ArraySink:
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def add(self, rows: Array) -> None:
+        self._stream.write(np.ascontiguousarray(rows, "<f4").tobytes())
+
+
+@contextmanager
+def _npz(target: str, blob: str, shape: Shape) -> Iterator[_Sink]:
+    """An .npz file of one array, whose rows are written as they come."""
+    with (
+        atomic_write(target) as temporary,
+        zipfile.ZipFile(temporary, "w", allowZip64=True) as archive,
+        archive.open(f"{blob}.npy", "w", force_zip64=True) as member,
+    ):
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(member, header)
+        yield _ArraySink(member)

@@ -1,0 +1,233 @@
+"""A list of image files to a database: what `ristretto convert_imageset` does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+
+from ristretto_cli.datasets.datum import encoded_datum, raw_datum
+from ristretto_cli.datasets.new_database import Backend, new_database
+from ristretto_cli.errors import RistrettoError, raise_all
+from ristretto_cli.ops import Shape, show
+from ristretto_cli.scoring.score import OnBatch, ignore_progress
+from ristretto_cli.sources.decoding import THREADS
+from ristretto_cli.sources.images import COLOR, GRAY, Pixels, decode, read_image_file, resize
+from ristretto_cli.wire.files import open_to_read
+
+log = logging.getLogger("ristretto")
+
+_LARGEST_FILE = 2**31 - 1
+_MOST_FAULTS = 20  # that are told of one list
+_LINE = re.compile(rb"(.+) ([+-]?\d{1,10})(?!\d)[^ ]*", re.DOTALL)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Entry(NamedTuple):
+    """A line of the list; at: its number, from 0 on, which begins the record's key."""
+
+    at: int
+    name: bytes
+    label: int
+
+
+@dataclass(frozen=True)
+class How:
+    """How images become records.
+
+    size: (height, width) to stretch them to. encoded: store files as they are where nothing is to be changed.
+    encode_type: store them in this format ("png"), which makes them encoded. check_size: refuse images that are
+    not of the first one's size.
+    """
+
+    gray: bool = False
+    size: tuple[int, int] | None = None
+    encoded: bool = False
+    encode_type: str = ""
+    check_size: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """How many images there are now in the database, and how many could not be read."""
+
+    records: int
+    unreadable: int
+
+
+class _Made(NamedTuple):
+    """A record, and the shape (H, W, C) of its image."""
+
+    record: bytes
+    shape: Shape
+
+
+def convert_imageset(
+    root: str,
+    list_file: str,
+    database: str,
+    backend: Backend,
+    how: How,
+    *,
+    rng: np.random.Generator | None = None,
+    on_image: OnBatch = ignore_progress,
+) -> Converted:
+    """Write a new database of the images in a list, in its order, or in one drawn from rng.
+
+    root stands before each name as it is. Images that cannot be read are logged and left out, as in Caffe.
+    RistrettoError(s) for bad lines, a bad flag, a database that exists; nothing is written then.
+    """
+    _check_format(how.encode_type)
+    entries = read_list(list_file)
+    if rng is not None:
+        log.info("Shuffling data")
+        order = rng.permutation(len(entries)).tolist()
+        entries = [entries[i]._replace(at=at) for at, i in enumerate(order)]
+    log.info("A total of %d images.", len(entries))
+    if how.encode_type and not how.encoded:
+        log.info("encode_type specified, assuming encoded=true.")
+    prefix = os.fsencode(root)
+    first: Shape | None = None
+    files = [os.fsdecode(prefix + entry.name) for entry in entries]
+    made = _ahead(lambda pair: _make(pair[0], pair[1], how), zip(files, entries, strict=True))
+    with new_database(database, backend) as new, closing(made):
+        for done, (file, entry, one) in enumerate(zip(files, entries, made, strict=True), start=1):
+            on_image(done, len(entries), "images")
+            if one is None:
+                log.error("Could not open or find file %s", file)
+                continue
+            first = one.shape if first is None else first
+            if how.check_size and one.shape != first:
+                what = f"the image is {show(one.shape)}, the first one {show(first)}"
+                raise RistrettoError(what, where=file, remedy="Give --resize_height and --resize_width.")
+            new.put(b"%08d_" % entry.at + entry.name, one.record)
+            if new.count % 1000 == 0:
+                log.info("Processed %d files.", new.count)
+        if new.count == 0:
+            hint = f"Should ROOTFOLDER be {root}/? " if root and not root.endswith("/") else ""
+            what = f"none of the {len(entries)} images can be read"
+            raise RistrettoError(what, where=list_file, remedy=f"{hint}Names are put behind ROOTFOLDER as they are.")
+    if new.count % 1000:
+        log.info("Processed %d files.", new.count)
+    unreadable = len(entries) - new.count
+    if unreadable:
+        log.warning("%d of %d images could not be read and are left out.", unreadable, len(entries))
+    return Converted(new.count, unreadable)
+
+
+def read_list(path: str) -> list[Entry]:
+    """The lines of a list: a name, which may hold spaces, a space and a label. Blank lines count, and are left out.
+
+    RistrettoErrors that tell of each bad line; RistrettoError for a list without images.
+    """
+    with open_to_read(path) as stream:
+        lines = stream.read().split(b"\n")
+    entries: list[Entry] = []
+    faults: list[RistrettoError] = []
+    for at, line in enumerate(lines):
+        if not line.strip():
+            continue
+        # Caffe reads the label by atoi: digits count up to whatever else follows.
+        parts = _LINE.fullmatch(line.rstrip())
+        if parts is None or not -(2**31) <= int(parts[2]) < 2**31 or b"\0" in line:
+            what = "no label behind a last space" if parts is None else "the label or the name is impossible"
+            faults.append(RistrettoError(what, where=f"{path}:{at + 1}", remedy="Write: file label."))
+        else:
+            entries.append(Entry(at, parts[1], int(parts[2])))
+    if len(faults) > _MOST_FAULTS:
+        more = len(faults) - _MOST_FAULTS
+        faults[_MOST_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]
+    raise_all(faults)
+    if not entries:
+        raise RistrettoError("this list names no images", where=path)
+    return entries
+
+
+def _make(file: str, entry: Entry, how: How) -> _Made | None:
+    """One file's record; None where it is no image that can be read."""
+    data = _bytes_of(file)
+    try:
+        image = decode(data, GRAY if how.gray else COLOR, file)
+    except RistrettoError:
+        return None
+    if how.size is not None:
+        image = resize(image, *how.size)
+    kind = how.encode_type
+    if how.encoded and not kind:
+        kind = _format_by_name(os.fsdecode(entry.name))
+    if not kind:
+        return _Made(raw_datum(image, entry.label), image.shape)
+    # As in Caffe, a file that needs no change is stored as it is: a color one stays so in spite of --gray.
+    if how.size is not None or not _has_format(file, kind):
+        data = _encode(image, kind, file)
+    return _Made(encoded_datum(data, entry.label), image.shape)
+
+
+def _bytes_of(file: str) -> bytes:
+    """What a file holds; nothing where it cannot be read, or is a pipe or a device, which may have no end."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - a name behind any prefix
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
+            return b""
+        return read_image_file(file)
+    except (OSError, RistrettoError):
+        return b""
+
+
+def _format_by_name(name: str) -> str:
+    """The format that a file's name tells: what is behind its last dot."""
+    if "." not in name:
+        log.warning("Failed to guess the encoding of '%s'", name)
+    return name.rpartition(".")[2].lower()
+
+
+def _has_format(file: str, kind: str) -> bool:
+    given, kind = file.rpartition(".")[2].lower(), kind.lower()
+    return given == kind or (kind, given) == ("jpg", "jpeg")
+
+
+def _encode(image: Pixels, kind: str, where: str) -> bytes:
+    try:
+        done, data = cv2.imencode(f".{kind}", image)
+    except cv2.error:
+        done = False
+    if not done:
+        remedy = "Give --encode_type, such as png or jpg."
+        raise RistrettoError(f'an image cannot be encoded as "{kind}"', where=where, remedy=remedy)
+    return bytes(data)
+
+
+def _check_format(kind: str) -> None:
+    try:
+        known = not kind or cv2.haveImageWriter(f"x.{kind}")
+    except cv2.error:
+        known = False
+    if not known:
+        raise RistrettoError(f'--encode_type: images cannot be encoded as "{kind}"', remedy="Such as png or jpg.")
+
+
+def _ahead(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
+    """function of each item, in their order, worked out in threads a little ahead of whoever asks for it."""
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 4 * THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,121 @@
+"""The mean image of a database: what `ristretto compute_image_mean` does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from ristretto_cli.datasets.new_database import Backend
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.ops import AnyArray, Array, show
+from ristretto_cli.sources.database import Database, LevelDb, Lmdb
+from ristretto_cli.sources.images import NATIVE, decode, planes
+from ristretto_cli.wire.files import write_atomically
+from ristretto_cli.wire.messages import message_class, new
+
+log = logging.getLogger("ristretto")
+
+
+@dataclass(frozen=True)
+class MeanImage:
+    """The mean of some images, (C, H, W) in float32."""
+
+    image: Array
+
+    @property
+    def channels(self) -> list[float]:
+        """The mean of each channel, added up in Caffe's order and precision."""
+        flat = self.image.reshape(len(self.image), -1)
+        # accumulate adds one value after the other, where sum() would add in pairs.
+        totals = np.add.accumulate(flat, axis=1, dtype=np.float32)[:, -1]
+        return [float(mean) for mean in totals / np.float32(flat.shape[1])]
+
+
+def mean_of_database(path: str, backend: Backend) -> MeanImage:
+    """The mean of all images of a database, in float32 as Caffe adds them up, so that its bits are Caffe's.
+
+    RistrettoError for a database that cannot be read or is empty, and by its key for a record that holds no
+    image, or one of another size than the first.
+    """
+    database = _open(path, backend)
+    log.info("Opened %s %s", backend.value, path)
+    total: Array | None = None
+    count = 0
+    try:
+        for key, image in _images(database, path):
+            if total is None:
+                log.info("Starting iteration")
+                total = np.zeros(image.shape, np.float32)
+            if image.shape != total.shape:
+                what = f"the image is {show(image.shape)}, the first one {show(total.shape)}"
+                raise RistrettoError(what, where=_where(path, key), remedy="Bring all images to one size.")
+            total += image
+            count += 1
+            if count % 10000 == 0:
+                log.info("Processed %d files.", count)
+    finally:
+        database.close()
+    if total is None:
+        raise RistrettoError("the database is empty", where=path)
+    if count % 10000:
+        log.info("Processed %d files.", count)
+    return MeanImage(total / np.float32(count))
+
+
+def write_mean(path: str | Path, mean: MeanImage) -> None:
+    """Write a mean file: a BlobProto whose shape is given in the old way, by num, channels, height and width."""
+    log.info("Write to %s", path)
+    channels, height, width = mean.image.shape
+    message = new("BlobProto", num=1, channels=channels, height=height, width=width)
+    message.data.extend(mean.image.ravel().tolist())
+    write_atomically(path, message.SerializeToString())
+
+
+def _images(database: Database, path: str) -> Iterator[tuple[bytes, AnyArray]]:
+    """Each record's key and image, (C, H, W)."""
+    parse = message_class("Datum").FromString
+    for at, record in enumerate(database.records()):
+        try:
+            datum = parse(record[1])
+        except DecodeError:
+            raise RistrettoError("the record is no Datum message", where=_where(path, record[0])) from None
+        if datum.encoded:
+            if at == 0:
+                log.info("Decoding Datum")
+            yield record[0], planes(decode(datum.data, NATIVE, _where(path, record[0])))
+            continue
+        shape = (datum.channels, datum.height, datum.width)
+        values: AnyArray = np.frombuffer(datum.data, np.uint8)
+        if not len(values):
+            values = np.array(datum.float_data, np.float32)
+        if min(shape) < 1 or len(values) != shape[0] * shape[1] * shape[2]:
+            what = f"the record has {len(values)} values for an image of {show(shape)}"
+            raise RistrettoError(what, where=_where(path, record[0]))
+        yield record[0], values.reshape(shape)
+
+
+def _where(path: str, key: bytes) -> str:
+    return f'{path}: key "{key.decode(errors="backslashreplace")}"'
+
+
+def _open(path: str, backend: Backend) -> Database:
+    try:
+        if not Path(path).is_dir():
+            what = "is not a folder" if Path(path).exists() else "this database does not exist"
+            raise RistrettoError(what, where=path or '""', remedy="Name the database's folder.")
+    except (ValueError, OSError):
+        raise RistrettoError("this is no folder name", where=repr(path)) from None
+    folder = Path(path)
+    is_lmdb, is_leveldb = (folder / "data.mdb").exists(), (folder / "CURRENT").is_file()
+    if backend is Backend.LMDB:
+        if is_leveldb and not is_lmdb:
+            raise RistrettoError("is a LevelDB database", where=path, remedy="Give --backend=leveldb.")
+        return Lmdb(folder)
+    if is_lmdb and not is_leveldb:
+        raise RistrettoError("is an LMDB database", where=path, remedy="Give --backend=lmdb.")
+    return LevelDb(folder)

@@ -1,0 +1,122 @@
+"""New databases: what they hold, and that they are there whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from ristretto_cli.datasets.new_database import Backend, NewDatabase, new_database
+from ristretto_cli.errors import RistrettoError
+
+from .conftest import backend_or_skip, records
+
+BACKENDS = ["lmdb", "leveldb"]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_it_holds_what_was_put_by_key(here: Path, name: str) -> None:
+    backend = backend_or_skip(name)
+    with new_database("db", backend) as new:
+        for i in reversed(range(2500)):
+            new.put(b"%08d" % i, b"value %d" % i)
+    assert new.count == 2500
+    found = records("db", backend)
+    assert list(found.items())[:2] == [("00000000", b"value 0"), ("00000001", b"value 1")]
+    assert len(found) == 2500
+    assert [path.name for path in here.iterdir()] == ["db"]
+
+
+def test_an_lmdb_grows_beyond_its_first_size(here: Path) -> None:
+    value = bytes(30 << 20)
+    with new_database("db", Backend.LMDB) as new:
+        for i in range(5):
+            new.put(b"%d" % i, value)
+    assert {key: len(value) for key, value in records("db").items()} == dict.fromkeys("01234", 30 << 20)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), RistrettoError("a bad image")])
+def test_nothing_stays_of_one_that_was_not_finished(here: Path, name: str, fault: BaseException) -> None:
+    with pytest.raises(type(fault)), new_database("db", backend_or_skip(name)) as new:
+        for i in range(1500):
+            new.put(b"%d" % i, b"value")
+        raise fault
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("kind", ["database", "empty folder", "file", "dangling link"])
+def test_what_is_there_is_refused_and_stays(here: Path, name: str, kind: str) -> None:
+    backend = backend_or_skip(name)
+    if kind == "database":
+        with new_database("db", backend) as new:
+            new.put(b"key", b"old")
+    elif kind == "empty folder":
+        Path("db").mkdir()
+    elif kind == "file":
+        Path("db").write_text("a file")
+    else:
+        Path("db").symlink_to("nowhere")
+    with pytest.raises(RistrettoError) as caught, new_database("db/" if kind == "database" else "db", backend):
+        pytest.fail("the block is not to be run")
+    assert "db" in str(caught.value)
+    assert str(caught.value).endswith(": already exists. Remove it first, or give another name.")
+    assert [path.name for path in here.iterdir()] == ["db"]
+    if kind == "database":
+        assert records("db", backend) == {"key": b"old"}
+
+
+def test_what_comes_into_being_meanwhile_is_not_overwritten(here: Path) -> None:
+    with pytest.raises(RistrettoError, match=r"^db: cannot be written: directory not empty$"):  # noqa: SIM117
+        with new_database("db", Backend.LMDB) as new:
+            new.put(b"key", b"value")
+            Path("db").mkdir()
+            Path("db/other").touch()
+    assert [str(path) for path in Path().rglob("*")] == ["db", "db/other"]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("", "the database has no name"),
+        ("no/db", "no/db: the folder {here}/no does not exist. Create it first."),
+        ("a\0b", "'a\\x00b': this is no folder name"),
+    ],
+)
+def test_a_place_where_it_cannot_be_is_told_before_any_work(here: Path, path: str, line: str) -> None:
+    with pytest.raises(RistrettoError) as caught, new_database(path, Backend.LMDB):
+        pytest.fail("the block is not to be run")
+    assert str(caught.value) == line.format(here=here)
+
+
+def test_a_key_that_lmdb_cannot_hold_is_refused(here: Path) -> None:
+    with new_database("db", Backend.LMDB) as new:
+        new.put(b"k" * 511, b"")
+        with pytest.raises(
+            RistrettoError, match=r'^db: the key "k{40}\.\.\." has 512 bytes, and the database takes 511'
+        ):
+            new.put(b"k" * 512, b"")
+
+
+def test_a_full_disk_is_told_in_a_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+    with pytest.raises(RistrettoError) as caught, new_database("db", Backend.LMDB) as new:
+        monkeypatch.setattr(new._store, "_environment", _Broken(new, fail))
+        new.put(b"key", b"value")
+    assert str(caught.value) == "db: cannot be written: no space left on device"
+    assert list(here.iterdir()) == []
+
+
+class _Broken:
+    """An environment whose transactions fail."""
+
+    def __init__(self, new: NewDatabase, fail: object) -> None:
+        self._real = new._store._environment
+        self.begin = fail
+
+    def close(self) -> None:
+        self._real.close()
