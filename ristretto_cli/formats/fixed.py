@@ -48,6 +48,9 @@ class Fixed(NumberFormat):
         """The largest number of the format."""
         return math.ldexp(2 ** (self.bits - 1) - 1, -self.frac_bits)
 
+    def width(self) -> int:
+        return self.bits
+
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """Round x to multiples of 2^-frac_bits, saturated at both ends; NaN becomes the largest number."""
         frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, self.frac_bits))

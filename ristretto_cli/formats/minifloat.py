@@ -62,6 +62,9 @@ class Minifloat(NumberFormat):
             return math.inf
         return math.ldexp(2 - 2.0**-self.mant_bits, self._top_exponent)
 
+    def width(self) -> int:
+        return 1 + self.exp_bits + self.mant_bits
+
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """Round x to mant_bits of mantissa, flush what is too small to +0, saturate what is too large.
 

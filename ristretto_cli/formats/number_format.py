@@ -43,6 +43,10 @@ class NumberFormat(ABC):
     """A set of representable numbers, and how any float32 is brought onto it."""
 
     @abstractmethod
+    def width(self) -> int:
+        """The bits that one of the numbers needs."""
+
+    @abstractmethod
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """x, each element brought onto the format; for every backend alike, bit for bit."""
 

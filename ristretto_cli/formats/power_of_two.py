@@ -38,6 +38,9 @@ class PowerOfTwo(NumberFormat):
             if not -1000 <= value <= 1000:
                 raise LayerError(f"{name} {value} is not possible", remedy="Give -1000 to 1000.")
 
+    def width(self) -> int:
+        return 1 + max(0, self.exp_max - self.exp_min).bit_length()  # the sign, and the exponent counted from 0 up
+
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """The nearest power of two on the logarithmic scale; zero becomes +2^exp_min, NaN -2^exp_max."""
         exponent = rounding.apply(ops, ops.log2(ops.abs(x)))
