@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# how long `make fuzz` works on each kind of file
+SECONDS ?= 20
 
-.PHONY: demo test check clean
+.PHONY: demo test check fuzz clean
 
-$(READY): setup.cfg pyproject.toml proto/caffe.proto proto/build_backend.py
+$(READY): setup.cfg pyproject.toml proto/caffe.proto proto/forks.proto proto/build_backend.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,test,check]"
 	@# plyvel has no wheel for every Python; without it the tests of LevelDB are skipped.
@@ -26,6 +28,13 @@ check: $(READY)  ## style, types, import floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(READY)  ## feed the readers damaged files, each kind for SECONDS; findings go to build/fuzz
+	@# atheris has no wheel for every Python; without it hypothesis makes the inputs.
+	@$(BIN)/python -c "import atheris" 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable ".[fuzz]" \
+		|| echo "no atheris for this Python: hypothesis is used"
+	$(BIN)/python fuzz/run.py --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

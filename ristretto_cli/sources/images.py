@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ristretto_cli.errors import RistrettoError
-
-# A few bytes can announce an image of gigabytes. OpenCV's own limit, 2**30 pixels, is read when it is loaded.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
-
-import cv2
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
