@@ -58,8 +58,9 @@ try:
     decode(png, COLOR, "a.png")
 except Exception as error:
     print(type(error).__name__, error)
-import resource
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 < 500)
+# The kernel's own peak of this process; getrusage's begins with that of the process that started it.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) // 1024 < 500)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "RistrettoError a.png: the image cannot be decoded\nTrue\n"
