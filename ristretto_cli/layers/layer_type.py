@@ -51,6 +51,16 @@ class LayerType(ABC):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         """The tops. layer.tops is not filled in with shapes yet when shapes are found; its length is right."""
 
+    def states(self, layer: Layer) -> tuple[Shape, ...]:
+        """The shapes of what the layer keeps from one pass to the next (a hidden state); zeros before the first."""
+        return ()
+
+    def forward_from(
+        self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V], states: Sequence[V]
+    ) -> tuple[Sequence[V], Sequence[V]]:
+        """The tops and the new states; `forward` gives the same tops where all states are zeros."""
+        return self.forward(ops, layer, bottoms, params), ()
+
     def updates(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Mapping[int, V]:
         """Parameters that the forward pass itself changes (BatchNorm's statistics), by index."""
         return {}

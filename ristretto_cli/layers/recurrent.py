@@ -28,15 +28,19 @@ class _Extents:
     static: int | None
     hidden: int
 
+    @property
+    def state(self) -> Shape:
+        """(1, N, H), the shape of each state."""
+        return 1, self.streams, self.hidden
+
 
 class Recurrent(LayerType):
     """A layer that runs over the time steps of N streams. x (T, N, ...), continuation (T, N) to (T, N, H).
 
     Further bottoms: a static input (N, ...), which every step gets, and, with expose_hidden, the state to start
     from: state_count arrays (1, N, H). The state after the last step then follows the first top. Where the
-    continuation is 0 a sequence begins, and the state is left behind. Without expose_hidden each pass starts
-    from a state of zeros; in Caffe it starts from where the last pass ended, which is the same wherever the
-    continuation of the first step is 0.
+    continuation is 0 a sequence begins, and the state is left behind. Without expose_hidden a pass starts from
+    where the last one ended.
 
     Parameters: weights (R, values of x) and bias (R) of x, weights (R, values) of the static input, weights
     (R, H) of the hidden state, R = rows_per_output * H, and whatever the type needs behind the steps.
@@ -56,15 +60,22 @@ class Recurrent(LayerType):
         return tuple(ParamDef(shape, param.weight_filler if len(shape) == 2 else param.bias_filler) for shape in shapes)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        extents = self._extents(layer.message, [bottom.shape for bottom in bottoms])
+        zeros = ops.expand(ops.constant(0.0), extents.state)
+        return self.forward_from(ops, layer, bottoms, params, (zeros,) * self.state_count)[0]
+
+    def states(self, layer: Layer) -> tuple[Shape, ...]:
+        if layer.message.recurrent_param.expose_hidden:
+            return ()
+        return (self._extents(layer.message, [blob.shape for blob in layer.bottoms]).state,) * self.state_count
+
+    def forward_from(
+        self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V], states: Sequence[V]
+    ) -> tuple[Sequence[V], Sequence[V]]:
         exposed = layer.message.recurrent_param.expose_hidden
         self._check_tops(len(layer.tops), exposed=exposed)
         extents = self._extents(layer.message, [bottom.shape for bottom in bottoms])
-        state_shape = (1, extents.streams, extents.hidden)
-        if exposed:
-            state = tuple(bottoms[-self.state_count :])
-        else:
-            state = (ops.expand(ops.constant(0.0), state_shape),) * self.state_count
-
+        state = tuple(bottoms[-self.state_count :] if exposed else states)
         static = None if extents.static is None else bottoms[2]
         transformed, rest = _transformed(ops, extents, bottoms[0], static, params)
         recurrent = ops.transpose(rest[0], (1, 0))
@@ -77,7 +88,7 @@ class Recurrent(LayerType):
                 state = self.step(ops, ops.add(known, ops.slice(transformed, 0, t, t + 1)), goes_on, state)
             hidden.append(state[0])
         top = self.output(ops, ops.concat(hidden, 0), rest[1:])
-        return [top, *state] if exposed else [top]
+        return ([top, *state], ()) if exposed else ([top], state)
 
     @abstractmethod
     def step(self, ops: Ops[V], inputs: V, cont: V, state: tuple[V, ...]) -> tuple[V, ...]:

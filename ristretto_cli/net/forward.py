@@ -12,7 +12,7 @@ from ristretto_cli.backends.numpy_ops import numpy_ops
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, Trims, trims_of
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net
-from ristretto_cli.ops import Array, Ops, V
+from ristretto_cli.ops import Array, Ops, Shape, V
 from ristretto_cli.wire.messages import TEST
 
 
@@ -22,29 +22,45 @@ class Run(Generic[V]):
 
     read: for each layer, its bottoms as it found them, before any trim. written: for each layer, its tops right
     behind it, trimmed where it trims. end: each blob as the last layer left it. updates: parameters that
-    the pass itself changes. loss: the weighted sum of all losses, a scalar; None in a net without.
+    the pass itself changes. states: what layers keep for the next pass, by the keys of `state_shapes`. loss: the
+    weighted sum of all losses, a scalar; None in a net without.
     """
 
     read: list[tuple[V, ...]] = field(default_factory=list)
     written: list[tuple[V, ...]] = field(default_factory=list)
     end: dict[str, V] = field(default_factory=dict)
     updates: dict[str, V] = field(default_factory=dict)
+    states: dict[str, V] = field(default_factory=dict)
     loss: V | None = None
 
 
-def forward(net: Net, ops: Ops[V], feeds: Mapping[str, V], *, rng: np.random.Generator) -> Run[V]:
+def state_shapes(net: Net) -> dict[str, Shape]:
+    """The shapes of what layers keep from one pass to the next, by `layer/i`."""
+    return {
+        f"{layer.name}/{i}": shape
+        for layer in net.layers
+        if not layer.is_source
+        for i, shape in enumerate(LAYERS.get(layer.type).states(layer))
+    }
+
+
+def forward(
+    net: Net, ops: Ops[V], feeds: Mapping[str, V], *, rng: np.random.Generator, states: Mapping[str, V] | None = None
+) -> Run[V]:
     """Run the net's layers in order on a backend.
 
-    feeds: a value for each of net.inputs, by name. rng: drives the stochastic rounding of weights.
+    feeds: a value for each of net.inputs, by name. rng: drives the stochastic rounding of weights. states: what
+    the last pass left, by the keys of state_shapes; zeros if not given.
     """
-    return _Walk(net, ops, rng).run(feeds)
+    return _Walk(net, ops, rng, states or {}).run(feeds)
 
 
 class _Walk(Generic[V]):
-    def __init__(self, net: Net, ops: Ops[V], rng: np.random.Generator) -> None:
+    def __init__(self, net: Net, ops: Ops[V], rng: np.random.Generator, states: Mapping[str, V]) -> None:
         self._net = net
         self._ops = ops
         self._rng = rng
+        self._states = states
         self._memory: dict[int, V] = {}
         self._run: Run[V] = Run()
 
@@ -76,7 +92,13 @@ class _Walk(Generic[V]):
         if not layer_type.trims:
             params = self._params(layer, None)
             bottoms = self._load(layer.bottoms)
-            tops = layer_type.forward(self._ops, layer, bottoms, params)
+            keys = [f"{layer.name}/{i}" for i in range(len(layer_type.states(layer)))]
+            if keys and self._states:
+                kept = [self._states[key] for key in keys]
+                tops, states = layer_type.forward_from(self._ops, layer, bottoms, params, kept)
+                self._run.states.update(zip(keys, states, strict=True))
+            else:
+                tops = layer_type.forward(self._ops, layer, bottoms, params)
             for i, value in layer_type.updates(self._ops, layer, bottoms, params).items():
                 self._run.updates[layer.params[i].key] = value
             return tops

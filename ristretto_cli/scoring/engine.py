@@ -10,8 +10,9 @@ import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.backends.onnx_session import Session
-from ristretto_cli.net.forward import Run, forward
+from ristretto_cli.net.forward import Run, forward, state_shapes
 from ristretto_cli.net.ir import Net
+from ristretto_cli.ops import AnyArray, Array
 
 log = logging.getLogger("ristretto")
 
@@ -26,10 +27,51 @@ def record(net: Net, *, rng: np.random.Generator) -> tuple[OnnxOps, Run[Node]]:
     return ops, forward(net, ops, feeds, rng=rng)
 
 
+class CarryingSession(Session):
+    """A Session of a net some of whose layers keep a state: what one run leaves is what the next one starts from.
+
+    states: the input and the new value of each, by any names.
+    """
+
+    def __init__(
+        self,
+        ops: OnnxOps,
+        outputs: Mapping[str, Node],
+        states: Mapping[str, tuple[Node, Node]],
+        *,
+        gpu: int | None = None,
+    ) -> None:
+        # Keys of two kinds cannot meet: states are behind a name that is no output's.
+        self._inputs = {_free(f"state {key}", outputs): value for key, (value, _) in states.items()}
+        fresh = dict(zip(self._inputs, (new for _, new in states.values()), strict=True))
+        super().__init__(ops.graph, {**outputs, **fresh}, gpu=gpu)
+        self._kept = {key: np.zeros(value.shape, np.float32) for key, value in self._inputs.items()}
+
+    def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
+        kept = {self._inputs[key].name: array for key, array in self._kept.items()}
+        results = super().run({**feeds, **kept})
+        self._kept = {key: results.pop(key) for key in self._inputs}
+        return results
+
+
 def compile_net(net: Net, select: Select, *, rng: np.random.Generator, gpu: int | None = None) -> Session:
-    """A session that computes what select picks."""
-    ops, run = record(net, rng=rng)
-    return Session(ops.graph, select(run, ops), gpu=gpu)
+    """A session that computes what select picks; layers that keep a state go on in each run where the last ended."""
+    shapes = state_shapes(net)
+    if not shapes:
+        ops, run = record(net, rng=rng)
+        return Session(ops.graph, select(run, ops), gpu=gpu)
+    ops = OnnxOps(rng)
+    feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in net.inputs}
+    states = {key: ops.input(_free(f"state {key}", feeds), shape) for key, shape in shapes.items()}
+    run = forward(net, ops, feeds, rng=rng, states=states)
+    return CarryingSession(ops, select(run, ops), {key: (states[key], run.states[key]) for key in states}, gpu=gpu)
+
+
+def _free(name: str, taken: Mapping[str, object]) -> str:
+    """A name that is not taken: blobs may be called anything."""
+    while name in taken:
+        name = f"@{name}"
+    return name
 
 
 def log_device(gpu: int | None) -> None:
