@@ -239,7 +239,7 @@ def npz(data: bytes) -> None:
 
 
 def _pictures() -> list[bytes]:
-    image = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
+    image = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)  # jp2 takes none much smaller
     kinds = (".png", ".jpg", ".bmp", ".tiff", ".webp", ".ppm", ".jp2", ".hdr")
     made = [cv2.imencode(kind, image) for kind in kinds if cv2.haveImageWriter(kind)]
     deep = cv2.imencode(".png", image.astype(np.uint16))
