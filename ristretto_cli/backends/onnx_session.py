@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -68,21 +69,28 @@ class Session:
             given[name] = np.asarray(feeds[name], dtype=np.float32)
             if given[name].shape != self._shapes[name]:
                 raise ValueError(f"{name} has shape {given[name].shape}, not {self._shapes[name]}")
-        try:
+        with run_faults():
             results = self._session.run(list(self._outputs.values()), given)
-        except Exception as error:
-            if "Failed to allocate memory" in str(error):
-                raise MemoryError from error
-            outside = _INDEX_OUTSIDE.search(str(error))
-            if outside:
-                layer = outside["node"].rpartition("/")[0]
-                raise RistrettoError(
-                    f"an index into {outside['extent']} entries is negative, too large or no number",
-                    where=f'layer "{layer}"' if layer else None,
-                    remedy="Look at the data that it comes from.",
-                ) from error
-            raise
         return dict(zip(self._outputs, results, strict=True))
+
+
+@contextmanager
+def run_faults() -> Iterator[None]:
+    """What onnxruntime raises in a run, as MemoryError or RistrettoError where it is no fault of ours."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's errors have no common class
+        if "Failed to allocate memory" in str(error):
+            raise MemoryError from error
+        outside = _INDEX_OUTSIDE.search(str(error))
+        if outside is None:
+            raise
+        layer = outside["node"].rpartition("/")[0]
+        raise RistrettoError(
+            f"an index into {outside['extent']} entries is negative, too large or no number",
+            where=f'layer "{layer}"' if layer else None,
+            remedy="Look at the data that it comes from.",
+        ) from error
 
 
 def _unusable(gpu: int, why: str = "") -> RistrettoError:

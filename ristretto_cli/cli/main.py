@@ -14,6 +14,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from importlib.abc import InspectLoader
 from pathlib import Path
@@ -200,12 +201,10 @@ def _bug(fault: BaseException) -> str:
 
 
 def _tell(lines: Sequence[str]) -> None:
-    try:
+    with suppress(OSError):  # where stderr is gone too, the exit code still tells
         for line in lines:
             print(log.printable(line), file=sys.stderr)
         sys.stderr.flush()
-    except OSError:
-        pass  # stderr is gone too; the exit code still tells
 
 
 def _give_up_unwritable_stdout() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ristretto_cli.backends.onnx_graph import Graph, Node
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.onnx_session import Session, run_faults
 from ristretto_cli.ops import Array
 
 DeviceValue: TypeAlias = Any  # onnxruntime's OrtValue: an array in the memory of the device; not typed
@@ -38,14 +38,10 @@ class BoundSession(Session):
             self._binding.bind_output(name, *_device(self._gpu))
 
     def run_bound(self) -> dict[str, DeviceValue]:
-        """One run, waited for until it has ended. MemoryError where the machine has too little."""
-        try:
+        """One run, waited for until it has ended. Raises what `run` raises."""
+        with run_faults():
             self._session.run_with_iobinding(self._binding)
             self._binding.synchronize_outputs()
-        except Exception as error:  # onnxruntime's errors have no common class
-            if "Failed to allocate memory" in str(error):
-                raise MemoryError from error
-            raise
         return dict(zip(self._outputs, self._binding.get_outputs(), strict=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,10 +90,7 @@ class FilterSettings:
         # Without spatial axes each blob is one point; the primitives want at least one axis.
         point = () if spatial else (1,)
         if len(batch) != 1 or point:
-            count = 1
-            for extent in batch:
-                count *= extent
-            x = ops.reshape(x, (count, self.channels, *spatial, *point))
+            x = ops.reshape(x, (math.prod(batch), self.channels, *spatial, *point))
         if any([*self.before, *self.after]):
             x = ops.pad(x, [0, 0, *self.before], [0, 0, *self.after])
         if point:

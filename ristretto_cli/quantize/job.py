@@ -229,11 +229,10 @@ class _Quantizer:
 
     def _measure(self) -> list[Trimmable]:
         net = self._range_net()
-        names = frozenset(layer.name for layer in self._trimmable)
         log.info("Reading ranges.")
         ranges = measure_ranges(
             net,
-            names & {layer.name for layer in net.layers},
+            frozenset(layer.name for layer in self._trimmable),
             self._job.calibration_iterations,
             probe=Probe(legacy=self._job.legacy),
             rng=self._rng,

@@ -12,7 +12,7 @@ from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.net.forward import Run, forward, state_shapes
 from ristretto_cli.net.ir import Net
-from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.ops import AnyArray, Array, Shape
 
 log = logging.getLogger("ristretto")
 
@@ -22,9 +22,18 @@ Select: TypeAlias = Callable[[Run[Node], OnnxOps], Mapping[str, Node]]
 
 def record(net: Net, *, rng: np.random.Generator) -> tuple[OnnxOps, Run[Node]]:
     """The net as an ONNX graph, and the values of its run there. The inputs have the blobs' names."""
+    ops, run, _ = _record(net, {}, rng)
+    return ops, run
+
+
+def _record(
+    net: Net, shapes: Mapping[str, Shape], rng: np.random.Generator
+) -> tuple[OnnxOps, Run[Node], dict[str, Node]]:
+    """The graph, its run, and the inputs for the states of these shapes."""
     ops = OnnxOps(rng)
     feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in net.inputs}
-    return ops, forward(net, ops, feeds, rng=rng)
+    states = {key: ops.input(_free(f"state {key}", feeds), shape) for key, shape in shapes.items()}
+    return ops, forward(net, ops, feeds, rng=rng, states=states), states
 
 
 class CarryingSession(Session):
@@ -56,14 +65,9 @@ class CarryingSession(Session):
 
 def compile_net(net: Net, select: Select, *, rng: np.random.Generator, gpu: int | None = None) -> Session:
     """A session that computes what select picks; layers that keep a state go on in each run where the last ended."""
-    shapes = state_shapes(net)
-    if not shapes:
-        ops, run = record(net, rng=rng)
+    ops, run, states = _record(net, state_shapes(net), rng)
+    if not states:
         return Session(ops.graph, select(run, ops), gpu=gpu)
-    ops = OnnxOps(rng)
-    feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in net.inputs}
-    states = {key: ops.input(_free(f"state {key}", feeds), shape) for key, shape in shapes.items()}
-    run = forward(net, ops, feeds, rng=rng, states=states)
     return CarryingSession(ops, select(run, ops), {key: (states[key], run.states[key]) for key in states}, gpu=gpu)
 
 
