@@ -38,6 +38,7 @@ Exit codes:
 
 def main() -> None:
     """The console script."""
+    _open_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -62,6 +63,13 @@ def run(args: Sequence[str], package: str = __package__ or "") -> int:
         if isinstance(fault, OSError):
             _give_up_unwritable_stdout()
         return code
+
+
+def _open_closed_streams() -> None:
+    """Give streams that are closed (`>&-`) a place to go: else a file that is opened later has their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - the lowest free number
 
 
 class Shell(click.Group):

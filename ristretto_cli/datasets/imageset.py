@@ -22,7 +22,16 @@ from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.ops import Shape, show
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
 from ristretto_cli.sources.decoding import THREADS
-from ristretto_cli.sources.images import COLOR, GRAY, Pixels, decode, read_image_file, resize
+from ristretto_cli.sources.images import (
+    COLOR,
+    GRAY,
+    ONE_LABEL,
+    Pixels,
+    decode,
+    ends_in_number,
+    read_image_file,
+    resize,
+)
 from ristretto_cli.wire.files import open_to_read
 
 log = logging.getLogger("ristretto")
@@ -100,6 +109,7 @@ def convert_imageset(
         log.info("encode_type specified, assuming encoded=true.")
     prefix = os.fsencode(root)
     first: Shape | None = None
+    several_labels = False
     files = [os.fsdecode(prefix + entry.name) for entry in entries]
     made = _ahead(lambda pair: _make(pair[0], pair[1], how), zip(files, entries, strict=True))
     with new_database(database, backend) as new, closing(made):
@@ -107,6 +117,7 @@ def convert_imageset(
             on_image(done, len(entries), "images")
             if one is None:
                 log.error("Could not open or find file %s", file)
+                several_labels |= ends_in_number(file)
                 continue
             first = one.shape if first is None else first
             if how.check_size and one.shape != first:
@@ -118,12 +129,15 @@ def convert_imageset(
         if new.count == 0:
             hint = f"Should ROOTFOLDER be {root}/? " if root and not root.endswith("/") else ""
             what = f"none of the {len(entries)} images can be read"
-            raise RistrettoError(what, where=list_file, remedy=f"{hint}Names are put behind ROOTFOLDER as they are.")
+            hint = ONE_LABEL if several_labels else f"{hint}Names are put behind ROOTFOLDER as they are."
+            raise RistrettoError(what, where=list_file, remedy=hint)
     if new.count % 1000:
         log.info("Processed %d files.", new.count)
     unreadable = len(entries) - new.count
     if unreadable:
         log.warning("%d of %d images could not be read and are left out.", unreadable, len(entries))
+        if several_labels:
+            log.warning("%s", ONE_LABEL)
     return Converted(new.count, unreadable)
 
 

@@ -103,6 +103,9 @@ class HDF5Data(Source):
 
 def _read_list(source: str) -> list[str]:
     path = existing(source, "hdf5_data_param.source")
+    if h5py.is_hdf5(path):
+        what = f"hdf5_data_param.source {path} is an HDF5 file, not a list of such files"
+        raise LayerError(what, remedy="Name a text file that holds its name.")
     files = words_of(" ".join(read_lines(path, "hdf5_data_param.source")))
     if not files:
         raise LayerError(f"hdf5_data_param.source {path} lists no files")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from typing import TypeAlias
 
 import cv2
@@ -13,18 +16,30 @@ from ristretto_cli.errors import RistrettoError
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+ONE_LABEL = "A line has one label, its last number; several labels come by HDF5Data, or by Data with float_data."
 MAX_SIDE = 32767  # what OpenCV can resize to
 NATIVE, GRAY, COLOR = cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR
 
 
 def read_image_file(file: str) -> bytes:
-    """The bytes of an image's file; RistrettoError where it cannot be read."""
+    """The bytes of an image's file; RistrettoError where it cannot be read, or may have no end (a pipe, a device)."""
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123 - a name behind any prefix, as root_folder in Caffe
+        kind = os.stat(file).st_mode  # noqa: PTH116 - a name behind any prefix, as root_folder in Caffe
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise ValueError("it is no regular file")
+        with open(file, "rb") as stream:  # noqa: PTH123
             return stream.read()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise RistrettoError(f"the image cannot be read: {reason}", where=file) from None
+        remedy = ONE_LABEL if ends_in_number(file) else ""
+        raise RistrettoError(f"the image cannot be read: {reason}", where=file, remedy=remedy) from None
+
+
+def ends_in_number(name: str) -> bool:
+    """Whether the last word of several is a number: such a name may be the rest of a line of several labels."""
+    words = name.rsplit(maxsplit=1)
+    return len(words) == 2 and _NUMBER.fullmatch(words[1]) is not None
 
 
 def decode(data: bytes, flag: int, where: str) -> Pixels:

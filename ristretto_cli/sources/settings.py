@@ -62,16 +62,19 @@ def for_top(count: int, tops: int, what: str) -> None:
 
 
 def existing(path: str, what: str) -> Path:
-    """path, which must be there."""
+    """path, which must be there, and a file or a folder: what else a net names may have no end."""
     if not path:
         raise LayerError(f"{what} is not set")
     try:
         found = Path(path).exists()
+        plain = Path(path).is_file() or Path(path).is_dir()
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise LayerError(f"{what} {path!r} is no path ({error})") from None
     if not found:
         remedy = "" if Path(path).is_absolute() else "Relative paths start in the current folder."
         raise LayerError(f"{what} {path} does not exist", remedy=remedy)
+    if not plain:
+        raise LayerError(f"{what} {path} is no regular file", remedy="A net's files must be files.")
     return Path(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ristretto_cli.errors import RistrettoError
+
+_OF_LMDB = re.compile(r"(data|lock)\.mdb")
+_OF_LEVELDB = re.compile(r"CURRENT|LOCK|LOG|MANIFEST-\d+|\d+\.(ldb|sst|log)")
 
 
 @contextmanager
@@ -65,6 +69,10 @@ def check_writable(path: str | Path) -> None:
         if not target.parent.is_dir():
             what = f"the folder {target.parent} does not exist"
             raise RistrettoError(what, where=str(path), remedy="Create it first.")
+        if target.is_symlink():
+            raise RistrettoError("cannot be written: too many levels of symbolic links", where=str(path))
+        if _is_of_database(target):
+            raise RistrettoError("is a file of a database", where=str(path), remedy="Give another name.")
         may_write = os.access(target.parent, os.W_OK | os.X_OK)
         if not may_write or (target.exists() and not os.access(target, os.W_OK)):
             raise RistrettoError("cannot be written: permission denied", where=str(path))
@@ -87,7 +95,16 @@ def _shown(path: str | Path) -> str:
     return str(path) or '""'  # an empty name is the current folder
 
 
+def _is_of_database(file: Path) -> bool:
+    """Whether a database in the file's folder would be lost with it."""
+    marks = {"data.mdb": _OF_LMDB, "CURRENT": _OF_LEVELDB}
+    return any(names.fullmatch(file.name) and (file.parent / mark).is_file() for mark, names in marks.items())
+
+
 def _target(path: str | Path) -> Path:
+    given = Path(path)
+    if given.exists() and not given.is_file() and not given.is_dir():
+        return given  # the link /dev/stdout to a pipe has no other name
     return Path(os.path.realpath(path))  # a link stays, the file it points to is replaced
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,15 +28,24 @@ _FAULTS = (
 def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
     """The arrays of a .npz file as float32. RistrettoError for a file that is none or holds other than numbers."""
     try:
-        with open_to_read(path) as stream:
+        # numpy warns of headers in an old style, which say the same.
+        with open_to_read(path) as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
             loaded = np.load(stream, allow_pickle=False)
             if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise RistrettoError("this is no .npz file", where=str(path))
-            return {name: np.asarray(loaded[name], np.float32) for name in loaded.files}
+            return {name: _numbers(loaded[name]) for name in loaded.files}
     except _FAULTS as fault:
         raise RistrettoError(
             "this is no .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
         ) from fault
+
+
+def _numbers(array: npt.NDArray[Any] | bytes) -> npt.NDArray[np.float32]:
+    # A member that is no array comes as bytes. Complex numbers would lose a part, and text might look like numbers.
+    if isinstance(array, bytes) or array.dtype.kind not in "biuf":
+        raise TypeError("this holds no numbers")
+    return np.asarray(array, np.float32)
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

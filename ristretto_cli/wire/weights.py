@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.wire.blobs import StoredBlob, decode_blob
 from ristretto_cli.wire.caffemodel import map_file, read_caffemodel, read_net_message, write_caffemodel
 from ristretto_cli.wire.files import atomic_write
@@ -17,6 +20,10 @@ from ristretto_cli.wire.hdf5 import SIGNATURE, read_hdf5, write_hdf5
 from ristretto_cli.wire.messages import Message
 
 __all__ = ["StoredBlob", "WeightsFile", "read_blob", "read_net_binary", "read_weights", "write_weights"]
+
+_TEXT_LOOKED_AT = 4096
+_WORD = re.compile(rb"[A-Za-z]{4}")
+_NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ def read_weights(path: str | Path) -> WeightsFile:
     if _is_hdf5(data):
         data.release()
         return WeightsFile(str(path), read_hdf5(path))
-    return WeightsFile(str(path), read_caffemodel(data, str(path)))
+    with _telling_text(data, path, "weights"):
+        return WeightsFile(str(path), read_caffemodel(data, str(path)))
 
 
 def write_weights(
@@ -59,12 +67,41 @@ def write_weights(
 def read_blob(path: str | Path) -> npt.NDArray[np.float32]:
     """The one array in a BlobProto file, such as a mean.binaryproto: float32, with its stored shape."""
     data = map_file(path)
-    return decode_blob(data, 0, len(data), str(path)).array
+    with _telling_text(data, path, "an array"):
+        return decode_blob(data, 0, len(data), str(path)).array
 
 
 def read_net_binary(path: str | Path) -> Message:
     """The whole NetParameter in a caffemodel, in whatever format it is (see wire.upgrade)."""
-    return read_net_message(map_file(path), str(path))
+    data = map_file(path)
+    with _telling_text(data, path, "a caffemodel"):
+        return read_net_message(data, str(path))
+
+
+@contextmanager
+def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[None]:
+    """Tell what a file is that cannot be read because it is text: another fault would say less."""
+    try:
+        yield
+    except RistrettoError:
+        head = bytes(data[:_TEXT_LOOKED_AT])
+        if _NOT_IN_TEXT.search(head) or not _WORD.search(head):
+            raise
+        what, remedy = _text(head, wanted)
+        raise RistrettoError(f"{what}, not {wanted}", where=str(path), remedy=remedy) from None
+
+
+def _text(head: bytes, wanted: str) -> tuple[str, str]:
+    """What a text file is by its beginning, and what to do about it."""
+    if head.startswith(b"version https://git-lfs"):
+        return "this is what Git LFS has in place of the file", "Get the file by `git lfs pull`."
+    if head.lstrip().startswith(b"<"):
+        return "this is a web page", "Download the file itself."
+    if wanted == "an array":
+        return "this is a text file", "Give a .binaryproto, such as compute_image_mean writes."
+    if wanted == "a caffemodel":
+        return "this is a text file", "A prototxt is upgraded by upgrade_net_proto_text."
+    return "this is a text file, such as a prototxt", "Give the .caffemodel or .h5 with the net's trained weights."
 
 
 def _is_hdf5(data: memoryview) -> bool:

@@ -291,7 +291,7 @@ BAD = {
     "missing net": ((TEXT, "x", "out"), 1, "x: this file does not exist"),
     "binary as text": ((TEXT, "net.caffemodel", "out"), 1, "net.caffemodel: this is not a text file. A prototxt is needed, not a binary file."),
     "empty net": ((TEXT, "empty", "out"), 1, "empty: the file is empty"),
-    "text as binary": ((BINARY, "net.prototxt", "out"), 1, re.compile("net.prototxt: is damaged or no caffemodel: .*")),
+    "text as binary": ((BINARY, "net.prototxt", "out"), 1, "net.prototxt: this is a text file, not a caffemodel. A prototxt is upgraded by upgrade_net_proto_text."),
     "empty binary": ((BINARY, "empty", "out"), 1, re.compile("empty: .*")),
     "missing binary": ((BINARY, "x", "out"), 1, "x: this file does not exist"),
     "net as solver": ((SOLVER, "net", "out"), 1, 'net:1:1: unknown field "layer" in SolverParameter. It is one of NetParameter: is this file a net?'),
@@ -312,7 +312,7 @@ BAD = {
     "draw over the model": (("draw", NET_FLAG, "--output=net.prototxt"), 1, "net.prototxt: is read by this command. Give the output a name of its own."),
     "draw solver": (("draw", "--model=solver"), 1, re.compile("solver:1:1: .*")),
     "time without iterations": (("time", NET_FLAG, "--iterations=0"), 2, "Invalid value for '--iterations': 0 is not in the range x>=1."),
-    "time with a caffemodel of another net": (("time", NET_FLAG, "--weights=net.prototxt"), 1, re.compile("net.prototxt: is damaged or no caffemodel.*")),
+    "time with a prototxt as weights": (("time", NET_FLAG, "--weights=net.prototxt"), 1, "net.prototxt: this is a text file, such as a prototxt, not weights. Give the .caffemodel or .h5 with the net's trained weights."),
     "time in no phase": (("time", NET_FLAG, "--phase=DEPLOY"), 2, "Invalid value for '--phase': 'DEPLOY' is not one of 'TRAIN', 'TEST'."),
 }
 # fmt: on

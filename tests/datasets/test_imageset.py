@@ -193,6 +193,20 @@ def test_a_folder_without_its_slash_is_guessed(pictures: Any, here: Path) -> Non
     assert sorted(path.name for path in here.iterdir()) == ["images", "list.txt"]
 
 
+def test_a_list_of_several_labels_is_told_where_they_come_from(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
+    pictures({"a.png": [[1]]})
+    several = "several labels come by HDF5Data, or by Data with float_data."
+    Path("list.txt").write_text("a.png 0 1 0.5\na.png 1 -2.5e1 3\n")
+    with pytest.raises(RistrettoError) as caught:
+        convert()
+    assert str(caught.value) == (
+        f"list.txt: none of the 2 images can be read. A line has one label, its last number; {several}"
+    )
+    Path("list.txt").write_text("a.png 0 1\na.png 1\n")
+    assert convert() == Converted(1, 1)
+    assert caplog.messages[-1].endswith(several)
+
+
 def test_check_size_refuses_another_size(pictures: Any, here: Path) -> None:
     pictures({"a.png": np.zeros((3, 4)), "b.png": np.zeros((4, 3))})
     assert convert() == Converted(2, 0)

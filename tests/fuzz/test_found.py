@@ -94,6 +94,32 @@ def test_an_npz_that_python_cannot_unpack_is_refused(what: str, offset: int, val
         read_npz(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("kind", ["<a8", "<U8", "<c8", "<M8[s]"])
+def test_arrays_of_other_than_numbers_are_refused_without_a_warning(kind: str, tmp_path: Path) -> None:
+    array = io.BytesIO()
+    np.save(array, np.ones(3, np.float64))
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': (1,), }}".ljust(117) + "\n"
+    damaged = array.getvalue()[:10] + header.encode() + bytes(64)
+    (tmp_path / "x.npy").write_bytes(damaged)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", damaged)
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(RistrettoError, match=rf"{name}: this is no \.npz file"):
+            read_npz(tmp_path / name)
+
+
+def test_a_member_of_an_npz_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"12")
+    with pytest.raises(RistrettoError, match=r"x.npz: this is no \.npz file of numbers"):
+        read_npz(tmp_path / "x.npz")
+
+
+def test_a_number_too_large_for_float32_is_infinite_without_a_warning(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.array([1e300, -1e300, 2]))
+    assert read_npz(tmp_path / "x.npz")["x"].tolist() == [np.inf, -np.inf, 2]
+
+
 class TestHdf5Data:
     LAYER = 'type: "HDF5Data" top: "data" hdf5_data_param { source: "list" batch_size: 2 }'
 

@@ -22,4 +22,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def _group(report: pytest.TestReport) -> str:
     path, _, name = report.nodeid.partition("[")
-    return name.partition("/")[0] if "test_golden.py" in path and "/" in name else ""
+    counted = path.partition("::")[0].endswith(("test_golden.py", "test_io_golden.py"))
+    return name.partition("/")[0] if counted and "/" in name else ""

@@ -148,7 +148,7 @@ def test_a_blob_that_contradicts_itself_is_told(save: Save, blob: str, told: str
     ("data", "told"),
     [
         (b"", "the file is empty"),
-        (b"name: 'a'\nlayer {}", "is damaged or no caffemodel"),
+        (b"\x0a\x01a\x0b", "is damaged or no caffemodel"),
         (b"\x0a\x03net", "holds no layers"),
         (b"\xa2\x06\x7f\x0a\x01a", "127 bytes are announced"),
         (b"\xa2\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "18446744073709551615 bytes are announced"),
@@ -162,6 +162,38 @@ def test_a_file_that_is_no_caffemodel(tmp_path: Path, data: bytes, told: str) ->
     file = tmp_path / "m.caffemodel"
     file.write_bytes(data)
     assert told in fault(file)
+
+
+NO_WEIGHTS = "not weights. Give the .caffemodel or .h5 with the net's trained weights."
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('name: "a"\nlayer { type: "ReLU" }\n', f"this is a text file, such as a prototxt, {NO_WEIGHTS}"),
+        ("# \xe9\nlayers {\r\n\t}", f"this is a text file, such as a prototxt, {NO_WEIGHTS}"),
+        ("net.caffemodel", f"this is a text file, such as a prototxt, {NO_WEIGHTS}"),
+        ("\n<!DOCTYPE html><html>", "this is a web page, not weights. Download the file itself."),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n",
+            "this is what Git LFS has in place of the file, not weights. Get the file by `git lfs pull`.",
+        ),
+    ],
+)
+def test_a_text_file_is_told_to_be_one(tmp_path: Path, text: str, told: str, encoding: str) -> None:
+    file = tmp_path / "m.caffemodel"
+    file.write_bytes(text.encode(encoding))
+    assert fault(file) == f": {told}"
+
+
+def test_a_text_file_in_place_of_another_message_is_told_to_be_one(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text("layer {}")
+    told = fault(file, read_net_binary)
+    assert told == ": this is a text file, not a caffemodel. A prototxt is upgraded by upgrade_net_proto_text."
+    told = fault(file, read_blob)
+    assert told == ": this is a text file, not an array. Give a .binaryproto, such as compute_image_mean writes."
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
