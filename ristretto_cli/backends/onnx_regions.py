@@ -71,7 +71,8 @@ class RegionNodes(PoolNodes):
         corners = self._one("Concat", [low, self._one("Max", [low, high], low)], corners, axis=2)
 
         # The result is a list of (list, 0, place among the best), as long as it happens to be.
-        settings = [self._ints([count]), *(self._number(n) for n in (most_overlap, least_score))]
+        # Nothing overlaps by more than 1, and NonMaxSuppression takes no larger number.
+        settings = [self._ints([count]), *(self._number(n) for n in (min(most_overlap, 1.0), least_score))]
         scored = self._reshaped(best, (lists, 1, count))
         kept = self._one("NonMaxSuppression", [corners, scored, *settings], Sized((0, 3)))
         length = self._one("Shape", [kept], Sized((1,)), start=0, end=1)

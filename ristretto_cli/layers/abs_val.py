@@ -11,9 +11,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("AbsVal")
 class AbsVal(LayerType):
-    """|x|. x of any shape."""
-
-    in_place = True
+    """|x|. x of any shape; not in place."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms

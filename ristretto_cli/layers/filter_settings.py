@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.axes import canonical_axis
 from ristretto_cli.net.ir import ParamDef
-from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.ops import Ops, Shape, V, show
 from ristretto_cli.wire.messages import Message
 
 
@@ -39,7 +39,7 @@ class FilterSettings:
         """depthwise: num_output and group are the number of channels where they are not given."""
         shape = bottoms[0]
         if any(other != shape for other in bottoms):
-            raise LayerError(f"its bottoms have different shapes: {', '.join(map(str, bottoms))}")
+            raise LayerError(f"its bottoms have different shapes: {', '.join(map(show, bottoms))}")
         axis = canonical_axis(param.axis, shape)
         channels, axes = shape[axis], len(shape) - axis - 1
         num_output, group = param.num_output, param.group

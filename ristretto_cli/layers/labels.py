@@ -9,7 +9,7 @@ import numpy as np
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.axes import canonical_axis
-from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.ops import Ops, Shape, V, show
 
 _MOST_CLASSES = 2**24
 
@@ -34,8 +34,8 @@ def predictions(scores: Shape, labels: Shape, axis: int) -> Predictions:
     layout = Predictions(prod(scores[:axis]), scores[axis], prod(scores[axis + 1 :]))
     if prod(labels) != layout.outer * layout.inner:
         raise LayerError(
-            f"{prod(labels)} labels (shape {labels}) for {layout.outer * layout.inner} predictions "
-            f"(scores of shape {scores}, classes on axis {axis})",
+            f"{prod(labels)} labels (shape {show(labels)}) for {layout.outer * layout.inner} predictions "
+            f"(scores of shape {show(scores)}, classes on axis {axis})",
             remedy="Give one label for each prediction, or set axis to that of the classes.",
         )
     return layout

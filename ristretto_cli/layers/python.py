@@ -1,35 +1,61 @@
-"""Python, the layer whose code is the user's own: known, so that it is told why it cannot be run."""
+"""Python, the layer whose code is the user's own: known modules have layers of ours, others are told why not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message
+
+PYTHON_LAYERS: Registry[LayerType] = Registry("Python layer", __package__ or "")
+
+
+def python_layer(module: str, name: str) -> Callable[[type[LayerType]], type[LayerType]]:
+    """Class decorator: register what stands for a class of a module that is widely used in Python layers."""
+
+    def register(cls: type[LayerType]) -> type[LayerType]:
+        PYTHON_LAYERS.register(f"{module}.{name}")(cls())
+        return cls
+
+    return register
 
 
 @layer_type("Python")
 class Python(LayerType):
-    """Refused: its code is written against Caffe's own blobs, which are not there."""
+    """What its module does, if that is a known one. Others are refused: they are written against Caffe's own blobs."""
 
     bottoms = (0, None)
     tops = (0, None)
     in_place = True
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
-        _refuse(message)
+        return _known(message).params(message, bottoms)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
-        _refuse(layer.message)
+        known = _known(layer.message)
+        for kind, count, (least, most) in (
+            ("bottom", len(bottoms), known.bottoms),
+            ("top", len(layer.tops), known.tops),
+        ):
+            if count < least or (most is not None and count > most):
+                wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+                raise LayerError(f"it has {count} {kind}s; {layer.message.python_param.layer} takes {wanted}")
+        if not known.in_place and {top.name for top in layer.tops} & {bottom.name for bottom in layer.bottoms}:
+            raise LayerError("it cannot work in place", remedy="Give its top another name than its bottom's.")
+        return known.forward(ops, layer, bottoms, params)
 
 
-def _refuse(message: Message) -> NoReturn:
+def _known(message: Message) -> LayerType:
+    """The layer of ours for a Python layer's module and class; LayerError where there is none."""
     param = message.python_param
-    raise LayerError(
-        f'Python layers cannot be run: module "{param.module}", layer "{param.layer}"',
-        remedy="Leave it out of the net, or put layers of Caffe in its place.",
-    )
+    name = f"{param.module}.{param.layer}"
+    if name not in PYTHON_LAYERS:
+        raise LayerError(
+            f'Python layers cannot be run: module "{param.module}", layer "{param.layer}"',
+            remedy="Leave it out of the net, or put layers of Caffe in its place.",
+        )
+    return PYTHON_LAYERS.get(name)

@@ -40,7 +40,7 @@ ROWS = [
     ("InfogainLoss", ["ip", "label"], "",
      "there is no matrix H. Set infogain_loss_param's source, or give a third bottom."),
     ("InfogainLoss", ["data", "label"], "",
-     "2 labels (shape (2,)) for 32 predictions (scores of shape (2, 1, 4, 4), classes on axis 1). Give one label for each prediction, or set axis to that of the classes."),
+     "2 labels (shape 2) for 32 predictions (scores of shape 2x1x4x4, classes on axis 1). Give one label for each prediction, or set axis to that of the classes."),
     ("LSTM", ["data", "label"], "recurrent_param { num_output: 2 }",
      "bottoms of shape 2x1x4x4 and 2 are not steps x streams x values and steps x streams"),
     ("LSTMUnit", ["data", "data", "label"], "",

@@ -8,5 +8,5 @@ def test_it_drops_the_sign(bench):
     assert top.tolist() == [1.5, 0, 2]
 
 
-def test_it_may_run_in_place():
-    assert LAYERS.get("AbsVal").in_place
+def test_it_does_not_run_in_place():
+    assert not LAYERS.get("AbsVal").in_place

@@ -111,7 +111,7 @@ def test_a_file_that_is_not_there_or_no_blob_is_refused(bench, tmp_path):
     assert "nowhere.binaryproto: this file does not exist" in bench.refusal("InfogainLoss", missing, [(2, 3), (2,)])
     (tmp_path / "text").write_text("no blob")
     text = f'infogain_loss_param {{ source: "{tmp_path}/text" }}'
-    assert "damaged" in bench.refusal("InfogainLoss", text, [(2, 3), (2,)])
+    assert "this is a text file, not an array" in bench.refusal("InfogainLoss", text, [(2, 3), (2,)])
 
 
 def test_a_matrix_for_other_classes_is_refused(bench, stored):

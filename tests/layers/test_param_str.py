@@ -1,0 +1,48 @@
+"""param_str."""
+
+import pytest
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.param_str import read
+
+KNOWN = ("feat_stride", "scales")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("", {}),
+        ("{}", {}),
+        ("'feat_stride': 16", {"feat_stride": 16}),
+        ('  "feat_stride" :  1.6e1  ', {"feat_stride": 16}),
+        ("feat_stride: 16\n", {"feat_stride": 16}),
+        ("{'feat_stride': 16}", {"feat_stride": 16}),
+        ("'feat_stride': 16 \n'scales': !!python/tuple [4, 8, 16, 32]", {"feat_stride": 16, "scales": (4, 8, 16, 32)}),
+        ("{'scales': [8], 'feat_stride': 16}", {"feat_stride": 16, "scales": (8,)}),
+        ("'feat_stride': 16\n'scales':\n - 8 \n - 16 \n - 32", {"feat_stride": 16, "scales": (8, 16, 32)}),
+        ("scales:\n- 8\n- 16\nfeat_stride: 4", {"feat_stride": 4, "scales": (8, 16)}),
+    ],
+)
+def test_numbers_and_lists_of_numbers_are_read_by_name(text, settings):
+    assert read(text, KNOWN) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("'feat_strid': 16", '"feat_strid" of its param_str is not known. Did you mean feat_stride?'),
+        ("'num_classes': 21", '"num_classes" of its param_str is not known. Known: feat_stride, scales.'),
+        ("scales: [8]\nscales: [8]", '"scales" of its param_str is given twice'),
+        ("'feat_stride': 16 'scales': [8]", "from \"'feat_stride': 16"),
+        ("'feat_stride': sixteen", "not understood from \"'feat_stride': sixteen\" on"),
+        ("scales: [8, ]", "not understood"),
+        ("scales: [8, 1e]", "not understood"),
+        ("scales: {a: 1}", "not understood"),
+        ("16", "not understood"),
+        ("scales: [" + "8," * 100, "not understood"),
+    ],
+)
+def test_other_settings_are_refused(text, what):
+    with pytest.raises(LayerError) as refused:
+        read(text, KNOWN)
+    assert what in str(refused.value)
