@@ -24,7 +24,7 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import record
 from ristretto_cli.scoring.one_pass import OnePass
-from ristretto_cli.sources import data as data_source
+from ristretto_cli.sources import image_records
 from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, decode, resize
 from ristretto_cli.sources.open import DataLayers, open_source
 from ristretto_cli.wire.messages import TEST, TRAIN, Message, new
@@ -275,13 +275,32 @@ class _OneRecord:
 
 @target(_datums)
 def datum(data: bytes) -> None:
-    original = data_source._open
-    data_source._open = lambda path, backend: _OneRecord(data)
     settings = ("batch_size: 1", "batch_size: 3")[zlib.crc32(data) % 2]
+    _read_record(data, f'type: "Data" top: "data" top: "label" data_param {{ source: "." {settings} }}')
+
+
+def _annotated_datums() -> list[bytes]:
+    groups = [{"group_label": 3, "annotation": [{"bbox": {"xmin": 0, "ymin": 0.25, "xmax": 0.5, "ymax": 1}}]}]
+    datums = [new("Datum").FromString(data) for data in _datums()]
+    made = [new("AnnotatedDatum", datum=datum, type=0, annotation_group=groups) for datum in datums]
+    return [message.SerializeToString() for message in made]
+
+
+@target(_annotated_datums)
+def annotated_datum(data: bytes) -> None:
+    fit = ("WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD")[zlib.crc32(data) % 3]
+    transform = f"resize_param {{ height: 2 width: 2 resize_mode: {fit} }} emit_constraint {{ }} mirror: true"
+    settings = f'data_param {{ source: "." batch_size: 1 }} transform_param {{ {transform} }}'
+    _read_record(data, f'type: "AnnotatedData" top: "data" top: "label" {settings}')
+
+
+def _read_record(data: bytes, layer: str) -> None:
+    original = image_records._open
+    image_records._open = lambda path, backend: _OneRecord(data)
     try:
-        _read(f'type: "Data" top: "data" top: "label" data_param {{ source: "." {settings} }}')
+        _read(layer)
     finally:
-        data_source._open = original
+        image_records._open = original
 
 
 def _leveldb() -> list[bytes]:

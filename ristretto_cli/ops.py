@@ -8,8 +8,10 @@ in numpy. All shapes are static.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,7 +21,37 @@ Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = npt.NDArray[np.float32]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
+# An extent that depends on the data: how many rows there are is known only when they are. Not -1, which users write.
+VARIES = -(2**31)
+_EXTREME_FRAC_BITS = 300
 MOST_PLACES = 2**24  # indices are float32 as well: it holds all integers up to this one
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The multiples of 2^-frac_bits from `low` to `high` of them; low <= 0 <= high.
+
+    >>> Grid(4, -128, 127).largest
+    8.0
+    """
+
+    frac_bits: int
+    low: int
+    high: int
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude on the grid."""
+        return math.ldexp(max(-self.low, self.high), -self.frac_bits)
+
+    def contains(self, other: Grid) -> bool:
+        """Whether every number of another grid is one of this grid's.
+
+        >>> Grid(4, -128, 127).contains(Grid(3, 0, 63)), Grid(4, -128, 127).contains(Grid(3, 0, 64))
+        (True, False)
+        """
+        finer = self.frac_bits - other.frac_bits
+        return finer >= 0 and self.low <= other.low << finer and other.high << finer <= self.high
 
 
 class Value(Protocol):
@@ -38,8 +70,8 @@ class Ops(Protocol[V]):
     def scope(self, name: str) -> AbstractContextManager[None]:
         """While it is entered, names that the backend gives to what it records begin with this one."""
 
-    def constant(self, array: AnyArray | float) -> V:
-        """An array, or a scalar of shape (), as a value (float32)."""
+    def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> V:
+        """An array, or a scalar of shape (), as a value (float32). grid: one that all its elements lie on, if known."""
 
     # element by element, broadcasting
     def add(self, a: V, b: V) -> V: ...
@@ -61,6 +93,9 @@ class Ops(Protocol[V]):
 
     def clip(self, x: V, low: float, high: float) -> V:
         """min(max(x, low), high); NaN gives high, as CUDA's fmin and fmax have it."""
+
+    def to_grid(self, x: V, grid: Grid) -> V:
+        """x rounded to the grid's step, ties to even, and saturated at its ends; NaN gives the upper one."""
 
     def relu(self, x: V) -> V: ...
     def softplus(self, x: V) -> V:
@@ -188,13 +223,35 @@ class Ops(Protocol[V]):
         """Random numbers, uniform in [0, 1), new ones in each run."""
 
 
+def stepwise(ops: Ops[V], x: V, grid: Grid, to_integers: Callable[[V], V]) -> V:
+    """x on a grid, a primitive after the other; to_integers rounds. Backends do to_grid so that know no better way."""
+    # Beyond these every float32 is either far above or far below one step of the grid.
+    frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, grid.frac_bits))
+    integers = to_integers(_times_power_of_two(ops, x, frac_bits))
+    return _times_power_of_two(ops, ops.clip(integers, float(grid.low), float(grid.high)), -frac_bits)
+
+
+def _times_power_of_two(ops: Ops[V], x: V, exponent: int) -> V:
+    # In float32 2^127 is the largest factor there is and 2^-126 the smallest exact one.
+    while exponent:
+        step = max(-126, min(126, exponent))
+        x = ops.mul(x, ops.constant(2.0**step))
+        exponent -= step
+    return x
+
+
 def show(shape: Sequence[int]) -> str:
     """A shape as messages have it.
 
-    >>> show((2, 3)), show(())
-    ('2x3', 'scalar')
+    >>> show((2, 3)), show((1, VARIES)), show(())
+    ('2x3', '1x?', 'scalar')
     """
-    return "x".join(map(str, shape)) or "scalar"
+    return "x".join("?" if extent == VARIES else str(extent) for extent in shape) or "scalar"
+
+
+def fits(shape: Sequence[int], known: Sequence[int]) -> bool:
+    """Whether a shape is what was known of it before: the same but for extents that were known to vary."""
+    return len(shape) == len(known) and all(n in (extent, VARIES) for extent, n in zip(shape, known, strict=True))
 
 
 def broadcast(*shapes: Shape) -> Shape:

@@ -53,6 +53,22 @@ class Workshop:
                 view.put(b"%08d" % i, datum.SerializeToString())
         return name
 
+    def annotated(self, name: str, images: Any, boxes: Sequence[Sequence[tuple[int, Sequence[float]]]]) -> str:
+        """An LMDB of SSD's records: images (N, C, H, W) of bytes, and for each its boxes, a class and four corners."""
+        (self.folder / name).mkdir(exist_ok=True)
+        with lmdb.open(str(self.folder / name), map_size=1 << 22) as env, env.begin(write=True) as view:
+            for i, (image, around) in enumerate(zip(np.asarray(images, np.uint8), boxes, strict=True)):
+                channels, height, width = image.shape
+                record = new("AnnotatedDatum", type=0)
+                record.datum.CopyFrom(new("Datum", channels=channels, height=height, width=width, data=image.tobytes()))
+                for label, (xmin, ymin, xmax, ymax) in around:
+                    group = record.annotation_group.add(group_label=label)
+                    group.annotation.add().bbox.CopyFrom(
+                        new("NormalizedBBox", xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+                    )
+                view.put(b"%08d" % i, record.SerializeToString())
+        return name
+
     def load(self, text: str, weights: Mapping[str, Sequence[Any]] | None = None, phase: int = TEST) -> Net:
         """The net of a text, with weights or its fillers', for a phase."""
         rng = np.random.default_rng(0)
@@ -131,3 +147,51 @@ def two_classes(workshop: Workshop) -> Callable[..., TwoClasses]:
         return TwoClasses(workshop)
 
     return make
+
+
+# --- a detector
+
+
+DETECTOR = """
+    name: "bright halves"
+    layer { name: "d" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
+            transform_param { scale: 0.00390625 }
+            data_param { source: "train_db" backend: LMDB batch_size: 2 } }
+    layer { name: "d" type: "AnnotatedData" top: "data" top: "label" include { phase: TEST }
+            transform_param { scale: 0.00390625 }
+            data_param { source: "test_db" backend: LMDB batch_size: 2 } }
+    layer { name: "conf" type: "Convolution" bottom: "data" top: "conf"
+            convolution_param { num_output: 2 kernel_size: 1 bias_term: false } }
+    layer { name: "loc" type: "Convolution" bottom: "data" top: "loc"
+            convolution_param { num_output: 4 kernel_size: 1 } }
+    layer { name: "conf_p" type: "Permute" bottom: "conf" top: "conf_p" permute_param { order: [0, 2, 3, 1] } }
+    layer { name: "conf_f" type: "Flatten" bottom: "conf_p" top: "conf_f" }
+    layer { name: "loc_p" type: "Permute" bottom: "loc" top: "loc_p" permute_param { order: [0, 2, 3, 1] } }
+    layer { name: "loc_f" type: "Flatten" bottom: "loc_p" top: "loc_f" }
+    layer { name: "prior" type: "PriorBox" bottom: "conf" bottom: "data" top: "prior"
+            prior_box_param { min_size: 1 } }
+    layer { name: "out" type: "DetectionOutput" bottom: "loc_f" bottom: "conf_f" bottom: "prior" top: "found"
+            include { phase: TEST }
+            detection_output_param { num_classes: 2 keep_top_k: 3 confidence_threshold: 0.1
+                                     nms_param { nms_threshold: 0.45 top_k: 10 } } }
+    layer { name: "eval" type: "DetectionEvaluate" bottom: "found" bottom: "label" top: "detection_eval"
+            include { phase: TEST }
+            detection_evaluate_param { num_classes: 2 overlap_threshold: 0.5 } }
+"""
+FINDS_BRIGHT = {"conf": [[[[[0]]], [[[1]]]]], "loc": [[[[[0]]]] * 4, [0] * 4]}
+
+
+@pytest.fixture
+def bright_halves(workshop: Workshop) -> Workshop:
+    """The files of a net that finds the bright ones of an image's two pixels, with bright's share as the score.
+
+    Of three objects in four images it finds two, with 200/256, and where there is none two more, with 100/256 and
+    50/256: the average precision is 2/3 by SSD's default.
+    """
+    left, right = (1, (0, 0, 0.5, 1)), (1, (0.5, 0, 1, 1))
+    pixels = np.array([(200, 0), (100, 200), (0, 0), (50, 0)]).reshape(4, 1, 1, 2)
+    for name in ("test_db", "train_db"):
+        workshop.annotated(name, pixels, [[left], [right], [left], []])
+    workshop.net(DETECTOR)
+    workshop.weights(FINDS_BRIGHT)
+    return workshop

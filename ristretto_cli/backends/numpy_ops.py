@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from ristretto_cli.ops import AnyArray, Array, Ops, Shape
+from ristretto_cli.ops import AnyArray, Array, Grid, Ops, Shape, stepwise
 
 
 class NumpyOps:
@@ -19,7 +19,7 @@ class NumpyOps:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def constant(self, array: AnyArray | float) -> Array:
+    def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> Array:
         return np.asarray(array, np.float32)
 
     def add(self, a: Array, b: Array) -> Array:
@@ -59,6 +59,9 @@ class NumpyOps:
     def sqrt(self, x: Array) -> Array:
         with np.errstate(all="ignore"):
             return np.sqrt(x)
+
+    def to_grid(self, x: Array, grid: Grid) -> Array:
+        return stepwise(numpy_ops(self._rng), x, grid, self.round)
 
     def relu(self, x: Array) -> Array:
         return self.maximum(x, self.constant(0.0))

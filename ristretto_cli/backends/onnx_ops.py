@@ -12,7 +12,7 @@ from onnx import TensorProto
 from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_regions import RegionNodes
 from ristretto_cli.backends.shapes import ShapeOps, Sized, checked_axes
-from ristretto_cli.ops import AnyArray, Shape
+from ristretto_cli.ops import AnyArray, Grid, Shape, stepwise
 
 _SHAPES = ShapeOps()
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -35,7 +35,7 @@ class OnnxOps(RegionNodes):
     def scope(self, name: str) -> AbstractContextManager[None]:
         return self.graph.scope(name)
 
-    def constant(self, array: AnyArray | float, name: str = "") -> Node:
+    def constant(self, array: AnyArray | float, *, grid: Grid | None = None, name: str = "") -> Node:
         """name: what the array is called in the model; small constants without a name are shared."""
         if isinstance(array, np.ndarray) and array.dtype == np.float32:
             return self.graph.constant(array, name)
@@ -89,6 +89,9 @@ class OnnxOps(RegionNodes):
         # ONNX's Clip passes NaN on; a comparison with NaN is false, and so picks high.
         top = self.constant(high)
         return self.where(self.less(x, top), self.maximum(x, self.constant(low)), top)
+
+    def to_grid(self, x: Node, grid: Grid) -> Node:
+        return stepwise(self, x, grid, self.round)
 
     def relu(self, x: Node) -> Node:
         return self._one("Relu", [x], _SHAPES.relu(x))

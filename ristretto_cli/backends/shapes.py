@@ -13,7 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ristretto_cli.errors import LayerError
-from ristretto_cli.ops import MOST_PLACES, AnyArray, Shape, Value, broadcast, convolved, deconvolved, pooled, show
+from ristretto_cli.ops import (
+    MOST_PLACES,
+    AnyArray,
+    Grid,
+    Shape,
+    Value,
+    broadcast,
+    convolved,
+    deconvolved,
+    pooled,
+    show,
+)
 
 # Caffe counts the elements of a blob in an int.
 MOST_ELEMENTS = 2**31 - 1
@@ -37,7 +48,7 @@ class ShapeOps:
         """Names mean nothing here."""
         yield
 
-    def constant(self, array: AnyArray | float) -> Sized:
+    def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> Sized:
         return sized(np.shape(array))
 
     def add(self, a: Value, b: Value) -> Sized:
@@ -80,6 +91,9 @@ class ShapeOps:
         return sized(x.shape)
 
     def clip(self, x: Value, low: float, high: float) -> Sized:
+        return sized(x.shape)
+
+    def to_grid(self, x: Value, grid: Grid) -> Sized:
         return sized(x.shape)
 
     def relu(self, x: Value) -> Sized:

@@ -71,6 +71,17 @@ def gpu_option(command: F) -> F:
     return option("--gpu", "Run on this GPU. Default: the CPU.", unit="device", callback=_device)(command)
 
 
+def ap_version_option(command: F) -> F:
+    """--ap_version, as the ApVersion that it names."""
+    return option(
+        "--ap_version",
+        "The average precision of DetectionEvaluate layers: 11point (VOC 2007), MaxIntegral (VOC 2012), Integral.",
+        type=click.Choice(["11point", "MaxIntegral", "Integral"]),
+        default="Integral",
+        callback=_ap_version,
+    )(command)
+
+
 class Percent(click.FloatRange):
     """A number of 0 to 100."""
 
@@ -145,6 +156,12 @@ def _phase(context: click.Context, param: click.Parameter, value: str) -> int:
     if value.upper() not in phases:
         raise click.BadParameter(f'"{value}" is neither TRAIN nor TEST')
     return phases[value.upper()]
+
+
+def _ap_version(context: click.Context, param: click.Parameter, value: str) -> Any:
+    from ristretto_cli.layers.average_precision import ApVersion
+
+    return ApVersion(value)
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import click
 from ristretto_cli.cli.flags import (
     Percent,
     RegistryOption,
+    ap_version_option,
     check_outputs,
     gpu_option,
     integers,
@@ -41,12 +42,15 @@ from ristretto_cli.cli.progress import progress
     default=2.0,
 )
 @gpu_option
-@option("--score", "The output to score by. Default: the first Accuracy layer's.", unit="blob")
+@option(
+    "--score", "The output to score by. Default: the first Accuracy layer's, or DetectionEvaluate layer's.", unit="blob"
+)
 @option(
     "--score_goal",
     "Whether a higher or a lower score is better. Default: min for a loss, else max.",
     type=click.Choice(["max", "min"]),
 )
+@ap_version_option
 @option(
     "--calibration_iterations",
     "Batches to read ranges from.",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs, gpu_option, state_options, write_json
+from ristretto_cli.cli.flags import ap_version_option, check_outputs, gpu_option, state_options, write_json
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ristretto_cli.layers.average_precision import ApVersion
 
 _QUANTIZED = "quantized.prototxt"
 
@@ -18,6 +22,7 @@ _QUANTIZED = "quantized.prototxt"
 @option("--weights", "The weights. Default: those that the model's header names.", unit="file")
 @option("--iterations", "Batches to run.", type=click.IntRange(min=1), default=50)
 @state_options
+@ap_version_option
 @gpu_option
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @option("--json", "Also write the scores to this file.", unit="file")
@@ -27,11 +32,13 @@ def command(
     iterations: int,
     level: int,
     stage: tuple[str, ...],
+    ap_version: ApVersion,
     gpu: int | None,
     allow_missing_weights: bool,
     json: str | None,
 ) -> None:
     """Score a net, trimmed or not."""
+    from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.net.build import State
     from ristretto_cli.quantize.job import weights_of
     from ristretto_cli.scoring.net_files import score_file
@@ -52,8 +59,10 @@ def command(
             state=State(level=level, stages=stage),
             gpu=gpu,
             allow_missing=allow_missing_weights,
+            how=Judging(ap_version),
             on_batch=bar.on_batch,
         )
     if json is not None:
-        write_json(json, {"model": model, "weights": weights, **scores_as_json(scores)})
+        found = {"model": model, "weights": weights, "ap_version": ap_version.value, **scores_as_json(scores)}
+        write_json(json, found)
     click.echo("\n".join(score_lines(scores)))

@@ -17,7 +17,7 @@ from ristretto_cli.datasets.new_database import Backend, NewDatabase, check_new,
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
-from ristretto_cli.ops import Array, Shape, show
+from ristretto_cli.ops import VARIES, Array, Shape, show
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
@@ -43,16 +43,20 @@ def extract_features(
 
     targets: blobs, each with the file to write. A name that ends in .npz takes one array, (rows, ...), by the blob's
     name; any other is a new database of float records with keys 0000000000, 0000000001, ... A blob without axes
-    gives a row a batch. RistrettoError(s) for unknown blobs and for targets that cannot be written.
+    gives a row a batch; one with as many items as the data makes is not for .npz. RistrettoError(s) for unknown
+    blobs and for targets that cannot be written.
     """
-    shapes = {top.name: top.shape for layer in net.layers for top in layer.tops}
+    blobs = {top.name: top for layer in net.layers for top in layer.tops}
+    shapes = {name: top.shape for name, top in blobs.items()}
     raise_all(_faults(net, shapes, targets))
+    on_host = {blob for blob, _ in targets if blobs[blob].on_host}
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
-        return {blob: run.end[blob] for blob, _ in targets}
+        return {blob: run.end[blob] for blob, _ in targets if blob not in on_host}
 
-    session = compile_net(net, select, rng=rng, gpu=gpu)
+    session = compile_net(net, select, rng=rng, gpu=gpu, on_host=on_host)
     rows = [_rows(shapes[blob], batches) for blob, _ in targets]
+    counts = [0] * len(targets)
     with Feeds(net) as feeds, ExitStack() as stack:
         sinks: list[tuple[str, _Sink]] = []
         for (blob, target), shape in zip(targets, rows, strict=True):
@@ -61,13 +65,15 @@ def extract_features(
         log.info("Extracting Features")
         for done in range(1, batches + 1):
             results = session.run(feeds.next())
-            for blob, sink in sinks:
-                sink.add(results[blob].reshape(_rows(shapes[blob], 1)))
+            for i, (blob, sink) in enumerate(sinks):
+                array = results[blob].reshape(results[blob].shape or (1,))
+                sink.add(array)
+                counts[i] += len(array)
             on_batch(done, batches, "extracting")
-    for (blob, _), shape in zip(targets, rows, strict=True):
-        log.info("Extracted features of %d query images for feature blob %s", shape[0], blob)
+    for (blob, _), count in zip(targets, counts, strict=True):
+        log.info("Extracted features of %d query images for feature blob %s", count, blob)
     log.info("Successfully extracted the features!")
-    return rows
+    return [(count, *shape[1:]) for count, shape in zip(counts, rows, strict=True)]
 
 
 def _rows(shape: Shape, batches: int) -> Shape:
@@ -85,6 +91,9 @@ def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, 
         elif len(shapes[blob]) > _MOST_AXES and not target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}; the records of a database have four axes'
             yield RistrettoError(what, where=net.file, remedy=f"Give a target that ends in {_NPZ}.")
+        elif VARIES in shapes[blob] and target.endswith(_NPZ):
+            what = f'the blob "{blob}" is {show(shapes[blob])}: it has as many items as the data makes'
+            yield RistrettoError(what, where=net.file, remedy=f"Give a target that does not end in {_NPZ}.")
         try:
             if target.endswith(_NPZ):
                 check_writable(target)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
 from ristretto_cli.net.build import State
-from ristretto_cli.scoring.engine import record
+from ristretto_cli.scoring.engine import record, what_leaves
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.wire.files import atomic_write
+
+log = logging.getLogger("ristretto")
 
 
 @exporter("onnx")
 class OnnxExporter(Exporter):
     """The net of a phase as an ONNX model: inputs are the tops of its data layers, outputs are Caffe's.
 
-    Weights are inside, trimmed already where the layer trims them.
+    Layers behind the graph are left out; what they read of it takes the place of their tops. Weights are inside,
+    trimmed already where the layer trims them.
     """
 
     def write(self, request: ExportRequest) -> str:
@@ -26,7 +32,13 @@ class OnnxExporter(Exporter):
         state = State(request.phase, request.level, request.stages)
         net = load_net(model_file, weights, state, rng=rng, allow_missing=request.allow_missing)
         ops, run = record(net, rng=rng)
-        model = ops.graph.model({blob.name: run.end[blob.name] for blob in net.outputs}, embed_weights=True)
+        leaving = what_leaves(net, run)
+        if not leaving:
+            raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
+        for layer in net.layers:
+            if layer.on_host and layer.tops:
+                log.info("%s (%s) is computed behind the graph and is left out.", layer.name, layer.type)
+        model = ops.graph.model(leaving, embed_weights=True)
         onnx.checker.check_model(model)
         with atomic_write(request.output) as temporary:
             onnx.save(model, temporary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.number_format import (
@@ -19,11 +20,9 @@ from ristretto_cli.formats.number_format import (
     rounding_of,
     trimming_mode,
 )
-from ristretto_cli.ops import Ops, V
+from ristretto_cli.ops import Grid, Ops, V, stepwise
 from ristretto_cli.wire.messages import Message
 
-# Beyond it every float32 is either far above or far below one step of the grid.
-_EXTREME_FRAC_BITS = 300
 _DEAD_INTEGER_LENGTH = -(2**31)  # what a C++ cast of log2(0) to int gives
 _HEADROOM_BITS = 4
 
@@ -51,21 +50,14 @@ class Fixed(NumberFormat):
     def width(self) -> int:
         return self.bits
 
+    def grid(self) -> Grid:
+        return Grid(self.frac_bits, -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
+
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """Round x to multiples of 2^-frac_bits, saturated at both ends; NaN becomes the largest number."""
-        frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, self.frac_bits))
-        integers = rounding.apply(ops, _times_power_of_two(ops, x, frac_bits))
-        top = 2.0 ** (self.bits - 1)
-        return _times_power_of_two(ops, ops.clip(integers, -top, top - 1), -frac_bits)
-
-
-def _times_power_of_two(ops: Ops[V], x: V, exponent: int) -> V:
-    # In float32 2^127 is the largest factor there is and 2^-126 the smallest exact one.
-    while exponent:
-        step = max(-126, min(126, exponent))
-        x = ops.mul(x, ops.constant(2.0**step))
-        exponent -= step
-    return x
+        if rounding is Rounding.NEAREST:
+            return ops.to_grid(x, self.grid())
+        return stepwise(ops, x, self.grid(), partial(rounding.apply, ops))
 
 
 def integer_length(largest: float, role: Role) -> int:

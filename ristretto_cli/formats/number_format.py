@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from ristretto_cli.errors import LayerError
-from ristretto_cli.ops import Ops, V
+from ristretto_cli.ops import Grid, Ops, V
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
@@ -45,6 +45,10 @@ class NumberFormat(ABC):
     @abstractmethod
     def width(self) -> int:
         """The bits that one of the numbers needs."""
+
+    def grid(self) -> Grid | None:
+        """The grid that all its numbers lie on, where that is one of fixed steps."""
+        return None
 
     @abstractmethod
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:

@@ -18,7 +18,7 @@ from ristretto_cli.formats.number_format import (
     rounding_of,
     trimming_mode,
 )
-from ristretto_cli.ops import Ops, V
+from ristretto_cli.ops import Grid, Ops, V
 from ristretto_cli.wire.messages import Message
 
 _WEIGHT_BITS = 4  # a sign and the eight exponents -8 to -1
@@ -40,6 +40,10 @@ class PowerOfTwo(NumberFormat):
 
     def width(self) -> int:
         return 1 + max(0, self.exp_max - self.exp_min).bit_length()  # the sign, and the exponent counted from 0 up
+
+    def grid(self) -> Grid:
+        largest = 2 ** max(0, self.exp_max - self.exp_min)
+        return Grid(-self.exp_min, -largest, largest)
 
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """The nearest power of two on the logarithmic scale; zero becomes +2^exp_min, NaN -2^exp_max."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.build import State, build, included
 from ristretto_cli.net.ir import Net
-from ristretto_cli.ops import Shape, show
+from ristretto_cli.ops import VARIES, Shape, show
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.sources.settings import checked_shape
-from ristretto_cli.wire.messages import Message, is_repeated
+from ristretto_cli.sources.source import SOURCES
+from ristretto_cli.wire.messages import Message, enum_name, is_repeated
 from ristretto_cli.wire.net_file import NetFile
 from ristretto_cli.wire.weights import read_blob
 
@@ -88,15 +89,15 @@ class _KnownShapes(DataLayers):
                 remedy=f"Give it: --input_shape={top}=N,C,H,W.",
             ) from error
         self.notes[message.name] = f"{what} ({error})"
-        return [image, image[:1]][: len(message.top)]
+        return [image, SOURCES.get(message.type).label_shape(image[0])][: len(message.top)]
 
 
 def _with_given(shapes: Sequence[Shape], given: Sequence[Shape | None]) -> Sequence[Shape]:
     """The shapes with the given ones in their places; tops that have the first one's batch get its new one."""
     first = given[0]
     if first is not None and first and shapes[0]:
-        old = shapes[0][0]
-        shapes = [(first[0], *shape[1:]) if shape[:1] == (old,) else shape for shape in shapes]
+        of_batch = [shape[:1] == shapes[0][:1] and VARIES not in shape for shape in shapes]
+        shapes = [(first[0], *s[1:]) if is_one else s for s, is_one in zip(shapes, of_batch, strict=True)]
     return [shape if known is None else known for shape, known in zip(shapes, given, strict=True)]
 
 
@@ -116,11 +117,14 @@ def _image_of(message: Message) -> tuple[Shape | None, str]:
     crop = transform.crop_size or _number(own, "crop_size")
     mean = _mean_shape(transform.mean_file)
     height, width = _number(own, "new_height"), _number(own, "new_width")
-    if own is None or not (crop or (height and width) or mean):
+    resized = _resized(transform)
+    if own is None or not (crop or resized or (height and width) or mean):
         return None, ""
     size: Shape
     if crop:
         size, what = (crop, crop), "from crop_size"
+    elif resized:
+        size, what = resized, "from resize_param"
     elif height and width:
         size, what = (height, width), "from new_height and new_width"
     else:
@@ -150,6 +154,13 @@ def _mean_shape(file: str) -> Shape:
     except (RistrettoError, OSError, ValueError):  # no mean file, or no name that a file could have
         return ()
     return shape if len(shape) >= 3 else ()
+
+
+def _resized(transform: Message) -> Shape:
+    """What every image is brought to before it is cropped; () where that is not told, or depends on the image."""
+    resize = transform.resize_param
+    is_fixed = transform.HasField("resize_param") and enum_name(resize, "resize_mode") != "FIT_SMALL_SIZE"
+    return (resize.height, resize.width) if is_fixed and resize.height and resize.width else ()
 
 
 def _number(message: Message | None, field: str) -> int:

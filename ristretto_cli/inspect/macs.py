@@ -18,7 +18,7 @@ def macs_of(layer: Layer) -> int:
     These are convolutions and deconvolutions (positions in padding count) and matrix products, in whatever
     layer type they are; additions of biases and what is done element by element is not counted.
     """
-    if layer.is_source:
+    if layer.is_source or layer.on_host:
         return 0
     ops = _CountingOps()
     bottoms = [Sized(blob.shape) for blob in layer.bottoms]

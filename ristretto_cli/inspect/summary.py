@@ -11,7 +11,7 @@ from ristretto_cli.inspect.known_shapes import NetWithoutData
 from ristretto_cli.inspect.macs import macs_of
 from ristretto_cli.inspect.widths import Widths, widths_of
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import Shape, show
+from ristretto_cli.ops import VARIES, Shape, show
 from ristretto_cli.wire.messages import TRAIN
 
 _FLOAT_BITS = 32
@@ -76,7 +76,7 @@ def summarize(known: NetWithoutData) -> Summary:
     """The summary of a net, which needs no weights."""
     net = known.net
     layers = tuple(map(_layer, net.layers))
-    shapes = [blob.shape for blob in net.inputs if blob.shape]
+    shapes = [blob.shape for blob in net.inputs if blob.shape and blob.shape[0] != VARIES]
     batch = shapes[0][0] if shapes else 1
     inputs = 1 if any(layer.macs % batch for layer in layers) else batch
     phase = "TRAIN" if net.phase == TRAIN else "TEST"
@@ -111,7 +111,9 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def summary_as_json(summary: Summary) -> dict[str, Any]:
-    """All of it, for JSON. macs_are_for_inputs: for how many inputs macs is, 1 or the batch."""
+    """All of it, for JSON. macs_are_for_inputs: for how many inputs macs is, 1 or the batch. An extent that depends
+    on the data is null.
+    """
     return {
         "name": summary.name,
         "model": summary.file,
@@ -127,7 +129,9 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
             {
                 "name": layer.name,
                 "type": layer.type,
-                "tops": [{"name": name, "shape": list(shape)} for name, shape in layer.tops],
+                "tops": [
+                    {"name": name, "shape": [None if n == VARIES else n for n in shape]} for name, shape in layer.tops
+                ],
                 "parameters": layer.parameters,
                 "macs": layer.macs // summary.inputs,
                 "bits": None if layer.widths is None else vars(layer.widths),

@@ -2,7 +2,7 @@
 
 The whole net is one graph, as it is when it is scored: onnxruntime joins layers in it (a ReLU with the
 convolution before it), so that no layer has a time of its own there. Therefore each layer is timed as a graph of
-its own, which makes their sum larger than the whole.
+its own, which makes their sum larger than the whole. Layers behind the graph are no part of the whole.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.inspect.bound_session import BoundSession, DeviceValue, to_device
 from ristretto_cli.net.forward import forward
-from ristretto_cli.net.ir import Blob, Layer, Net
-from ristretto_cli.ops import Array
+from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
+from ristretto_cli.ops import VARIES, Array
 from ristretto_cli.scoring.engine import record
+from ristretto_cli.scoring.host import start
 from ristretto_cli.sources.open import open_source
 
 log = logging.getLogger("ristretto")
@@ -65,7 +66,8 @@ def time_net(
     """
     stopwatch = _Stopwatch(iterations, on_run, clock)
     feeds, times, zeros = _read(net, without_data, stopwatch)
-    values = {name: to_device(array, gpu) for name, array in feeds.items()}
+    on_host = {blob.name for blob in net.inputs if blob.on_host}
+    values = {name: to_device(array, None if name in on_host else gpu) for name, array in feeds.items()}
     forward_ms = _time_whole(net, feeds, values, stopwatch, rng, gpu)
     times.update(_time_layers(net, values, stopwatch, rng, gpu))
     log.info("*** Benchmark ends ***")
@@ -120,7 +122,8 @@ def _read(
         batch = None if layer.name in without_data else _batches(layer, stopwatch)
         if batch is None:
             zeros += [top.name for top in layer.tops]
-            batch = tuple(np.zeros(top.shape, np.float32) for top in layer.tops), 0.0
+            shapes = [[0 if n == VARIES else n for n in top.shape] for top in layer.tops]
+            batch = tuple(np.zeros(shape, np.float32) for shape in shapes), 0.0
         arrays, times[i] = batch
         feeds.update({top.name: array for top, array in zip(layer.tops, arrays, strict=True)})
     return feeds, times, tuple(zeros)
@@ -147,9 +150,9 @@ def _time_whole(
     gpu: int | None,
 ) -> float:
     ops, run = record(net, rng=rng)
-    ends = [run.end[blob.name] for blob in net.outputs]
-    # What is only silenced is computed all the same.
-    ends += [value for layer, read in zip(net.layers, run.read, strict=True) if not layer.tops for value in read]
+    ends = [run.end[blob.name] for blob in in_graph(net.outputs)]
+    # What is only silenced, or is read behind the graph, is computed all the same.
+    ends += [v for layer, read in zip(net.layers, run.read, strict=True) if not in_graph(layer.tops) for v in read]
     wanted = {node.name: node for node in ends if node.name not in ops.graph.inputs}
     if not wanted:
         return 0.0
@@ -180,6 +183,8 @@ def _time_layers(
     for i, layer in enumerate(net.layers):
         if layer.is_source:
             tops = [values[top.name] for top in layer.tops]
+        elif layer.on_host:
+            tops, times[i] = _time_host_layer(layer, memory, stopwatch)
         else:
             tops, times[i] = _time_layer(net, layer, memory, stopwatch, rng, gpu)
         memory.update({top.storage: value for top, value in zip(layer.tops, tops, strict=True)})
@@ -219,6 +224,19 @@ def _time_layer(
     made = session.run_bound()
     milliseconds = stopwatch.measure(session.run_bound, layer.name)
     return [kept[node.name] if node.name in kept else made[node.name] for node in written], milliseconds
+
+
+def _time_host_layer(
+    layer: Layer, memory: Mapping[int, DeviceValue], stopwatch: _Stopwatch
+) -> tuple[list[DeviceValue], float]:
+    """What _time_layer tells, for a layer behind the graph: its tops are in the CPU's memory."""
+    if not layer.tops:
+        return [], 0.0
+    compute = start(layer)
+    arrays = [(blob, memory[blob.storage].numpy()) for blob in layer.bottoms]
+    bottoms = [array if blob.on_host else array.reshape(blob.shape) for blob, array in arrays]
+    milliseconds = stopwatch.measure(lambda: compute(bottoms), layer.name)
+    return [to_device(top, None) for top in compute(bottoms)], milliseconds
 
 
 def _without_losses(layer: Layer) -> Layer:

@@ -5,37 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ristretto_cli.errors import LayerError
-from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.host_layer import Compute, HostLayer
+from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import Ops, V, show
+from ristretto_cli.ops import VARIES, Array, Shape, show
 
 
 @layer_type("Filter")
-class Filter(LayerType):
-    """Refused: the items of each bottom but the last where the last one, the selector, is not 0.
+class Filter(HostLayer):
+    """The items of each bottom but the last for which the last one, the selector, is not 0; none where it is 0 for all.
 
-    How many items pass is known only when the selector's values are, and here all shapes are known before.
+    Bottoms (N, ...), ..., and the selector (N, 1 ...) to (K, ...), ...: K depends on the data.
     """
 
     bottoms = (2, None)
     tops = (1, None)
 
-    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
-        *blobs, selector = (bottom.shape for bottom in bottoms)
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        *blobs, selector = bottoms
         if len(layer.tops) != len(blobs):
             raise LayerError(
                 f"it has {len(layer.tops)} tops for {len(blobs)} bottoms and the selector",
                 remedy="Give a top for each.",
             )
-        if not selector or any(extent != 1 for extent in selector[1:]):
+        if not selector or any(extent not in (1, VARIES) for extent in selector[1:]):
             raise LayerError(
                 f"its last bottom, the selector, has shape {show(selector)}",
                 remedy="It must be a number for each item.",
             )
         for shape in blobs:
-            if shape[:1] != selector[:1]:
-                raise LayerError(f"a bottom of shape {show(shape)} and a selector of {selector[0]} items do not match")
-        raise LayerError(
-            "how many items pass it depends on the data, and ristretto knows all shapes beforehand",
-            remedy="Leave the layer out and filter the data.",
-        )
+            if not shape or (shape[0] != selector[0] and VARIES not in (shape[0], selector[0])):
+                raise LayerError(
+                    f"a bottom of shape {show(shape)} and a selector of {show(selector[:1])} items do not match"
+                )
+        return [(VARIES, *shape[1:]) for shape in blobs]
+
+    def start(self, layer: Layer) -> Compute:
+        def compute(bottoms: Sequence[Array]) -> Sequence[Array]:
+            *blobs, selector = bottoms
+            # What varies is known only now.
+            self.shapes(layer, [array.shape for array in bottoms])
+            passes = selector.reshape(-1) != 0
+            return [blob[passes] for blob in blobs]
+
+        return compute

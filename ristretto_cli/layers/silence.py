@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.host_layer import Compute, HostLayer
+from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import Ops, V
+from ristretto_cli.ops import Shape
 
 
 @layer_type("Silence")
-class Silence(LayerType):
-    """Nothing: it reads blobs, so that they are no outputs of the net."""
+class Silence(HostLayer):
+    """Nothing: it reads blobs of any shapes, so that they are no outputs of the net."""
 
     bottoms = (1, None)
     tops = (0, 0)
 
-    def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         return []
+
+    def start(self, layer: Layer) -> Compute:
+        return lambda bottoms: []

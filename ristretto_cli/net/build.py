@@ -10,9 +10,10 @@ from typing import Protocol
 from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
 from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
 from ristretto_cli.formats.number_format import trims_of
+from ristretto_cli.layers.host_layer import HostLayer, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
-from ristretto_cli.ops import Shape, show
+from ristretto_cli.ops import VARIES, Shape, show
 from ristretto_cli.wire.messages import TEST, TRAIN, Message
 from ristretto_cli.wire.net_file import NetFile
 
@@ -118,6 +119,7 @@ class _Builder:
         self._broken: set[str] = set()  # tops of refused layers: what reads them is not judged
         self._storages = 0
         self._owners: dict[str, Param] = {}
+        self._multipliers: dict[tuple[str, str], float] = {}  # of shared parameters, by name and field
         self._names_with_params: dict[str, Where] = {}
 
     def add(self, message: Message, where: Where) -> None:
@@ -158,6 +160,8 @@ class _Builder:
             if layer_type.is_loss and not layer.tops:
                 layer = replace(layer, tops=(Blob(AUTOMATIC, (), -1),))
             _check_counts(layer, layer_type)
+            layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
+            _check_in_graph(layer)
             if layer_type.trims:
                 trims_of(message.quantization_param)  # refuses settings that no format has
             layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
@@ -167,11 +171,12 @@ class _Builder:
         layer = replace(
             layer,
             tops=tuple(
-                Blob(top.name, tuple(shape), storage)
+                Blob(top.name, tuple(shape), storage, on_host=layer.on_host or VARIES in shape)
                 for top, shape, storage in zip(layer.tops, shapes, storages, strict=True)
             ),
             loss_weights=_loss_weights(message, len(layer.tops), is_loss),
         )
+        _check_losses(layer)
         self.layers.append(layer)
         for name in message.bottom:
             self._current[name].readers.append(layer)
@@ -253,6 +258,15 @@ class _Builder:
                 f'parameter "{spec.name}" has shape {show(owner.shape)} in layer "{owner.owner}" '
                 f"and {show(param.shape)} here"
             )
+        for field in ("lr_mult", "decay_mult"):
+            if spec.HasField(field):
+                value = getattr(spec, field)
+                known = self._multipliers.setdefault((spec.name, field), value)
+                if known != value:
+                    raise LayerError(
+                        f'shared parameter "{spec.name}" has {field} {value:g} here and {known:g} in another layer',
+                        remedy="Give both the same, or only one of them.",
+                    )
         return replace(owner, shape=param.shape)
 
     def _storages_of(self, layer: Layer, layer_type: LayerType) -> list[int]:
@@ -312,7 +326,24 @@ def _check_counts(layer: Layer, layer_type: LayerType) -> None:
         raise LayerError(f"it has {len(propagate_down)} propagate_down values and {len(layer.bottoms)} bottoms")
 
 
-def _top_shapes(layer: Layer, layer_type: LayerType) -> list[Shape]:
+def _check_in_graph(layer: Layer) -> None:
+    for blob in layer.bottoms:
+        if blob.on_host and not layer.on_host:
+            what = "has as many items as the data makes" if VARIES in blob.shape else "is made behind the graph"
+            raise LayerError(
+                f'its bottom "{blob.name}" ({show(blob.shape)}) {what}: only layers of type {readers()} can read it'
+            )
+
+
+def _check_losses(layer: Layer) -> None:
+    for blob, weight in zip(layer.tops, layer.loss_weights, strict=True):
+        if blob.on_host and weight != 0:
+            raise LayerError(f'its top "{blob.name}" ({show(blob.shape)}) can be no loss', remedy="Remove loss_weight.")
+
+
+def _top_shapes(layer: Layer, layer_type: LayerType) -> Sequence[Shape]:
+    if isinstance(layer_type, HostLayer):
+        return layer_type.shapes(layer, [blob.shape for blob in layer.bottoms])
     ops = ShapeOps()
     bottoms = [Sized(blob.shape) for blob in layer.bottoms]
     params = [Sized(param.shape) for param in layer.params]

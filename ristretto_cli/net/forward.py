@@ -1,4 +1,4 @@
-"""The one walk through a net: trims, and each layer called on the given backend."""
+"""The one walk through a net: trims, and each layer called on the given backend, but for those behind the graph."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from ristretto_cli.backends.numpy_ops import numpy_ops
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, Trims, trims_of
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.ir import Blob, Layer, Net
-from ristretto_cli.ops import Array, Ops, Shape, V
+from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
+from ristretto_cli.ops import Array, Grid, Ops, Shape, V
 from ristretto_cli.wire.messages import TEST
 
 
 @dataclass
 class Run(Generic[V]):
-    """What a walk met, as the backend's values.
+    """What a walk met, as the backend's values; blobs that are not in the graph are left out (see `in_graph`).
 
     read: for each layer, its bottoms as it found them, before any trim. written: for each layer, its tops right
     behind it, trimmed where it trims. end: each blob as the last layer left it. updates: parameters that
@@ -49,8 +49,8 @@ def forward(
 ) -> Run[V]:
     """Run the net's layers in order on a backend.
 
-    feeds: a value for each of net.inputs, by name. rng: drives the stochastic rounding of weights. states: what
-    the last pass left, by the keys of state_shapes; zeros if not given.
+    feeds: a value for each of net.inputs in the graph, by name. rng: drives the stochastic rounding of weights.
+    states: what the last pass left, by the keys of state_shapes; zeros if not given.
     """
     return _Walk(net, ops, rng, states or {}).run(feeds)
 
@@ -67,15 +67,15 @@ class _Walk(Generic[V]):
     def run(self, feeds: Mapping[str, V]) -> Run[V]:
         for layer in self._net.layers:
             with self._ops.scope(layer.name):
-                self._run.read.append(self._load(layer.bottoms))
+                self._run.read.append(self._load(in_graph(layer.bottoms)))
                 if layer.is_source:
-                    tops: Sequence[V] = [feeds[top.name] for top in layer.tops]
+                    tops: Sequence[V] = [feeds[top.name] for top in in_graph(layer.tops)]
                 else:
-                    tops = self._compute(layer)
-                self._store(layer.tops, tops)
+                    tops = () if layer.on_host else self._compute(layer)
+                self._store(in_graph(layer.tops), tops)
                 self._run.written.append(tuple(tops))
                 self._add_losses(layer, tops)
-        blobs = {blob.name: blob for layer in self._net.layers for blob in layer.tops}
+        blobs = {blob.name: blob for layer in self._net.layers for blob in in_graph(layer.tops)}
         self._run.end = dict(zip(blobs, self._load(list(blobs.values())), strict=True))
         return self._run
 
@@ -117,16 +117,18 @@ class _Walk(Generic[V]):
         values = []
         for i, param in enumerate(layer.params):
             array = self._net.weights[param.key].reshape(param.shape)
+            grid: Grid | None = None
             number_format = None if trims is None else trims.weights if i == 0 else trims.bias
             if trims is not None and number_format is not None:
                 rounding = trims.rounding if layer.phase == TEST else Rounding.STOCHASTIC
-                array = _trim_array(array, number_format, rounding, self._rng)
-            values.append(self._ops.constant(array))
+                array, grid = _trim_array(array, number_format, rounding, self._rng), number_format.grid()
+            values.append(self._ops.constant(array, grid=grid))
         return values
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops
-        for value, weight in zip(tops, layer.loss_weights, strict=True):
+        weights = [weight for top, weight in zip(layer.tops, layer.loss_weights, strict=True) if not top.on_host]
+        for value, weight in zip(tops, weights, strict=True):
             if weight == 0:
                 continue
             total = ops.reshape(ops.sum(value, range(len(value.shape))), ()) if value.shape else value

@@ -7,7 +7,7 @@ writes one (a ReLU in place, a trim) is seen by every later reader, under whiche
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ristretto_cli.errors import Where
@@ -19,11 +19,15 @@ AUTOMATIC = "(automatic)"  # the top of a loss layer that names none; it is no o
 
 @dataclass(frozen=True)
 class Blob:
-    """A blob: its name, its shape, and the number of the place in memory that it names."""
+    """A blob: its name, its shape, and the number of the place in memory that it names.
+
+    on_host: it never enters the graph. A layer behind the graph makes it, or it is fed and has an extent that VARIES.
+    """
 
     name: str
     shape: Shape
     storage: int
+    on_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Layer:
     """One layer: its LayerParameter (never changed) and what building the net found out about it.
 
     phase: TRAIN or TEST of wire.messages. loss_weights: one per top, 0 where the top is no loss. is_source:
-    its tops come from outside the net.
+    its tops come from outside the net. on_host: it is computed behind the graph (see layers/host_layer.py).
     """
 
     name: str
@@ -66,6 +70,7 @@ class Layer:
     params: tuple[Param, ...] = ()
     loss_weights: tuple[float, ...] = ()
     is_source: bool = False
+    on_host: bool = False
     where: Where | None = None
 
 
@@ -84,3 +89,8 @@ class Net:
     outputs: tuple[Blob, ...]
     weights: Mapping[str, Array] = field(default_factory=dict)
     file: str = ""
+
+
+def in_graph(blobs: Sequence[Blob]) -> tuple[Blob, ...]:
+    """Those that the graph has."""
+    return tuple(blob for blob in blobs if not blob.on_host)

@@ -14,6 +14,8 @@ import numpy as np
 from ristretto_cli import __version__
 from ristretto_cli.errors import RistrettoError, Where
 from ristretto_cli.formats.number_format import MODES, Ranges, Role, TrimmingMode
+from ristretto_cli.layers.average_precision import ApVersion
+from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
@@ -29,6 +31,7 @@ from ristretto_cli.scoring.score import (
     ignore_progress,
     is_loss,
     score_net,
+    scored,
 )
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.files import open_to_read
@@ -58,6 +61,7 @@ class Job:
     gpu: int | None = None
     score: str | None = None
     score_goal: Goal | None = None
+    ap_version: ApVersion = ApVersion.INTEGRAL
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     allow_missing_weights: bool = False
@@ -185,11 +189,10 @@ class _Quantizer:
         return lines
 
     def _score_blob(self) -> str:
-        outputs = self._test_net.outputs
         if self._job.score is not None:
             return check_score(self._test_net, self._job.score)
-        if self._job.legacy and outputs:
-            return outputs[0].name
+        if self._job.legacy:
+            return scored(self._test_net)[0].name
         return default_score(self._test_net)  # DIFFERS(D7)
 
     def _score_goal(self) -> Goal:
@@ -217,6 +220,7 @@ class _Quantizer:
             what=what,
             on_batch=self._on_batch,
             single_precision=self._job.legacy,
+            how=Judging(self._job.ap_version),
         )
 
     def _trimmed(self, layers: Sequence[Trimmable], widths: Widths) -> NetFile:

@@ -1,9 +1,9 @@
-"""A net on onnxruntime: its graph compiled once, then run batch after batch."""
+"""A net on onnxruntime: its graph compiled once, then run batch after batch, with what stands behind it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.net.forward import Run, forward, state_shapes
-from ristretto_cli.net.ir import Net
+from ristretto_cli.net.ir import Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, Shape
+from ristretto_cli.scoring.host import Host, HostedRunner, Runner, host_layers
 
 log = logging.getLogger("ristretto")
 
@@ -31,9 +32,20 @@ def _record(
 ) -> tuple[OnnxOps, Run[Node], dict[str, Node]]:
     """The graph, its run, and the inputs for the states of these shapes."""
     ops = OnnxOps(rng)
-    feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in net.inputs}
+    feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in in_graph(net.inputs)}
     states = {key: ops.input(_free(f"state {key}", feeds), shape) for key, shape in shapes.items()}
     return ops, forward(net, ops, feeds, rng=rng, states=states), states
+
+
+def what_leaves(net: Net, run: Run[Node]) -> dict[str, Node]:
+    """The graph's outputs, by name: the net's, and what layers behind the graph read to make the rest of them."""
+    leaving = {blob.name: run.end[blob.name] for blob in in_graph(net.outputs)}
+    inputs = {blob.name for blob in net.inputs}
+    for i, layer in host_layers(net, [blob.name for blob in net.outputs if blob.on_host]):
+        for blob, value in zip(in_graph(layer.bottoms), run.read[i], strict=True):
+            if value.name not in inputs:
+                leaving.setdefault(blob.name, value)
+    return leaving
 
 
 class CarryingSession(Session):
@@ -63,12 +75,31 @@ class CarryingSession(Session):
         return results
 
 
-def compile_net(net: Net, select: Select, *, rng: np.random.Generator, gpu: int | None = None) -> Session:
-    """A session that computes what select picks; layers that keep a state go on in each run where the last ended."""
+def compile_net(
+    net: Net, select: Select, *, rng: np.random.Generator, gpu: int | None = None, on_host: Collection[str] = ()
+) -> Runner:
+    """What computes the values that select picks, and those blobs on_host, which the graph does not have, by name.
+
+    Layers that keep a state go on in each run where the last one ended.
+    """
     ops, run, states = _record(net, state_shapes(net), rng)
+    picked = dict(select(run, ops))
+    behind = host_layers(net, on_host)
+    handed = [[_free(f"{i} bottom {k}", picked) for k, _ in enumerate(run.read[i])] for i, _ in behind]
+    for names, (i, _) in zip(handed, behind, strict=True):
+        picked.update(zip(names, run.read[i], strict=True))
+    if not on_host:
+        return _session(ops, run, states, picked, gpu)
+    graph = _session(ops, run, states, picked, gpu) if picked else None
+    return HostedRunner(graph, Host(net, [layer for _, layer in behind]), handed, on_host)
+
+
+def _session(
+    ops: OnnxOps, run: Run[Node], states: Mapping[str, Node], picked: Mapping[str, Node], gpu: int | None
+) -> Session:
     if not states:
-        return Session(ops.graph, select(run, ops), gpu=gpu)
-    return CarryingSession(ops, select(run, ops), {key: (states[key], run.states[key]) for key in states}, gpu=gpu)
+        return Session(ops.graph, picked, gpu=gpu)
+    return CarryingSession(ops, picked, {key: (states[key], run.states[key]) for key in states}, gpu=gpu)
 
 
 def _free(name: str, taken: Mapping[str, object]) -> str:

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.ir import Layer, Net
-from ristretto_cli.ops import Array, show
+from ristretto_cli.ops import Array, fits, show
 from ristretto_cli.sources.open import open_source
 from ristretto_cli.sources.prefetch import Prefetch
 
@@ -44,7 +44,7 @@ class Feeds:
             raise
 
     def next(self) -> dict[str, Array]:
-        """An array for each of the net's inputs, of the shape that the net has for it."""
+        """An array for each of the net's inputs, of the shape that the net has for it, where that does not vary."""
         batch: dict[str, Array] = {}
         for layer, source in self._sources:
             try:
@@ -52,7 +52,7 @@ class Feeds:
             except RistrettoError as error:
                 raise _of(layer, str(error)) from error
             for blob, array in zip(layer.tops, arrays, strict=True):
-                if array.shape != blob.shape and blob.name not in self._given:
+                if not fits(array.shape, blob.shape) and blob.name not in self._given:
                     what = f"a batch for {blob.name} is {show(array.shape)}, the first one {show(blob.shape)}"
                     raise _of(layer, what, remedy="Bring all images to one size.")
                 batch[blob.name] = array
@@ -81,7 +81,7 @@ def _unfit(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
             inputs = f"Inputs: {', '.join(shapes) or 'none'}."
             what = f'the given blob "{name}" is no input of the net'
             errors.append(RistrettoError(what, remedy=did_you_mean(name, shapes) or inputs))
-        elif array.shape != shapes[name]:
+        elif not fits(array.shape, shapes[name]):
             what = f'the given blob "{name}" has shape {show(array.shape)}, and the net takes {show(shapes[name])}'
             errors.append(RistrettoError(what))
     return errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
@@ -32,10 +33,11 @@ def score_file(
     state: State,
     gpu: int | None = None,
     allow_missing: bool = False,
+    how: Judging | None = None,
     on_batch: OnBatch = ignore_progress,
 ) -> Scores:
     """The scores of a net file over `iterations` batches; RistrettoError(s) for whatever is wrong with it."""
     log_device(gpu)
     rng = np.random.default_rng(0)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
-    return score_net(net, iterations, rng=rng, gpu=gpu, what="testing", on_batch=on_batch)
+    return score_net(net, iterations, rng=rng, gpu=gpu, what="testing", how=how, on_batch=on_batch)

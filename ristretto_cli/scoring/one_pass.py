@@ -12,12 +12,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
-from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
-from ristretto_cli.net.ir import AUTOMATIC, Net
+from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.host import Runner
 
 _UPDATE = "param_end:"
 
@@ -38,12 +38,15 @@ class OnePass:
             for name in blobs
             if name not in known
         )
-        self._blobs = set(blobs) or known
-        self._session: Session = compile_net(net, self._select, rng=rng, gpu=gpu)
+        wanted = set(blobs) or known
+        tops = {top.name: top for layer in net.layers for top in layer.tops}
+        on_host = [name for name, top in tops.items() if top.on_host and name in wanted]
+        self._blobs = wanted - {name for name, top in tops.items() if top.on_host}
+        self._runner: Runner = compile_net(net, self._select, rng=rng, gpu=gpu, on_host=on_host)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""
-        results: dict[str, AnyArray] = dict(self._session.run(feeds))
+        results: dict[str, AnyArray] = dict(self._runner.run(feeds))
         behind_its_layer = {**feeds, **results}
         for name in self._blobs:
             if _equal(results[f"{name}@end"], behind_its_layer[name]):
@@ -58,7 +61,7 @@ class OnePass:
         for layer, tops in zip(reversed(self._net.layers), reversed(run.written), strict=True):
             if layer.type == "Input":
                 continue
-            for top, value in reversed(list(zip(layer.tops, tops, strict=True))):
+            for top, value in reversed(list(zip(in_graph(layer.tops), tops, strict=True))):
                 if top.name in self._blobs:
                     picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
         picked = dict(reversed(picked.items()))

@@ -57,13 +57,15 @@ class ImageData(Source):
                 f"rand_skip came to skip {self._at} of {len(self._entries)} images", remedy="Lower rand_skip."
             )
         self._workers = Workers()
-        self._shape = self._image(self._entries[self._order[self._at]]).shape
+        first = self._entries[self._order[self._at]]
+        self._shape = self._image((first, self._transform.interpolations(1)[0])).shape
         images = (self._batch, *self._transform.shape(self._shape))
         self.shapes = (checked_shape(images, "the batch"), (self._batch,))
 
     def next(self) -> tuple[Array, ...]:
         entries = [self._next_entry() for _ in range(self._batch)]
-        images = self._workers.map(self._image, entries)
+        pairs = list(zip(entries, self._transform.interpolations(self._batch), strict=True))
+        images = self._workers.map(self._image, pairs)
         expected = images[0].shape if self._batch == 1 else self._shape
         for entry, image in zip(entries, images, strict=True):
             if image.shape != expected:
@@ -91,10 +93,12 @@ class ImageData(Source):
         count = len(self._entries)
         return self._rng.permutation(count).tolist() if self._shuffle else list(range(count))
 
-    def _image(self, entry: Entry) -> Pixels:
-        """One file's image, (C, H, W)."""
+    def _image(self, pair: tuple[Entry, int]) -> Pixels:
+        """One file's image, (C, H, W), resized by an interpolation where resize_param says so."""
+        entry, interpolation = pair
         image = decode(read_image_file(entry.file), self._flag, entry.file)
-        return planes(resize(image, *self._size) if self._size else image)
+        image = resize(image, *self._size) if self._size else image
+        return planes(self._transform.resized(image, interpolation, entry.file))
 
 
 def _new_size(param: Message) -> tuple[int, int] | None:

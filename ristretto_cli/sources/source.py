@@ -21,7 +21,7 @@ class Source(ABC):
     LayerError where the layer's settings are at fault: whoever knows the layer's name and line adds them.
     """
 
-    shapes: tuple[Shape, ...]  # one per top
+    shapes: tuple[Shape, ...]  # one per top; an extent may be VARIES, and then differs from batch to batch
     fed: ClassVar[bool] = False  # whether the user brings the blobs, and next() has none
 
     @abstractmethod
@@ -30,6 +30,11 @@ class Source(ABC):
     @abstractmethod
     def next(self) -> tuple[Array, ...]:
         """The next batch: an array per top, float32, of the source's shapes (see Data on batch_size 1)."""
+
+    @classmethod
+    def label_shape(cls, batch: int) -> Shape:
+        """The shape of a second top for so many images, where there are no data to tell it."""
+        return (batch,)
 
     def close(self) -> None:
         """Let go of files; a closed source is not read again."""

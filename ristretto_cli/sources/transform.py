@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import AnyArray, Array, Shape, show
-from ristretto_cli.sources.images import COLOR, GRAY, NATIVE
+from ristretto_cli.sources.augmentation import Augmentation, recoded
+from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, Pixels
+from ristretto_cli.sources.resize_param import Resize
 from ristretto_cli.sources.settings import existing
 from ristretto_cli.wire.messages import TRAIN, Message
 from ristretto_cli.wire.weights import read_blob
 
-# SSD's additions.
-_OF_ANNOTATED_DATA = (
-    "resize_param",
-    "noise_param",
-    "emit_constraint",
-    "expand_param",
-    "distort_param",
-    "crop_h",
-    "crop_w",
-)
+_OF_BOXES = ("emit_constraint", "expand_param", "distort_param")  # SSD's AnnotatedData alone reads them
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which part of each of N images is shown, and how. tops, lefts: (N,), in pixels; mirrored: (N,)."""
+
+    tops: npt.NDArray[np.int64]
+    lefts: npt.NDArray[np.int64]
+    mirrored: npt.NDArray[np.bool_]
 
 
 class Transform:
     """(pixel - mean) * scale of a crop, perhaps mirrored, as TransformationParameter tells.
 
     phase: TRAIN crops anywhere, TEST in the centre; mirroring happens in both, to every other image or so.
-    rng decides on crops and mirrors. LayerError for settings that contradict each other and for a mean file
-    that cannot be read.
+    rng decides on crops and mirrors. annotated: the AnnotatedDataParameter of a layer that has boxes; other
+    layers do not read all of SSD's settings. LayerError for settings that contradict each other or that would
+    change images at random in the TEST phase, and for a mean file that cannot be read.
+
+    Images come resized: those that are decoded go through `resized` beforehand, one by one.
     """
 
-    def __init__(self, param: Message, phase: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, param: Message, phase: int, rng: np.random.Generator, *, annotated: Message | None = None
+    ) -> None:
         if param.HasField("mean_file") and len(param.mean_value):
             raise LayerError("transform_param has both mean_file and mean_value", remedy="Keep one.")
         if param.force_color and param.force_gray:
             raise LayerError("transform_param has both force_color and force_gray", remedy="Keep one.")
-        unread = [field for field in _OF_ANNOTATED_DATA if param.HasField(field)]
+        unread = [field for field in _OF_BOXES if annotated is None and param.HasField(field)]
         if unread:
             raise LayerError(
-                f"transform_param has {', '.join(unread)}, which only AnnotatedData layers read",
-                remedy="Remove it; store the images as the net needs them.",
+                f"transform_param has {', '.join(unread)}, which only AnnotatedData layers read", remedy="Remove it."
             )
-        self._crop = int(param.crop_size)
+        self._augmentation = Augmentation(param, annotated, phase)
+        self.resize = Resize.of(param.resize_param) if param.HasField("resize_param") else None
+        size = int(param.crop_size)
+        self._crop_told = f"crop_size {size}" if size else f"crop_h {param.crop_h}, crop_w {param.crop_w}"
+        self._crop = (size, size) if size else (int(param.crop_h), int(param.crop_w))
         self._scale = np.float32(param.scale)
         self._mirror = bool(param.mirror)
         self._random_crop = phase == TRAIN
@@ -50,13 +63,28 @@ class Transform:
         self._values = np.array(param.mean_value, np.float32)
         self._mean_file = param.mean_file if param.HasField("mean_file") else None
         self._mean = None if self._mean_file is None else read_mean(self._mean_file)
+        self.crops_whole = self._augmentation.crops_whole
         self.decode_flag = COLOR if param.force_color else GRAY if param.force_gray else NATIVE
+
+    def interpolations(self, count: int) -> list[int]:
+        """How each of so many images is to be resized, for `resized`."""
+        return [0] * count if self.resize is None else self.resize.drawn(count, self._rng)
+
+    def recoded(self, image: Pixels, where: str) -> Pixels:
+        """A decoded image (H, W, C) of a record as it goes into the transform: as it is, or with JPEG's losses."""
+        for _ in range(self._augmentation.recodings):
+            image = recoded(image, self.decode_flag, where)
+        return image
+
+    def resized(self, image: Pixels, interpolation: int, where: str) -> Pixels:
+        """A decoded image (H, W, C) in the size that resize_param gives it."""
+        return image if self.resize is None else self.resize(image, interpolation, where)
 
     def shape(self, image: Shape) -> Shape:
         """The shape (C, H', W') behind the transform of an image (C, H, W); LayerError if they don't fit."""
         channels, height, width = image
-        if self._crop > min(height, width):
-            raise LayerError(f"crop_size {self._crop} is larger than the image, {height}x{width}")
+        if self._crop[0] > height or self._crop[1] > width:
+            raise LayerError(f"{self._crop_told} is larger than the image, {height}x{width}")
         if self._mean is not None and self._mean.shape != image:
             mean = show(self._mean.shape)
             raise LayerError(f"mean_file {self._mean_file} is {mean}, the image {show(image)}")
@@ -65,7 +93,7 @@ class Transform:
                 f"transform_param has {len(self._values)} mean_values for {channels} channels",
                 remedy="Give one, or one per channel.",
             )
-        return (channels, self._crop, self._crop) if self._crop else image
+        return (channels, *self._shown(height, width))
 
     def check(self, image: Shape, where: str) -> None:
         """Refuse an image, (C, H, W), that does not fit the settings, telling where it is."""
@@ -74,42 +102,65 @@ class Transform:
         except LayerError as error:
             raise RistrettoError(str(error), where=where) from None
 
-    def __call__(self, images: AnyArray) -> Array:
-        """images (N, C, H, W) of any number type, which `shape` has accepted, to float32 (N, C, H', W')."""
-        if self._crop and self._random_crop:
-            out = self._cropped_anywhere(images)
-        else:
-            top, left, height, width = self._centre(images.shape)
-            window = np.s_[..., top : top + height, left : left + width]
-            out = images[window].astype(np.float32, order="C")
-            if self._mean is not None:
-                out -= self._mean[window]
+    def views(self, shape: Shape) -> Views:
+        """Which part of each image is to be shown; shape (N, C, H, W), which `shape` has accepted."""
+        n, _, height, width = shape
+        rows, columns = (whole - part for whole, part in zip((height, width), self._shown(height, width), strict=True))
+        tops = lefts = np.zeros(n, np.int64)
+        # With one of crop_h and crop_w alone, SSD keeps the upper left corner.
+        if min(self._crop) and self._random_crop:
+            tops = self._rng.integers(rows + 1, size=n)
+            lefts = self._rng.integers(columns + 1, size=n)
+        elif min(self._crop):
+            tops, lefts = tops + rows // 2, lefts + columns // 2
+        mirrored = self._rng.integers(2, size=n) == 1 if self._mirror else np.zeros(n, np.bool_)
+        return Views(tops, lefts, mirrored)
+
+    def window(self, shape: Shape, views: Views, i: int) -> Array:
+        """What is shown of image i of a batch (N, C, H, W): xmin, ymin, xmax, ymax, as parts of the whole."""
+        height, width = shape[2:]
+        rows, columns = self._shown(height, width)
+        left, top = int(views.lefts[i]), int(views.tops[i])
+        ends = np.array([left, top, left + columns, top + rows], np.float32)
+        return np.divide(ends, np.array([width, height, width, height], np.float32), dtype=np.float32)
+
+    def __call__(self, images: AnyArray, views: Views | None = None) -> Array:
+        """images (N, C, H, W) of any number type, which `shape` has accepted, to float32 (N, C, H', W').
+
+        views: what of them to show, where the caller wants to know it.
+        """
+        self._augmentation.warn_once()
+        views = self.views(images.shape) if views is None else views
+        out = self._cropped(images, views)
         if len(self._values):
             out -= self._values.reshape(-1, 1, 1)
         if self._scale != 1:
             out *= self._scale
         if self._mirror:
-            chosen = self._rng.integers(2, size=len(out)) == 1
-            out[chosen] = out[chosen, ..., ::-1]
+            out[views.mirrored] = out[views.mirrored, ..., ::-1]
         return out
 
-    def _centre(self, shape: Shape) -> tuple[int, int, int, int]:
-        height, width = shape[-2:]
-        if not self._crop:
-            return 0, 0, height, width
-        return (height - self._crop) // 2, (width - self._crop) // 2, self._crop, self._crop
+    def _shown(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of what is shown of an image."""
+        return self._crop[0] or height, self._crop[1] or width
 
-    def _cropped_anywhere(self, images: AnyArray) -> Array:
-        n, channels, height, width = images.shape
-        size = self._crop
-        tops = self._rng.integers(height - size + 1, size=n)
-        lefts = self._rng.integers(width - size + 1, size=n)
-        out = np.empty((n, channels, size, size), np.float32)
-        for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
-            window = np.s_[:, top : top + size, left : left + size]
-            out[i] = images[i][window]
+    def _cropped(self, images: AnyArray, views: Views) -> Array:
+        """What the views show, less the mean image."""
+        n, channels, *extent = images.shape
+        height, width = self._shown(*extent)
+        corners = list(zip(views.tops.tolist(), views.lefts.tolist(), strict=True))
+        out = np.empty((n, channels, height, width), np.float32)
+        # Of a batch that is cropped in one place, all images at once.
+        parts = (
+            [(slice(None), corners[0])]
+            if len({*corners}) == 1
+            else [(slice(i, i + 1), corner) for i, corner in enumerate(corners)]
+        )
+        for part, (top, left) in parts:
+            rows, columns = slice(top, top + height), slice(left, left + width)
+            out[part] = images[part, :, rows, columns]
             if self._mean is not None:
-                out[i] -= self._mean[window]
+                out[part] -= self._mean[:, rows, columns]
         return out
 
 

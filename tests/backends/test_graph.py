@@ -72,7 +72,7 @@ def test_an_input_that_is_an_output_of_its_own_name_is_found_by_it(ops):
 
 def test_what_no_output_needs_is_left_out(ops):
     x, unread = ops.input("data", (1,)), ops.input("label", (1,))
-    ops.exp(ops.add(unread, ops.constant(np.ones(1), "unused")))
+    ops.exp(ops.add(unread, ops.constant(np.ones(1), name="unused")))
     model = _model(ops, {"y": ops.relu(x)})
     assert [node.op_type for node in model.graph.node] == ["Relu"]
     assert [value.name for value in model.graph.input] == ["data"]
@@ -88,7 +88,7 @@ def test_two_inputs_of_one_name_are_refused(ops):
 
 def test_a_constant_is_kept_by_reference_and_shared(ops):
     weights = np.ones((50, 50), np.float32)
-    a, b = ops.constant(weights, "fc/0"), ops.constant(weights.reshape(50, 50))
+    a, b = ops.constant(weights, name="fc/0"), ops.constant(weights.reshape(50, 50))
     assert a is b
     assert np.shares_memory(ops.graph.initializers["fc/0"], weights)
 
@@ -96,8 +96,8 @@ def test_a_constant_is_kept_by_reference_and_shared(ops):
 def test_equal_arrays_that_are_large_or_named_are_not_shared(ops):
     ops.constant(np.ones(5000, np.float32))
     ops.constant(np.ones(5000, np.float32))
-    ops.constant(np.ones(2, np.float32), "a")
-    ops.constant(np.ones(2, np.float32), "b")
+    ops.constant(np.ones(2, np.float32), name="a")
+    ops.constant(np.ones(2, np.float32), name="b")
     assert len(ops.graph.initializers) == 4
 
 
@@ -109,7 +109,7 @@ def test_small_constants_that_are_equal_are_shared(ops):
 
 def test_a_model_without_weights_leaves_out_the_large_ones(ops):
     x = ops.input("data", (1, 4000))
-    y = ops.linear(x, ops.constant(np.ones((500, 4000), np.float32), "fc/0"), ops.constant(np.ones(500)))
+    y = ops.linear(x, ops.constant(np.ones((500, 4000), np.float32), name="fc/0"), ops.constant(np.ones(500)))
     bare = ops.graph.model({"y": y}, embed_weights=False)
     assert len(bare.SerializeToString()) < 4000
     assert len(_model(ops, {"y": y}).SerializeToString()) > 8_000_000

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - what a row writes and what it is told are lines as they are
 """Settings and data that the rarer layer types refuse: one line with the place, and no memory is taken before."""
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ ROWS = [
      "there is no logarithm to the base 1. Give a number above 0 other than 1."),
     ("Clip", ["data"], "",
      "clip_param is missing. Set its min and max."),
-    ("Filter", ["data", "label"], "",
-     "how many items pass it depends on the data, and ristretto knows all shapes beforehand. Leave the layer out and filter the data."),
+    ("Filter", ["label", "data"], "",
+     "its last bottom, the selector, has shape 2x1x4x4. It must be a number for each item."),
 ]  # fmt: skip
 
 

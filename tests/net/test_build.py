@@ -246,6 +246,20 @@ def test_permissive_sharing_takes_as_many_values_in_another_shape(nets):
     assert "has shape 2x4 in layer" in says
 
 
+@pytest.mark.parametrize("field", ["lr_mult", "decay_mult"])
+def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
+    first = fc("a", "x", "y", 2, f'param {{ name: "w" {field}: 1 }}')
+    unsaid = fc("b", "x", "z", 2, 'param { name: "w" }')
+    same = fc("b", "x", "z", 2, f'param {{ name: "w" {field}: 1 }}')
+    other = fc("b", "x", "z", 2, f'param {{ name: "w" {field}: 2 }}')
+    nets.build(INPUT + first + unsaid)
+    nets.build(INPUT + first + same)
+    assert nets.refusals(INPUT + first + other) == [
+        f'net:3: layer "b" (InnerProduct): shared parameter "w" has {field} 2 here and 1 in another layer. '
+        "Give both the same, or only one of them."
+    ]
+
+
 # -- what is refused -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,120 @@
+"""Boxes as SSD compares them: as shares of an image, or in the pixels of the image that they were found in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.ops import Array
+from ristretto_cli.wire.files import open_to_read
+from ristretto_cli.wire.messages import Message, enum_name
+
+_PIXEL = np.float32(1)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes (N, 4) with rows of left, top, right, bottom; their areas (N); whether they are counted in pixels.
+
+    A box of pixels covers the pixels of both its edges.
+    """
+
+    corners: Array
+    areas: Array
+    in_pixels: bool
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    @classmethod
+    def of(cls, corners: Array, *, in_pixels: bool = False) -> Boxes:
+        """Boxes with the areas that their corners make; 0 for those whose corners are exchanged."""
+        more = _PIXEL if in_pixels else np.float32(0)
+        sides = corners[:, 2:] - corners[:, :2]
+        areas = np.where((sides < 0).any(1), np.float32(0), (sides + more).prod(1))
+        return cls(corners, areas, in_pixels)
+
+    def overlaps(self, others: Boxes) -> Array:
+        """Intersection by union of each box with each of the others, (N, M)."""
+        a, b = self.corners[:, None], others.corners[None]
+        low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+        apart = ((b[..., :2] > a[..., 2:]) | (b[..., 2:] < a[..., :2])).any(2, keepdims=True)
+        # SSD's boxes of pixels that lie apart have one pixel in common all the same.
+        sides = np.where(apart, np.float32(0), high - low) + (_PIXEL if self.in_pixels else np.float32(0))
+        common = sides.prod(2)
+        union = self.areas[:, None] + others.areas[None] - common
+        shares: Array = np.zeros_like(common)
+        np.divide(common, union, out=shares, where=(sides > 0).all(2))
+        return shares
+
+
+@dataclass(frozen=True)
+class ImageSizes:
+    """The sizes of the images of a database in their order, (N, 2) with rows of height, width, and how they were
+    brought to the size that the net takes: SSD's resize_param, None where it is not given."""
+
+    sizes: Array
+    resize: Message | None
+
+    @classmethod
+    def read(cls, file: str, resize: Message | None) -> ImageSizes:
+        """The sizes out of a file of lines: name, height, width. LayerError where it is no such file."""
+        try:
+            with open_to_read(file) as stream:
+                lines = stream.read().split(b"\n")
+        except RistrettoError as error:
+            raise LayerError(
+                f"name_size_file: {error}", remedy="Without name_size_file, boxes are compared as shares of an image."
+            ) from error
+        sizes = []
+        for number, line in enumerate(lines, start=1):
+            words = line.split()
+            if words:
+                size = _size(words)
+                if size is None:
+                    raise LayerError(f"name_size_file: {file}:{number} must hold a name, a height and a width")
+                sizes.append(size)
+        if not sizes:
+            raise LayerError(f"name_size_file: {file} is empty")
+        return cls(np.array(sizes, np.float32), resize)
+
+    def in_pixels(self, corners: Array, place: int) -> Boxes:
+        """Boxes (N, 4), in shares of what the net was given, in the pixels of the image at a place in the database.
+
+        Beyond the last image it starts from the first.
+        """
+        height, width = self.sizes[place % len(self.sizes)]
+        whole = np.array([width, height, width, height], np.float32)
+        mode = "WARP" if self.resize is None else enum_name(self.resize, "resize_mode")
+        if self.resize is not None and mode == "FIT_SMALL_SIZE":
+            scales = [self.resize.width_scale, self.resize.height_scale] * 2
+            if all(scales):
+                clipped = np.clip(corners * np.array(scales, np.float32), np.float32(0), whole)
+                # Here SSD computes the areas as if the box were no box of pixels.
+                return Boxes(clipped, Boxes.of(clipped).areas, in_pixels=True)
+        elif self.resize is not None and mode == "FIT_LARGE_SIZE_AND_PAD":
+            corners = _without_padding(corners, float(width / height), self.resize)
+        clipped = np.clip(corners, np.float32(0), np.float32(1)) * whole
+        return Boxes.of(clipped, in_pixels=True)
+
+
+def _size(words: list[bytes]) -> tuple[int, int] | None:
+    if len(words) != 3 or not all(word.isdigit() and len(word) < 10 for word in words[1:]):
+        return None
+    height, width = int(words[1]), int(words[2])
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _without_padding(corners: Array, aspect: float, resize: Message) -> Array:
+    """Boxes in shares of a padded image, in shares of the image alone."""
+    height, width = float(resize.height), float(resize.width)
+    if aspect > width / height:
+        pad = np.array([0, (height - width / aspect) / 2 / height], np.float32)
+    else:
+        pad = np.array([(width - height * aspect) / 2 / width, 0], np.float32)
+    low, high = np.tile(pad, 2), np.tile(1 - pad, 2)
+    outside = (corners[:, :2] >= high[:2]) | (corners[:, 2:] <= low[:2])
+    # SSD leaves boxes as they are that lie in the padding.
+    return np.where(outside.any(1, keepdims=True), corners, (corners - low) / (high - low))

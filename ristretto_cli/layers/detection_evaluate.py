@@ -1,0 +1,145 @@
+"""DetectionEvaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.average_precision import average_precision
+from ristretto_cli.layers.boxes import Boxes, ImageSizes
+from ristretto_cli.layers.host_layer import Compute, Judging, JudgingLayer, Verdict
+from ristretto_cli.layers.layer_type import layer_type
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.ops import VARIES, AnyArray, Array, Shape, fits, show
+from ristretto_cli.wire.messages import Message
+
+_NOTHING = -1  # the image or the label of rows that stand for nothing
+_MOST_CLASSES = 2**16
+_IMAGE, _LABEL, _SCORE, _BOX = 0, 1, 2, slice(3, 7)  # the columns of both bottoms, but that the truth has no score
+_DIFFICULT = 7
+
+
+@layer_type("DetectionEvaluate")
+class DetectionEvaluate(JudgingLayer):
+    """SSD's: which of the objects that were found are there, and over all batches the mean average precision.
+
+    Bottoms: what DetectionOutput gives (1, 1, K, 7), and the truth (1, 1, M, 8) with rows of number of the image,
+    class, a number that is not read, left, top, right, bottom, and whether the object is difficult; it ends where
+    the image is -1. Top (1, 1, R, 5): for each class but the background -1, class, how many there are, -1, -1; for
+    each object found its image, class, score, and 1, 0 where it is right, 0, 1 where it is wrong, and 0, 0 where
+    it does not count.
+    """
+
+    bottoms = (2, 2)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        for which, shape, columns in (("first", bottoms[0], 7), ("second", bottoms[1], 8)):
+            if not fits(shape, (1, 1, VARIES, columns)):
+                raise LayerError(f"its {which} bottom is {show(shape)} and must be 1x1x?x{columns}")
+        param = layer.message.detection_evaluate_param
+        if not param.HasField("num_classes"):
+            raise LayerError("num_classes is missing", remedy="Set how many classes there are, with the background.")
+        if not _labels(param) or param.num_classes > _MOST_CLASSES:
+            raise LayerError(f"num_classes is {param.num_classes}; 2 to {_MOST_CLASSES} can be evaluated")
+        if not param.overlap_threshold > 0:
+            raise LayerError(f"overlap_threshold is {param.overlap_threshold:g} and must be more than 0")
+        resize = param.resize_param
+        if param.HasField("resize_param") and not (resize.height > 0 and resize.width > 0):
+            raise LayerError("resize_param needs a height and a width")
+        return [(1, 1, VARIES, 5)]
+
+    def start(self, layer: Layer) -> Compute:
+        return _Evaluation(layer.message.detection_evaluate_param).run
+
+    def judge(self, layer: Layer, tops: Sequence[Array], how: Judging) -> Verdict:
+        """The mean over the classes of their average precisions, and these, as SSD's solver computes them."""
+        rows = np.concatenate([top.reshape(-1, 5) for top in tops])
+        counts = rows[:, _IMAGE] == _NOTHING
+        counted = ~counts & (rows[:, 3:] != 0).any(1)
+        precisions = {}
+        for label in _labels(layer.message.detection_evaluate_param):
+            of_label = rows[:, _LABEL] == label
+            there = int(rows[of_label & counts, 2].sum(dtype=np.float64))
+            found = rows[of_label & counted]
+            precisions[f"class{label}"] = average_precision(found[:, _SCORE], found[:, 3] == 1, there, how.ap_version)
+        return Verdict(float(np.mean(list(precisions.values()))), precisions)
+
+
+class _Evaluation:
+    """One walk through the data, batch after batch."""
+
+    def __init__(self, param: Message) -> None:
+        self._param = param
+        resize = param.resize_param if param.HasField("resize_param") else None
+        self._sizes = ImageSizes.read(param.name_size_file, resize) if param.HasField("name_size_file") else None
+        self._batches = 0
+        self._images = 0  # in a batch
+
+    def run(self, bottoms: Sequence[Array]) -> Sequence[Array]:
+        found = _whole(bottoms[0].reshape(-1, 7))
+        found = found[(found[:, _IMAGE] != _NOTHING) & (found[:, _LABEL] != _NOTHING)]
+        truth = _whole(bottoms[1].reshape(-1, 8))
+        truth = truth[: int(np.argmax(np.append(truth[:, _IMAGE], _NOTHING) == _NOTHING))]
+        for what, rows in (("the detection results", found), ("the dataset", truth)):
+            if (rows[:, _LABEL] == self._param.background_label_id).any():
+                raise LayerError(f"there is an object of the background's class in {what}")
+        # DIFFERS: SSD takes the next size for each image in which something was found; here an image has its own.
+        numbers = np.concatenate([found[:, _IMAGE], truth[:, _IMAGE]])
+        self._images = max(self._images, int(numbers.max(initial=_NOTHING)) + 1)
+        with np.errstate(all="ignore"):
+            parts = [self._counts(truth), *self._judged(found, truth)]
+        self._batches += 1
+        return [np.concatenate(parts).astype(np.float32).reshape(1, 1, -1, 5)]
+
+    def _counts(self, truth: Array) -> AnyArray:
+        """How many objects of each class are to be found: rows of the top."""
+        counts = truth if self._param.evaluate_difficult_gt else truth[truth[:, _DIFFICULT] == 0]
+        labels = np.array(_labels(self._param))
+        there = [(counts[:, _LABEL] == label).sum() for label in labels]
+        return np.stack([np.full(len(labels), -1), labels, there, *[np.full(len(labels), -1)] * 2], 1)
+
+    def _judged(self, found: Array, truth: Array) -> Iterator[AnyArray]:
+        """What was found, by image and by class: rows of the top."""
+        for image in np.unique(found[:, _IMAGE]):
+            here = found[found[:, _IMAGE] == image]
+            for label in np.unique(here[:, _LABEL]):
+                objects = here[here[:, _LABEL] == label]
+                there = truth[(truth[:, _IMAGE] == image) & (truth[:, _LABEL] == label)]
+                if len(there):
+                    objects = objects[np.argsort(-objects[:, _SCORE], kind="stable")]
+                verdicts = self._verdicts(objects, there, int(image)) if len(there) else [(0, 1)] * len(objects)
+                yield np.concatenate([objects[:, :3], verdicts], 1)
+
+    def _verdicts(self, objects: Array, there: Array, image: int) -> list[tuple[int, int]]:
+        """Right, wrong or neither: objects of one class of an image, best first, against those that are there."""
+        overlaps = self._boxes(objects, image).overlaps(self._boxes(there, image))
+        nearest = overlaps.argmax(1)
+        enough = overlaps.max(1) >= self._param.overlap_threshold
+        taken: set[int] = set()
+        verdicts = []
+        for near, counts in zip(nearest.tolist(), enough.tolist(), strict=True):
+            if counts and there[near, _DIFFICULT] != 0 and not self._param.evaluate_difficult_gt:
+                verdicts.append((0, 0))
+            else:
+                right = counts and near not in taken
+                verdicts.append((1, 0) if right else (0, 1))
+                taken.update([near] if right else [])
+        return verdicts
+
+    def _boxes(self, rows: Array, image: int) -> Boxes:
+        if self._sizes is None:
+            return Boxes.of(rows[:, _BOX])
+        return self._sizes.in_pixels(rows[:, _BOX], self._batches * self._images + image)
+
+
+def _whole(rows: Array) -> Array:
+    """The rows that name an image and a class, both cut off towards zero, as by a cast in C."""
+    rows = rows[np.isfinite(rows[:, :2]).all(1)]
+    return np.concatenate([np.trunc(rows[:, :2]), rows[:, 2:]], 1)
+
+
+def _labels(param: Message) -> list[int]:
+    """The classes but the background."""
+    return [label for label in range(min(param.num_classes, _MOST_CLASSES)) if label != param.background_label_id]

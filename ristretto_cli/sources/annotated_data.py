@@ -1,0 +1,97 @@
+"""AnnotatedData, SSD's: images with boxes around the objects in them, from LMDB or LevelDB."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.ops import VARIES, Array, Shape
+from ristretto_cli.sources.annotations import COLUMNS, WHOLE, Boxes
+from ristretto_cli.sources.image_records import ImageRecords, Images
+from ristretto_cli.sources.resize_param import Fit
+from ristretto_cli.sources.settings import check_tops
+from ristretto_cli.sources.source import Source, source
+from ristretto_cli.sources.transform import Transform, Views
+from ristretto_cli.wire.messages import Message
+
+
+@source("AnnotatedData")
+class AnnotatedData(Source):
+    """Images (N, C, H, W) of AnnotatedDatum records and, with a second top, their boxes (1, 1, M, 8).
+
+    A row is a box: the image's number in the batch, group_label (the class), instance_id, xmin, ymin, xmax and ymax
+    as parts of what is shown of the image, and 1 if it is difficult. M changes from batch to batch; without any box
+    there is one row of -1. Where neither anno_type nor the first record says that there are boxes, the second top
+    has the images' labels, (N, 1, 1, 1).
+
+    Images are resized, cropped and mirrored, and boxes with them, as in SSD; boxes outside of what is shown are
+    dropped, and so are those that emit_constraint does not let pass. What SSD changes at random for training -
+    batch_sampler, distort_param, expand_param, noise_param - is refused in the TEST phase and left out, with a
+    warning, in the TRAIN phase, whose data are read for ranges alone (see augmentation.py). label_map_file is not
+    read by this layer, nor is it in SSD.
+    """
+
+    def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
+        check_tops(message, 1, 2)
+        annotated = message.annotated_data_param
+        rng = np.random.default_rng(seed)
+        self._transform = Transform(message.transform_param, phase, rng, annotated=annotated)
+        if self._resizes_to_many_sizes() and message.data_param.batch_size > 1:
+            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of several sizes", remedy="Set batch_size to 1.")
+        transform = message.transform_param
+        self._constraint = transform.emit_constraint if transform.HasField("emit_constraint") else None
+        self._images = ImageRecords(message.data_param, self._transform, annotated=True)
+        self._typed = bool(annotated.HasField("anno_type"))
+        self._has_boxes = self._typed or bool(self._images.first.message.HasField("type"))
+        shape = self._images.shape
+        labels = self.label_shape(shape[0]) if self._has_boxes else (shape[0], 1, 1, 1)
+        self.shapes = (shape, labels)[: len(message.top)]
+
+    def next(self) -> tuple[Array, ...]:
+        images = self._images.next()
+        views = self._transform.views(images.pixels.shape)
+        out = self._transform(images.pixels, views)
+        if len(self.shapes) == 1:
+            return (out,)
+        return out, self._boxes(images, views) if self._has_boxes else self._labels(images)
+
+    @classmethod
+    def label_shape(cls, batch: int) -> Shape:
+        return (1, 1, VARIES, COLUMNS)
+
+    def close(self) -> None:
+        self._images.close()
+
+    def _resizes_to_many_sizes(self) -> bool:
+        return self._transform.resize is not None and self._transform.resize.fit is Fit.COVER
+
+    def _boxes(self, images: Images, views: Views) -> Array:
+        rows = [self._boxes_of(images, views, i).rows(i) for i in range(len(images.items))]
+        table = np.concatenate(rows)
+        return (table if len(table) else np.full((1, COLUMNS), -1, np.float32))[None, None]
+
+    def _boxes_of(self, images: Images, views: Views, i: int) -> Boxes:
+        """The boxes of one image of the batch, as they lie on what is shown of it."""
+        item, where, resize = images.items[i], self._images.where(images.items[i]), self._transform.resize
+        if not (self._typed or item.message.HasField("type")):
+            what = "the record has no annotation type, the first one has"
+            raise RistrettoError(what, where=where, remedy="Set annotated_data_param { anno_type: BBOX }.")
+        boxes = Boxes.of(item.message, where)
+        if self._transform.crops_whole:
+            boxes = boxes.seen(WHOLE, self._constraint)
+        if resize is not None:
+            boxes = boxes.resized(resize, *images.extents[i])
+        window = self._transform.window(images.pixels.shape, views, i)
+        boxes = boxes.seen(window, self._constraint)
+        if views.mirrored[i]:
+            boxes = boxes.mirrored()
+        if resize is not None:
+            boxes = boxes.extrapolated(resize, *images.extents[i], window, where)
+        return boxes
+
+    def _labels(self, images: Images) -> Array:
+        for item in images.items:
+            if not item.datum.HasField("label"):
+                raise RistrettoError("the record has no boxes and no label", where=self._images.where(item))
+        labels = np.array([item.datum.label for item in images.items], np.float32)
+        return labels.reshape(-1, 1, 1, 1)

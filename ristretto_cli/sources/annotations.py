@@ -1,0 +1,159 @@
+"""Annotations of an image: boxes around objects, and what becomes of them as the image is resized, cropped, mirrored.
+
+All is computed in float32, in the order that SSD computes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.ops import Array
+from ristretto_cli.sources.resize_param import Fit, Resize
+from ristretto_cli.wire.messages import Message, enum_name
+
+COLUMNS = 8  # item_id, group_label, instance_id, xmin, ymin, xmax, ymax, difficult
+
+WHOLE: Array = np.array([0, 0, 1, 1], np.float32)
+
+_XS, _YS = slice(0, 4, 2), slice(1, 4, 2)
+_LOW, _HIGH = slice(0, 2), slice(2, 4)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The M boxes of an image, in the record's order.
+
+    names (M, 2): group_label (the class) and instance_id. corners (M, 4): xmin, ymin, xmax, ymax, as parts of the
+    image. difficult (M,): 1 or 0. sizes (M,): the area that a box claims for itself, NaN where it claims none.
+    """
+
+    names: Array
+    corners: Array
+    difficult: Array
+    sizes: Array
+
+    @classmethod
+    def of(cls, annotated: Message, where: str) -> Boxes:
+        """The boxes of an AnnotatedDatum; RistrettoError, telling where, for corners that are not finite."""
+        table = np.array([_row(group, one) for group in annotated.annotation_group for one in group.annotation])
+        table = table.reshape(-1, 8)
+        corners = table[:, 2:6].astype(np.float32)
+        wrong = np.flatnonzero(~np.isfinite(corners).all(axis=1))
+        if len(wrong):
+            told = ", ".join(f"{value:g}" for value in corners[wrong[0]].tolist())
+            raise RistrettoError(f"box {wrong[0] + 1} of the record is ({told})", where=where)
+        return cls(*(part.astype(np.float32) for part in (table[:, :2], corners, table[:, 6], table[:, 7])))
+
+    def rows(self, item: int) -> Array:
+        """The boxes as rows of the label blob, (M, 8); item: the image's number in the batch."""
+        items = np.full((len(self.corners), 1), item, np.float32)
+        return np.hstack([items, self.names, self.corners, self.difficult[:, None]])
+
+    def resized(self, resize: Resize, height: int, width: int) -> Boxes:
+        """The boxes on the image that resize makes of one of this height and width."""
+        f = np.float32
+        new_height, new_width, aspect = f(resize.height), f(resize.width), f(width) / f(height)
+        pad_rows = pad_columns = f(0)
+        if resize.fit is Fit.PAD:
+            if aspect > new_width / new_height:
+                pad_rows = (new_height - new_width / aspect) / f(2)
+            else:
+                pad_columns = (new_width - aspect * new_height) / f(2)
+        elif resize.fit is Fit.COVER:
+            # The image's own sides are rounded down to whole pixels; here they are not.
+            if aspect < new_width / new_height:
+                new_height = new_width / aspect
+            else:
+                new_width = aspect * new_height
+        corners = np.empty_like(self.corners)
+        with np.errstate(over="ignore"):
+            corners[:, _XS] = _placed(self.corners[:, _XS] * f(width), f(width), new_width, pad_columns)
+            corners[:, _YS] = _placed(self.corners[:, _YS] * f(height), f(height), new_height, pad_rows)
+        return replace(self, corners=corners)
+
+    def seen(self, window: Array, constraint: Message | None) -> Boxes:
+        """The boxes that are seen in a window (xmin, ymin, xmax, ymax), cut off at it, as parts of it.
+
+        constraint: the EmitConstraint that decides beforehand which of them count.
+        """
+        kept = self if constraint is None else self._where(self._emitted(window, constraint))
+        touching = np.all((kept.corners[:, _LOW] < window[_HIGH]) & (kept.corners[:, _HIGH] > window[_LOW]), axis=1)
+        kept = kept._where(np.asarray(touching))
+        extent = np.tile(window[_HIGH] - window[_LOW], 2)
+        with np.errstate(over="ignore"):
+            parts = np.divide(kept.corners - np.tile(window[_LOW], 2), extent, dtype=np.float32)
+        corners = np.clip(parts, np.float32(0), np.float32(1))
+        sizes = _areas(corners)
+        return replace(kept, corners=corners, sizes=sizes)._where(sizes > 0)
+
+    def mirrored(self) -> Boxes:
+        """The boxes on the image with left and right exchanged."""
+        corners = self.corners.copy()
+        corners[:, _XS] = np.float32(1) - self.corners[:, 2::-2]
+        return replace(self, corners=corners)
+
+    def extrapolated(self, resize: Resize, height: int, width: int, window: Array, where: str) -> Boxes:
+        """The boxes as parts of height_scale and width_scale, where a FIT_SMALL_SIZE has them.
+
+        height, width: the image's before it was resized. RistrettoError, telling where, if the window is smaller.
+        """
+        if resize.fit is not Fit.COVER or not (resize.height_scale and resize.width_scale and len(self.corners)):
+            return self
+        f = np.float32
+        new_height, new_width, aspect = f(resize.height), f(resize.width), f(width) / f(height)
+        if aspect < new_width / new_height:
+            new_height = new_width / aspect
+        else:
+            new_width = new_height * aspect
+        shown = np.array([new_width, new_height]) * (window[_HIGH] - window[_LOW])
+        scale = np.array([resize.width_scale, resize.height_scale], np.float32)
+        if (shown < scale).any():
+            raise RistrettoError(
+                f"what is shown of the image is {shown[1]:g}x{shown[0]:g}, height_scale and width_scale are "
+                f"{resize.height_scale} and {resize.width_scale}",
+                where=where,
+                remedy="They must not be larger.",
+            )
+        return replace(self, corners=self.corners * np.tile(shown, 2) / np.tile(scale, 2))
+
+    def _emitted(self, window: Array, constraint: Message) -> npt.NDArray[np.bool_]:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if enum_name(constraint, "emit_type") == "CENTER":
+                centre = (self.corners[:, _LOW] + self.corners[:, _HIGH]) / np.float32(2)
+                return np.asarray(np.all((centre >= window[_LOW]) & (centre <= window[_HIGH]), axis=1))
+            own = _areas(self.corners)
+            # SSD believes what a box says of its area, unless its corners are exchanged.
+            own = np.where(np.isnan(self.sizes) | (own == 0), own, self.sizes)
+            low = np.maximum(self.corners[:, _LOW], window[_LOW])
+            high = np.minimum(self.corners[:, _HIGH], window[_HIGH])
+            shared = np.where((low <= high).all(axis=1), _areas(np.hstack([low, high])), np.float32(0))
+            share = np.divide(shared, own, out=np.zeros_like(own), where=shared > 0)
+            return np.asarray(share > np.float32(constraint.emit_overlap))
+
+    def _where(self, chosen: npt.NDArray[np.bool_]) -> Boxes:
+        return Boxes(self.names[chosen], self.corners[chosen], self.difficult[chosen], self.sizes[chosen])
+
+
+def _row(group: Message, annotation: Message) -> tuple[float, ...]:
+    box = annotation.bbox
+    size = box.size if box.HasField("size") else float("nan")
+    corners = (box.xmin, box.ymin, box.xmax, box.ymax)
+    return (group.group_label, annotation.instance_id, *corners, float(box.difficult), size)
+
+
+def _placed(ends: Array, old: np.float32, new: np.float32, padding: np.float32) -> Array:
+    """Low and high ends (M, 2) on an axis of `old` pixels as parts of one of `new`, with padding at both ends."""
+    ends = (ends * (new - np.float32(2) * padding) / old).astype(np.float32)
+    low = padding + np.maximum(ends[:, :1], np.float32(0))
+    high = padding + np.minimum(ends[:, 1:], new)
+    return np.asarray(np.hstack([low, high]) / new, np.float32)
+
+
+def _areas(corners: Array) -> Array:
+    """The areas of boxes (M, 4); 0 where corners are exchanged."""
+    extent = corners[:, _HIGH] - corners[:, _LOW]
+    return np.where((extent >= 0).all(axis=1), extent[:, 0] * extent[:, 1], np.float32(0))

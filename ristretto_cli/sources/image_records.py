@@ -1,0 +1,178 @@
+"""Databases of images: their records parsed, decoded and resized, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.ops import AnyArray, Shape, show
+from ristretto_cli.sources.database import Database, LevelDb, Lmdb, Record, endless
+from ristretto_cli.sources.decoding import Workers
+from ristretto_cli.sources.images import decode, planes
+from ristretto_cli.sources.settings import batch_size_of, checked_shape, existing, warn_ignored
+from ristretto_cli.sources.transform import Transform
+from ristretto_cli.wire.messages import Message, enum_name, message_class
+
+
+class Item(NamedTuple):
+    """A record, the message in it, and the Datum in that: itself, or what an AnnotatedDatum holds."""
+
+    record: Record
+    message: Message
+    datum: Message
+
+
+class Images(NamedTuple):
+    """A batch. pixels: (N, C, H, W), resized; extents: each image's height and width before that."""
+
+    items: Sequence[Item]
+    pixels: AnyArray
+    extents: Sequence[tuple[int, int]]
+
+
+class ImageRecords:
+    """The images of a DataParameter's database, over and over.
+
+    The first record, `first`, gives the shape of the batches behind the transform, `shape`. With batch_size 1 a later
+    record may have another one; otherwise it is refused, by its key. annotated: records are AnnotatedDatum, not Datum.
+    """
+
+    def __init__(self, param: Message, transform: Transform, *, annotated: bool = False) -> None:
+        warn_ignored(param, "data_param")
+        self._batch = batch_size_of(param, "data_param")
+        self._path = existing(param.source, "data_param.source")
+        self._transform = transform
+        self._annotated = annotated
+        self._name = "AnnotatedDatum" if annotated else "Datum"
+        self._parse = message_class(self._name).FromString
+        self._workers = Workers()
+        self._database = _open(self._path, enum_name(param, "backend"))
+        try:
+            self.first = self._first()
+            image, _ = self._image((self.first, transform.interpolations(1)[0]))
+            self._shape: Shape = image.shape
+            self.shape = checked_shape((self._batch, *transform.shape(self._shape)), "the batch")
+        except Exception:
+            self.close()
+            raise
+        # rand_skip is not looked at: Caffe's own Data layer has not done so since it reads ahead.
+        self._records = endless(self._database)
+
+    def next(self) -> Images:
+        """The next batch."""
+        items = self._parsed(list(islice(self._records, self._batch)))
+        pixels = self._raw_batch([item.datum for item in items])
+        if pixels is not None:
+            return Images(items, pixels, [(self._shape[1], self._shape[2])] * len(items))
+        return self._any_batch(items)
+
+    def where(self, item: Item) -> str:
+        """The record's place, for messages."""
+        return f'{self._path}: key "{item.record[0].decode(errors="backslashreplace")}"'
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._workers.close()
+        self._records = iter(())
+        self._database.close()
+
+    def _first(self) -> Item:
+        records = list(islice(self._database.records(), 1))
+        if not records:
+            raise LayerError(f"the database {self._path} is empty")
+        return self._parsed(records)[0]
+
+    def _parsed(self, records: Sequence[Record]) -> list[Item]:
+        try:
+            messages = [self._parse(value) for _, value in records]
+        except DecodeError:
+            messages = [self._parse_one(record) for record in records]
+        if not self._annotated:
+            return [Item(record, message, message) for record, message in zip(records, messages, strict=True)]
+        items = [Item(record, message, message.datum) for record, message in zip(records, messages, strict=True)]
+        for item in items:
+            if not item.message.HasField("datum"):
+                raise RistrettoError("the record has no datum", where=self.where(item))
+        return items
+
+    def _parse_one(self, record: Record) -> Message:
+        try:
+            return self._parse(record[1])
+        except DecodeError:
+            where = self.where(Item(record, None, None))
+            raise RistrettoError(f"the record is no {self._name} message", where=where) from None
+
+    def _raw_batch(self, datums: Sequence[Message]) -> AnyArray | None:
+        """All images at once, where they are plain bytes of the expected shape; else None."""
+        if any(d.encoded or (d.channels, d.height, d.width) != self._shape for d in datums):
+            return None
+        data = [d.data for d in datums]
+        size = int(np.prod(self._shape))
+        if any(len(bytes_) != size for bytes_ in data):
+            return None
+        return np.frombuffer(b"".join(data), np.uint8).reshape(len(datums), *self._shape)
+
+    def _any_batch(self, items: Sequence[Item]) -> Images:
+        """All images, one by one."""
+        pairs = list(zip(items, self._transform.interpolations(len(items)), strict=True))
+        encoded = any(item.datum.encoded for item in items)
+        made = self._workers.map(self._image, pairs) if encoded else [self._image(pair) for pair in pairs]
+        images = [image for image, _ in made]
+        if self._batch == 1:
+            self._transform.check(images[0].shape, self.where(items[0]))
+        for item, image in zip(items, images, strict=True):
+            if self._batch > 1 and image.shape != self._shape:
+                raise RistrettoError(
+                    f"the image is {show(image.shape)}, the first one {show(self._shape)}",
+                    where=self.where(item),
+                    remedy="Bring all images to one size.",
+                )
+        return Images(items, np.stack(images), [extent for _, extent in made])
+
+    def _image(self, pair: tuple[Item, int]) -> tuple[AnyArray, tuple[int, int]]:
+        """An item's image, (C, H, W), resized by an interpolation, and its height and width before."""
+        item, interpolation = pair
+        datum, where = item.datum, self.where(item)
+        if not datum.encoded:
+            image = _raw_image(datum, where)
+            self._refuse_resizing(image.shape, where)
+            return image, (image.shape[1], image.shape[2])
+        pixels = self._transform.recoded(decode(datum.data, self._transform.decode_flag, where), where)
+        height, width, _ = pixels.shape
+        return planes(self._transform.resized(pixels, interpolation, where)), (height, width)
+
+    def _refuse_resizing(self, shape: Shape, where: str) -> None:
+        # SSD dies of such a record, or, where there is a crop, takes it without resizing.
+        if self._transform.resize is not None and self._transform.resize.changes(*shape[1:]):
+            what = f"the image, {show(shape)}, is not encoded, and resize_param works on encoded images alone"
+            raise RistrettoError(what, where=where, remedy="Store encoded images, or images of the right size.")
+
+
+def _raw_image(datum: Message, where: str) -> AnyArray:
+    """The image (C, H, W) of a Datum that is not encoded."""
+    shape = (datum.channels, datum.height, datum.width)
+    values: AnyArray = np.frombuffer(datum.data, np.uint8)
+    if not len(values):
+        values = np.array(datum.float_data, np.float32)
+    if min(shape) < 1 or len(values) != shape[0] * shape[1] * shape[2]:
+        what = f"the record has {len(values)} values for an image of {'x'.join(map(str, shape))}"
+        raise RistrettoError(what, where=where)
+    return values.reshape(shape)
+
+
+def _open(path: Path, backend: str) -> Database:
+    if not path.is_dir():
+        raise LayerError(f"data_param.source {path} is not a folder", remedy="Name the database's folder.")
+    if backend == "LMDB":
+        if (path / "CURRENT").is_file() and not (path / "data.mdb").exists():
+            raise LayerError(f"{path} is a LevelDB database, not LMDB", remedy="Set backend: LEVELDB.")
+        return Lmdb(path)
+    if (path / "data.mdb").is_file():
+        raise LayerError(f"{path} is an LMDB database, not LevelDB", remedy="Set backend: LMDB.")
+    return LevelDb(path)

@@ -1,0 +1,130 @@
+"""resize_param, SSD's part of transform_param: images brought to one size before all else is done to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import floor
+
+import cv2
+import numpy as np
+
+from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.sources.images import MAX_SIDE, Pixels
+from ristretto_cli.wire.messages import Message, enum_name, enum_value
+
+_MAX_PIXELS = 2**26  # as many as an image that is decoded may have
+
+_INTERPOLATIONS = {
+    enum_value("ResizeParameter.Interp_mode", name): number
+    for name, number in {
+        "LINEAR": cv2.INTER_LINEAR,
+        "AREA": cv2.INTER_AREA,
+        "NEAREST": cv2.INTER_NEAREST,
+        "CUBIC": cv2.INTER_CUBIC,
+        "LANCZOS4": cv2.INTER_LANCZOS4,
+    }.items()
+}
+_BORDERS = {
+    "CONSTANT": cv2.BORDER_CONSTANT,
+    "MIRRORED": cv2.BORDER_REFLECT_101,
+    "REPEAT_NEAREST": cv2.BORDER_REPLICATE,
+}
+
+
+class Fit(Enum):
+    """How an image of another aspect ratio is brought to height and width."""
+
+    STRETCH = "WARP"
+    COVER = "FIT_SMALL_SIZE"  # one side fits, the other one reaches over: images keep several sizes
+    PAD = "FIT_LARGE_SIZE_AND_PAD"
+
+
+@dataclass(frozen=True)
+class Resize:
+    """What a ResizeParameter asks for. SSD's `prob` has no effect, there or here: every image is resized.
+
+    height_scale, width_scale: what boxes are parts of behind a FIT_SMALL_SIZE, 0 where that is the image.
+    interpolations: OpenCV's numbers; which of them an image gets is drawn. pad_values: for each channel, or one.
+    """
+
+    fit: Fit
+    height: int
+    width: int
+    height_scale: int
+    width_scale: int
+    interpolations: tuple[int, ...]
+    border: int
+    pad_values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, param: Message) -> Resize:
+        """The settings of a ResizeParameter; LayerError for a size that no image can have."""
+        height, width = int(param.height), int(param.width)
+        if min(height, width) < 1:
+            raise LayerError(f"resize_param has height {height} and width {width}", remedy="Set both to 1 or more.")
+        if max(height, width) > MAX_SIDE or height * width > _MAX_PIXELS:
+            raise LayerError(f"resize_param: an image of {height}x{width} is too large")
+        return cls(
+            Fit(enum_name(param, "resize_mode")),
+            height,
+            width,
+            int(param.height_scale),
+            int(param.width_scale),
+            tuple(_INTERPOLATIONS[mode] for mode in param.interp_mode) or (cv2.INTER_LINEAR,),
+            _BORDERS[enum_name(param, "pad_mode")],
+            tuple(param.pad_value),
+        )
+
+    def drawn(self, count: int, rng: np.random.Generator) -> list[int]:
+        """An interpolation for each of so many images; rng is asked only where there is a choice."""
+        if len(self.interpolations) == 1:
+            return [self.interpolations[0]] * count
+        return [self.interpolations[i] for i in rng.integers(len(self.interpolations), size=count)]
+
+    def changes(self, height: int, width: int) -> bool:
+        """Whether an image of this size becomes another one."""
+        return self._scaled(height, width) != (height, width) or self._padded(height, width) != (height, width)
+
+    def __call__(self, image: Pixels, interpolation: int, where: str) -> Pixels:
+        """image (H, W, C) in its new size; RistrettoError, telling where, if it has none."""
+        height, width, channels = image.shape
+        if len(self.pad_values) not in (0, 1, channels):
+            what = f"resize_param has {len(self.pad_values)} pad_values for {channels} channels"
+            raise RistrettoError(what, where=where, remedy="Give one, or one per channel.")
+        scaled, padded = self._scaled(height, width), self._padded(height, width)
+        if min(scaled) < 1 or max(scaled) > MAX_SIDE or scaled[0] * scaled[1] > _MAX_PIXELS:
+            what = f"the image, {height}x{width}, becomes {scaled[0]}x{scaled[1]} by resize_param"
+            raise RistrettoError(what, where=where, remedy="Its sides differ too much.")
+        try:
+            # OpenCV takes one channel without an axis of its own, and so gives it back.
+            out = np.asarray(cv2.resize(image, scaled[::-1], interpolation=interpolation), np.uint8)
+            if scaled != padded:
+                out = self._pad(out, padded, channels)
+        except cv2.error:
+            raise RistrettoError(f"the image, {height}x{width}, cannot be resized", where=where) from None
+        return out.reshape(*padded, channels)
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width that an image is scaled to. Its aspect ratio is a float32 in SSD."""
+        if self.fit is Fit.STRETCH:
+            return self.height, self.width
+        aspect = np.float32(width) / np.float32(height)
+        wider = aspect > np.float32(self.width) / np.float32(self.height)
+        narrower = aspect < np.float32(self.width) / np.float32(self.height)
+        if wider if self.fit is Fit.PAD else narrower:
+            return floor(np.float32(self.width) / aspect), self.width
+        return self.height, floor(aspect * np.float32(self.height))
+
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of the result."""
+        return self._scaled(height, width) if self.fit is Fit.COVER else (self.height, self.width)
+
+    def _pad(self, image: Pixels, extent: tuple[int, int], channels: int) -> Pixels:
+        """The image in the middle of one of this height and width."""
+        rows, columns = extent[0] - image.shape[0], extent[1] - image.shape[1]
+        top, left = rows // 2, columns // 2
+        # SSD never sets the fourth channel.
+        values = (self.pad_values or (0.0,)) * (1 if len(self.pad_values) == channels else 3)
+        padded = cv2.copyMakeBorder(image, top, rows - top, left, columns - left, self.border, value=values[:3])
+        return np.asarray(padded, np.uint8)

@@ -1,0 +1,78 @@
+"""Nets with layers behind the graph: what may read what, and what is left of the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.net.ir import in_graph
+from ristretto_cli.ops import VARIES
+from ristretto_cli.scoring.engine import record
+
+SHAPES = "input_param { shape { dim: 3 dim: 2 } shape { dim: 3 } }"
+INPUTS = f'layer {{ name: "i" type: "Input" top: "x" top: "sel" {SHAPES} }}\n'
+FILTER = 'layer { name: "f" type: "Filter" bottom: "x" bottom: "sel" top: "some" }\n'
+READERS = "only layers of type DetectionEvaluate, Filter and Silence can read it"
+
+
+def test_the_extent_that_depends_on_the_data_varies(workshop: Any) -> None:
+    net = workshop.load(INPUTS + FILTER)
+    (some,) = net.outputs
+    assert (some.name, some.shape, some.on_host) == ("some", (VARIES, 2), True)
+    assert [(layer.name, layer.on_host) for layer in net.layers] == [("i", False), ("f", True)]
+    assert in_graph(net.inputs) == net.inputs
+
+
+def test_a_layer_behind_the_graph_can_read_another_one_and_what_the_graph_has(workshop: Any) -> None:
+    text = 'layer { name: "g" type: "Filter" bottom: "some" bottom: "sel" top: "fewer" }'
+    (fewer,) = workshop.load(INPUTS + FILTER + text).outputs
+    assert fewer.shape == (VARIES, 2)
+
+
+def test_silence_reads_anything(workshop: Any) -> None:
+    net = workshop.load(INPUTS + FILTER + 'layer { name: "s" type: "Silence" bottom: "some" bottom: "x" }')
+    assert net.outputs == ()
+
+
+def test_a_walk_leaves_them_out_and_has_what_they_read(workshop: Any) -> None:
+    text = 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { scale: 2 } }\n'
+    net = workshop.load(INPUTS + text + FILTER.replace('"x"', '"y"'))
+    _, run = record(net, rng=np.random.default_rng(0))
+    assert list(run.end) == ["x", "sel", "y"]
+    assert [value.shape for value in run.read[-1]] == [(3, 2), (3,)]
+    assert run.written[-1] == ()
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ('name: "r" type: "ReLU" bottom: "some" top: "y"',
+         f'layer "r" (ReLU): its bottom "some" (?x2) has as many items as the data makes: {READERS}'),
+        ('name: "r" type: "ReLU" bottom: "some" top: "some"',
+         f'layer "r" (ReLU): its bottom "some" (?x2) has as many items as the data makes: {READERS}'),
+        ('name: "ip" type: "InnerProduct" bottom: "some" top: "y" inner_product_param { num_output: 2 }',
+         f'layer "ip" (InnerProduct): its bottom "some" (?x2) has as many items as the data makes: {READERS}'),
+        ('name: "a" type: "Accuracy" bottom: "x" bottom: "some" top: "y"',
+         f'layer "a" (Accuracy): its bottom "some" (?x2) has as many items as the data makes: {READERS}'),
+        ('name: "g" type: "Filter" bottom: "some" bottom: "sel" top: "some"',
+         'layer "g" (Filter): it cannot work in place. Give its top another name than its bottom\'s.'),
+        ('name: "g" type: "Filter" bottom: "x" bottom: "sel" top: "some"',
+         'layer "g" (Filter): its top "some" is made by another layer as well. Give one of them another name.'),
+        ('name: "g" type: "Filter" bottom: "x" bottom: "sel" top: "y" loss_weight: 1',
+         'layer "g" (Filter): its top "y" (?x2) can be no loss. Remove loss_weight.'),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_its_line(workshop: Any, layer: str, said: str) -> None:
+    with pytest.raises(RistrettoError) as refused:
+        workshop.load(INPUTS + FILTER + f"layer {{ {layer} }}")
+    assert str(refused.value) == f"net.prototxt:3: {said}"
+
+
+def test_what_is_behind_a_refused_layer_is_not_judged(workshop: Any) -> None:
+    with pytest.raises(RistrettoError) as refused:
+        workshop.load(INPUTS + FILTER.replace('"some"', '"some" top: "more"') + 'layer { type: "ReLU" bottom: "some" }')
+    assert str(refused.value).count("\n") == 0
+    assert "it has 2 tops for 1 bottoms" in str(refused.value)
