@@ -84,11 +84,11 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Trims:
-    """The formats of one layer, as its QuantizationParameter states them. bias None: it is left alone."""
+    """The formats of one layer, as its QuantizationParameter states them. None: that is left alone."""
 
-    layer_in: NumberFormat
-    layer_out: NumberFormat
-    weights: NumberFormat
+    layer_in: NumberFormat | None
+    layer_out: NumberFormat | None
+    weights: NumberFormat | None
     bias: NumberFormat | None
     rounding: Rounding
 
@@ -136,7 +136,8 @@ class TrimmingMode(ABC):
         everywhere: Sequence[Ranges],
         legacy: bool,
     ) -> None:
-        """Set the fields that give a layer these widths in bits; a width of LOSSLESS_BITS keeps every value.
+        """Set the fields that give a layer these widths in bits; a width of LOSSLESS_BITS keeps every value. For a
+        role without a width nothing need be set.
 
         everywhere: the ranges of all layers. legacy: choose as the original does, flaws included.
         """
@@ -168,12 +169,19 @@ def set_precision(quantization: Message, mode: TrimmingMode) -> None:
 
 
 def trims_of(quantization: Message) -> Trims:
-    """The formats of a layer, read by the mode of its `precision`."""
+    """The formats of a layer, read by the mode of its `precision`; None for what it says is not to be trimmed."""
     precision = enum_name(quantization, "precision")
     MODES.names()  # has the modes registered
     if precision not in _BY_PRECISION:
         raise LayerError(f"precision {precision} has no trimming mode")
-    return _BY_PRECISION[precision].trims(quantization)
+    trims = _BY_PRECISION[precision].trims(quantization)
+    return Trims(
+        layer_in=trims.layer_in if quantization.trim_layer_in else None,
+        layer_out=trims.layer_out if quantization.trim_layer_out else None,
+        weights=trims.weights if quantization.trim_params else None,
+        bias=trims.bias if quantization.trim_params else None,
+        rounding=trims.rounding,
+    )
 
 
 def trimming_mode(*names: str) -> Any:

@@ -36,5 +36,5 @@ def widths_in(message: Message) -> Widths | None:
     if message.type not in LAYERS or not LAYERS.get(message.type).trims:
         return None
     trims = trims_of(message.quantization_param)
-    bias = LOSSLESS_BITS if trims.bias is None else trims.bias.width()
-    return Widths(trims.layer_in.width(), trims.weights.width(), bias, trims.layer_out.width())
+    formats = (trims.layer_in, trims.weights, trims.bias, trims.layer_out)
+    return Widths(*(LOSSLESS_BITS if each is None else each.width() for each in formats))

@@ -106,10 +106,13 @@ class _Walk(Generic[V]):
         params = self._params(layer, trims)
         if layer.phase != TEST:  # in training only the parameters are trimmed
             return layer_type.forward(self._ops, layer, self._load(layer.bottoms), params)
-        for blob in layer.bottoms:
-            (value,) = self._load([blob])
-            self._store([blob], [trims.layer_in.trim(self._ops, value, trims.rounding)])
+        if trims.layer_in is not None:
+            for blob in layer.bottoms:
+                (value,) = self._load([blob])
+                self._store([blob], [trims.layer_in.trim(self._ops, value, trims.rounding)])
         tops = layer_type.forward(self._ops, layer, self._load(layer.bottoms), params)
+        if trims.layer_out is None:
+            return tops
         return [trims.layer_out.trim(self._ops, top, trims.rounding) for top in tops]
 
     def _params(self, layer: Layer, trims: Trims | None) -> list[V]:

@@ -50,7 +50,10 @@ def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
 def trimmed(
     net_file: NetFile, layers: Sequence[Trimmable], widths: Widths, mode: TrimmingMode, *, legacy: bool
 ) -> NetFile:
-    """The net with layers of the families in `widths` trimmed to them, in every phase that they are in."""
+    """The net with layers of the families in `widths` trimmed to them, in every phase that they are in.
+
+    What of them has no width is not trimmed; with legacy it has the schema's defaults.
+    """
     by_name = {each.layer.name: each for each in layers if each.family in widths}
     everywhere = [each.ranges for each in layers]
     message = message_class("NetParameter")()
@@ -63,6 +66,9 @@ def trimmed(
         layer_type.make_explicit(layer, [bottom.shape for bottom in chosen.layer.bottoms])
         layer.type = layer_type.trimmed_type
         set_precision(layer.quantization_param, mode)
+        for role in Role:
+            if role not in widths[chosen.family] and not legacy:
+                setattr(layer.quantization_param, f"trim_{role.value}", False)
         mode.write(
             layer.quantization_param,
             widths[chosen.family],

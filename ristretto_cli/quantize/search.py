@@ -99,7 +99,7 @@ def search(
 ) -> Result:
     """Search each group of a mode from the widest width down to the first that fails, then combine.
 
-    legacy: groups without layers are searched as well, roles outside of a group keep the schema's defaults.
+    legacy: groups without layers are searched as well.
     """
     results = []
     for group in mode.groups:
@@ -109,7 +109,7 @@ def search(
             continue
         trials: list[Trial] = []
         for bits in mode.widths(offered, [each.ranges for each in layers]):
-            widths = {family: _roles(group, bits, legacy=legacy) for family in families}
+            widths = {family: dict.fromkeys(group.roles, bits) for family in families}  # DIFFERS(D4)
             value, scores = score(f"{bits}bit {group.part}", widths)
             trials.append(Trial(bits, value, margin.allows(value), scores))
             if not trials[-1].passed:
@@ -118,12 +118,6 @@ def search(
         results.append(GroupResult(group, tuple(trials), passed[-1] if passed else mode.fallback_bits))
     widths = _combined(results, layers)
     return Result(tuple(results), widths, _combined_trial(results, widths, margin, score, legacy=legacy))
-
-
-def _roles(group: Group, bits: int, *, legacy: bool) -> dict[Role, int]:
-    if legacy:
-        return dict.fromkeys(group.roles, bits)
-    return {role: bits if role in group.roles else LOSSLESS_BITS for role in Role}  # DIFFERS(D4)
 
 
 def _combined(results: Sequence[GroupResult], layers: Sequence[Trimmable]) -> dict[str, dict[Role, int]]:

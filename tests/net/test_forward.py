@@ -189,3 +189,18 @@ def test_what_the_pass_changes_is_told_by_the_parameters_key(nets, run):
     # mean 2, variance 1, which as an estimate is 2 (one degree of freedom)
     assert run(training, values).updates == {"bn/0": [2], "bn/1": [2], "bn/2": [1]}
     assert run(filled(nets.build(text, TEST)), values).updates == {}
+
+
+def test_what_is_not_to_be_trimmed_is_left_alone(nets, run):
+    trims = "bw_layer_in: 4 fl_layer_in: 0 bw_params: 4 fl_params: 1 bw_layer_out: 4 fl_layer_out: 0"
+    x = {"x": [[1.25, 0]]}
+
+    def result(left: str) -> list[list[float]]:
+        net = with_weights(nets.build(fc(f"{trims} {left}")), [[0.8, 0]], [0])
+        return run(net, x).end("y")
+
+    assert result("") == [[1]]  # 1 * 1
+    assert result("trim_layer_out: false") == [[1]]
+    assert result("trim_layer_in: false trim_layer_out: false") == [[1.25]]
+    assert result("trim_layer_in: false trim_params: false trim_layer_out: false") == [[1.0]]  # 1.25 * 0.8
+    assert result("trim_params: false trim_layer_out: false") == [[np.float32(0.8)]]

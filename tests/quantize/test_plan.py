@@ -62,7 +62,8 @@ def test_each_role_gets_its_width_and_fractional_length(workshop: Any) -> None:
 
 def test_only_the_families_and_roles_of_the_widths_are_trimmed(workshop: Any) -> None:
     _, conv, fc = plan(workshop, INPUT + CONV % "" + FC, {"CONV": {Role.PARAMS: 2}}).layer
-    assert (conv.type, fields(conv)) == ("ConvolutionRistretto", {"bw_params": 2, "fl_params": 1})
+    left = {"trim_layer_in": False, "trim_layer_out": False}
+    assert (conv.type, fields(conv)) == ("ConvolutionRistretto", {"bw_params": 2, "fl_params": 1, **left})
     assert (fc.type, fc.HasField("quantization_param")) == ("InnerProduct", False)
 
 

@@ -124,18 +124,10 @@ def test_a_combined_net_that_misses_the_margin_is_told_as_such() -> None:
 # --- what a trial trims
 
 
-def test_what_is_not_searched_for_is_left_at_32_bits() -> None:
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_trial_has_widths_for_what_is_searched_alone(legacy: bool) -> None:
     net = Net({})
-    run(net, "CONV", "FC")
-    assert net.widths["8bit CONV weights"] == {"CONV": {Role.PARAMS: 8, Role.LAYER_IN: 32, Role.LAYER_OUT: 32}}
-    assert net.widths["8bit layer activations"] == {
-        family: {Role.PARAMS: 32, Role.LAYER_IN: 8, Role.LAYER_OUT: 8} for family in ("CONV", "FC")
-    }
-
-
-def test_the_original_leaves_it_at_the_schemas_defaults() -> None:
-    net = Net({})
-    run(net, "CONV", "FC", legacy=True)
+    run(net, "CONV", "FC", legacy=legacy)
     assert net.widths["8bit CONV weights"] == {"CONV": {Role.PARAMS: 8}}
     assert net.widths["8bit layer activations"] == {family: dict.fromkeys(ACTIVATIONS, 8) for family in ("CONV", "FC")}
 
