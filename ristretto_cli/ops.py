@@ -9,7 +9,7 @@ in numpy. All shapes are static.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -22,8 +22,8 @@ Array: TypeAlias = npt.NDArray[np.float32]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
 # An extent that depends on the data: how many rows there are is known only when they are. Not -1, which users write.
+_MOST_SHIFT = 256  # no grid is so much wider than another
 VARIES = -(2**31)
-_EXTREME_FRAC_BITS = 300
 MOST_PLACES = 2**24  # indices are float32 as well: it holds all integers up to this one
 
 
@@ -41,8 +41,11 @@ class Grid:
 
     @property
     def largest(self) -> float:
-        """The largest magnitude on the grid."""
-        return math.ldexp(max(-self.low, self.high), -self.frac_bits)
+        """The largest magnitude on the grid; infinity where a float64 cannot hold it."""
+        try:
+            return math.ldexp(max(-self.low, self.high), -self.frac_bits)
+        except OverflowError:
+            return math.inf
 
     def contains(self, other: Grid) -> bool:
         """Whether every number of another grid is one of this grid's.
@@ -51,7 +54,43 @@ class Grid:
         (True, False)
         """
         finer = self.frac_bits - other.frac_bits
-        return finer >= 0 and self.low <= other.low << finer and other.high << finer <= self.high
+        return 0 <= finer <= _MOST_SHIFT and self.low <= other.low << finer and other.high << finer <= self.high
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Zero, and the numbers with exp_bits of exponent, and mant_bits of mantissa behind the leading one.
+
+    There are no denormals and no codes for infinity and NaN: exponent 0 is an ordinary one, and so is the highest.
+
+    >>> Floats(mant_bits=3, exp_bits=4).largest
+    480.0
+    """
+
+    mant_bits: int
+    exp_bits: int
+
+    @property
+    def bias(self) -> int:
+        """What is added to an exponent to store it."""
+        return int(2.0 ** (self.exp_bits - 1) - 1)
+
+    @property
+    def top_exponent(self) -> int:
+        """The exponent of the largest number."""
+        return int(2**self.exp_bits - 1 - self.bias)
+
+    @property
+    def largest(self) -> float:
+        """The largest number; infinity where float32 ends earlier."""
+        if self.top_exponent > 127:
+            return math.inf
+        return math.ldexp(2 - 2.0**-self.mant_bits, self.top_exponent)
+
+    @property
+    def smallest(self) -> float:
+        """The smallest positive number that float32 has without denormals."""
+        return 2.0 ** -min(self.bias, 126)
 
 
 class Value(Protocol):
@@ -96,6 +135,17 @@ class Ops(Protocol[V]):
 
     def to_grid(self, x: V, grid: Grid) -> V:
         """x rounded to the grid's step, ties to even, and saturated at its ends; NaN gives the upper one."""
+
+    def to_floats(self, x: V, floats: Floats) -> V:
+        """x with its mantissa rounded to that of the floats, ties to even; what is too small becomes +0. What has too
+        high an exponent, or is NaN, becomes the largest number; what merely rounds up past that keeps the carry."""
+
+    def straight_through(self, x: V, trimmed: V, within: float | None = None) -> V:
+        """trimmed, with x's gradient where there are gradients: as if it were x, if within is given only where x's
+        magnitude is no larger than that."""
+
+    def detach(self, x: V) -> V:
+        """x as if it were a constant: no gradient goes to what it was made of."""
 
     def relu(self, x: V) -> V: ...
     def softplus(self, x: V) -> V:
@@ -196,6 +246,15 @@ class Ops(Protocol[V]):
         """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta. x (N, C, *S)."""
 
     def softmax(self, x: V, axis: int) -> V: ...
+    def log_softmax(self, x: V, axis: int, least: float) -> V:
+        """log(max(softmax, least)), where least > 0. Its gradient is the logarithm's, whatever `least` is."""
+
+    def standardize(self, x: V, eps: float) -> tuple[V, V, V]:
+        """(x - mean) / sqrt(variance + eps) for each channel of x (N, C, ...); the means and the variances, not to be
+        learned from, each (1, C, 1, ...)."""
+
+    def affine(self, x: V, scale: V, shift: V) -> V:
+        """x * scale + shift, of x's shape."""
 
     # planes of another size, regions, boxes
     def resize(self, x: V, extent: Sequence[int]) -> V:
@@ -223,21 +282,18 @@ class Ops(Protocol[V]):
         """Random numbers, uniform in [0, 1), new ones in each run."""
 
 
-def stepwise(ops: Ops[V], x: V, grid: Grid, to_integers: Callable[[V], V]) -> V:
-    """x on a grid, a primitive after the other; to_integers rounds. Backends do to_grid so that know no better way."""
-    # Beyond these every float32 is either far above or far below one step of the grid.
-    frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, grid.frac_bits))
-    integers = to_integers(_times_power_of_two(ops, x, frac_bits))
-    return _times_power_of_two(ops, ops.clip(integers, float(grid.low), float(grid.high)), -frac_bits)
+def log_of_softmax(ops: Ops[V], x: V, axis: int, least: float) -> V:
+    """log_softmax, a primitive after the other, for backends without gradients."""
+    return ops.log(ops.maximum(ops.softmax(x, axis), ops.constant(least)))
 
 
-def _times_power_of_two(ops: Ops[V], x: V, exponent: int) -> V:
-    # In float32 2^127 is the largest factor there is and 2^-126 the smallest exact one.
-    while exponent:
-        step = max(-126, min(126, exponent))
-        x = ops.mul(x, ops.constant(2.0**step))
-        exponent -= step
-    return x
+def standardized(ops: Ops[V], x: V, eps: float) -> tuple[V, V, V]:
+    """standardize, a primitive after the other. So backends do it that know no better way."""
+    axes = [axis for axis in range(len(x.shape)) if axis != 1]
+    mean = ops.mean(x, axes)
+    deviation = ops.sub(x, mean)
+    variance = ops.mean(ops.mul(deviation, deviation), axes)
+    return ops.div(deviation, ops.sqrt(ops.add(variance, ops.constant(eps)))), mean, variance
 
 
 def show(shape: Sequence[int]) -> str:

@@ -7,7 +7,9 @@ from typing import cast
 
 import numpy as np
 
-from ristretto_cli.ops import AnyArray, Array, Grid, Ops, Shape, stepwise
+from ristretto_cli.formats.fixed import stepwise
+from ristretto_cli.formats.minifloat import floatwise
+from ristretto_cli.ops import AnyArray, Array, Floats, Grid, Ops, Shape
 
 
 class NumpyOps:
@@ -62,6 +64,9 @@ class NumpyOps:
 
     def to_grid(self, x: Array, grid: Grid) -> Array:
         return stepwise(numpy_ops(self._rng), x, grid, self.round)
+
+    def to_floats(self, x: Array, floats: Floats) -> Array:
+        return floatwise(numpy_ops(self._rng), x, floats)
 
     def relu(self, x: Array) -> Array:
         return self.maximum(x, self.constant(0.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -44,6 +44,7 @@ class Graph:
         self._prefix = ""
         self._by_memory: dict[tuple[object, ...], tuple[AnyArray, Node]] = {}
         self._by_content: dict[tuple[str, Shape, bytes], Node] = {}
+        self._deferred: dict[str, Callable[[], AnyArray]] = {}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -78,7 +79,15 @@ class Graph:
             self._by_memory[memory] = (array, self._initializer(kept, name or f"{self._prefix}constant"))
         return self._by_memory[memory][1]
 
-    def record(self, op: str, inputs: Sequence[Node | None], shapes: Sequence[Shape], **attributes: Any) -> list[Node]:
+    def deferred(self, shape: Shape, make: Callable[[], AnyArray]) -> Node:
+        """A constant that is made only when a model needs it."""
+        name = self._fresh(f"{self._prefix}constant")
+        self._deferred[name] = make
+        return Node(name, tuple(shape))
+
+    def record(
+        self, op: str, inputs: Sequence[Node | None], shapes: Sequence[Shape], domain: str = "", **attributes: Any
+    ) -> list[Node]:
         """Record a node; its outputs, one per shape. None stands for an optional input that is left out."""
         name = self._fresh(self._prefix + op)
         outputs = [Node(self._fresh(f"{name}:{i}") if i else name, shape) for i, shape in enumerate(shapes)]
@@ -88,6 +97,7 @@ class Graph:
                 ["" if value is None else value.name for value in inputs],
                 [value.name for value in outputs],
                 name=name,
+                domain=domain,
                 **attributes,
             )
         )
@@ -105,6 +115,8 @@ class Graph:
         read = {name for node in nodes for name in node.input}
         read |= {value.name for value in outputs.values()} - produced
         inputs = [value for name, value in self.inputs.items() if name in read]
+        for name in read & self._deferred.keys():
+            self.initializers[name] = self._deferred.pop(name)()
         constants = [name for name in self.initializers if name in read]
 
         taken = {value.name for value in inputs} | set(constants)
@@ -127,10 +139,26 @@ class Graph:
         )
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[
+                helper.make_opsetid(domain, OPSET if domain == "" else 1)
+                for domain in sorted({"", *(node.domain for node in nodes)})
+            ],
             ir_version=IR_VERSION,
             producer_name="ristretto-cli",
         )
+
+    def values(self, outputs: Iterable[Node]) -> set[str]:
+        """The names of all values that nodes compute on the way to these."""
+        return {name for node in self._needed(value.name for value in outputs) for name in node.output}
+
+    def keep_only(self, outputs: Mapping[str, Node]) -> None:
+        """Forget the large constants that these outputs do not need: another model cannot be made of the graph."""
+        needed = self._needed(value.name for value in outputs.values())
+        read = {name for node in needed for name in node.input} | {value.name for value in outputs.values()}
+        for name in [name for name, array in self.initializers.items() if is_large(array) and name not in read]:
+            del self.initializers[name]
+        self._by_memory = {key: held for key, held in self._by_memory.items() if held[1].name in self.initializers}
+        self._deferred = {name: make for name, make in self._deferred.items() if name in read}
 
     def _needed(self, names: Iterable[str]) -> list[NodeProto]:
         """The nodes that compute these values, in order."""

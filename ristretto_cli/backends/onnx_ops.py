@@ -12,7 +12,9 @@ from onnx import TensorProto
 from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_regions import RegionNodes
 from ristretto_cli.backends.shapes import ShapeOps, Sized, checked_axes
-from ristretto_cli.ops import AnyArray, Grid, Shape, stepwise
+from ristretto_cli.formats.fixed import stepwise
+from ristretto_cli.formats.minifloat import floatwise
+from ristretto_cli.ops import AnyArray, Floats, Grid, Shape, log_of_softmax, standardized
 
 _SHAPES = ShapeOps()
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -92,6 +94,15 @@ class OnnxOps(RegionNodes):
 
     def to_grid(self, x: Node, grid: Grid) -> Node:
         return stepwise(self, x, grid, self.round)
+
+    def to_floats(self, x: Node, floats: Floats) -> Node:
+        return floatwise(self, x, floats)
+
+    def straight_through(self, x: Node, trimmed: Node, within: float | None = None) -> Node:
+        return trimmed
+
+    def detach(self, x: Node) -> Node:
+        return x
 
     def relu(self, x: Node) -> Node:
         return self._one("Relu", [x], _SHAPES.relu(x))
@@ -232,6 +243,15 @@ class OnnxOps(RegionNodes):
 
     def softmax(self, x: Node, axis: int) -> Node:
         return self._one("Softmax", [x], _SHAPES.softmax(x, axis), axis=axis)
+
+    def log_softmax(self, x: Node, axis: int, least: float) -> Node:
+        return log_of_softmax(self, x, axis, least)
+
+    def standardize(self, x: Node, eps: float) -> tuple[Node, Node, Node]:
+        return standardized(self, x, eps)
+
+    def affine(self, x: Node, scale: Node, shift: Node) -> Node:
+        return self.add(self.mul(x, scale), shift)
 
     def uniform(self, shape: Shape) -> Node:
         if not shape:  # an attribute cannot be an empty list

@@ -79,6 +79,8 @@ class PoolNodes:
     ) -> Node:
         shape = _SHAPES.ave_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
         windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
+        if all(axis.real == axis.cells == (extent,) for axis, extent in zip(windows, x.shape[2:], strict=True)):
+            return self.graph.record("GlobalAveragePool", [x], [shape])[0]
         # With count_include_pad, onnxruntime 1.23 errs where the padding is not the same on both sides.
         (top,) = self.graph.record("AveragePool", [x], [inner], **settings)
         scale = _rescale(windows)
@@ -106,7 +108,7 @@ class PoolNodes:
 
 def _plan(
     x: Shape, shape: Shape, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]
-) -> tuple[list[Windows], Shape, dict[str, list[int]]]:
+) -> tuple[list[Windows], Shape, dict[str, Any]]:
     """The windows of each axis, the shape of those inside, and the attributes of the node that takes them."""
     windows = [Windows.of(*axis) for axis in zip(x[2:], shape[2:], kernel, stride, pad, strict=True)]
     return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +21,13 @@ FATAL_ONLY = 4  # onnxruntime's severity; what goes wrong comes as an exception 
 # What onnxruntime says of an index that Gather cannot follow.
 _INDEX_OUTSIDE = re.compile(r"Name:'(?P<node>.*?)' Status Message: .*out of data bounds.*range \[-(?P<extent>\d+),")
 
+_SPREADING = frozenset({"Add", "Sub", "Mul", "Div"})
+
 Runtime: TypeAlias = Any  # onnxruntime is not typed
 
 
 class Session:
-    """A graph made ready to run.
+    """A graph made ready to run; it cannot be used for anything else behind that.
 
     outputs: what `run` returns, by any names. gpu: the number of the CUDA device, None for the CPU. threads:
     how many the CPU may use, 0 for one per core. RistrettoError where onnxruntime cannot use the device.
@@ -32,22 +36,32 @@ class Session:
     def __init__(self, graph: Graph, outputs: Mapping[str, Node], *, gpu: int | None = None, threads: int = 0) -> None:
         import onnxruntime
 
+        graph.keep_only(outputs)
         model = graph.model(outputs, embed_weights=False)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads
+        # onnxruntime would compute other things of what is quantized than the graph says.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         large = [t.name for t in model.graph.initializer if is_large(graph.initializers[t.name])]
-        # Weights viewed in a file can lie at any address; those at an odd one are copied.
-        arrays = [np.require(graph.initializers[name], requirements=["C", "A"]) for name in large]
+        # Weights viewed in a file can lie at any address, also an odd one: onnxruntime reads them as they are.
+        arrays = [np.require(graph.initializers[name], requirements=["C"]) for name in large]
         self._held = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
         if large:
-            options.add_external_initializers(large, self._held)
+            options.add_external_initializers(large, self._held)  # what it copies to optimize the graph, and lets go
+        if gpu is None:
+            for name, value in zip(large, self._held, strict=True):
+                options.add_initializer(name, value)  # what it computes with
         onnxruntime.set_default_logger_severity(FATAL_ONLY)  # for what is logged outside of sessions
         providers = _providers(onnxruntime, gpu)
         try:
             # Left to itself, onnxruntime prints to stdout and goes on without the GPU.
             self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=providers, enable_fallback=0
+                model.SerializeToString(),
+                options,
+                providers=providers,
+                enable_fallback=0,
+                disabled_optimizers=_unwanted_optimizers(model.graph),
             )
         except Exception as error:  # onnxruntime's errors have no common class
             if gpu is None:
@@ -72,6 +86,26 @@ class Session:
         with run_faults():
             results = self._session.run(list(self._outputs.values()), given)
         return dict(zip(self._outputs, results, strict=True))
+
+
+def _unwanted_optimizers(graph: Any) -> list[str]:
+    """What onnxruntime is not to do to a graph."""
+    # It would join rounding to two grids, one after the other, into one.
+    unwanted = ["DoubleQDQPairsRemover"]
+    # What is transposed and then quantized it would quantize before, also where that is an output of the graph.
+    if any(node.op_type == "QuantizeLinear" for node in graph.node):
+        unwanted += ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
+    # For integer convolutions it moves the channels behind the image, throughout the graph. There, whatever has a
+    # number for each channel (BatchNorm, Scale) takes three times as long.
+    convolutions = sum(node.op_type == "QLinearConv" for node in graph.node)
+    by_channel = {t.name for t in graph.initializer if len(t.dims) > 1 and max(t.dims) == math.prod(t.dims) > 1}
+    spread = sum(node.op_type in _SPREADING and not by_channel.isdisjoint(node.input) for node in graph.node)
+    return [*unwanted, "NhwcTransformer"] if spread > convolutions > 0 else unwanted
+
+
+def has_blocks() -> bool:
+    """Whether onnxruntime keeps channels in blocks between convolutions: its kernels for that are for x86-64."""
+    return platform.machine().lower() in {"x86_64", "amd64"}
 
 
 @contextmanager

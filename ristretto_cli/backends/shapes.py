@@ -16,6 +16,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import (
     MOST_PLACES,
     AnyArray,
+    Floats,
     Grid,
     Shape,
     Value,
@@ -94,6 +95,15 @@ class ShapeOps:
         return sized(x.shape)
 
     def to_grid(self, x: Value, grid: Grid) -> Sized:
+        return sized(x.shape)
+
+    def to_floats(self, x: Value, floats: Floats) -> Sized:
+        return sized(x.shape)
+
+    def straight_through(self, x: Value, trimmed: Value, within: float | None = None) -> Sized:
+        return sized(trimmed.shape)
+
+    def detach(self, x: Value) -> Sized:
         return sized(x.shape)
 
     def relu(self, x: Value) -> Sized:
@@ -272,6 +282,18 @@ class ShapeOps:
     def softmax(self, x: Value, axis: int) -> Sized:
         checked_axes(x.shape, [axis])
         return sized(x.shape)
+
+    def log_softmax(self, x: Value, axis: int, least: float) -> Sized:
+        return self.softmax(x, axis)
+
+    def standardize(self, x: Value, eps: float) -> tuple[Sized, Sized, Sized]:
+        if len(x.shape) < 2:
+            raise LayerError(f"there are no channels in an input {show(x.shape)}")
+        each = Sized((1, x.shape[1], *(1 for _ in x.shape[2:])))
+        return sized(x.shape), each, each
+
+    def affine(self, x: Value, scale: Value, shift: Value) -> Sized:
+        return _elementwise(_elementwise(x, scale), shift)
 
     def resize(self, x: Value, extent: Sequence[int]) -> Sized:
         return _planes(x, extent)

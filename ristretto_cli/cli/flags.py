@@ -71,6 +71,13 @@ def gpu_option(command: F) -> F:
     return option("--gpu", "Run on this GPU. Default: the CPU.", unit="device", callback=_device)(command)
 
 
+def threads_option(command: F) -> F:
+    """--threads, how many of the CPU a net may use; 0 for one per core."""
+    return option(
+        "--threads", "How many threads a net may use. Default: one per core.", type=click.IntRange(0, 1024), default=0
+    )(command)
+
+
 def ap_version_option(command: F) -> F:
     """--ap_version, as the ApVersion that it names."""
     return option(

@@ -16,6 +16,7 @@ from ristretto_cli.cli.flags import (
     integers,
     net_options,
     print_result,
+    threads_option,
     write_json,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
@@ -42,6 +43,7 @@ from ristretto_cli.cli.progress import progress
     default=2.0,
 )
 @gpu_option
+@threads_option
 @option(
     "--score", "The output to score by. Default: the first Accuracy layer's, or DetectionEvaluate layer's.", unit="blob"
 )
@@ -58,6 +60,13 @@ from ristretto_cli.cli.progress import progress
     default=10,
 )
 @option("--bit_widths", "The widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
+@option("--early_stop", "End a trial as soon as its batches decide whether it passes.", is_flag=True)
+@option(
+    "--cache_mb",
+    "Memory for data that several nets need, in MB; what exceeds it goes to a temporary file. 0: none is kept.",
+    type=click.IntRange(0, 1 << 30),
+    default=512,
+)
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @option("--legacy", "Do as the original does, step by step, flaws included.", is_flag=True)
 @option("--json", "Also write everything that was found to this file.", unit="file")

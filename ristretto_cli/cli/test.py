@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ristretto_cli.cli.flags import ap_version_option, check_outputs, gpu_option, state_options, write_json
+from ristretto_cli.cli.flags import (
+    ap_version_option,
+    check_outputs,
+    gpu_option,
+    state_options,
+    threads_option,
+    write_json,
+)
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
@@ -24,6 +31,7 @@ _QUANTIZED = "quantized.prototxt"
 @state_options
 @ap_version_option
 @gpu_option
+@threads_option
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @option("--json", "Also write the scores to this file.", unit="file")
 def command(
@@ -34,6 +42,7 @@ def command(
     stage: tuple[str, ...],
     ap_version: ApVersion,
     gpu: int | None,
+    threads: int,
     allow_missing_weights: bool,
     json: str | None,
 ) -> None:
@@ -58,6 +67,7 @@ def command(
             iterations,
             state=State(level=level, stages=stage),
             gpu=gpu,
+            threads=threads,
             allow_missing=allow_missing_weights,
             how=Judging(ap_version),
             on_batch=bar.on_batch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import gpu_option, print_result, state_options
+from ristretto_cli.cli.flags import gpu_option, print_result, state_options, threads_option
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.log import printable
 from ristretto_cli.cli.net_flags import Words, input_shape_option
@@ -20,6 +20,7 @@ from ristretto_cli.cli.progress import progress
 @input_shape_option
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @gpu_option
+@threads_option
 def command(
     model: str,
     weights: str | None,
@@ -30,6 +31,7 @@ def command(
     input_shape: dict[str, tuple[int, ...]],
     allow_missing_weights: bool,
     gpu: int | None,
+    threads: int,
 ) -> None:
     """Time a net, layer by layer and as a whole.
 
@@ -56,5 +58,7 @@ def command(
     else:
         net = load_weights(known.net, read_weights(weights), rng=rng, allow_missing=allow_missing_weights)
     with progress("time") as bar:
-        timing = time_net(net, iterations, without_data=known.notes, rng=rng, gpu=gpu, on_run=bar.on_batch)
+        timing = time_net(
+            net, iterations, without_data=known.notes, rng=rng, gpu=gpu, threads=threads, on_run=bar.on_batch
+        )
     print_result([printable(line) for line in timing_lines(timing)])

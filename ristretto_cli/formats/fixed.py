@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ristretto_cli.errors import LayerError
@@ -20,9 +20,11 @@ from ristretto_cli.formats.number_format import (
     rounding_of,
     trimming_mode,
 )
-from ristretto_cli.ops import Grid, Ops, V, stepwise
+from ristretto_cli.ops import Grid, Ops, V
 from ristretto_cli.wire.messages import Message
 
+# Beyond it every float32 is either far above or far below one step of the grid.
+_EXTREME_FRAC_BITS = 300
 _DEAD_INTEGER_LENGTH = -(2**31)  # what a C++ cast of log2(0) to int gives
 _HEADROOM_BITS = 4
 
@@ -45,7 +47,7 @@ class Fixed(NumberFormat):
     @property
     def largest(self) -> float:
         """The largest number of the format."""
-        return math.ldexp(2 ** (self.bits - 1) - 1, -self.frac_bits)
+        return replace(self.grid(), low=0).largest
 
     def width(self) -> int:
         return self.bits
@@ -58,6 +60,22 @@ class Fixed(NumberFormat):
         if rounding is Rounding.NEAREST:
             return ops.to_grid(x, self.grid())
         return stepwise(ops, x, self.grid(), partial(rounding.apply, ops))
+
+
+def stepwise(ops: Ops[V], x: V, grid: Grid, to_integers: Callable[[V], V]) -> V:
+    """x on a grid, a primitive after the other; to_integers rounds. So backends do to_grid that know no better way."""
+    frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, grid.frac_bits))
+    integers = to_integers(_times_power_of_two(ops, x, frac_bits))
+    return _times_power_of_two(ops, ops.clip(integers, float(grid.low), float(grid.high)), -frac_bits)
+
+
+def _times_power_of_two(ops: Ops[V], x: V, exponent: int) -> V:
+    # In float32 2^127 is the largest factor there is and 2^-126 the smallest exact one.
+    while exponent:
+        step = max(-126, min(126, exponent))
+        x = ops.mul(x, ops.constant(2.0**step))
+        exponent -= step
+    return x
 
 
 def integer_length(largest: float, role: Role) -> int:

@@ -19,7 +19,7 @@ from ristretto_cli.formats.number_format import (
     rounding_of,
     trimming_mode,
 )
-from ristretto_cli.ops import Ops, V
+from ristretto_cli.ops import Floats, Ops, V
 from ristretto_cli.wire.messages import Message
 
 FLOAT32_MANTISSA_BITS, FLOAT32_EXPONENT_BITS = 23, 8
@@ -47,20 +47,14 @@ class Minifloat(NumberFormat):
             raise LayerError(f"exp_bits {self.exp_bits} is not possible", remedy="Give 0 to 30.")
 
     @property
-    def bias(self) -> int:
-        """What is added to an exponent to store it."""
-        return int(2.0 ** (self.exp_bits - 1) - 1)
-
-    @property
-    def _top_exponent(self) -> int:
-        return int(2**self.exp_bits - 1 - self.bias)
+    def floats(self) -> Floats:
+        """The numbers of the format."""
+        return Floats(self.mant_bits, self.exp_bits)
 
     @property
     def largest(self) -> float:
         """The number at which values of a higher exponent saturate; infinity where float32 ends earlier."""
-        if self._top_exponent > 127:
-            return math.inf
-        return math.ldexp(2 - 2.0**-self.mant_bits, self._top_exponent)
+        return self.floats.largest
 
     def width(self) -> int:
         return 1 + self.exp_bits + self.mant_bits
@@ -71,43 +65,54 @@ class Minifloat(NumberFormat):
         Infinity and NaN saturate like large numbers; where float32 has no exponent above the format's top
         one, they become infinity.
         """
-        magnitude = ops.abs(x)
-        rounded = self._round(ops, x, magnitude, rounding)
-        beyond = 2.0 ** (self._top_exponent + 1) if self._top_exponent < 127 else math.inf
-        saturated = ops.clip(x, -self.largest, self.largest)
-        in_range = ops.where(ops.less(magnitude, ops.constant(beyond)), rounded, saturated)
-        smallest = 2.0 ** -min(self.bias, 126)
-        zero = ops.constant(0.0)
-        return ops.where(ops.less(magnitude, ops.constant(smallest)), zero, in_range)
-
-    def _round(self, ops: Ops[V], x: V, magnitude: V, rounding: Rounding) -> V:
-        if rounding is Rounding.STOCHASTIC:
-            return self._round_mantissa_at_random(ops, x, magnitude)
-        if self.mant_bits >= FLOAT32_MANTISSA_BITS:
-            return x
-        if self.mant_bits == 0:
-            # The leading one is not stored, so that of 1 and 2 it is 1 that has the even mantissa: ties
-            # go down. Half an ulp less moves them, and nothing else, to the lower side.
-            x = ops.mul(x, ops.constant(1 - 2.0**-24))
-        if self._top_exponent < 100:
-            return _nearest(ops, x, self.mant_bits)
-        # Close to the end of float32 the product inside would overflow.
-        low = _nearest(ops, x, self.mant_bits)
-        small = ops.mul(x, ops.constant(2.0**-64))
-        high = ops.mul(_nearest(ops, small, self.mant_bits), ops.constant(2.0**64))
-        return ops.where(ops.less(magnitude, ops.constant(2.0**64)), low, high)
-
-    def _round_mantissa_at_random(self, ops: Ops[V], x: V, magnitude: V) -> V:
-        one = _power_of_two_below(ops, magnitude)
-        mantissa = ops.mul(ops.sub(ops.div(magnitude, one), ops.constant(1.0)), ops.constant(2.0**self.mant_bits))
-        mantissa = Rounding.STOCHASTIC.apply(ops, mantissa)
-        fraction = ops.add(ops.mul(mantissa, ops.constant(2.0**-self.mant_bits)), ops.constant(1.0))
-        rounded = ops.mul(fraction, one)
-        zero = ops.constant(0.0)
-        return ops.where(ops.less(x, zero), ops.sub(zero, rounded), rounded)
+        if rounding is Rounding.NEAREST:
+            return ops.to_floats(x, self.floats)
+        return _in_range(ops, x, self.floats, _mantissa_at_random(ops, x, self.mant_bits))
 
 
-def _nearest(ops: Ops[V], x: V, mant_bits: int) -> V:
+def floatwise(ops: Ops[V], x: V, floats: Floats) -> V:
+    """x as one of the floats, a primitive after the other. So backends do to_floats that know no better way."""
+    return _in_range(ops, x, floats, _mantissa(ops, x, floats))
+
+
+def _in_range(ops: Ops[V], x: V, floats: Floats, rounded: V) -> V:
+    """`rounded`, which is x with fewer bits, where x is neither too small nor too large."""
+    magnitude = ops.abs(x)
+    beyond = 2.0 ** (floats.top_exponent + 1) if floats.top_exponent < 127 else math.inf
+    saturated = ops.clip(x, -floats.largest, floats.largest)
+    in_range = ops.where(ops.less(magnitude, ops.constant(beyond)), rounded, saturated)
+    return ops.where(ops.less(magnitude, ops.constant(floats.smallest)), ops.constant(0.0), in_range)
+
+
+def _mantissa(ops: Ops[V], x: V, floats: Floats) -> V:
+    if floats.mant_bits >= FLOAT32_MANTISSA_BITS:
+        return x
+    if floats.mant_bits == 0:
+        # The leading one is not stored, so that of 1 and 2 it is 1 that has the even mantissa: ties
+        # go down. Half an ulp less moves them, and nothing else, to the lower side.
+        x = ops.mul(x, ops.constant(1 - 2.0**-24))
+    low = nearest(ops, x, floats.mant_bits)
+    if floats.top_exponent < 100:
+        return low
+    # Close to the end of float32 the product inside would overflow.
+    small = ops.mul(x, ops.constant(2.0**-64))
+    high = ops.mul(nearest(ops, small, floats.mant_bits), ops.constant(2.0**64))
+    return ops.where(ops.less(ops.abs(x), ops.constant(2.0**64)), low, high)
+
+
+def _mantissa_at_random(ops: Ops[V], x: V, mant_bits: int) -> V:
+    magnitude = ops.abs(x)
+    one = _power_of_two_below(ops, magnitude)
+    mantissa = ops.mul(ops.sub(ops.div(magnitude, one), ops.constant(1.0)), ops.constant(2.0**mant_bits))
+    mantissa = Rounding.STOCHASTIC.apply(ops, mantissa)
+    fraction = ops.add(ops.mul(mantissa, ops.constant(2.0**-mant_bits)), ops.constant(1.0))
+    rounded = ops.mul(fraction, one)
+    zero = ops.constant(0.0)
+    return ops.where(ops.less(x, zero), ops.sub(zero, rounded), rounded)
+
+
+def nearest(ops: Ops[V], x: V, mant_bits: int) -> V:
+    """x, of no more than 2^100, with so many bits of mantissa (1 to 22)."""
     # Veltkamp's split: the leading part of x, rounded half to even, by float32 products and differences.
     product = ops.mul(x, ops.constant(2.0 ** (FLOAT32_MANTISSA_BITS - mant_bits) + 1))
     return ops.sub(product, ops.sub(product, x))
@@ -119,7 +124,7 @@ def _power_of_two_below(ops: Ops[V], magnitude: V) -> V:
     small = ops.less(magnitude, ops.constant(1.0))
     factor = ops.where(small, ops.constant(1.0), ops.constant(2.0**-64))
     scaled = ops.mul(magnitude, factor)
-    near = _nearest(ops, scaled, 0)
+    near = nearest(ops, scaled, 0)
     # Halved before it is scaled back: the power above the largest float32 is infinity.
     near = ops.where(ops.less(scaled, near), ops.mul(near, ops.constant(0.5)), near)
     return ops.div(near, factor)

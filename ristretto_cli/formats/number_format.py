@@ -36,7 +36,7 @@ class Rounding(Enum):
         # floor(x + u) would do, were the sum exact: large integers would move by its rounding.
         below = ops.floor(x)
         goes_up = ops.less(ops.uniform(x.shape), ops.sub(x, below))
-        return ops.where(goes_up, ops.add(below, ops.constant(1.0)), below)
+        return ops.add(below, ops.where(goes_up, ops.constant(1.0), ops.constant(0.0)))
 
 
 class NumberFormat(ABC):
@@ -45,6 +45,11 @@ class NumberFormat(ABC):
     @abstractmethod
     def width(self) -> int:
         """The bits that one of the numbers needs."""
+
+    @property
+    @abstractmethod
+    def largest(self) -> float:
+        """The largest number of the format."""
 
     def grid(self) -> Grid | None:
         """The grid that all its numbers lie on, where that is one of fixed steps."""

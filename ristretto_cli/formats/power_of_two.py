@@ -38,6 +38,10 @@ class PowerOfTwo(NumberFormat):
             if not -1000 <= value <= 1000:
                 raise LayerError(f"{name} {value} is not possible", remedy="Give -1000 to 1000.")
 
+    @property
+    def largest(self) -> float:
+        return 2.0 ** max(self.exp_min, self.exp_max)
+
     def width(self) -> int:
         return 1 + max(0, self.exp_max - self.exp_min).bit_length()  # the sign, and the exponent counted from 0 up
 

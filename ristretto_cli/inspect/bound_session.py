@@ -25,8 +25,8 @@ def to_device(array: Array, gpu: int | None) -> DeviceValue:
 class BoundSession(Session):
     """A Session that is fed once, and then run any number of times with the same inputs."""
 
-    def __init__(self, graph: Graph, outputs: Mapping[str, Node], *, gpu: int | None = None) -> None:
-        super().__init__(graph, outputs, gpu=gpu)
+    def __init__(self, graph: Graph, outputs: Mapping[str, Node], *, gpu: int | None = None, threads: int = 0) -> None:
+        super().__init__(graph, outputs, gpu=gpu, threads=threads)
         self._gpu = gpu
         self._binding: Any = self._session.io_binding()
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import TypeAlias
 
 import numpy as np
 
-from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.backends.onnx import Graph, Node, OnnxOps
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.inspect.bound_session import BoundSession, DeviceValue, to_device
 from ristretto_cli.net.forward import forward
@@ -28,6 +29,7 @@ from ristretto_cli.sources.open import open_source
 log = logging.getLogger("ristretto")
 
 Clock: TypeAlias = Callable[[], float]  # seconds from some time on
+OpenSession: TypeAlias = Callable[[Graph, Mapping[str, Node]], BoundSession]
 OnRun: TypeAlias = Callable[[int, int, str], None]  # how many are done, of how many, of what
 
 
@@ -56,6 +58,7 @@ def time_net(
     without_data: Collection[str] = (),
     rng: np.random.Generator,
     gpu: int | None = None,
+    threads: int = 0,
     on_run: OnRun = lambda done, total, what: None,
     clock: Clock = perf_counter,
 ) -> Timing:
@@ -68,8 +71,9 @@ def time_net(
     feeds, times, zeros = _read(net, without_data, stopwatch)
     on_host = {blob.name for blob in net.inputs if blob.on_host}
     values = {name: to_device(array, None if name in on_host else gpu) for name, array in feeds.items()}
-    forward_ms = _time_whole(net, feeds, values, stopwatch, rng, gpu)
-    times.update(_time_layers(net, values, stopwatch, rng, gpu))
+    open_session = partial(BoundSession, gpu=gpu, threads=threads)
+    forward_ms = _time_whole(net, feeds, values, stopwatch, rng, open_session)
+    times.update(_time_layers(net, values, stopwatch, rng, open_session))
     log.info("*** Benchmark ends ***")
     layers = tuple((layer.name, times[i]) for i, layer in enumerate(net.layers))
     return Timing(iterations, layers, forward_ms, zeros)
@@ -147,7 +151,7 @@ def _time_whole(
     values: Mapping[str, DeviceValue],
     stopwatch: _Stopwatch,
     rng: np.random.Generator,
-    gpu: int | None,
+    open_session: OpenSession,
 ) -> float:
     ops, run = record(net, rng=rng)
     ends = [run.end[blob.name] for blob in in_graph(net.outputs)]
@@ -158,7 +162,7 @@ def _time_whole(
         return 0.0
     if run.loss is not None:
         wanted["@total_loss"] = run.loss
-    session = BoundSession(ops.graph, wanted, gpu=gpu)
+    session = open_session(ops.graph, wanted)
     log.info("Performing Forward")
     first = session.run(feeds)
     log.info("Initial loss: %g", float(first["@total_loss"]) if "@total_loss" in first else 0.0)
@@ -174,7 +178,7 @@ def _time_layers(
     values: Mapping[str, DeviceValue],
     stopwatch: _Stopwatch,
     rng: np.random.Generator,
-    gpu: int | None,
+    open_session: OpenSession,
 ) -> dict[int, float]:
     """The mean milliseconds of each layer that is no data layer, by its position."""
     last_use = {blob.storage: i for i, layer in enumerate(net.layers) for blob in (*layer.bottoms, *layer.tops)}
@@ -186,7 +190,7 @@ def _time_layers(
         elif layer.on_host:
             tops, times[i] = _time_host_layer(layer, memory, stopwatch)
         else:
-            tops, times[i] = _time_layer(net, layer, memory, stopwatch, rng, gpu)
+            tops, times[i] = _time_layer(net, layer, memory, stopwatch, rng, open_session)
         memory.update({top.storage: value for top, value in zip(layer.tops, tops, strict=True)})
         for storage in [storage for storage in memory if last_use[storage] <= i]:
             del memory[storage]
@@ -199,7 +203,7 @@ def _time_layer(
     memory: Mapping[int, DeviceValue],
     stopwatch: _Stopwatch,
     rng: np.random.Generator,
-    gpu: int | None,
+    open_session: OpenSession,
 ) -> tuple[list[DeviceValue], float]:
     """A layer's tops, and the mean milliseconds that they take; 0 where they are its bottoms."""
     ops = OnnxOps()
@@ -219,7 +223,7 @@ def _time_layer(
     wanted = {node.name: node for node in written if node.name not in kept}
     if not wanted:
         return [kept[node.name] for node in written], 0.0
-    session = BoundSession(ops.graph, wanted, gpu=gpu)
+    session = open_session(ops.graph, wanted)
     session.bind(values)
     made = session.run_bound()
     milliseconds = stopwatch.measure(session.run_bound, layer.name)

@@ -22,6 +22,7 @@ class Accuracy(LayerType):
     """
 
     bottoms = (2, 2)
+    without_gradient = (0, 1)
     tops = (1, 2)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

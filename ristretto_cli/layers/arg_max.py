@@ -21,6 +21,8 @@ class ArgMax(LayerType):
     (N, 2, top_k, 1 ...), the indices before the values; the top has as many axes as x, but at least three.
     """
 
+    without_gradient = (0,)
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         param = layer.message.argmax_param

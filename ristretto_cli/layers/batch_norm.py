@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 from ristretto_cli.errors import LayerError
@@ -37,31 +37,47 @@ class BatchNorm(LayerType):
             )
         return tuple(ParamDef((extent,), constant_filler()) for extent in (shape[1], shape[1], 1))
 
+    def statistics(self, message: Message) -> Collection[int]:
+        return range(3)
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         if _uses_stored(layer):
             mean, variance = _stored(ops, x, params)
-        else:
-            mean, variance = _of_batch(ops, x)
-        eps = ops.constant(layer.message.batch_norm_param.eps)
-        return [ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, eps)))]
+            eps = ops.constant(layer.message.batch_norm_param.eps)
+            return [ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, eps)))]
+        return [ops.standardize(x, layer.message.batch_norm_param.eps)[0]]
+
+    def forward_and_updates(
+        self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
+    ) -> tuple[Sequence[V], Mapping[int, V]]:
+        if _uses_stored(layer):
+            return self.forward(ops, layer, bottoms, params), {}
+        (x,) = bottoms
+        top, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
+        return [top], _moved(ops, layer, x, mean, variance, params)
 
     def updates(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Mapping[int, V]:
         if _uses_stored(layer):
             return {}
         (x,) = bottoms
-        channels = x.shape[1]
-        values = prod(x.shape) // channels
-        mean, variance = (ops.reshape(statistic, (channels,)) for statistic in _of_batch(ops, x))
-        if values > 1:
-            # What is stored estimates the variance of all data, not of this batch.
-            variance = ops.mul(variance, ops.constant(values / (values - 1)))
-        fraction = ops.constant(layer.message.batch_norm_param.moving_average_fraction)
-        news = (mean, variance, ops.constant(1.0))
-        return {
-            index: ops.add(ops.mul(old, fraction), new)
-            for index, (old, new) in enumerate(zip(params, news, strict=True))
-        }
+        _, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
+        return _moved(ops, layer, x, mean, variance, params)
+
+
+def _moved(ops: Ops[V], layer: Layer, x: V, mean: V, variance: V, params: Sequence[V]) -> dict[int, V]:
+    """The parameters, moved on by the mean and the variance of a batch x."""
+    channels = x.shape[1]
+    values = prod(x.shape) // channels
+    mean, variance = (ops.reshape(statistic, (channels,)) for statistic in (mean, variance))
+    if values > 1:
+        # What is stored estimates the variance of all data, not of this batch.
+        variance = ops.mul(variance, ops.constant(values / (values - 1)))
+    fraction = ops.constant(layer.message.batch_norm_param.moving_average_fraction)
+    news = (mean, variance, ops.constant(1.0))
+    return {
+        index: ops.add(ops.mul(old, fraction), new) for index, (old, new) in enumerate(zip(params, news, strict=True))
+    }
 
 
 def _uses_stored(layer: Layer) -> bool:
@@ -79,11 +95,3 @@ def _stored(ops: Ops[V], x: V, params: Sequence[V]) -> tuple[V, V]:
     weight = ops.where(empty, zero, ops.div(one, ops.where(empty, one, factor)))
     shape = (x.shape[1], *(1 for _ in x.shape[2:]))
     return ops.reshape(ops.mul(means, weight), shape), ops.reshape(ops.mul(variances, weight), shape)
-
-
-def _of_batch(ops: Ops[V], x: V) -> tuple[V, V]:
-    """The mean and the variance of a batch, (1, C, 1, ...)."""
-    axes = [axis for axis in range(len(x.shape)) if axis != 1]
-    mean = ops.mean(x, axes)
-    deviation = ops.sub(x, mean)
-    return mean, ops.mean(ops.mul(deviation, deviation), axes)

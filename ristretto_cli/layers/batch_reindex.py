@@ -18,6 +18,7 @@ class BatchReindex(LayerType):
     """
 
     bottoms = (2, 2)
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, indices = bottoms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
@@ -37,17 +37,20 @@ class BN(LayerType):
             fillers = [slope, param.bias_filler, constant_filler(), constant_filler(1.0)]
         return tuple(ParamDef((1, shape[1], 1, 1), filler) for filler in fillers)
 
+    def statistics(self, message: Message) -> Collection[int]:
+        return (2, 3) if _has_statistics(message) else ()
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,), param = bottoms, layer.message.bn_param
         each = (1, x.shape[1], *(1 for _ in x.shape[2:]))
         scale, shift, *statistics = (ops.reshape(value, each) for value in params)
         if statistics:
+            mean, variance = statistics
             stored = layer.phase != TRAIN or param.frozen
-            mean, variance = statistics if stored else _of_batch(ops, x)
-            x = _normalized(ops, x, mean, variance, param.eps)
+            x = _normalized(ops, x, mean, variance, param.eps) if stored else ops.standardize(x, param.eps)[0]
         elif enum_name(param, "bn_mode") == "LEARN":
-            x = _normalized(ops, x, *_of_batch(ops, x), SEGNET_EPS)
-        return [ops.add(ops.mul(x, scale), shift)]
+            x, _, _ = ops.standardize(x, SEGNET_EPS)
+        return [ops.affine(x, scale, shift)]
 
 
 def _has_statistics(message: Message) -> bool:
@@ -57,11 +60,3 @@ def _has_statistics(message: Message) -> bool:
 
 def _normalized(ops: Ops[V], x: V, mean: V, variance: V, eps: float) -> V:
     return ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, ops.constant(eps))))
-
-
-def _of_batch(ops: Ops[V], x: V) -> tuple[V, V]:
-    """The mean and the variance of a batch, (1, C, 1, ...)."""
-    axes = [axis for axis in range(len(x.shape)) if axis != 1]
-    mean = ops.mean(x, axes)
-    deviation = ops.sub(x, mean)
-    return mean, ops.mean(ops.mul(deviation, deviation), axes)

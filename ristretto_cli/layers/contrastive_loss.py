@@ -12,6 +12,8 @@ from ristretto_cli.layers.losses import check_at_most_four_axes, check_one_per_r
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, Shape, V, show
 
+_LEAST_DISTANCE = 1e-4  # in gradients
+
 
 @layer_type("ContrastiveLoss")
 class ContrastiveLoss(LayerType):
@@ -23,6 +25,7 @@ class ContrastiveLoss(LayerType):
 
     bottoms = (3, 3)
     is_loss = True
+    without_gradient = (2,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         a, b, similar = bottoms
@@ -40,7 +43,11 @@ class ContrastiveLoss(LayerType):
         if param.legacy_version:
             apart = ops.relu(ops.sub(margin, squared))
         else:
-            short = ops.relu(ops.sub(margin, ops.sqrt(squared)))
+            distance = ops.sqrt(squared)
+            # Caffe divides by a little more than the distance, which may be 0.
+            steepness = ops.detach(ops.add(distance, ops.add(distance, ops.constant(2 * _LEAST_DISTANCE))))
+            distance = ops.straight_through(ops.div(squared, steepness), distance)
+            short = ops.relu(ops.sub(margin, distance))
             apart = ops.mul(short, short)
         flag = ops.reshape(whole(ops, similar, Predictions(rows, 1, 1)), (rows, 1))
         losses = ops.where(ops.equal(flag, zero), apart, squared)

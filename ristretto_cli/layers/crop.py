@@ -19,6 +19,7 @@ class Crop(LayerType):
     """
 
     bottoms = (2, 2)
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, reference = bottoms

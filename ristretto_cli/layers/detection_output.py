@@ -30,6 +30,7 @@ class DetectionOutput(LayerType):
     """
 
     bottoms = (3, 3)
+    without_gradient = (0, 1, 2)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         loc, conf, prior = bottoms

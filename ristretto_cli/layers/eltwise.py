@@ -29,7 +29,9 @@ class Eltwise(LayerType):
         if operation == "PROD":
             return [reduce(ops.mul, bottoms)]
         if operation == "MAX":
-            return [reduce(ops.maximum, bottoms)]
+            # Of equals the first gets the gradient, but in Caffe the second bottom goes before the first.
+            first, second, *others = bottoms
+            return [reduce(ops.maximum, (second, first, *others))]
         coefficients = list(param.coeff) or [1.0] * len(bottoms)
         terms = [
             x if factor == 1 else ops.mul(x, ops.constant(factor))

@@ -18,8 +18,8 @@ class ELU(LayerType):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         zero = ops.constant(0.0)
-        negative = ops.less(x, zero)
+        positive = ops.less(zero, x)
         # exp sees no positive number: it could overflow, and spoil a gradient even where it is not selected.
-        curve = ops.sub(ops.exp(ops.where(negative, x, zero)), ops.constant(1.0))
+        curve = ops.sub(ops.exp(ops.where(positive, zero, x)), ops.constant(1.0))
         alpha = layer.message.elu_param.alpha
-        return [ops.where(negative, ops.mul(curve, ops.constant(alpha)), x)]
+        return [ops.where(positive, x, ops.mul(curve, ops.constant(alpha)))]

@@ -19,6 +19,8 @@ class Embed(LayerType):
     memory there.
     """
 
+    without_gradient = (0,)
+
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         param = message.embed_param
         if param.num_output < 1:

@@ -23,6 +23,7 @@ class HingeLoss(LayerType):
 
     bottoms = (2, 2)
     is_loss = True
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, labels = bottoms

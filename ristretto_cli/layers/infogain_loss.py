@@ -29,6 +29,7 @@ class InfogainLoss(LayerType):
     bottoms = (2, 3)
     tops = (1, 2)
     is_loss = True
+    without_gradient = (1, 2)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, labels = bottoms[:2]
@@ -43,14 +44,13 @@ class InfogainLoss(LayerType):
 
         label = whole(ops, labels, layout)
         zero, one = ops.constant(0.0), ops.constant(1.0)
-        prob = ops.softmax(scores, axis % len(scores.shape))
-        logarithms = ops.log(ops.maximum(ops.reshape(prob, layout.shape), ops.constant(LOG_THRESHOLD)))
+        logarithms = ops.reshape(ops.log_softmax(scores, axis % len(scores.shape), LOG_THRESHOLD), layout.shape)
         # The rows of H that the labels name, as columns (outer, classes, inner).
         columns = ops.transpose(ops.reshape(matrix, (layout.classes, layout.classes)), (1, 0))
         gains = ops.matmul(columns, ops.where(at_label(ops, label, layout), one, zero))
         losses = ops.sub(zero, ops.sum(ops.mul(gains, logarithms), [1]))
         loss = normalized(ops, losses, label, layout, param, normalization(param, "VALID"))
-        return [loss, prob][: len(layer.tops)]
+        return [loss] if len(layer.tops) == 1 else [loss, ops.softmax(scores, axis % len(scores.shape))]
 
 
 def _stored(ops: Ops[V], message: Message) -> V:

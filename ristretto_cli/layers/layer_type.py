@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ristretto_cli.net.ir import Layer, ParamDef
@@ -27,6 +27,7 @@ class LayerType(ABC):
     tops_match_bottoms: ClassVar[bool] = False  # as many tops as bottoms
     in_place: ClassVar[bool] = False  # a top may have the bottom's name
     is_loss: ClassVar[bool] = False  # the first top has loss weight 1 unless the net says otherwise
+    without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms that get no gradient: labels, indices
     trims: ClassVar[bool] = False  # the walker trims bottoms, parameters and tops by quantization_param
 
     family: ClassVar[str] = ""  # what the summary calls such layers, "CONV" or "FC"; empty: they are not trimmed
@@ -51,6 +52,10 @@ class LayerType(ABC):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         """The tops. layer.tops is not filled in with shapes yet when shapes are found; its length is right."""
 
+    def statistics(self, message: Message) -> Collection[int]:
+        """The parameters, by index, that are no weights: gradients do not move them, whatever their lr_mult says."""
+        return ()
+
     def states(self, layer: Layer) -> tuple[Shape, ...]:
         """The shapes of what the layer keeps from one pass to the next (a hidden state); zeros before the first."""
         return ()
@@ -60,6 +65,12 @@ class LayerType(ABC):
     ) -> tuple[Sequence[V], Sequence[V]]:
         """The tops and the new states; `forward` gives the same tops where all states are zeros."""
         return self.forward(ops, layer, bottoms, params), ()
+
+    def forward_and_updates(
+        self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
+    ) -> tuple[Sequence[V], Mapping[int, V]]:
+        """`forward` and `updates`; for types that would compute something twice."""
+        return self.forward(ops, layer, bottoms, params), self.updates(ops, layer, bottoms, params)
 
     def updates(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Mapping[int, V]:
         """Parameters that the forward pass itself changes (BatchNorm's statistics), by index."""

@@ -15,6 +15,7 @@ class LSTMUnit(LayerType):
     """One time step of an LSTM. Cell (1, N, H), gate inputs (1, N, 4 H), continuation (1, N) to cell and hidden."""
 
     bottoms = (3, 3)
+    without_gradient = (2,)
     tops = (2, 2)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

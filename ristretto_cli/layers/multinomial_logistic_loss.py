@@ -27,6 +27,7 @@ class MultinomialLogisticLoss(LayerType):
 
     bottoms = (2, 2)
     is_loss = True
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         probabilities, labels = bottoms
@@ -38,5 +39,7 @@ class MultinomialLogisticLoss(LayerType):
         is_label = at_label(ops, whole(ops, labels, layout), layout)
         zero = ops.constant(0.0)
         chosen = ops.sum(ops.where(is_label, ops.reshape(probabilities, layout.shape), zero), [1])
-        total = ops.sum(ops.log(ops.maximum(chosen, ops.constant(LOG_THRESHOLD))), [0, 1, 2])
+        # The gradient is that of the logarithm at the threshold, where the probability is lower, too.
+        probable = ops.straight_through(chosen, ops.maximum(chosen, ops.constant(LOG_THRESHOLD)))
+        total = ops.sum(ops.log(probable), [0, 1, 2])
         return [ops.reshape(ops.div(total, ops.constant(-float(rows))), ())]

@@ -33,4 +33,4 @@ class PReLU(LayerType):
         (slope,) = params
         if slope.shape:
             slope = ops.reshape(slope, slope.shape + (1,) * (len(x.shape) - 2))
-        return [ops.where(ops.less(x, ops.constant(0.0)), ops.mul(x, slope), x)]
+        return [ops.where(ops.less(ops.constant(0.0), x), x, ops.mul(x, slope))]

@@ -31,6 +31,7 @@ class PriorBox(LayerType):
     """
 
     bottoms = (2, 2)
+    without_gradient = (0, 1)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         for blob in bottoms:

@@ -33,6 +33,7 @@ class Proposal(LayerType):
     """
 
     bottoms = (3, 3)
+    without_gradient = (0, 1, 2)
     tops = (1, 2)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

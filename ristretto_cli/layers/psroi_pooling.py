@@ -29,6 +29,7 @@ class PSROIPooling(LayerType):
     """
 
     bottoms = (2, 2)
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, rois = bottoms

@@ -29,6 +29,7 @@ class Python(LayerType):
     """What its module does, if that is a known one. Others are refused: they are written against Caffe's own blobs."""
 
     bottoms = (0, None)
+    without_gradient = (0, 1, 2)
     tops = (0, None)
     in_place = True
 

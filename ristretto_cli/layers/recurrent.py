@@ -46,6 +46,7 @@ class Recurrent(LayerType):
     (R, H) of the hidden state, R = rows_per_output * H, and whatever the type needs behind the steps.
     """
 
+    without_gradient = (1,)
     state_count: ClassVar[int]
     rows_per_output: ClassVar[int] = 1
 

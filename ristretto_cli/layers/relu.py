@@ -26,7 +26,7 @@ class ReLU(LayerType):
         if slope == 0:
             return [ops.relu(x)]
         zero = ops.constant(0.0)
-        return [ops.where(ops.less(x, zero), ops.mul(x, ops.constant(slope)), x)]
+        return [ops.where(ops.less(zero, x), x, ops.mul(x, ops.constant(slope)))]
 
     def ignores_negative(self, layer: Layer) -> bool:
         return bool(layer.message.relu_param.negative_slope == 0)

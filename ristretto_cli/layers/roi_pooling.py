@@ -24,6 +24,7 @@ class ROIPooling(LayerType):
     """
 
     bottoms = (2, 2)
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, rois = bottoms

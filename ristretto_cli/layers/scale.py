@@ -39,7 +39,7 @@ class Scale(LayerType):
         x, *others = bottoms
         param = layer.message.scale_param
         scale = others[0] if others else params[0]
-        top = ops.mul(x, spread(ops, scale, x.shape, param.axis))
-        if param.bias_term:
-            top = ops.add(top, spread(ops, params[-1], x.shape, param.axis))
-        return [top]
+        scale = spread(ops, scale, x.shape, param.axis)
+        if not param.bias_term:
+            return [ops.mul(x, scale)]
+        return [ops.affine(x, scale, spread(ops, params[-1], x.shape, param.axis))]

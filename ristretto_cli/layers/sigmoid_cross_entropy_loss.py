@@ -24,6 +24,7 @@ class SigmoidCrossEntropyLoss(LayerType):
 
     bottoms = (2, 2)
     is_loss = True
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, targets = bottoms
@@ -40,7 +41,9 @@ class SigmoidCrossEntropyLoss(LayerType):
         # With the larger of the two exponentials taken out, neither overflows:
         # x (step(x) - t) + log(1 + exp(-|x|)), where step is 1 from 0 on.
         step = ops.where(ops.greater_equal(x, zero), one, zero)
-        rest = ops.log(ops.add(one, ops.exp(ops.sub(zero, ops.abs(x)))))
+        # -|x| as a product: its gradient at 0 is no mean of both sides'.
+        below = ops.mul(x, ops.where(ops.greater_equal(x, zero), ops.constant(-1.0), one))
+        rest = ops.log(ops.add(one, ops.exp(below)))
         losses = ops.add(ops.mul(x, ops.sub(step, target)), rest)
         param = layer.message.loss_param
         mode = normalization(param, "BATCH_SIZE")

@@ -24,6 +24,7 @@ class SmoothL1Loss(LayerType):
 
     bottoms = (2, 4)
     is_loss = True
+    without_gradient = (2, 3)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         first = bottoms[0].shape

@@ -28,6 +28,7 @@ class SoftmaxWithLoss(LayerType):
     # Caffe's own second top, the probabilities, cannot be had: its count of loss weights is never right.
     tops = (1, 1)
     is_loss = True
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, labels = bottoms
@@ -37,8 +38,10 @@ class SoftmaxWithLoss(LayerType):
         label = whole(ops, labels, layout)
         zero = ops.constant(0.0)
 
-        prob = ops.reshape(ops.softmax(scores, axis % len(scores.shape)), layout.shape)
-        chosen = ops.sum(ops.where(at_label(ops, label, layout), prob, zero), [1])
-        loss = ops.sub(zero, ops.log(ops.maximum(chosen, ops.constant(_LEAST))))
+        logarithms = ops.reshape(ops.log_softmax(scores, axis % len(scores.shape), _LEAST), layout.shape)
+        loss = ops.sub(zero, ops.sum(ops.where(at_label(ops, label, layout), logarithms, zero), [1]))
+        is_class = ops.less(ops.sub(label, ops.constant(float(layout.classes))), zero)
+        greatest = ops.constant(-float(np.log(np.float32(_LEAST))))
+        loss = ops.where(ops.less(label, zero), greatest, ops.where(is_class, loss, greatest))
         param = layer.message.loss_param
         return [normalized(ops, loss, label, layout, param, normalization(param, "VALID"))]

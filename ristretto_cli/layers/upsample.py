@@ -24,6 +24,7 @@ class Upsample(LayerType):
     """
 
     bottoms = (1, 2)
+    without_gradient = (1,)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, *mask = bottoms

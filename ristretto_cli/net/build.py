@@ -96,6 +96,7 @@ def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], pha
         inputs=tuple(top for layer in builder.layers if layer.is_source for top in layer.tops),
         outputs=tuple(sorted(builder.unread(), key=lambda blob: blob.name)),
         file=net_file.file,
+        force_backward=net_file.message.force_backward,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -11,9 +11,12 @@ import numpy as np
 from ristretto_cli.backends.numpy_ops import numpy_ops
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, Trims, trims_of
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
+from ristretto_cli.net.ir import Blob, Layer, Net, Param, in_graph
 from ristretto_cli.ops import Array, Grid, Ops, Shape, V
 from ristretto_cli.wire.messages import TEST
+from ristretto_cli.wire.weights import let_go
+
+_PART = 2**16  # elements that are trimmed in one go
 
 
 @dataclass
@@ -44,89 +47,178 @@ def state_shapes(net: Net) -> dict[str, Shape]:
     }
 
 
+@dataclass(frozen=True)
+class Start(Generic[V]):
+    """A place in a net to walk from: the position of the first layer that is run.
+
+    memory: what stands there, by Blob.storage, in the places that are still to be read and are not as a data layer
+    left them.
+    """
+
+    layer: int
+    memory: Mapping[int, V]
+
+
 def forward(
-    net: Net, ops: Ops[V], feeds: Mapping[str, V], *, rng: np.random.Generator, states: Mapping[str, V] | None = None
+    net: Net,
+    ops: Ops[V],
+    feeds: Mapping[str, V],
+    *,
+    rng: np.random.Generator,
+    states: Mapping[str, V] | None = None,
+    start: Start[V] | None = None,
+    params: Mapping[str, V] | None = None,
+    trim_activations: bool = False,
+    renew: Callable[[V], V] | None = None,
+    keep: Collection[str] | None = None,
 ) -> Run[V]:
     """Run the net's layers in order on a backend.
 
     feeds: a value for each of net.inputs in the graph, by name. rng: drives the stochastic rounding of weights.
-    states: what the last pass left, by the keys of state_shapes; zeros if not given.
+    states: what the last pass left, by the keys of state_shapes; zeros if not given. start: where to begin; of the
+    layers in front of it only data layers are run, and the Run has no values of the others. params: values to learn,
+    by Param.key, in place of net.weights; gradients pass straight through their trims. trim_activations: in phase
+    TRAIN as well. renew: makes another value, equal to a top, of each; without it a layer that changes nothing hands on
+    the very value that it reads. keep: the blobs, by name, that are wanted at the end; all others are let go when no
+    layer reads them any more, and the Run's `read` and `written` stay empty.
     """
-    return _Walk(net, ops, rng, states or {}).run(feeds)
+    walk = _Walk(net, ops, rng, states or {}, start or Start(0, {}), params or {}, trim_activations, renew, keep)
+    return walk.run(feeds)
 
 
 class _Walk(Generic[V]):
-    def __init__(self, net: Net, ops: Ops[V], rng: np.random.Generator, states: Mapping[str, V]) -> None:
+    def __init__(
+        self,
+        net: Net,
+        ops: Ops[V],
+        rng: np.random.Generator,
+        states: Mapping[str, V],
+        start: Start[V],
+        given: Mapping[str, V],
+        trim_activations: bool,
+        renew: Callable[[V], V] | None,
+        keep: Collection[str] | None,
+    ) -> None:
         self._net = net
         self._ops = ops
         self._rng = rng
         self._states = states
+        self._start = start
+        self._given = given
+        self._trim_activations = trim_activations
+        self._renew = renew
+        self._keep = keep
         self._memory: dict[int, V] = {}
+        # Of blobs that share a place, each with a value of its own: that, and which one the place got.
+        self._own: dict[str, tuple[V, V]] = {}
         self._run: Run[V] = Run()
 
     def run(self, feeds: Mapping[str, V]) -> Run[V]:
-        for layer in self._net.layers:
+        done_with = {} if self._keep is None else _done_with(self._net, self._keep)
+        for i, layer in enumerate(self._net.layers):
+            if i == self._start.layer:
+                self._memory.update(self._start.memory)
+            if i < self._start.layer and not layer.is_source:
+                self._run.read.append(())
+                self._run.written.append(())
+                continue
             with self._ops.scope(layer.name):
-                self._run.read.append(self._load(in_graph(layer.bottoms)))
+                if self._keep is None:
+                    self._run.read.append(self._load(in_graph(layer.bottoms)))
                 if layer.is_source:
                     tops: Sequence[V] = [feeds[top.name] for top in in_graph(layer.tops)]
                 else:
                     tops = () if layer.on_host else self._compute(layer)
+                if self._renew is not None:
+                    tops = [self._renew(top) for top in tops]
                 self._store(in_graph(layer.tops), tops)
-                self._run.written.append(tuple(tops))
+                if self._keep is None:
+                    self._run.written.append(tuple(tops))
                 self._add_losses(layer, tops)
-        blobs = {blob.name: blob for layer in self._net.layers for blob in in_graph(layer.tops)}
+            for storage in done_with.get(i, ()):
+                self._memory.pop(storage, None)
+        known = (blob for layer in self._net.layers for blob in in_graph(layer.tops) if blob.storage in self._memory)
+        blobs = {blob.name: blob for blob in known}
         self._run.end = dict(zip(blobs, self._load(list(blobs.values())), strict=True))
         return self._run
 
     def _load(self, blobs: Sequence[Blob]) -> tuple[V, ...]:
-        values = ((blob.shape, self._memory[blob.storage]) for blob in blobs)
+        values = ((blob.shape, self._value(blob)) for blob in blobs)
         return tuple(v if v.shape == shape else self._ops.reshape(v, shape) for shape, v in values)
+
+    def _value(self, blob: Blob) -> V:
+        value = self._memory[blob.storage]
+        own, stored = self._own.get(blob.name, (value, None))
+        return own if stored is value else value
 
     def _store(self, blobs: Sequence[Blob], values: Sequence[V]) -> None:
         for blob, value in zip(blobs, values, strict=True):
             self._memory[blob.storage] = value
+        if self._renew is not None:
+            self._own.update((b.name, (v, self._memory[b.storage])) for b, v in zip(blobs, values, strict=True))
 
     def _compute(self, layer: Layer) -> Sequence[V]:
         layer_type = LAYERS.get(layer.type)
         if not layer_type.trims:
             params = self._params(layer, None)
-            bottoms = self._load(layer.bottoms)
+            bottoms = self._bottoms(layer)
             keys = [f"{layer.name}/{i}" for i in range(len(layer_type.states(layer)))]
             if keys and self._states:
                 kept = [self._states[key] for key in keys]
                 tops, states = layer_type.forward_from(self._ops, layer, bottoms, params, kept)
-                self._run.states.update(zip(keys, states, strict=True))
-            else:
-                tops = layer_type.forward(self._ops, layer, bottoms, params)
-            for i, value in layer_type.updates(self._ops, layer, bottoms, params).items():
-                self._run.updates[layer.params[i].key] = value
+                self._run.states.update((key, self._ops.detach(state)) for key, state in zip(keys, states, strict=True))
+                return tops
+            tops, updates = layer_type.forward_and_updates(self._ops, layer, bottoms, params)
+            self._run.updates.update((layer.params[i].key, value) for i, value in updates.items())
             return tops
         trims = trims_of(layer.message.quantization_param)
         params = self._params(layer, trims)
-        if layer.phase != TEST:  # in training only the parameters are trimmed
-            return layer_type.forward(self._ops, layer, self._load(layer.bottoms), params)
+        if layer.phase != TEST and not self._trim_activations:  # in training only the parameters are trimmed
+            return layer_type.forward(self._ops, layer, self._bottoms(layer), params)
         if trims.layer_in is not None:
             for blob in layer.bottoms:
                 (value,) = self._load([blob])
-                self._store([blob], [trims.layer_in.trim(self._ops, value, trims.rounding)])
-        tops = layer_type.forward(self._ops, layer, self._load(layer.bottoms), params)
+                self._store([blob], [self._trim(value, trims.layer_in, trims.rounding)])
+        tops = layer_type.forward(self._ops, layer, self._bottoms(layer), params)
         if trims.layer_out is None:
             return tops
-        return [trims.layer_out.trim(self._ops, top, trims.rounding) for top in tops]
+        return [self._trim(top, trims.layer_out, trims.rounding) for top in tops]
+
+    def _bottoms(self, layer: Layer) -> tuple[V, ...]:
+        values = self._load(layer.bottoms)
+        passed = passes_gradients(self._net, layer)
+        if all(passed):
+            return values
+        return tuple(v if p else self._ops.detach(v) for v, p in zip(values, passed, strict=True))
+
+    def _trim(self, value: V, number_format: NumberFormat, rounding: Rounding) -> V:
+        trimmed = number_format.trim(self._ops, self._ops.detach(value), rounding)
+        return self._ops.straight_through(value, trimmed, within=number_format.largest)
 
     def _params(self, layer: Layer, trims: Trims | None) -> list[V]:
         """The layer's parameters; with trims, the weights and the bias in their formats."""
         values = []
         for i, param in enumerate(layer.params):
+            number_format = None if trims is None else trims.weights if i == 0 else trims.bias
+            if param.key in self._given:
+                values.append(self._given_param(param, number_format, layer, trims))
+                continue
             array = self._net.weights[param.key].reshape(param.shape)
             grid: Grid | None = None
-            number_format = None if trims is None else trims.weights if i == 0 else trims.bias
             if trims is not None and number_format is not None:
-                rounding = trims.rounding if layer.phase == TEST else Rounding.STOCHASTIC
-                array, grid = _trim_array(array, number_format, rounding, self._rng), number_format.grid()
+                array = _trim_array(array, number_format, _rounding(layer, trims), self._rng)
+                grid = number_format.grid()
             values.append(self._ops.constant(array, grid=grid))
         return values
+
+    def _given_param(self, param: Param, number_format: NumberFormat | None, layer: Layer, trims: Trims | None) -> V:
+        value = self._given[param.key]
+        if value.shape != param.shape:
+            value = self._ops.reshape(value, param.shape)
+        if trims is None or number_format is None:
+            return value
+        trimmed = number_format.trim(self._ops, self._ops.detach(value), _rounding(layer, trims))
+        return self._ops.straight_through(value, trimmed)
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops
@@ -139,5 +231,42 @@ class _Walk(Generic[V]):
             self._run.loss = weighted if self._run.loss is None else ops.add(self._run.loss, weighted)
 
 
+def passes_gradients(net: Net, layer: Layer) -> tuple[bool, ...]:
+    """For each bottom of a layer, whether a gradient goes down to what made it."""
+    asked = () if net.force_backward else layer.message.propagate_down
+    without = LAYERS.get(layer.type).without_gradient
+    return tuple(i not in without and (not asked or asked[i]) for i in range(len(layer.bottoms)))
+
+
+def _done_with(net: Net, keep: Collection[str]) -> dict[int, list[int]]:
+    """For a layer's position, the places in memory that nothing reads behind it, but for those of blobs to keep."""
+    last: dict[int, int] = {}
+    kept: set[int] = set()
+    for i, layer in enumerate(net.layers):
+        for blob in (*layer.bottoms, *layer.tops):
+            last[blob.storage] = i
+            if blob.name in keep:
+                kept.add(blob.storage)
+    found: dict[int, list[int]] = {}
+    for storage, i in last.items():
+        if storage not in kept:
+            found.setdefault(i, []).append(storage)
+    return found
+
+
+def _rounding(layer: Layer, trims: Trims) -> Rounding:
+    """How parameters are rounded: in training at random, whatever the layer says."""
+    return trims.rounding if layer.phase == TEST else Rounding.STOCHASTIC
+
+
 def _trim_array(array: Array, number_format: NumberFormat, rounding: Rounding, rng: np.random.Generator) -> Array:
-    return number_format.trim(numpy_ops(rng), array, rounding)
+    """The array on the format. Formats work element by element, so parts that fit a cache give the same, and need no
+    more memory than the result. Random numbers are drawn in the order of the elements, part by part."""
+    ops = numpy_ops(rng)
+    flat, trimmed = array.reshape(-1), np.empty(array.size, np.float32)
+    for start in range(0, array.size, _PART):
+        part = slice(start, start + _PART)
+        trimmed[part] = number_format.trim(ops, flat[part], rounding)
+    if array.size > _PART:
+        let_go(array)
+    return trimmed.reshape(array.shape)

@@ -80,6 +80,7 @@ class Net:
 
     inputs: the tops of data and Input layers, to be fed. outputs: the blobs that no layer reads, sorted by
     name, as Caffe lists them. weights: an array for each parameter's key; missing until they are loaded.
+    force_backward: gradients go everywhere, whatever the layers' propagate_down and lr_mult say.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Net:
     outputs: tuple[Blob, ...]
     weights: Mapping[str, Array] = field(default_factory=dict)
     file: str = ""
+    force_backward: bool = False
 
 
 def in_graph(blobs: Sequence[Blob]) -> tuple[Blob, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,20 +19,17 @@ from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
+from ristretto_cli.quantize.early import EarlyVerdict, check_early_stop
 from ristretto_cli.quantize.plan import Trimmable, Widths, family_of, trimmable_layers, trimmed
-from ristretto_cli.quantize.search import Goal, Margin, Result, search
+from ristretto_cli.quantize.search import Asked, Goal, Margin, Result, Scored, search
+from ristretto_cli.quantize.trials import Device, Sharing, Trials
+from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.engine import log_device
-from ristretto_cli.scoring.score import (
-    OnBatch,
-    Scores,
-    check_score,
-    default_score,
-    ignore_progress,
-    is_loss,
-    score_net,
-    scored,
-)
+from ristretto_cli.scoring.outputs import check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.score import OnBatch, Pass, Scores, Until, ignore_progress
+from ristretto_cli.scoring.shelf import Shelf
+from ristretto_cli.scoring.stopwatch import Stopwatch
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.files import open_to_read
 from ristretto_cli.wire.messages import TEST, TRAIN, Message
@@ -50,6 +47,8 @@ class Job:
     """What `ristretto quantize` was asked for.
 
     error_margin_percent is what search.Margin takes. score_goal None: what suits the score. bit_widths are in bits.
+    early_stop: a trial ends as soon as its verdict is known. cache_mb: how much memory, in units of 2^20 bytes, may be
+    spent on data and values that several nets need; 0: all is read and computed anew. threads: of the CPU, 0 for all.
     """
 
     model: str
@@ -66,6 +65,10 @@ class Job:
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     allow_missing_weights: bool = False
     legacy: bool = False
+    early_stop: bool = False
+    cache_mb: int = 512
+    threads: int = 0
+    sharing: Sharing = field(default_factory=Sharing)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class _Quantizer:
         self._on_batch = on_batch
         self._mode = MODES.get(job.trimming_mode)
         self._rng = np.random.default_rng(0)
+        self._stopwatch = Stopwatch()
         self._net_file = read_net(job.model)
         self._weights_file: WeightsFile = read_weights(job.weights)
         self._test_net = self._load(build(self._net_file, State(TEST), DataLayers()))
@@ -144,11 +148,41 @@ class _Quantizer:
             )
         self._blob = self._score_blob()
         self._goal = self._score_goal()
+        if job.early_stop:
+            check_early_stop(self._test_net, self._blob)
+        shelf = Shelf(job.cache_mb << 20)
+        self._batches = Batches(self._test_net, shelf if job.cache_mb else None)
+        wanted = Pass(
+            job.iterations,
+            self._batches,
+            on_batch=on_batch,
+            single_precision=job.legacy,
+            how=Judging(job.ap_version),
+            stopwatch=self._stopwatch,
+        )
+        self._trials = Trials(
+            self._net_file,
+            self._test_net,
+            wanted,
+            rng=self._rng,
+            device=Device(job.gpu, job.threads),
+            shelf=shelf,
+            sharing=job.sharing if job.cache_mb else replace(job.sharing, prefixes=False),
+        )
 
     def run(self) -> Outcome:
+        """Search, and tell where the time went."""
+        try:
+            outcome = self._run()
+        finally:
+            self._trials.close()
+        log.info("%s", self._stopwatch.line())
+        return outcome
+
+    def _run(self) -> Outcome:
         if not set(self._mode.widths(self._job.bit_widths, [])) <= set(self._job.bit_widths):
             log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
-        baseline = self._score("the float net", self._test_net)
+        baseline = self._trials.score_float_net(self._first_of_groups())
         layers = self._measure()
         margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal)
         result = search(
@@ -156,7 +190,7 @@ class _Quantizer:
             layers,
             self._job.bit_widths,
             margin,
-            partial(self._score_widths, layers),
+            partial(self._score_widths, layers, margin),
             legacy=self._job.legacy,
         )
         return Outcome(
@@ -210,26 +244,33 @@ class _Quantizer:
     def _load(self, net: Net) -> Net:
         return load_weights(net, self._weights_file, rng=self._rng, allow_missing=self._job.allow_missing_weights)
 
-    def _score(self, what: str, net: Net) -> Scores:
-        log.info("Scoring %s.", what)
-        return score_net(
-            net,
-            self._job.iterations,
-            rng=self._rng,
-            gpu=self._job.gpu,
-            what=what,
-            on_batch=self._on_batch,
-            single_precision=self._job.legacy,
-            how=Judging(self._job.ap_version),
-        )
+    def _first_of_groups(self) -> list[int]:
+        """The position of the first layer that each group trims."""
+        positions = [
+            next((i for i, layer in enumerate(self._test_net.layers) if layer in layers), None)
+            for group in self._mode.groups
+            if (layers := [layer for layer in self._trimmable if family_of(layer) in group.families])
+        ]
+        return sorted({position for position in positions if position is not None})
 
     def _trimmed(self, layers: Sequence[Trimmable], widths: Widths) -> NetFile:
         return trimmed(self._net_file, layers, widths, self._mode, legacy=self._job.legacy)
 
-    def _score_widths(self, layers: Sequence[Trimmable], what: str, widths: Widths) -> tuple[float, Scores]:
-        net = self._load(build(self._trimmed(layers, widths), State(TEST), DataLayers()))
-        scores = self._score(what, net)
-        return self._value(scores), scores
+    def _score_widths(
+        self, layers: Sequence[Trimmable], margin: Margin, asked: Asked, following: Asked | None
+    ) -> Scored:
+        until = verdict = None
+        if self._job.early_stop and not asked.in_full:
+            verdict = EarlyVerdict(margin, self._job.iterations, single_precision=self._job.legacy)
+            until = Until(self._blob, verdict.decided)
+        scores = self._trials.score(
+            asked.what,
+            self._trimmed(layers, asked.widths),
+            until,
+            None if following is None else partial(self._trimmed, layers, following.widths),
+        )
+        stopped = verdict is not None and scores.iterations < self._job.iterations
+        return Scored(self._value(scores), scores, verdict.passed if verdict is not None and stopped else None)
 
     def _measure(self) -> list[Trimmable]:
         net = self._range_net()
@@ -241,7 +282,10 @@ class _Quantizer:
             probe=Probe(legacy=self._job.legacy),
             rng=self._rng,
             gpu=self._job.gpu,
+            threads=self._job.threads,
+            batches=self._batches if net is self._test_net else None,
             on_batch=self._on_batch,
+            stopwatch=self._stopwatch,
         )
         layers = [
             Trimmable(layer, family_of(layer), ranges[layer.name]) for layer in self._trimmable if layer.name in ranges

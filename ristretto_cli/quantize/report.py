@@ -26,7 +26,7 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
         lines += group.group.title
         if group.skipped:
             lines.append("none: the net has no such layers")
-        lines += [f"{trial.bits}bit: \t{number(trial.score)}" for trial in group.trials]
+        lines += [f"{trial.bits}bit: \t{number(trial.score)}{'*' if trial.stopped else ''}" for trial in group.trials]
     chosen = [(group.bits, group.group.part) for group in result.groups if not group.skipped]
     if len(result.groups) > 1:
         lines.append(mode.combined_title)
@@ -43,6 +43,8 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
             f"This misses the error margin of {number(job.error_margin_percent)} %: "
             f"it is {missed} % {side} the baseline."
         )
+    if any(trial.stopped for group in result.groups for trial in group.trials):
+        lines.append("* stopped early: the batches left could not have changed whether it passes")
     return [*lines, "Please fine-tune."]
 
 
@@ -94,4 +96,10 @@ def _layer(each: Trimmable, outcome: Outcome) -> dict[str, Any]:
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
-    return {"bits": trial.bits, "score": trial.score, "passed": trial.passed, **scores_as_json(trial.scores)}
+    return {
+        "bits": trial.bits,
+        "score": trial.score,
+        "passed": trial.passed,
+        "iterations": trial.scores.iterations,
+        **scores_as_json(trial.scores),
+    }

@@ -25,12 +25,34 @@ class Goal(Enum):
 
 @dataclass(frozen=True)
 class Trial:
-    """One scored net: the width that its group was given, its score, and whether that is within the margin."""
+    """One scored net: the width that its group was given, its score, and whether that is within the margin.
+
+    stopped: the score is of some batches only, the others could not have changed whether it passes.
+    """
 
     bits: int
     score: float
     passed: bool
     scores: Scores
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A net that is to be scored: what it is, and its widths. in_full: over all batches, even if fewer decide."""
+
+    what: str
+    widths: Widths
+    in_full: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score of a net. verdict: whether it is within the margin, where scoring was stopped when that was known."""
+
+    value: float
+    scores: Scores
+    verdict: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,10 @@ class Result:
     combined: Trial | None
 
 
-ScoreWidths = Callable[[str, Widths], tuple[float, Scores]]  # a trial's name and its net's widths to its score
+# What scores a net; beside it, it is told which one follows if this one passes.
+ScoreWidths = Callable[[Asked, "Asked | None"], Scored]
+
+_Planned = Sequence[tuple[int, Asked]]  # a group's widths, and the nets that they give
 
 
 def search(
@@ -101,23 +126,56 @@ def search(
 
     legacy: groups without layers are searched as well.
     """
-    results = []
-    for group in mode.groups:
-        families = list(each_family(group.families, layers))
-        if not families and not legacy:
+    planned = [_planned(mode, group, layers, offered, legacy=legacy) for group in mode.groups]
+    results: list[GroupResult] = []
+    for i, (group, nets) in enumerate(zip(mode.groups, planned, strict=True)):
+        if nets is None:
             results.append(GroupResult(group, (), LOSSLESS_BITS, skipped=True))  # DIFFERS(D8)
             continue
         trials: list[Trial] = []
-        for bits in mode.widths(offered, [each.ranges for each in layers]):
-            widths = {family: dict.fromkeys(group.roles, bits) for family in families}  # DIFFERS(D4)
-            value, scores = score(f"{bits}bit {group.part}", widths)
-            trials.append(Trial(bits, value, margin.allows(value), scores))
+        for k, (bits, asked) in enumerate(nets):
+            following = next((later[0][1] for later in (nets[k + 1 :], *planned[i + 1 :]) if later), None)
+            if following is None and len(mode.groups) > 1:
+                following = _asked_combined([*results, GroupResult(group, (), bits)], layers)
+            trials.append(_trial(bits, score(asked, following), margin))
             if not trials[-1].passed:
                 break
         passed = [trial.bits for trial in trials if trial.passed]
         results.append(GroupResult(group, tuple(trials), passed[-1] if passed else mode.fallback_bits))
-    widths = _combined(results, layers)
-    return Result(tuple(results), widths, _combined_trial(results, widths, margin, score, legacy=legacy))
+    combined = _asked_combined(results, layers)
+    return Result(tuple(results), combined.widths, _combined_trial(results, combined, margin, score, legacy=legacy))
+
+
+def _planned(
+    mode: TrimmingMode, group: Group, layers: Sequence[Trimmable], offered: Sequence[int], *, legacy: bool
+) -> _Planned | None:
+    """The nets of a group, widest first; None where it has no layers, unless legacy searches it nevertheless."""
+    families = list(each_family(group.families, layers))
+    if not families and not legacy:
+        return None
+    # Of a single group one net is what others combine, and its score is told as that.
+    in_full = len(mode.groups) == 1
+    return [
+        (
+            bits,
+            Asked(
+                f"{bits}bit {group.part}",
+                {family: dict.fromkeys(group.roles, bits) for family in families},  # DIFFERS(D4)
+                in_full,
+            ),
+        )
+        for bits in mode.widths(offered, [each.ranges for each in layers])
+    ]
+
+
+def _trial(bits: int, scored: Scored, margin: Margin) -> Trial:
+    stopped = scored.verdict is not None
+    passed = margin.allows(scored.value) if scored.verdict is None else scored.verdict
+    return Trial(bits, scored.value, passed, scored.scores, stopped)
+
+
+def _asked_combined(results: Sequence[GroupResult], layers: Sequence[Trimmable]) -> Asked:
+    return Asked("the combined net", _combined(results, layers), in_full=True)
 
 
 def _combined(results: Sequence[GroupResult], layers: Sequence[Trimmable]) -> dict[str, dict[Role, int]]:
@@ -130,7 +188,7 @@ def _combined(results: Sequence[GroupResult], layers: Sequence[Trimmable]) -> di
 
 
 def _combined_trial(
-    results: Sequence[GroupResult], widths: Widths, margin: Margin, score: ScoreWidths, *, legacy: bool
+    results: Sequence[GroupResult], combined: Asked, margin: Margin, score: ScoreWidths, *, legacy: bool
 ) -> Trial | None:
     if len(results) == 1:
         (result,) = results
@@ -139,5 +197,5 @@ def _combined_trial(
                 return trial
         if legacy:
             return None  # the original writes a net here that it never scored
-    value, scores = score("the combined net", widths)
-    return Trial(max((result.bits for result in results), default=LOSSLESS_BITS), value, margin.allows(value), scores)
+    bits = max((result.bits for result in results), default=LOSSLESS_BITS)
+    return _trial(bits, score(combined, None), margin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Mapping
@@ -16,13 +17,14 @@ from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
+from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.engine import compile_net
-from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
+from ristretto_cli.scoring.stopwatch import Stopwatch
 
 log = logging.getLogger("ristretto")
 
-_MEAN_SQUARE = "mean square"
+_HIGHEST, _LOWEST, _SQUARES = "highest", "lowest", "sum of squares"
 
 
 @dataclass(frozen=True)
@@ -45,35 +47,48 @@ def measure_ranges(
     probe: Probe,
     rng: np.random.Generator,
     gpu: int | None = None,
+    threads: int = 0,
+    batches: Batches | None = None,
     on_batch: OnBatch = ignore_progress,
+    stopwatch: Stopwatch | None = None,
 ) -> dict[str, Ranges]:
     """The ranges of the layers of these names, over `iterations` batches from the first record on.
 
-    Raises RistrettoError where a blob holds NaN or infinite values. A range of zero is warned of.
+    batches: what the net is fed; by default what its own data layers bring. Raises RistrettoError where a blob holds
+    NaN or infinite values. A range of zero is warned of.
     """
     # A name is one layer's with parameters; others may have it as well.
     chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers and layer.params]
+    places: dict[str, tuple[list[Node], list[Node]]] = {}
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
-        picked = {}
+        picked: dict[str, Node] = {}
         for i, layer in chosen:
-            for key, value in _probes(net, i, run, ops, probe).items():
-                picked[f"{key} {layer.name}"] = value
+            places[layer.name] = _read_and_written(net, i, run, ops, probe)
+            for value in itertools.chain(*places[layer.name]):
+                if f"{_HIGHEST} {value.name}" not in picked:
+                    picked.update({f"{what} {value.name}": node for what, node in _extremes(ops, value).items()})
         return picked
 
-    session = compile_net(net, select, rng=rng, gpu=gpu)
+    stopwatch = stopwatch or Stopwatch()
+    with stopwatch.measure("building nets"):
+        session = compile_net(net, select, rng=rng, gpu=gpu, threads=threads)
     largest: dict[str, float] = {}
     energy: dict[str, float] = {}
     log.info("Running for %d iterations.", iterations)
-    with Feeds(net) as feeds:
+    with (batches or Batches(net)).reader() as reader:
         for i in range(iterations):
-            for key, value in session.run(feeds.next()).items():
-                if key.startswith(_MEAN_SQUARE):
-                    energy[key] = energy.get(key, 0.0) + float(value) / iterations
-                    continue
-                largest[key] = max(largest.get(key, 0.0), float(value))
-                if not math.isfinite(float(value)):
-                    _refuse(net, key)
+            with stopwatch.measure("reading data"):
+                batch = reader.next()
+            with stopwatch.measure("running"):
+                found = session.run(batch)
+            for name, (read, written) in places.items():
+                for side, values in (("in", read), ("out", written)):
+                    key = f"{side} {name}"
+                    largest[key] = max([largest.get(key, 0.0), *(_largest(found, value) for value in values)])
+                    if not math.isfinite(largest[key]):
+                        _refuse(net, key)
+                energy[name] = energy.get(name, 0.0) + _mean_square(found, read[0]) / iterations
             on_batch(i + 1, iterations, "reading ranges")
     ranges = {}
     for _, layer in chosen:
@@ -82,46 +97,48 @@ def measure_ranges(
             layer_out=largest[f"out {layer.name}"],
             params=_largest_of(net.weights[layer.params[0].key]),
             biases=_biases(net, layer, probe),
-            input_energy=energy.get(f"{_MEAN_SQUARE} {layer.name}", 0.0) * _fan_in(layer),
+            input_energy=0.0 if probe.legacy else energy[layer.name] * _fan_in(layer),
         )
         _warn_of_dead(layer, ranges[layer.name])
     return ranges
 
 
-def _probes(net: Net, index: int, run: Run[Node], ops: OnnxOps, probe: Probe) -> dict[str, Node]:
-    """Scalars with the largest values of a layer's input ("in") and output ("out")."""
+def _read_and_written(
+    net: Net, index: int, run: Run[Node], ops: OnnxOps, probe: Probe
+) -> tuple[list[Node], list[Node]]:
+    """The values whose largest magnitudes are the ranges of a layer's input and output."""
     layer = net.layers[index]
     if probe.legacy:
-        read = [run.end[layer.bottoms[0].name]]
-        written = [run.end[layer.tops[0].name]]
-    else:
-        # DIFFERS(D1): where the trims will be, and not what in-place layers made of it afterwards.
-        read = list(run.read[index])
-        written = list(run.written[index])
-        for i, top in enumerate(layer.tops):
-            reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
-            if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
-                written[i] = ops.relu(written[i])
-    picked = {"in": _largest(ops, read), "out": _largest(ops, written)}
-    if not probe.legacy:
-        (first, *_) = read
-        mean_square = ops.mean(ops.mul(first, first), range(len(first.shape)))
-        picked[_MEAN_SQUARE] = ops.reshape(mean_square, ())
-    return picked
+        return [run.end[layer.bottoms[0].name]], [run.end[layer.tops[0].name]]
+    # DIFFERS(D1): where the trims will be, and not what in-place layers made of it afterwards.
+    read = list(run.read[index])
+    written = list(run.written[index])
+    for i, top in enumerate(layer.tops):
+        reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
+        if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
+            written[i] = ops.relu(written[i])
+    return read, written
 
 
-def _largest(ops: OnnxOps, values: list[Node]) -> Node:
-    result: Node | None = None
-    infinity = ops.constant(math.inf)
-    for value in values:
-        magnitude = ops.abs(value)
-        # onnxruntime's ReduceMax passes over a NaN that isn't the first element.
-        magnitude = ops.where(ops.equal(magnitude, magnitude), magnitude, infinity)
-        peak = ops.reshape(ops.max(magnitude, range(len(value.shape))), ())
-        result = peak if result is None else ops.maximum(result, peak)
-    if result is None:
-        raise RistrettoError("a layer without bottoms or tops has no range")
-    return result
+def _extremes(ops: OnnxOps, value: Node) -> dict[str, Node]:
+    """Scalars that tell the largest magnitude of a value, in passes over it as few and as fast as there are."""
+
+    def reduced(op: str) -> Node:
+        return ops.graph.record(op, [value], [()], keepdims=0)[0]
+
+    return {_HIGHEST: reduced("ReduceMax"), _LOWEST: reduced("ReduceMin"), _SQUARES: reduced("ReduceSumSquare")}
+
+
+def _largest(found: Mapping[str, Array], value: Node) -> float:
+    """The largest magnitude; infinity for a value that holds NaN."""
+    # onnxruntime's ReduceMax passes over a NaN that isn't the first element. A sum does not.
+    if math.isnan(float(found[f"{_SQUARES} {value.name}"])):
+        return math.inf
+    return max(float(found[f"{_HIGHEST} {value.name}"]), -float(found[f"{_LOWEST} {value.name}"]))
+
+
+def _mean_square(found: Mapping[str, Array], value: Node) -> float:
+    return float(found[f"{_SQUARES} {value.name}"]) / math.prod(value.shape)
 
 
 def _only_reader(net: Net, index: int, blob: str) -> Layer | None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
-from ristretto_cli.backends.onnx_session import Session
-from ristretto_cli.net.forward import Run, forward, state_shapes
-from ristretto_cli.net.ir import Net, in_graph
+from ristretto_cli.backends.onnx_floats import FloatsOps
+from ristretto_cli.backends.onnx_integers import integers_are_exact
+from ristretto_cli.backends.onnx_session import Session, has_blocks
+from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.net.forward import Run, Start, forward, state_shapes
+from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, Shape
+from ristretto_cli.scoring.assumed import BOUND, AssumingRunner
 from ristretto_cli.scoring.host import Host, HostedRunner, Runner, host_layers
 
 log = logging.getLogger("ristretto")
@@ -23,18 +30,39 @@ Select: TypeAlias = Callable[[Run[Node], OnnxOps], Mapping[str, Node]]
 
 def record(net: Net, *, rng: np.random.Generator) -> tuple[OnnxOps, Run[Node]]:
     """The net as an ONNX graph, and the values of its run there. The inputs have the blobs' names."""
-    ops, run, _ = _record(net, {}, rng)
-    return ops, run
+    ops = OnnxOps(rng)
+    return ops, _record(net, ops, {}, rng)[0]
+
+
+def fast_ops(rng: np.random.Generator, gpu: int | None = None) -> FloatsOps:
+    """The ops that make the fastest graph for a device: exact integer kernels are onnxruntime's CPU alone."""
+    on_cpu = gpu is None
+    return FloatsOps(rng, integers=on_cpu and integers_are_exact(), has_blocks=on_cpu and has_blocks())
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place in a net from which it can be run on what was kept of another pass.
+
+    layer: the position of the first layer that is run. kept: what its graph is fed in place of what stands before: for
+    names that are no blob's, the blobs whose places in memory are still to be read. inputs: those of the net that are.
+    """
+
+    layer: int
+    kept: Mapping[str, Blob]
+    inputs: frozenset[str]
 
 
 def _record(
-    net: Net, shapes: Mapping[str, Shape], rng: np.random.Generator
-) -> tuple[OnnxOps, Run[Node], dict[str, Node]]:
-    """The graph, its run, and the inputs for the states of these shapes."""
-    ops = OnnxOps(rng)
+    net: Net, ops: OnnxOps, shapes: Mapping[str, Shape], rng: np.random.Generator, cut: Cut | None = None
+) -> tuple[Run[Node], dict[str, Node]]:
+    """The net's run, and the inputs for the states of these shapes."""
     feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in in_graph(net.inputs)}
     states = {key: ops.input(_free(f"state {key}", feeds), shape) for key, shape in shapes.items()}
-    return ops, forward(net, ops, feeds, rng=rng, states=states), states
+    start = None
+    if cut is not None:
+        start = Start(cut.layer, {blob.storage: ops.input(name, blob.shape) for name, blob in cut.kept.items()})
+    return forward(net, ops, feeds, rng=rng, states=states, start=start), states
 
 
 def what_leaves(net: Net, run: Run[Node]) -> dict[str, Node]:
@@ -61,11 +89,12 @@ class CarryingSession(Session):
         states: Mapping[str, tuple[Node, Node]],
         *,
         gpu: int | None = None,
+        threads: int = 0,
     ) -> None:
         # Keys of two kinds cannot meet: states are behind a name that is no output's.
         self._inputs = {_free(f"state {key}", outputs): value for key, (value, _) in states.items()}
         fresh = dict(zip(self._inputs, (new for _, new in states.values()), strict=True))
-        super().__init__(ops.graph, {**outputs, **fresh}, gpu=gpu)
+        super().__init__(ops.graph, {**outputs, **fresh}, gpu=gpu, threads=threads)
         self._kept = {key: np.zeros(value.shape, np.float32) for key, value in self._inputs.items()}
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
@@ -76,30 +105,87 @@ class CarryingSession(Session):
 
 
 def compile_net(
-    net: Net, select: Select, *, rng: np.random.Generator, gpu: int | None = None, on_host: Collection[str] = ()
+    net: Net,
+    select: Select,
+    *,
+    rng: np.random.Generator,
+    gpu: int | None = None,
+    threads: int = 0,
+    on_host: Collection[str] = (),
+    cut: Cut | None = None,
 ) -> Runner:
     """What computes the values that select picks, and those blobs on_host, which the graph does not have, by name.
 
-    Layers that keep a state go on in each run where the last one ended.
+    Layers that keep a state go on in each run where the last one ended. threads: how many the CPU may use, 0 for one
+    per core. cut: where to begin; no layer behind the graph stands before it.
     """
-    ops, run, states = _record(net, state_shapes(net), rng)
-    picked = dict(select(run, ops))
     behind = host_layers(net, on_host)
-    handed = [[_free(f"{i} bottom {k}", picked) for k, _ in enumerate(run.read[i])] for i, _ in behind]
-    for names, (i, _) in zip(handed, behind, strict=True):
-        picked.update(zip(names, run.read[i], strict=True))
-    if not on_host:
-        return _session(ops, run, states, picked, gpu)
-    graph = _session(ops, run, states, picked, gpu) if picked else None
-    return HostedRunner(graph, Host(net, [layer for _, layer in behind]), handed, on_host)
+    pick = partial(_pick, net, select, [i for i, _ in behind], gpu=gpu, cut=cut)
+    make_ready = partial(_Picked.session, gpu=gpu, threads=threads)
+    assuming = _trims(net) and not state_shapes(net)
+    same = deepcopy(rng)
+    picked = pick(rng, assuming=assuming)
+    runner: Runner | None = None
+    if picked.outputs:
+        runner = make_ready(picked)
+        if assuming:
+            runner = AssumingRunner(runner, lambda: make_ready(pick(same)), peak=picked.peak)
+    if runner is not None and not on_host:
+        return runner
+    # Behind what makes sure of assumptions: layers behind the graph may count the batches that they see.
+    return HostedRunner(runner, Host(net, [layer for _, layer in behind]), picked.handed, on_host)
 
 
-def _session(
-    ops: OnnxOps, run: Run[Node], states: Mapping[str, Node], picked: Mapping[str, Node], gpu: int | None
-) -> Session:
-    if not states:
-        return Session(ops.graph, picked, gpu=gpu)
-    return CarryingSession(ops, picked, {key: (states[key], run.states[key]) for key in states}, gpu=gpu)
+def _trims(net: Net) -> bool:
+    return any(not layer.is_source and LAYERS.get(layer.type).trims for layer in net.layers)
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """A net's graph, and what is picked of it.
+
+    states: for each state the input and the new value. handed: for each layer behind the graph, the names of those of
+    its bottoms that are in the graph. peak: the name of what tells whether assumptions hold, if there are any.
+    """
+
+    ops: OnnxOps
+    outputs: dict[str, Node]
+    states: dict[str, tuple[Node, Node]]
+    handed: list[list[str]]
+    peak: str | None
+
+    def session(self, *, gpu: int | None, threads: int) -> Session:
+        """It made ready to run."""
+        if self.states:
+            return CarryingSession(self.ops, self.outputs, self.states, gpu=gpu, threads=threads)
+        return Session(self.ops.graph, self.outputs, gpu=gpu, threads=threads)
+
+
+def _pick(
+    net: Net,
+    select: Select,
+    behind: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    gpu: int | None,
+    cut: Cut | None,
+    assuming: bool = False,
+) -> _Picked:
+    """What select picks of the graph. behind: the positions of layers behind it. assuming: as AssumingRunner says."""
+    ops = fast_ops(rng, gpu)
+    if assuming:
+        ops.bound_of_inputs = BOUND
+        ops.assumes_in_range = True
+    run, states = _record(net, ops, state_shapes(net), rng, cut)
+    outputs = dict(select(run, ops))
+    handed = [[_free(f"{i} bottom {k}", outputs) for k, _ in enumerate(run.read[i])] for i in behind]
+    for names, i in zip(handed, behind, strict=True):
+        outputs.update(zip(names, run.read[i], strict=True))
+    name, peak = None, ops.peak(outputs.values())
+    if peak is not None:
+        name = _free("peak", outputs)
+        outputs[name] = peak
+    return _Picked(ops, outputs, {key: (states[key], run.states[key]) for key in states}, handed, name)
 
 
 def _free(name: str, taken: Mapping[str, object]) -> str:

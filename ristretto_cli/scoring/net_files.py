@@ -32,6 +32,7 @@ def score_file(
     *,
     state: State,
     gpu: int | None = None,
+    threads: int = 0,
     allow_missing: bool = False,
     how: Judging | None = None,
     on_batch: OnBatch = ignore_progress,
@@ -40,4 +41,4 @@ def score_file(
     log_device(gpu)
     rng = np.random.default_rng(0)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
-    return score_net(net, iterations, rng=rng, gpu=gpu, what="testing", how=how, on_batch=on_batch)
+    return score_net(net, iterations, rng=rng, gpu=gpu, threads=threads, what="testing", how=how, on_batch=on_batch)

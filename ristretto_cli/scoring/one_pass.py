@@ -7,7 +7,7 @@ Keys: `blob`, right behind the last layer that has it as top; `blob@layer`, righ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
-from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.ops import AnyArray, Array, V
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.host import Runner
 
@@ -29,45 +29,68 @@ class OnePass:
     """
 
     def __init__(
-        self, net: Net, *, rng: np.random.Generator, blobs: tuple[str, ...] = (), gpu: int | None = None
+        self,
+        net: Net,
+        *,
+        rng: np.random.Generator,
+        blobs: tuple[str, ...] = (),
+        gpu: int | None = None,
+        threads: int = 0,
     ) -> None:
         self._net = net
-        known = {top.name for layer in net.layers for top in layer.tops} - {AUTOMATIC}
-        raise_all(
-            RistrettoError(f'the net has no blob "{name}"', where=net.file, remedy=did_you_mean(name, known))
-            for name in blobs
-            if name not in known
-        )
-        wanted = set(blobs) or known
-        tops = {top.name: top for layer in net.layers for top in layer.tops}
-        on_host = [name for name, top in tops.items() if top.on_host and name in wanted]
-        self._blobs = wanted - {name for name, top in tops.items() if top.on_host}
-        self._runner: Runner = compile_net(net, self._select, rng=rng, gpu=gpu, on_host=on_host)
+        self._blobs, on_host = chosen_blobs(net, blobs)
+        self._runner: Runner = compile_net(net, self._select, rng=rng, gpu=gpu, threads=threads, on_host=on_host)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""
         results: dict[str, AnyArray] = dict(self._runner.run(feeds))
-        behind_its_layer = {**feeds, **results}
-        for name in self._blobs:
-            if _equal(results[f"{name}@end"], behind_its_layer[name]):
-                del results[f"{name}@end"]
-        for key in [key for key in results if key.startswith(_UPDATE)]:
-            if _equal(results[key], self._net.weights[key.removeprefix(_UPDATE)]):
-                del results[key]
-        return results
+        return without_repetitions(self._net, self._blobs, feeds, results)
 
     def _select(self, run: Run[Node], ops: OnnxOps) -> dict[str, Node]:
-        picked: dict[str, Node] = {}
-        for layer, tops in zip(reversed(self._net.layers), reversed(run.written), strict=True):
-            if layer.type == "Input":
-                continue
-            for top, value in reversed(list(zip(in_graph(layer.tops), tops, strict=True))):
-                if top.name in self._blobs:
-                    picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
-        picked = dict(reversed(picked.items()))
-        picked.update({f"{name}@end": run.end[name] for name in sorted(self._blobs)})
-        picked.update({f"{_UPDATE}{key}": value for key, value in run.updates.items()})
-        return picked if run.loss is None else {**picked, "@total_loss": run.loss}
+        return values_by_key(self._net, self._blobs, run)
+
+
+def chosen_blobs(net: Net, blobs: Sequence[str]) -> tuple[set[str], list[str]]:
+    """These blobs, all where none are given: those in the graph, and those behind it.
+
+    Raises RistrettoErrors for names that are no blobs.
+    """
+    known = {top.name for layer in net.layers for top in layer.tops} - {AUTOMATIC}
+    raise_all(
+        RistrettoError(f'the net has no blob "{name}"', where=net.file, remedy=did_you_mean(name, known))
+        for name in blobs
+        if name not in known
+    )
+    wanted = set(blobs) or known
+    tops = {top.name: top for layer in net.layers for top in layer.tops}
+    on_host = [name for name, top in tops.items() if top.on_host and name in wanted]
+    return wanted - {name for name, top in tops.items() if top.on_host}, on_host
+
+
+def values_by_key(net: Net, blobs: Collection[str], run: Run[V]) -> dict[str, V]:
+    """What a walk made, by the keys of the results; of these blobs alone."""
+    picked: dict[str, V] = {}
+    for layer, tops in zip(reversed(net.layers), reversed(run.written), strict=True):
+        if layer.type == "Input":
+            continue
+        for top, value in reversed(list(zip(in_graph(layer.tops), tops, strict=True))):
+            if top.name in blobs:
+                picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
+    picked = dict(reversed(picked.items()))
+    picked.update({f"{name}@end": run.end[name] for name in sorted(blobs)})
+    picked.update({f"{_UPDATE}{key}": value for key, value in run.updates.items()})
+    return picked if run.loss is None else {**picked, "@total_loss": run.loss}
+
+
+def without_repetitions(
+    net: Net, blobs: Collection[str], feeds: Mapping[str, AnyArray], results: Mapping[str, AnyArray]
+) -> dict[str, AnyArray]:
+    """The results without what did not change after a blob's last layer, or at all."""
+    before = {**feeds, **results}
+    before.update({f"{name}@end": before[name] for name in blobs})
+    before.update({key: net.weights[key.removeprefix(_UPDATE)] for key in results if key.startswith(_UPDATE)})
+    later = {*(f"{name}@end" for name in blobs), *(key for key in results if key.startswith(_UPDATE))}
+    return {key: array for key, array in results.items() if key not in later or not _equal(array, before[key])}
 
 
 def _equal(a: AnyArray, b: AnyArray) -> bool:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
-from ristretto_cli.errors import RistrettoError, did_you_mean
-from ristretto_cli.layers.host_layer import Judging, JudgingLayer
-from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.forward import Run
-from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
-from ristretto_cli.ops import VARIES, AnyArray, Array, show
+from ristretto_cli.net.ir import Blob, Net, in_graph
+from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.scoring.batches import Batches, Reader
+from ristretto_cli.scoring.cuts import Prefix, values_at
 from ristretto_cli.scoring.engine import compile_net
-from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.outputs import judges_of, loss_weights, scored, tell_unscored
+from ristretto_cli.scoring.stopwatch import Stopwatch
 
 log = logging.getLogger("ristretto")
 
@@ -50,7 +51,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Scores:
-    """What scoring a net gave. loss: the mean weighted sum of its losses."""
+    """What scoring a net gave. loss: the mean weighted sum of its losses. iterations: the batches that were run."""
 
     outputs: tuple[Output, ...]
     loss: float
@@ -61,12 +62,39 @@ class Scores:
         return next(output.score for output in self.outputs if output.blob == blob)
 
 
+@dataclass(frozen=True)
+class Until:
+    """When to stop before all batches are run: by the sum of a blob's values so far, and how many batches that are."""
+
+    blob: str
+    decided: Callable[[float, int], bool]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a net is scored: over how many batches (1 or more), and what of them.
+
+    batches: what it is fed; by default what its own data layers bring. single_precision: sum up in float32, as the
+    original does. how: what is judged in whole is judged so.
+    """
+
+    iterations: int
+    batches: Batches | None = None
+    what: str = "scoring"
+    on_batch: OnBatch = ignore_progress
+    single_precision: bool = False
+    how: Judging = field(default_factory=Judging)
+    until: Until | None = None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+
 def score_net(
     net: Net,
     iterations: int,
     *,
     rng: np.random.Generator,
     gpu: int | None = None,
+    threads: int = 0,
     what: str = "scoring",
     on_batch: OnBatch = ignore_progress,
     single_precision: bool = False,
@@ -77,45 +105,113 @@ def score_net(
     single_precision: sum up in float32, as the original does. Outputs with as many values as the data makes have no
     mean: those that no layer judges are left out. Raises RistrettoError for a net without outputs.
     """
-    weights = _loss_weights(net)
-    judges = _judges(net)
-    averaged = [blob for blob in scored(net) if blob.name not in judges]
-    _tell_unscored(net)
+    scorer = Scorer(net, rng=rng, gpu=gpu, threads=threads)
+    wanted = Pass(iterations, None, what, on_batch, single_precision, how or Judging())
+    return scorer.run(wanted)
 
-    def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
-        picked = {blob.name: run.end[blob.name] for blob in in_graph(averaged)}
-        return picked if run.loss is None else {**picked, _LOSS: run.loss}
 
-    on_host = [*judges, *(blob.name for blob in averaged if blob.on_host)]
-    session = compile_net(net, select, rng=rng, gpu=gpu, on_host=on_host)
-    dtype: Any = np.float32 if single_precision else np.float64
-    sums = {blob.name: np.zeros(blob.shape, dtype).ravel() for blob in averaged}
-    judged: dict[str, list[Array]] = {name: [] for name in judges}
-    loss = dtype(0)
-    log.info("Running for %d iterations.", iterations)
-    with Feeds(net) as feeds:
-        for i in range(iterations):
-            results = session.run(feeds.next())
-            for name, total in sums.items():
-                values = results[name].ravel()
-                total += values
-                for value in values.tolist():
-                    log.info("Batch %d, %s = %s", i, name, number(value))
-            for name, tops in judged.items():
-                tops.append(results[name])
-            loss += results.get(_LOSS, 0)
-            on_batch(i + 1, iterations, what)
-    means = {name: Output(name, weights.get(name, 0.0), total / dtype(iterations)) for name, total in sums.items()}
-    verdicts = {name: judge.judge(layer, judged[name], how or Judging()) for name, (judge, layer) in judges.items()}
-    of_verdicts = {name: Output(name, 0.0, np.array([v.value]), v.parts) for name, v in verdicts.items()}
-    outputs = tuple({**means, **of_verdicts}[blob.name] for blob in scored(net))
-    scores = Scores(outputs, float(loss / dtype(iterations)), iterations)
-    for line in score_lines(scores):
-        log.info("%s", line)
-    for output in outputs:
-        if not np.isfinite(output.means).all():
-            log.warning("%s is NaN or infinite: no score of this net can be trusted", output.blob)
-    return scores
+class Scorer:
+    """A net made ready to be scored, as often as wanted.
+
+    start: what it goes on from of another net's pass, in place of running the layers that made it. keep: what is to be
+    kept of its values for other nets. Raises RistrettoError for a net without outputs.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        rng: np.random.Generator,
+        gpu: int | None = None,
+        threads: int = 0,
+        start: Prefix | None = None,
+        keep: Sequence[Prefix] = (),
+    ) -> None:
+        self._net = net
+        self._start = start
+        self._keep = keep
+        self._judges = judges_of(net)
+        self._averaged = averaged = [blob for blob in scored(net) if blob.name not in self._judges]
+
+        # No method: the runner holds it, and would have to wait for Python to find that we hold each other.
+        def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
+            picked = {blob.name: run.end[blob.name] for blob in in_graph(averaged)}
+            for prefix in keep:
+                picked.update(values_at(prefix.cut, net, run))
+            return picked if run.loss is None else {**picked, _LOSS: run.loss}
+
+        self._runner = compile_net(
+            net,
+            select,
+            rng=rng,
+            gpu=gpu,
+            threads=threads,
+            on_host=[*self._judges, *(blob.name for blob in averaged if blob.on_host)],
+            cut=None if start is None else start.cut,
+        )
+
+    def run(self, wanted: Pass) -> Scores:
+        """The scores of one pass; a net whose layers keep a state goes on from its last pass."""
+        tell_unscored(self._net)
+        dtype: Any = np.float32 if wanted.single_precision else np.float64
+        tally = _Tally(self._averaged, list(self._judges), dtype)
+        log.info("Running for %d iterations.", wanted.iterations)
+        with self._reader(wanted) as reader:
+            for i in range(wanted.iterations):
+                with wanted.stopwatch.measure("reading data"):
+                    batch = reader.next()
+                with wanted.stopwatch.measure("running"):
+                    results = self._runner.run(batch)
+                for prefix in self._keep:
+                    prefix.keep({name: results.pop(name) for name in prefix.cut.kept})
+                tally.add(results)
+                wanted.on_batch(i + 1, wanted.iterations, wanted.what)
+                if wanted.until is not None and wanted.until.decided(float(tally.sums[wanted.until.blob][0]), i + 1):
+                    break
+        scores = self._scores(tally, wanted)
+        for line in score_lines(scores):
+            log.info("%s", line)
+        for output in scores.outputs:
+            if not np.isfinite(output.means).all():
+                log.warning("%s is NaN or infinite: no score of this net can be trusted", output.blob)
+        return scores
+
+    def _reader(self, wanted: Pass) -> Reader:
+        batches = wanted.batches or Batches(self._net)
+        if self._start is None:
+            return batches.reader()
+        return batches.reader(self._start.cut.inputs, self._start.kept)
+
+    def _scores(self, tally: _Tally, wanted: Pass) -> Scores:
+        weights, done = loss_weights(self._net), tally.dtype(tally.done)
+        outputs = {name: Output(name, weights.get(name, 0.0), total / done) for name, total in tally.sums.items()}
+        for name, (judge, layer) in self._judges.items():
+            verdict = judge.judge(layer, tally.judged[name], wanted.how)
+            outputs[name] = Output(name, 0.0, np.array([verdict.value]), verdict.parts)
+        return Scores(tuple(outputs[blob.name] for blob in scored(self._net)), float(tally.loss / done), tally.done)
+
+
+class _Tally:
+    """What a pass has summed up so far: blobs that are averaged, those that are judged in whole, losses."""
+
+    def __init__(self, averaged: Sequence[Blob], judged: Sequence[str], dtype: Any) -> None:
+        self.dtype = dtype
+        self.done = 0
+        self.sums: dict[str, AnyArray] = {blob.name: np.zeros(blob.shape, dtype).ravel() for blob in averaged}
+        self.judged: dict[str, list[Array]] = {name: [] for name in judged}
+        self.loss = dtype(0)
+
+    def add(self, results: Mapping[str, Array]) -> None:
+        """Add a batch, and tell it."""
+        for name, total in self.sums.items():
+            values = results[name].ravel()
+            total += values
+            for value in values.tolist():
+                log.info("Batch %d, %s = %s", self.done, name, number(value))
+        for name, tops in self.judged.items():
+            tops.append(results[name])
+        self.loss += results.get(_LOSS, 0)
+        self.done += 1
 
 
 def score_lines(scores: Scores) -> list[str]:
@@ -142,79 +238,3 @@ def scores_as_json(scores: Scores) -> dict[str, Any]:
 def number(value: float) -> str:
     """A number with six significant digits, as C++ streams print it."""
     return format(float(value), "g")
-
-
-def default_score(net: Net) -> str:
-    """The blob by which a net is judged where none is named: the top of its first Accuracy layer, or what is judged."""
-    outputs = [blob.name for blob in scored(net)]
-    for layer in net.layers:
-        if layer.type == "Accuracy" and layer.tops[0].name in outputs:
-            return layer.tops[0].name
-    judged = [name for name in _judges(net) if name in outputs]
-    if judged:
-        return judged[0]
-    raise RistrettoError(
-        "the net has no Accuracy output to score by",
-        where=net.file,
-        remedy=f"Name one of its outputs with --score: {', '.join(outputs)}.",
-    )
-
-
-def check_score(net: Net, blob: str) -> str:
-    """The blob's name if it is an output of the net that has a score; else RistrettoError with those that are."""
-    outputs = [output.name for output in scored(net)]
-    if blob not in outputs:
-        near = did_you_mean(blob, outputs)
-        raise RistrettoError(
-            f'"{blob}" is no output of the net',
-            where=net.file,
-            remedy=f"{near} Outputs: {', '.join(outputs)}.",
-        )
-    return blob
-
-
-def is_loss(net: Net, blob: str) -> bool:
-    """Whether less of a blob is better: it has a loss weight, or a loss layer makes it that has none.
-
-    A negative weight is one for what training is to make large.
-    """
-    for layer in net.layers:
-        for i, (top, weight) in enumerate(zip(layer.tops, layer.loss_weights, strict=True)):
-            if top.name == blob:
-                return weight > 0 or (
-                    weight == 0 and i == 0 and layer.type in LAYERS and LAYERS.get(layer.type).is_loss
-                )
-    return False
-
-
-def scored(net: Net) -> list[Blob]:
-    """The outputs that have a score, one or more, sorted by name; RistrettoError where there are none."""
-    judges = _judges(net)
-    found = [blob for blob in net.outputs if VARIES not in blob.shape or blob.name in judges]
-    if not found:
-        raise RistrettoError("the net has no outputs to score", where=net.file)
-    return found
-
-
-def _tell_unscored(net: Net) -> None:
-    has_score = {blob.name for blob in scored(net)}
-    for blob in net.outputs:
-        if blob.name not in has_score:
-            log.info("%s (%s) has as many items as the data makes: it has no score.", blob.name, show(blob.shape))
-
-
-def _judges(net: Net) -> dict[str, tuple[JudgingLayer, Layer]]:
-    """The layers that judge an output in whole, by its name, in the net's order."""
-    outputs = {blob.name for blob in net.outputs}
-    behind = [(LAYERS.get(layer.type), layer) for layer in net.layers if layer.on_host]
-    return {
-        layer.tops[0].name: (layer_type, layer)
-        for layer_type, layer in behind
-        if isinstance(layer_type, JudgingLayer) and layer.tops[0].name in outputs
-    }
-
-
-def _loss_weights(net: Net) -> dict[str, float]:
-    return {
-        blob.name: weight for layer in net.layers for blob, weight in zip(layer.tops, layer.loss_weights, strict=True)
-    }

@@ -67,13 +67,22 @@ def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBl
     return StoredBlob(array, legacy)
 
 
-def encode_blob(array: npt.NDArray[Any]) -> list[bytes | memoryview]:
-    """A BlobProto with the array's shape and its values as float32, in pieces to be written in a row."""
+def encode_blob(array: npt.NDArray[Any], diff: npt.NDArray[Any] | None = None) -> list[bytes | memoryview]:
+    """A BlobProto with the array's shape and its values as float32, in pieces to be written in a row.
+
+    diff: its gradient, of the same shape.
+    """
+    pieces: list[bytes | memoryview] = []
+    for number, values in ((_DATA, array), (_DIFF, diff)):
+        if values is not None and values.size:
+            raw = _bytes(values)
+            pieces += [varint(number << 3 | BYTES) + varint(len(raw)), raw]
+    return [*pieces, new("BlobProto", shape=new("BlobShape", dim=array.shape)).SerializeToString()]
+
+
+def _bytes(values: npt.NDArray[Any]) -> memoryview:
     with np.errstate(all="ignore"):
-        values = np.ascontiguousarray(array, dtype="<f4").reshape(array.shape)
-    head = new("BlobProto", shape=new("BlobShape", dim=values.shape)).SerializeToString()
-    raw = values.reshape(-1).view(np.uint8).data
-    return [head, varint(_DATA << 3 | BYTES) + varint(len(raw)), raw]
+        return np.ascontiguousarray(values, dtype="<f4").reshape(-1).view(np.uint8).data
 
 
 def _shape(message: Message, where: str) -> tuple[bool, tuple[int, ...]]:

@@ -6,6 +6,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +37,16 @@ def map_file(path: str | Path) -> memoryview:
                 raise RistrettoError("is a device, a file is needed", where=str(path))
             return memoryview(stream.read())
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def let_go(array: npt.NDArray[Any]) -> None:
+    """Free the memory of the mapped file that an array views, if any; what is looked at again is read again."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    source = base.obj if isinstance(base, memoryview) else base
+    if isinstance(source, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        source.madvise(mmap.MADV_DONTNEED)
 
 
 def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, ...]]:
@@ -78,16 +89,29 @@ def read_net_message(data: memoryview, file: str) -> Message:
 
 
 def write_caffemodel(
-    stream: BinaryIO, layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Message | None, file: str
+    stream: BinaryIO,
+    layers: Mapping[str, Sequence[npt.NDArray[Any]]],
+    net: Message | None,
+    file: str,
+    diffs: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
 ) -> None:
-    """Write a NetParameter: the layers of net, if given, then those that net has not, with their arrays."""
+    """Write a NetParameter: the layers of net, if given, then those that net has not, with their arrays.
+
+    diffs: the gradients of all arrays, if they are to be written along. Fields stand in the order of their numbers,
+    as protobuf writes them.
+    """
+    if net is not None and net.HasField("name"):
+        stream.write(new("NetParameter", name=net.name).SerializeToString())
     total = 0
     for message in _layer_messages(layers, net):
-        pieces = [message.SerializeToString()]
-        for array in layers.get(message.name, ()):
-            blob = encode_blob(np.asarray(array))
+        before, behind = _halves(message)
+        pieces: list[bytes | memoryview] = [before]
+        gradients = diffs[message.name] if diffs is not None and message.name in layers else ()
+        for array, diff in zip_longest(layers.get(message.name, ()), gradients):
+            blob = encode_blob(np.asarray(array), diff)
             pieces.append(varint(_BLOBS["V2"] << 3 | BYTES) + varint(sum(map(len, blob))))
             pieces.extend(blob)
+        pieces.append(behind)
         pieces.insert(0, varint(_NET_LAYER << 3 | BYTES) + varint(sum(map(len, pieces))))
         total += sum(map(len, pieces))
         if total > _MOST_BYTES:
@@ -95,8 +119,17 @@ def write_caffemodel(
                 "a caffemodel cannot be larger than 2 GiB", where=file, remedy="Let the name end in .h5."
             )
         stream.writelines(pieces)
-    if net is not None and net.HasField("name"):
-        stream.write(new("NetParameter", name=net.name).SerializeToString())
+
+
+def _halves(layer: Message) -> tuple[bytes, bytes]:
+    """What of a LayerParameter stands before its blobs, and what behind."""
+    behind = new("LayerParameter")
+    behind.CopyFrom(layer)
+    before = new("LayerParameter")
+    before.CopyFrom(layer)
+    for field, _ in layer.ListFields():
+        (behind if field.number < _BLOBS["V2"] else before).ClearField(field.name)
+    return before.SerializeToString(), behind.SerializeToString()
 
 
 def _layer_messages(layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Message | None) -> Iterator[Message]:

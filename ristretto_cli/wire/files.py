@@ -6,12 +6,13 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from ristretto_cli.errors import RistrettoError
 
+_MOST_OF_NAME = 50  # characters of a name that its temporary name has, too
 _OF_LMDB = re.compile(r"(data|lock)\.mdb")
 _OF_LEVELDB = re.compile(r"CURRENT|LOCK|LOG|MANIFEST-\d+|\d+\.(ldb|sst|log)")
 
@@ -39,7 +40,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             yield target
             return
-        temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}")
+        temporary = target.with_name(f".{target.name[:_MOST_OF_NAME]}.{secrets.token_hex(6)}")
         try:
             temporary.touch(exist_ok=False)
             yield temporary
@@ -50,6 +51,19 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as fault:
         raise _explained(path, fault, "written") from None
+
+
+def remove_leftovers(path_start: str) -> None:
+    """Remove what writes of files whose paths begin so have left behind when the process was killed.
+
+    Nobody else is to be writing such files at the time. What cannot be removed stays.
+    """
+    folder, start = Path(os.path.realpath(path_start)).parent, os.path.basename(path_start)  # noqa: PTH119
+    left = re.compile(rf"\.{re.escape(start[:_MOST_OF_NAME])}.*\.[0-9a-f]{{12}}", re.DOTALL)
+    with suppress(OSError, ValueError):
+        for file in folder.iterdir():
+            if left.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ristretto_cli.wire.messages import Message
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
+_BLOCK = 1 << 22  # bytes by which a file in memory grows
 _MOST_NESTED = 32
 _MOST_BLOBS = 1000
 _MOST_DEFLATED = 1100  # deflate cannot make anything smaller than this
@@ -32,7 +34,7 @@ def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
     """
     try:
         with h5py.File(path, "r") as file:
-            data = _child(file, "data")
+            data = member(file, "data")
             if not isinstance(data, h5py.Group):
                 raise RistrettoError("holds no group `data`, so no weights", where=str(path))
             return {
@@ -42,26 +44,50 @@ def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
         raise RistrettoError(f"is a damaged HDF5 file: {fault}", where=str(path)) from None
 
 
-def write_hdf5(path: str | Path, layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Message | None) -> None:
+def write_hdf5(
+    path: str | Path,
+    layers: Mapping[str, Sequence[npt.NDArray[Any]]],
+    net: Message | None,
+    diffs: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
+    borrowed: Collection[str] = (),
+) -> None:
     """Write data/<layer>/<i> as float32 and, as Caffe does, an empty group for each other layer of net.
 
-    RistrettoError where HDF5 cannot hold a name.
+    diffs: the gradients of all arrays, to diff/<layer>/<i>. borrowed: arrays, as `layer/i`, that are left out of the
+    data, since another layer owns them. RistrettoError where HDF5 cannot hold a name, OSError where the file cannot
+    be written.
     """
-    with h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        for layer in net.layer if net is not None else ():
-            _write_layer(data, layer.name, ())
-        for name, arrays in layers.items():
-            _write_layer(data, name, arrays)
+    with create_hdf5(path) as file:
+        for group, stored, left_out in (("data", layers, borrowed), ("diff", diffs, ())):
+            if stored is None:
+                continue
+            data = file.create_group(group)
+            for layer in net.layer if net is not None else ():
+                _write_layer(data, layer.name, {})
+            for name, arrays in stored.items():
+                kept = {i: array for i, array in enumerate(arrays) if f"{name}/{i}" not in left_out}
+                _write_layer(data, name, kept)
 
 
-def _write_layer(data: h5py.Group, name: str, arrays: Sequence[npt.NDArray[Any]]) -> None:
+@contextmanager
+def create_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """A new HDF5 file, written when the block ends; OSError where it cannot be.
+
+    It is made in memory: the library may crash, some time later, where the disk is full.
+    """
+    with h5py.File("in memory", "w", driver="core", backing_store=False, block_size=_BLOCK) as file:
+        yield file
+        file.flush()
+        Path(path).write_bytes(file.id.get_file_image())
+
+
+def _write_layer(data: h5py.Group, name: str, arrays: Mapping[int, npt.NDArray[Any]]) -> None:
     # "a/b" is group b in group a; what else HDF5 takes for a path, or a layer "a/0" beside "a", has no place.
     fits = "\0" not in name and not any(part in ("", ".") for part in name.split("/"))
     try:
         group = data.require_group(name) if fits else None
         if group is not None:
-            for index, array in enumerate(arrays):
+            for index, array in arrays.items():
                 with np.errstate(all="ignore"):
                     group.create_dataset(str(index), data=np.asarray(array, dtype="<f4"))
             return
@@ -82,7 +108,7 @@ def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[s
     if address in visited or name.count("/") >= _MOST_NESTED:
         return
     visited.add(address)
-    children = {key: _child(group, key) for key in group}
+    children = {key: member(group, key) for key in group}
     datasets = {
         int(key): child for key, child in children.items() if isinstance(child, h5py.Dataset) and _INDEX.fullmatch(key)
     }
@@ -93,7 +119,8 @@ def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[s
             yield from _layers(child, f"{name}/{key}" if name else key, visited)
 
 
-def _child(group: h5py.Group, key: str) -> Any:
+def member(group: h5py.Group, key: str) -> Any:
+    """What a group has under a name, or None."""
     # Links into other files and by path are not followed: Caffe writes none.
     return group[key] if isinstance(group.get(key, getlink=True), h5py.HardLink) else None
 
@@ -104,11 +131,13 @@ def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[Store
         raise RistrettoError(f"a blob of number {count - 1} is not possible", where=where)
     nothing = StoredBlob(np.zeros(0, np.float32), stored=False)
     return tuple(
-        _read_blob(datasets[index], f"{where} blob {index}") if index in datasets else nothing for index in range(count)
+        read_dataset(datasets[index], f"{where} blob {index}") if index in datasets else nothing
+        for index in range(count)
     )
 
 
-def _read_blob(dataset: h5py.Dataset, where: str) -> StoredBlob:
+def read_dataset(dataset: h5py.Dataset, where: str) -> StoredBlob:
+    """A dataset of numbers as float32; RistrettoError for one of something else, or one that is not wholly there."""
     if dataset.dtype.kind not in "fiu" or dataset.shape is None:
         raise RistrettoError(f"holds {dataset.dtype}, not numbers", where=where)
     if announces_too_much(dataset):

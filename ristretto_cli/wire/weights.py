@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.wire.blobs import StoredBlob, decode_blob
-from ristretto_cli.wire.caffemodel import map_file, read_caffemodel, read_net_message, write_caffemodel
+from ristretto_cli.wire.caffemodel import let_go, map_file, read_caffemodel, read_net_message, write_caffemodel
 from ristretto_cli.wire.files import atomic_write
 from ristretto_cli.wire.hdf5 import SIGNATURE, read_hdf5, write_hdf5
 from ristretto_cli.wire.messages import Message
 
-__all__ = ["StoredBlob", "WeightsFile", "read_blob", "read_net_binary", "read_weights", "write_weights"]
+__all__ = ["StoredBlob", "WeightsFile", "let_go", "read_blob", "read_net_binary", "read_weights", "write_weights"]
 
 _TEXT_LOOKED_AT = 4096
 _WORD = re.compile(rb"[A-Za-z]{4}")
@@ -41,7 +41,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     where the file cannot be read, is damaged, or an array's shape and number of values disagree.
     """
     data = map_file(path)
-    if _is_hdf5(data):
+    if is_hdf5(data):
         data.release()
         return WeightsFile(str(path), read_hdf5(path))
     with _telling_text(data, path, "weights"):
@@ -49,19 +49,26 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 
 def write_weights(
-    path: str | Path, layers: Mapping[str, Sequence[npt.NDArray[Any]]], *, net: Message | None = None
+    path: str | Path,
+    layers: Mapping[str, Sequence[npt.NDArray[Any]]],
+    *,
+    net: Message | None = None,
+    diffs: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
+    borrowed: Collection[str] = (),
 ) -> None:
     """Write arrays, by layer name, as a caffemodel, or as HDF5 where the name ends in .h5.
 
     net: an upgraded NetParameter whose name and layers are written along, as Caffe does in its snapshots;
-    without it, layers are names and arrays alone. A file that is there is replaced as a whole.
+    without it, layers are names and arrays alone. diffs: the arrays' gradients, if they are to be in the file.
+    borrowed: arrays, as `layer/i`, that HDF5 leaves out, since another layer owns them. A file that is there is
+    replaced as a whole.
     """
     with atomic_write(path) as target:
         if str(path).endswith(".h5"):
-            write_hdf5(target, layers, net)
+            write_hdf5(target, layers, net, diffs, borrowed)
         else:
             with target.open("wb") as stream:
-                write_caffemodel(stream, layers, net, str(path))
+                write_caffemodel(stream, layers, net, str(path), diffs)
 
 
 def read_blob(path: str | Path) -> npt.NDArray[np.float32]:
@@ -104,7 +111,8 @@ def _text(head: bytes, wanted: str) -> tuple[str, str]:
     return "this is a text file, such as a prototxt", "Give the .caffemodel or .h5 with the net's trained weights."
 
 
-def _is_hdf5(data: memoryview) -> bool:
+def is_hdf5(data: memoryview) -> bool:
+    """Whether these are the bytes of an HDF5 file."""
     # The signature may stand behind a block of the user's: at 0, 512, 1024, 2048, ...
     at = 0
     while at < len(data):

@@ -14,7 +14,7 @@ from ristretto_cli.errors import RistrettoError
 from ristretto_cli.quantize.job import Outcome, quantize
 from ristretto_cli.quantize.report import as_json, summary_lines
 from ristretto_cli.quantize.search import Goal, Margin
-from ristretto_cli.scoring.score import is_loss
+from ristretto_cli.scoring.outputs import is_loss
 
 from ..conftest import IDENTITY, NET
 

@@ -11,7 +11,7 @@ import pytest
 from ristretto_cli.formats.number_format import MODES, Ranges, Role
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.quantize.plan import Trimmable, Widths
-from ristretto_cli.quantize.search import Margin, Result, search
+from ristretto_cli.quantize.search import Asked, Margin, Result, Scored, search
 from ristretto_cli.scoring.score import Scores
 from ristretto_cli.wire.messages import TEST, new
 
@@ -29,15 +29,23 @@ def layer(family: str, largest: float = 1.0) -> Trimmable:
 class Net:
     """A net whose scores are those of a table, 0.9 where a trial is not in it; it keeps what was asked of it."""
 
-    def __init__(self, scores: Mapping[str, float]) -> None:
+    def __init__(self, scores: Mapping[str, float], verdicts: Mapping[str, bool] | None = None) -> None:
         self._scores = scores
+        self._verdicts = verdicts or {}
+        self.following: dict[str, str | None] = {}
+        self.in_full: set[str] = set()
+        self.combined_ahead: Widths = {}
         self.names: list[str] = []
         self.widths: dict[str, Widths] = {}
 
-    def score(self, name: str, widths: Widths) -> tuple[float, Scores]:
-        self.names.append(name)
-        self.widths[name] = widths
-        return self._scores.get(name, 0.9), NO_SCORES
+    def score(self, asked: Asked, following: Asked | None) -> Scored:
+        self.names.append(asked.what)
+        self.widths[asked.what] = asked.widths
+        self.following[asked.what] = following and following.what
+        self.in_full |= {asked.what} if asked.in_full else set()
+        if following is not None and following.what == "the combined net":
+            self.combined_ahead = following.widths
+        return Scored(self._scores.get(asked.what, 0.9), NO_SCORES, self._verdicts.get(asked.what))
 
 
 def run(
@@ -227,3 +235,51 @@ def test_every_mode_has_a_name_for_each_of_its_trials() -> None:
     assert parts["minifloat"] == ["minifloat net"]
     assert parts["dynamic_fixed_point"] == ["CONV weights", "FC weights", "layer activations"]
     assert parts["integer_power_of_2_weights"] == ["quantized net"]
+
+
+# --- what follows, and verdicts that come early
+
+
+def test_each_net_is_told_with_the_one_that_follows_if_it_passes() -> None:
+    net = Net(FAILING)
+    run(net, "CONV", "FC", offered=(16, 8, 4))
+    assert net.following == {
+        "16bit CONV weights": "8bit CONV weights",
+        "8bit CONV weights": "4bit CONV weights",
+        "4bit CONV weights": "16bit FC weights",
+        "16bit FC weights": "8bit FC weights",
+        "8bit FC weights": "4bit FC weights",
+        "4bit FC weights": "16bit layer activations",
+        "16bit layer activations": "8bit layer activations",
+        "8bit layer activations": "4bit layer activations",
+        "the combined net": None,
+    }
+
+
+def test_the_last_one_is_followed_by_the_combined_net_as_it_will_be() -> None:
+    net = Net({})
+    result = run(net, "CONV", offered=(8,))
+    assert net.following == {
+        "8bit CONV weights": "8bit layer activations",
+        "8bit layer activations": "the combined net",
+        "the combined net": None,
+    }
+    assert net.combined_ahead == result.widths
+
+
+def test_an_early_verdict_counts_and_not_the_score_so_far() -> None:
+    net = Net(
+        {"16bit CONV weights": 0.1, "8bit CONV weights": 0.9}, {"16bit CONV weights": True, "8bit CONV weights": False}
+    )
+    first, second = run(net, "CONV").groups[0].trials
+    assert (first.score, first.passed, first.stopped) == (0.1, True, True)
+    assert (second.score, second.passed, second.stopped) == (0.9, False, True)
+
+
+def test_only_nets_that_are_no_result_may_be_stopped() -> None:
+    net = Net({})
+    run(net, "CONV", "FC", offered=(8,))
+    assert net.in_full == {"the combined net"}
+    single = Net({})
+    run(single, "CONV", mode="minifloat", offered=(16, 8))
+    assert single.in_full == set(single.names)

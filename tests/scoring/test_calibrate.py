@@ -206,3 +206,7 @@ def test_values_that_are_no_numbers_are_refused(workshop: Any, bad: float, place
 def test_a_layer_that_makes_infinite_values_is_named(workshop: Any) -> None:
     with pytest.raises(RistrettoError, match='layer "conv" gives NaN or infinite values'):
         measure(workshop, CONV, {"conv": [[[[[3e38]]]], [0]]})
+
+
+def test_large_numbers_whose_squares_are_infinite_have_a_range(workshop: Any) -> None:
+    assert measure(workshop, CONV, WEIGHTS, records=((1e30, -3e30),))["conv"].layer_in == np.float32(3e30)

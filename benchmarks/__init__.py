@@ -1,0 +1,1 @@
+"""How fast nets are scored and searched, beside onnxruntime alone: `python -m benchmarks --help`."""

@@ -1,0 +1,71 @@
+"""The ways to trim a net that are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ristretto_cli.formats.number_format import MODES, Role
+from ristretto_cli.net.build import State, build
+from ristretto_cli.net.ir import Net
+from ristretto_cli.net.weights import load_weights
+from ristretto_cli.quantize.plan import Trimmable, family_of, trimmable_layers, trimmed
+from ristretto_cli.scoring.calibrate import Probe, measure_ranges
+from ristretto_cli.scoring.net_files import load_net
+from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.wire.messages import TEST
+from ristretto_cli.wire.net_file import read_net
+from ristretto_cli.wire.weights import read_weights
+
+_CALIBRATION_BATCHES = 2
+_ACTIVATIONS = (Role.LAYER_IN, Role.LAYER_OUT)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A trimming mode with widths in bits; roles without one are not trimmed."""
+
+    trimming_mode: str
+    widths: Mapping[Role, int]
+
+
+MODES_TIMED = {
+    "8/8 bit": Mode("dynamic_fixed_point", dict.fromkeys(Role, 8)),
+    "16/16 bit": Mode("dynamic_fixed_point", dict.fromkeys(Role, 16)),
+    "activations 16": Mode("dynamic_fixed_point", dict.fromkeys(_ACTIVATIONS, 16)),
+    "weights 8": Mode("dynamic_fixed_point", {Role.PARAMS: 8}),
+    "minifloat 16": Mode("minifloat", dict.fromkeys(Role, 16)),
+    "minifloat 8": Mode("minifloat", dict.fromkeys(Role, 8)),
+    "power of two": Mode("integer_power_of_2_weights", dict.fromkeys(Role, 4)),
+}
+
+
+class Trimmer:
+    """Trims one net, with ranges of its own, which are measured once."""
+
+    def __init__(self, model: str, weights: str) -> None:
+        self._net_file = read_net(model)
+        self._weights = read_weights(weights)
+        self._rng = np.random.default_rng(0)
+        self.float_net = load_net(model, weights, State(TEST), rng=self._rng)
+        layers = trimmable_layers(self.float_net, legacy=False)
+        ranges = measure_ranges(
+            self.float_net,
+            frozenset(layer.name for layer in layers),
+            _CALIBRATION_BATCHES,
+            probe=Probe(),
+            rng=self._rng,
+        )
+        self._layers = [Trimmable(layer, family_of(layer), ranges[layer.name]) for layer in layers]
+
+    def net(self, mode: Mode) -> Net | None:
+        """The net in a mode; None where the mode's width leaves no bits for what the ranges need."""
+        trimming = MODES.get(mode.trimming_mode)
+        offered: Sequence[int] = sorted(set(mode.widths.values()))
+        if not trimming.widths(offered, [each.ranges for each in self._layers]):
+            return None
+        widths = {each.family: mode.widths for each in self._layers}
+        net_file = trimmed(self._net_file, self._layers, widths, trimming, legacy=False)
+        return load_weights(build(net_file, State(TEST), DataLayers()), self._weights, rng=self._rng)

@@ -1,0 +1,163 @@
+"""The nets that are timed, and their files: a prototxt, weights, and databases of images that are made up.
+
+Labels are what the float net says of the images, so that its accuracy is 1 and a search has something to lose.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ristretto_cli.datasets.datum import plain_datum
+from ristretto_cli.datasets.new_database import Backend, new_database
+from ristretto_cli.net.build import State, build
+from ristretto_cli.net.ir import Net
+from ristretto_cli.net.weights import fill_weights
+from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.net_files import load_net
+from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.wire.files import write_atomically
+from ristretto_cli.wire.messages import TEST, TRAIN, new
+from ristretto_cli.wire.net_file import read_net
+from ristretto_cli.wire.printer import to_text
+from ristretto_cli.wire.weights import write_weights
+
+_ROOT = Path(__file__).resolve().parents[1]
+_BLOCKS = 8  # an image is a board of so many coloured blocks a side, under noise
+_TRAIN_BATCHES = 2  # of ranges; reading goes round
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A net to be timed. image: a record's (C, H, W). batch: images a pass. images: as many as a search scores a net
+    with. weights: their path in the folder of shared models; empty for those that are made up."""
+
+    model: Path
+    image: tuple[int, int, int]
+    batch: int
+    images: int
+    weights: str = ""
+
+
+def _model(name: str) -> Path:
+    return _ROOT / "models" / name / "train_val.prototxt"
+
+
+_GREY, _SMALL, _LARGE = (1, 28, 28), (3, 32, 32), (3, 256, 256)
+NETS = {
+    "lenet": Benchmark(_model("lenet"), _GREY, 100, 2000, "lenet/lenet_iter_10000.caffemodel"),
+    "cifar10_full": Benchmark(
+        _model("cifar10_full"), _SMALL, 100, 2000, "cifar10_full_v1/cifar10_full_iter_70000.caffemodel"
+    ),
+    "resnet20": Benchmark(
+        _model("resnet20"), _SMALL, 100, 2000, "resnet20_cifar10/cifar10_res20_iter_64000.caffemodel"
+    ),
+    "squeezenet_v1.0": Benchmark(
+        _model("squeezenet_v1.0"), _LARGE, 25, 500, "squeezenet_v1.0/squeezenet_v1.0_decoded.caffemodel"
+    ),
+    "caffenet": Benchmark(Path(__file__).with_name("caffenet.prototxt"), _LARGE, 10, 500),
+    "vgg16": Benchmark(_model("vgg16"), _LARGE, 5, 100),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The files of a benchmark, by absolute paths. made_up: whether the weights are."""
+
+    model: str
+    weights: str
+    batch: int
+    images: int
+    made_up: bool
+
+
+def prepare(benchmark: Benchmark, folder: Path) -> Prepared:
+    """Write a benchmark's files into a folder, which is empty or not yet there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    databases = {TRAIN: folder / "train_lmdb", TEST: folder / "test_lmdb"}
+    model = folder / "train_val.prototxt"
+    write_atomically(model, _text(benchmark, databases, folder))
+    pictures = images(benchmark.images, benchmark.image, rng)
+    seen = pictures[: _TRAIN_BATCHES * benchmark.batch]
+    _write_database(databases[TRAIN], seen, [0] * len(seen))
+    _write_database(databases[TEST], pictures, [0] * len(pictures))
+    shared = _shared(benchmark.weights)
+    weights = shared or folder / "made_up.caffemodel"
+    if shared is None:
+        _make_weights(model, weights, rng)
+    batches = benchmark.images // benchmark.batch
+    labels = _said(load_net(str(model), str(weights), State(TEST), rng=rng), batches, rng)
+    for file in databases[TEST].iterdir():
+        file.unlink()
+    databases[TEST].rmdir()
+    _write_database(databases[TEST], pictures, labels)
+    return Prepared(str(model), str(weights), benchmark.batch, batches * benchmark.batch, shared is None)
+
+
+def images(count: int, shape: tuple[int, int, int], rng: np.random.Generator) -> Any:
+    """Pictures of bytes, (count, C, H, W): blocks of random colours with noise upon them."""
+    channels, height, width = shape
+    block = -(-max(height, width) // _BLOCKS)
+    pictures = np.empty((count, *shape), np.uint8)
+    for picture in pictures:
+        colours = rng.integers(0, 224, (channels, _BLOCKS, _BLOCKS), np.uint8)
+        board = colours.repeat(block, axis=1).repeat(block, axis=2)[:, :height, :width]
+        picture[:] = board + rng.integers(0, 32, shape, np.uint8)
+    return pictures
+
+
+def _text(benchmark: Benchmark, databases: dict[int, Path], folder: Path) -> str:
+    """The net's prototxt, with its files in the folder and batches of the benchmark's size."""
+    message = read_net(benchmark.model).message
+    for layer in message.layer:
+        if layer.type == "Data":
+            layer.data_param.source = str(databases[layer.include[0].phase])
+            layer.data_param.batch_size = benchmark.batch
+            if layer.transform_param.HasField("mean_file"):
+                layer.transform_param.mean_file = str(folder / "mean.binaryproto")
+    channels, height, width = benchmark.image
+    mean = new("BlobProto", num=1, channels=channels, height=height, width=width)
+    mean.data.extend([112.0] * (channels * height * width))
+    write_atomically(folder / "mean.binaryproto", mean.SerializeToString())
+    return str(to_text(message))
+
+
+def _write_database(folder: Path, pictures: Any, labels: list[int]) -> None:
+    with new_database(str(folder), Backend.LMDB) as database:
+        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+            database.put(b"%08d" % i, plain_datum(picture.tobytes(), picture.shape, label))
+
+
+def _shared(weights: str) -> Path | None:
+    """The trained weights, where the folder of shared data is there and has them."""
+    folder = Path(os.environ.get("RISTRETTO_SHARED", _ROOT.parent / "shared"))
+    path = folder / "data" / "models" / weights
+    return path if weights and path.is_file() else None
+
+
+def _make_weights(model: Path, weights: Path, rng: np.random.Generator) -> None:
+    net = fill_weights(build(read_net(model), State(TEST), DataLayers()), rng=rng)
+    layers = {layer.name: [net.weights[param.key] for param in layer.params] for layer in net.layers if layer.params}
+    for layer in net.layers:
+        if layer.type == "BatchNorm":  # its fillers make no statistics: here, a mean of 0 and a variance of 1
+            mean, variance, factor = layers[layer.name]
+            layers[layer.name] = [mean, np.ones_like(variance), np.ones_like(factor)]
+    write_weights(weights, layers)
+
+
+def _said(net: Net, batches: int, rng: np.random.Generator) -> list[int]:
+    """The classes that a net takes its TEST images for."""
+    scores = next(layer.bottoms[0].name for layer in net.layers if layer.type == "Accuracy")
+    session = compile_net(net, lambda run, ops: {scores: run.end[scores]}, rng=rng)
+    labels: list[int] = []
+    with Feeds(net) as feeds:
+        for _ in range(batches):
+            values = session.run(feeds.next())[scores]
+            labels += values.reshape(len(values), -1).argmax(1).tolist()
+    return labels

@@ -1,0 +1,227 @@
+"""The ONNX backend that knows its constants, and how large its values can become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ristretto_cli.backends.numpy_ops import NumpyOps
+from ristretto_cli.backends.onnx_graph import Node
+from ristretto_cli.backends.onnx_ops import OnnxOps
+from ristretto_cli.backends.onnx_pool import Windows
+from ristretto_cli.ops import AnyArray, Grid, Shape
+
+# Far enough below float32's end that rounding on the way cannot reach infinity.
+FAR_FROM_INFINITY = 2.0**120
+_SMALL = 2**16  # elements of constants that are computed beforehand
+
+
+class BoundedOps(OnnxOps):
+    """OnnxOps that computes with small constants at once, and knows of many values that they are finite.
+
+    A bound is a magnitude that no element of a value exceeds, whatever is fed; rounding may exceed it by a little. A
+    value with a bound is never NaN or infinite. Values without a known bound may be anything.
+    """
+
+    def __init__(self, rng: np.random.Generator | None = None) -> None:
+        super().__init__(rng)
+        self.bound_of_inputs: float | None = None
+        self._bounds: dict[str, float | None] = {}
+        self._numpy = NumpyOps(np.random.default_rng(0))
+
+    def input(self, name: str, shape: Shape) -> Node:
+        """A value that is fed to the model under this name; its bound is bound_of_inputs."""
+        return self._set_bound(super().input(name, shape), self.bound_of_inputs)
+
+    def known(self, x: Node) -> AnyArray | None:
+        """The array, where x is a constant."""
+        return self.graph.initializers.get(x.name)
+
+    def bound(self, x: Node) -> float | None:
+        """The largest magnitude that x can have; None where nothing is known of it."""
+        if x.name not in self._bounds:
+            array = self.known(x)
+            self._set_bound(x, None if array is None or array.dtype != np.float32 else _largest(array))
+        return self._bounds[x.name]
+
+    def _set_bound(self, x: Node, bound: float | None) -> Node:
+        self._bounds[x.name] = bound if bound is not None and bound < FAR_FROM_INFINITY else None
+        return x
+
+    def _fold(self, primitive: str, x: Node, *args: Any) -> Node | None:
+        """What a primitive makes of constants, as a constant; None where something is not known or not small.
+
+        For primitives whose results are the same everywhere: they are rounded correctly, or not at all.
+        """
+        operands = [self.known(arg) if isinstance(arg, Node) else arg for arg in (x, *args)]
+        arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
+        if any(operand is None for operand in operands) or any(array.size > _SMALL for array in arrays):
+            return None
+        result = np.asarray(getattr(self._numpy, primitive)(*operands))
+        return self.graph.constant(result) if result.size <= _SMALL else None
+
+    # element by element
+    def add(self, a: Node, b: Node) -> Node:
+        return self._fold("add", a, b) or self._set_bound(super().add(a, b), self._sum(a, b))
+
+    def sub(self, a: Node, b: Node) -> Node:
+        return self._fold("sub", a, b) or self._set_bound(super().sub(a, b), self._sum(a, b))
+
+    def mul(self, a: Node, b: Node) -> Node:
+        return self._fold("mul", a, b) or self._set_bound(super().mul(a, b), self._times(self.bound(a), self.bound(b)))
+
+    def div(self, a: Node, b: Node) -> Node:
+        folded = self._fold("div", a, b)
+        if folded is not None:
+            return folded
+        divisor, least = self.known(b), 0.0
+        if divisor is not None and self.bound(b) is not None:
+            least = float(np.abs(divisor).min(initial=np.inf))
+        return self._set_bound(super().div(a, b), self._times(self.bound(a), 1 / least) if least > 0 else None)
+
+    def maximum(self, a: Node, b: Node) -> Node:
+        return self._fold("maximum", a, b) or self._set_bound(super().maximum(a, b), self._most(a, b))
+
+    def abs(self, x: Node) -> Node:
+        return self._fold("abs", x) or self._set_bound(super().abs(x), self.bound(x))
+
+    def sqrt(self, x: Node) -> Node:
+        return self._fold("sqrt", x) or super().sqrt(x)
+
+    def floor(self, x: Node) -> Node:
+        return self._fold("floor", x) or self._set_bound(super().floor(x), self._plus_one(x))
+
+    def round(self, x: Node) -> Node:
+        return self._fold("round", x) or self._set_bound(super().round(x), self._plus_one(x))
+
+    def clip(self, x: Node, low: float, high: float) -> Node:
+        if self.bound(x) is None:
+            top = super().clip(x, low, high)
+        else:
+            top = self._one("Clip", [x, self.constant(low), self.constant(high)], x)
+        return self._set_bound(top, max(abs(low), abs(high)))
+
+    def to_grid(self, x: Node, grid: Grid) -> Node:
+        return self._set_bound(super().to_grid(x, grid), grid.largest)
+
+    def relu(self, x: Node) -> Node:
+        return self._set_bound(super().relu(x), self.bound(x))
+
+    def sigmoid(self, x: Node) -> Node:
+        return self._set_bound(super().sigmoid(x), None if self.bound(x) is None else 1.0)
+
+    def tanh(self, x: Node) -> Node:
+        return self._set_bound(super().tanh(x), None if self.bound(x) is None else 1.0)
+
+    def equal(self, a: Node, b: Node) -> Node:
+        return self._fold("equal", a, b) or super().equal(a, b)
+
+    def less(self, a: Node, b: Node) -> Node:
+        return self._fold("less", a, b) or super().less(a, b)
+
+    def greater_equal(self, a: Node, b: Node) -> Node:
+        return self._fold("greater_equal", a, b) or super().greater_equal(a, b)
+
+    def where(self, condition: Node, a: Node, b: Node) -> Node:
+        folded = self._fold("where", condition, a, b)
+        return folded or self._set_bound(super().where(condition, a, b), self._most(a, b))
+
+    # shapes
+    def reshape(self, x: Node, shape: Sequence[int]) -> Node:
+        folded = self._fold("reshape", x, tuple(shape))
+        return folded or self._set_bound(super().reshape(x, tuple(shape)), self.bound(x))
+
+    def transpose(self, x: Node, axes: Sequence[int]) -> Node:
+        return self._set_bound(super().transpose(x, axes), self.bound(x))
+
+    def concat(self, xs: Sequence[Node], axis: int) -> Node:
+        return self._set_bound(super().concat(xs, axis), self._most(*xs))
+
+    def slice(self, x: Node, axis: int, start: int, stop: int) -> Node:
+        return self._set_bound(super().slice(x, axis, start, stop), self.bound(x))
+
+    # nets
+    def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
+        return self._set_bound(super().linear(x, weight, bias), self._products(x, weight, bias, weight.shape[1]))
+
+    def conv(
+        self,
+        x: Node,
+        weight: Node,
+        bias: Node | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> Node:
+        top = super().conv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
+        return self._set_bound(top, self._products(x, weight, bias, math.prod(weight.shape[1:])))
+
+    def max_pool(
+        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> Node:
+        top = super().max_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+        filled = any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad))
+        return self._set_bound(top, None if filled else self.bound(x))
+
+    def ave_pool(
+        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> Node:
+        top = super().ave_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+        filled = any(axis.cells[-1] <= 0 for axis in windows_of(x, top, kernel, stride, pad))
+        return self._set_bound(top, None if filled else self.bound(x))
+
+    def lrn(self, x: Node, *, size: int, alpha: float, beta: float, k: float) -> Node:
+        top = super().lrn(x, size=size, alpha=alpha, beta=beta, k=k)
+        return self._set_bound(top, self._normalized(x, alpha, beta, k))
+
+    def softmax(self, x: Node, axis: int) -> Node:
+        return self._set_bound(super().softmax(x, axis), None if self.bound(x) is None else 1.0)
+
+    def _normalized(self, x: Node, alpha: float, beta: float, k: float) -> float | None:
+        """The bound of lrn. onnxruntime goes through the channels adding a square to k and taking another one away:
+        what is lost of k on the way, where squares are large, can make the sum 0 or negative."""
+        bound = self.bound(x)
+        if bound is None or not (0 <= alpha < math.inf and 0 <= beta < math.inf and 0 < k < math.inf):
+            return None
+        lost = 2.0**-23 * x.shape[1] * (k + 2 * alpha * bound * bound)
+        grows_bits = -beta * math.log2(k / 2)
+        return bound * 2.0**grows_bits if lost < k / 2 and grows_bits < 100 else None
+
+    def _sum(self, *values: Node) -> float | None:
+        bounds = [self.bound(value) for value in values]
+        return math.fsum(bound for bound in bounds if bound is not None) if None not in bounds else None
+
+    def _most(self, *values: Node) -> float | None:
+        bounds = [self.bound(value) for value in values]
+        return max(bound for bound in bounds if bound is not None) if None not in bounds else None
+
+    def _plus_one(self, x: Node) -> float | None:
+        bound = self.bound(x)
+        return None if bound is None else bound + 1
+
+    def _times(self, a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else a * b
+
+    def _products(self, x: Node, weight: Node, bias: Node | None, count: int) -> float | None:
+        """The bound of sums of so many products and a bias."""
+        if self.bound(x) is None:
+            return None
+        most = self._times(self.bound(x), self.bound(weight))
+        added = self.bound(bias) if bias is not None else 0.0
+        return None if most is None or added is None else most * count + added
+
+
+def windows_of(x: Node, top: Node, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> list[Windows]:
+    """The windows of a pooling from x to top, axis by axis."""
+    return [Windows.of(*axis) for axis in zip(x.shape[2:], top.shape[2:], kernel, stride, pad, strict=True)]
+
+
+def _largest(array: AnyArray) -> float | None:
+    """The largest magnitude of an array; None where it is not finite."""
+    low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
+    return max(-low, high) if math.isfinite(low) and math.isfinite(high) else None

@@ -1,0 +1,431 @@
+"""The ONNX backend that knows on which grids values lie: trims that change nothing are left out, others made cheap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, BoundedOps, windows_of
+from ristretto_cli.backends.onnx_graph import Node
+from ristretto_cli.backends.onnx_integers import ZERO, Product, chunks
+from ristretto_cli.ops import AnyArray, Grid
+
+_SHORTS = Grid(0, -(2**15), 2**15 - 1)
+_BYTE_ZERO = np.uint8(ZERO)
+_MOST_IN_BLOCKS = 2**21
+_BLOCK = 16  # channels, at most
+_MOST_SHIFT = 60  # scales of larger magnitude could leave float32's range
+MOST_LINKS = 50
+_LEAST_NORMAL = 2.0**-126  # a float32 below it has fewer bits
+
+
+class Blocks(Enum):
+    """How a value comes to have its channels in blocks."""
+
+    NO = "it has not"
+    MADE = "a convolution made it"
+    KEPT = "a pooling of such a value kept them; what it read was cut off"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value on a grid, and other ways to have it; each is recorded when it is first asked for.
+
+    whole: float32 multiples of the grid's step. bytes: the same plus ZERO, as uint8, where they fit. as_bytes: the
+    bytes are computed, and the rest comes of them. uncut: those bytes before what is below 0 is cut off. unrounded:
+    what is rounded and cut off to give `whole`. in_blocks: how that is laid out. rectified: bytes that are right where
+    the value is above 0, of a product that has no others. parts: what the value is the concatenation of, no such values
+    themselves, and along which axis. value: the value itself, where it is not to come of `whole`. links: how many of
+    these functions may have to call each other.
+    """
+
+    grid: Grid
+    whole: Callable[[], Node]
+    bytes: Callable[[], Node] | None = None
+    as_bytes: bool = False
+    uncut: Callable[[], Node] | None = None
+    unrounded: Callable[[], Node] | None = None
+    in_blocks: Blocks = Blocks.NO
+    rectified: Callable[[], Node] | None = None
+    parts: tuple[tuple[Node, ...], int] | None = None
+    value: Callable[[], Node] | None = None
+    links: int = 0
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a convolution or an inner product was made of. apply: makes it of others."""
+
+    bottom: Node
+    apply: Callable[[Node, Node, Node | None], Node]
+    weight: Node
+    bias: Node | None
+    op: str
+    attributes: dict[str, Any]
+
+
+class GridOps(BoundedOps):
+    """BoundedOps that computes with whole numbers.
+
+    A trimmed value is recorded in several ways: as itself, as multiples of its grid's step, as bytes; a model has
+    those alone that somebody reads. The results are OnnxOps', but for zeros without a sign, and for sums of products
+    that float32 rounds: in integers they are exact. integers: whether products of bytes may be used.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator | None = None, *, integers: bool = True, has_blocks: bool = True
+    ) -> None:
+        super().__init__(rng)
+        self._integers = integers
+        self._has_blocks = has_blocks
+        self._stored: dict[str, Stored] = {}
+        self._factors: dict[str, Factors] = {}
+        self._constant_grids: dict[str, Grid] = {}
+        self._scaled: dict[tuple[str, int], Node] = {}
+        self._least_magnitudes: dict[str, float] = {}
+
+    def constant(self, array: AnyArray | float, *, grid: Grid | None = None, name: str = "") -> Node:
+        value = super().constant(array, name=name)
+        if grid is not None:
+            self._constant_grids[value.name] = grid
+        return value
+
+    def to_grid(self, x: Node, grid: Grid) -> Node:
+        stored = self._stored.get(x.name)
+        if stored is not None and grid.contains(stored.grid):
+            return x
+        if stored is not None and stored.parts is not None:
+            parts, axis = stored.parts
+            return self.concat([self.to_grid(part, grid) for part in parts], axis)
+        if abs(grid.frac_bits) > _MOST_SHIFT:
+            return super().to_grid(x, grid)
+        return self._keep(self._of_product(x, grid) or self._of_any(x, grid))
+
+    def _keep(self, stored: Stored) -> Node:
+        """The value itself."""
+        if stored.links >= MOST_LINKS:
+            stored = self._without_links(stored)
+        step = math.ldexp(1.0, -stored.grid.frac_bits)
+        if stored.value is not None:
+            value = stored.value()
+        elif stored.as_bytes and stored.bytes is not None:
+            value = self._dequantized(stored.bytes(), step)
+        else:
+            value = self.mul(stored.whole(), self.constant(step))
+        self._stored[value.name] = stored
+        return self._set_bound(value, stored.grid.largest)
+
+    def _without_links(self, stored: Stored) -> Stored:
+        """The same, recorded now, so that no chain of functions becomes longer than Python's stack."""
+        stored.whole()
+        if stored.bytes is not None:
+            stored.bytes()
+        return replace(stored, parts=None, links=0)
+
+    def _of_any(self, x: Node, grid: Grid) -> Stored:
+        """Any value, brought onto a grid."""
+        step = math.ldexp(1.0, -grid.frac_bits)
+        if self.bound(x) is not None and _fits_bytes(grid):
+            return self._quantized(x, grid, step)
+        if self.bound(x) is not None and grid == replace(_SHORTS, frac_bits=grid.frac_bits):
+            shorts = cache(lambda: self._to_integers(x, step, np.int16(0)))
+            value = cache(lambda: self._dequantized(shorts(), step, np.int16(0)))
+            return Stored(grid, cache(lambda: self._dequantized(shorts(), 1.0, np.int16(0))), value=value)
+        unrounded = cache(lambda: self.mul(x, self.constant(math.ldexp(1.0, grid.frac_bits))))
+        return self._rounded(unrounded, grid)
+
+    def _quantized(self, x: Node, grid: Grid, step: float) -> Stored:
+        stored = cache(lambda: self._bytes_between(self._to_integers(x, step, np.uint8(ZERO)), grid))
+        return Stored(grid, cache(lambda: self._dequantized(stored(), 1.0)), stored, as_bytes=True)
+
+    def _rounded(self, unrounded: Callable[[], Node], grid: Grid, *, in_blocks: Blocks = Blocks.NO) -> Stored:
+        def rounded() -> Node:
+            if in_blocks is not Blocks.NO and max(-grid.low, grid.high) <= _MOST_IN_BLOCKS:
+                return self._rounded_in_blocks(unrounded(), grid, in_blocks)
+            return self.round(self.clip(unrounded(), float(grid.low), float(grid.high)))
+
+        whole = cache(rounded)
+        stored = Stored(grid, whole, unrounded=unrounded, in_blocks=in_blocks)
+        if _fits_bytes(grid):
+            stored = replace(stored, bytes=cache(lambda: _needed(self._quantized(whole(), grid, 1.0).bytes)()))
+        return stored
+
+    def _of_product(self, x: Node, grid: Grid) -> Stored | None:
+        """A product of a value on a grid, brought onto another; None where x is not one."""
+        factors = self._factors.get(x.name)
+        bottom = None if factors is None else self._stored.get(factors.bottom.name)
+        if factors is None or bottom is None:
+            return None
+        form = None
+        weight_grid = self._constant_grids.get(factors.weight.name)
+        if self._integers and _fits_bytes(grid) and bottom.bytes is not None and weight_grid is not None:
+            product = Product(
+                factors.op,
+                steps=bottom.grid,
+                weight=self.graph.initializers[factors.weight.name],
+                weight_grid=weight_grid,
+                bias=None if factors.bias is None else self.graph.initializers[factors.bias.name],
+                shape=x.shape,
+                attributes=factors.attributes,
+            )
+            form = product.integer_form(grid)
+        integer = None
+        if form is not None and bottom.bytes is not None:
+            read, record = bottom.bytes, form.record
+            integer = cache(lambda: self._bytes_between(record(self.graph, read()), grid))
+        if form is not None and integer is not None and not form.rest.any():
+            made = integer
+            return Stored(grid, cache(lambda: self._dequantized(made(), 1.0)), made, as_bytes=True)
+        if not self._can_be_scaled(x, grid.frac_bits):
+            return None
+        unrounded = cache(lambda: self._product_times_two_to(x, grid.frac_bits))
+        rectified = integer if form is not None and form.suits_rectified else None
+        direct = self._of_any(x, grid)  # costs less where nobody multiplies with the whole numbers
+        value = cache(lambda: self._keep(direct)) if direct.unrounded is None else None
+        in_blocks = self._has_blocks and len(x.shape) == 4 and x.shape[1] % _BLOCK == 0
+        rounded = self._rounded(unrounded, grid, in_blocks=Blocks.MADE if in_blocks else Blocks.NO)
+        return replace(rounded, rectified=rectified, value=value)
+
+    def _rounded_in_blocks(self, x: Node, grid: Grid, blocks: Blocks) -> Node:
+        """What has a bound and its channels in blocks, as the nearest integers from grid.low to grid.high.
+
+        Behind a convolution onnxruntime keeps the channels in blocks as long as what follows can work with them.
+        Rounding cannot; an activation can, and so can a convolution of each channel for itself. Numbers from 1/2 to 1
+        are multiples of 2^-24: added to 3/4, what is 2^24 times as large is rounded as `round` does it.
+        """
+        scale = 2.0**24
+        if blocks is Blocks.MADE:
+            lifted = self._one("HardSigmoid", [x], x, alpha=1 / scale, beta=0.75)  # cuts off far from the grid
+        else:
+            lifted = self._by_channel(x, 1 / scale, 0.75)
+        whole = self._set_bound(self._by_channel(lifted, scale, -0.75 * scale), scale)
+        return self.clip(whole, float(grid.low), float(grid.high))
+
+    def _by_channel(self, x: Node, scale: float, offset: float) -> Node:
+        channels = x.shape[1]
+        weight = self.constant(np.full((channels, 1, 1, 1), scale, np.float32))
+        bias = self.constant(np.full(channels, offset, np.float32))
+        return super().conv(x, weight, bias, stride=(1, 1), pad=(0, 0), dilation=(1, 1), group=channels)
+
+    def relu(self, x: Node) -> Node:
+        stored = self._stored.get(x.name)
+        if stored is None:
+            return super().relu(x)
+        grid = replace(stored.grid, low=0)
+        lower = stored.rectified or stored.bytes
+        made: Callable[[], Node] | None = None
+        if lower is not None:
+            floor = self.graph.constant(np.uint8(ZERO))
+            made = cache(lambda: self._one("Clip", [_needed(lower)(), floor], x))
+        if lower is not None and (stored.as_bytes or stored.rectified):
+            return self._keep(self._above_zero(x, lower, grid, stored.links + 1))
+        if stored.unrounded is not None:
+            rounded = self._rounded(stored.unrounded, grid, in_blocks=stored.in_blocks)
+            return self._keep(replace(rounded, bytes=made, links=stored.links + 1))
+        before = stored.whole
+        whole = cache(lambda: super(GridOps, self).relu(before()))
+        return self._keep(Stored(grid, whole, made, links=stored.links + 1))
+
+    def _above_zero(self, like: Node, uncut: Callable[[], Node], grid: Grid, links: int) -> Stored:
+        """Bytes, cut off below 0. A pooling goes in front of that: behind a convolution it has a faster kernel."""
+        zero = self.graph.constant(np.uint8(ZERO))
+        made = cache(lambda: self._one("Clip", [uncut(), zero], like))
+        whole = cache(lambda: self._dequantized(made(), 1.0))
+        return Stored(grid, whole, made, as_bytes=True, uncut=uncut, links=links)
+
+    def max_pool(
+        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+    ) -> Node:
+        pool = partial(super().max_pool, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+        top = pool(x)
+        filled = any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad))
+        stored = self._stored.get(x.name)
+        if stored is None or filled:
+            return top
+        if stored.uncut is not None:
+            uncut = stored.uncut
+            return self._keep(self._above_zero(top, cache(lambda: pool(uncut())), stored.grid, stored.links + 1))
+        if stored.as_bytes or stored.unrounded is None:
+            return self._moved(x, top, pool)
+        # The largest value is the largest before rounding: there are fewer to round behind.
+        grid, unrounded = stored.grid, stored.unrounded
+        cut = cache(lambda: pool(self.clip(unrounded(), float(grid.low), float(grid.high))))
+        blocks = Blocks.NO if stored.in_blocks is Blocks.NO else Blocks.KEPT
+        return self._keep(replace(self._rounded(cut, grid, in_blocks=blocks), links=stored.links + 1))
+
+    def reshape(self, x: Node, shape: Sequence[int]) -> Node:
+        return self._moved(x, super().reshape(x, shape), lambda value: super(GridOps, self).reshape(value, shape))
+
+    def slice(self, x: Node, axis: int, start: int, stop: int) -> Node:
+        take = partial(super().slice, axis=axis, start=start, stop=stop)
+        return self._moved(x, take(x), take)
+
+    def _moved(self, x: Node, top: Node, move: Callable[[Node], Node]) -> Node:
+        """What picks elements of x, in whichever way x is stored."""
+        stored = self._stored.get(x.name)
+        if stored is None:
+            return top
+        whole, bytes_ = stored.whole, stored.bytes
+        made = None if bytes_ is None else cache(lambda: move(_needed(bytes_)()))
+        moved = cache(lambda: move(whole()))
+        return self._keep(Stored(stored.grid, moved, made, stored.as_bytes, links=stored.links + 1))
+
+    def concat(self, xs: Sequence[Node], axis: int) -> Node:
+        top = super().concat(xs, axis)
+        parts = [self._stored.get(x.name) for x in xs]
+        stored = [part for part in parts if part is not None]
+        if len(stored) < len(xs):
+            return top
+        join = partial(super().concat, axis=axis)
+        frac_bits = max(part.grid.frac_bits for part in stored)
+        low = min(part.grid.low << frac_bits - part.grid.frac_bits for part in stored)
+        high = max(part.grid.high << frac_bits - part.grid.frac_bits for part in stored)
+        grid = Grid(frac_bits, low, high)
+        if max(-low, high) >= FAR_FROM_INFINITY:
+            return top
+        # Many parts, each brought to a grid for itself again and again, would cost more than the whole.
+        pieces = None if any(part.parts is not None for part in stored) else (tuple(xs), axis)
+        if any(part.grid.frac_bits != frac_bits for part in stored):
+            step = self.constant(math.ldexp(1.0, frac_bits))
+            self._stored[top.name] = Stored(grid, cache(lambda: self.mul(top, step)), parts=pieces)
+            return top
+        made = None
+        if all(part.bytes is not None for part in stored):
+            made = cache(lambda: join([_needed(part.bytes)() for part in stored]))
+        whole = cache(lambda: join([part.whole() for part in stored]))
+        as_bytes = all(part.as_bytes for part in stored)
+        links = max(part.links for part in stored) + 1
+        return self._keep(Stored(grid, whole, made, as_bytes, parts=pieces, links=links))
+
+    def conv(
+        self,
+        x: Node,
+        weight: Node,
+        bias: Node | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        group: int,
+    ) -> Node:
+        apply = partial(super().conv, stride=stride, pad=pad, dilation=dilation, group=group)
+        attributes = {
+            "kernel_shape": list(weight.shape[2:]),
+            "strides": list(stride),
+            "pads": [*pad, *pad],
+            "dilations": list(dilation),
+            "group": group,
+        }
+        return self._multiply(Factors(x, apply, weight, bias, "Conv", attributes), apply(x, weight, bias))
+
+    def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
+        apply = super().linear
+        return self._multiply(Factors(x, apply, weight, bias, "Gemm", {}), apply(x, weight, bias))
+
+    def _multiply(self, factors: Factors, top: Node) -> Node:
+        """The product, of whole numbers where the bottom is there as such; top: of the values themselves."""
+        stored = self._stored.get(factors.bottom.name)
+        constants = (factors.weight, factors.bias)
+        if any(value is not None and self.known(value) is None for value in constants):
+            return top
+        shift = 0 if stored is None else -stored.grid.frac_bits
+        if stored is not None and not stored.as_bytes and self._is_exact_times_two_to(factors.weight, shift):
+            bound = self.bound(top)
+            weight = self._times_two_to(factors.weight, shift)
+            top = self._set_bound(factors.apply(stored.whole(), weight, factors.bias), bound)
+        self._factors[top.name] = factors
+        return top
+
+    def _can_be_scaled(self, x: Node, exponent: int) -> bool:
+        """Whether a product of constants times a power of two is exactly what `_product_times_two_to` makes."""
+        factors = self._factors[x.name]
+        stored, bound = self._stored.get(factors.bottom.name), self.bound(x)
+        if bound is None or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
+            return False
+        shift = exponent if stored is None else exponent - stored.grid.frac_bits
+        return self._is_exact_times_two_to(factors.weight, shift) and (
+            factors.bias is None or self._is_exact_times_two_to(factors.bias, exponent)
+        )
+
+    def _is_exact_times_two_to(self, constant: Node, exponent: int) -> bool:
+        """Whether a constant can be multiplied by a power of two without a loss."""
+        bound = self.bound(constant)
+        if abs(exponent) > _MOST_SHIFT or bound is None or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
+            return False
+        return exponent >= 0 or math.ldexp(self._least_magnitude(constant), exponent) >= _LEAST_NORMAL
+
+    def _least_magnitude(self, constant: Node) -> float:
+        """The least magnitude of a constant's elements that are not 0; a step of its grid where it has one."""
+        if constant.name not in self._least_magnitudes:
+            grid = self._constant_grids.get(constant.name)
+            array = self.graph.initializers[constant.name]
+            least = least_magnitude(array) if grid is None else math.ldexp(1.0, max(-1000, min(1000, -grid.frac_bits)))
+            self._least_magnitudes[constant.name] = least
+        return self._least_magnitudes[constant.name]
+
+    def _product_times_two_to(self, x: Node, exponent: int) -> Node:
+        """A product of constants, times a power of two: that of constants which are so many times as large."""
+        factors = self._factors[x.name]
+        bottom, weight, shift = factors.bottom, factors.weight, exponent
+        stored = self._stored.get(bottom.name)
+        if stored is not None:
+            bottom, shift = stored.whole(), exponent - stored.grid.frac_bits
+        bias = None if factors.bias is None else self._times_two_to(factors.bias, exponent)
+        top = factors.apply(bottom, self._times_two_to(weight, shift), bias)
+        return self._set_bound(top, self._times(self.bound(x), math.ldexp(1.0, exponent)))
+
+    def _times_two_to(self, constant: Node, exponent: int) -> Node:
+        """A constant times a power of two, made when it is needed."""
+        if exponent == 0:
+            return constant
+        key = constant.name, exponent
+        if key not in self._scaled:
+            array, factor = self.graph.initializers[constant.name], np.float32(math.ldexp(1.0, exponent))
+            self._scaled[key] = self.graph.deferred(constant.shape, lambda: array * factor)
+        return self._scaled[key]
+
+    def _to_integers(self, x: Node, step: float, zero: np.integer[Any]) -> Node:
+        return self._one("QuantizeLinear", [x, self.constant(step), self.graph.constant(np.asarray(zero))], x)
+
+    def _dequantized(self, stored: Node, step: float, zero: np.integer[Any] = _BYTE_ZERO) -> Node:
+        operands = [stored, self.constant(step), self.graph.constant(np.asarray(zero))]
+        return self._one("DequantizeLinear", operands, stored)
+
+    def _bytes_between(self, stored: Node, grid: Grid) -> Node:
+        """Bytes cut off at the ends of a grid."""
+        low, high = max(0, ZERO + grid.low), min(255, ZERO + grid.high)
+        if (low, high) == (0, 255):
+            return stored
+        return self._one(
+            "Clip", [stored, self.graph.constant(np.uint8(low)), self.graph.constant(np.uint8(high))], stored
+        )
+
+
+def least_magnitude(array: AnyArray) -> float:
+    """The least magnitude of float32 elements that are not 0; infinity where all are.
+
+    >>> least_magnitude(np.array([-0.5, 0.0, 2.0], np.float32))
+    0.5
+    """
+    least = 2**32 - 1
+    for rows in chunks(array):
+        # Magnitudes are in the order of their bits; those of a zero, less one, are the largest there are.
+        bits = array[rows].view(np.uint32) << np.uint32(1)
+        least = int((bits - np.uint32(1)).min(initial=least))
+    return math.inf if least == 2**32 - 1 else float(np.uint32((least + 1) >> 1).view(np.float32))
+
+
+def _fits_bytes(grid: Grid) -> bool:
+    return grid.low >= -ZERO and grid.high < ZERO
+
+
+def _needed(made: Callable[[], Node] | None) -> Callable[[], Node]:
+    if made is None:
+        raise ValueError("the value is not there as bytes")
+    return made

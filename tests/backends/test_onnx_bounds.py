@@ -1,0 +1,174 @@
+"""What the ONNX backend knows of its values: constants, and magnitudes that they do not exceed."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ristretto_cli.backends.onnx_bounds import BoundedOps
+from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.ops import Grid
+
+NAN, INF = float("nan"), float("inf")
+ONE_CELL = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1), "group": 1}
+POOL = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0)}
+OUTSIDE = {"kernel": (1, 1), "stride": (3, 3), "pad": (0, 0)}  # rounded up, a last window starts behind 2x2
+
+
+def bounded(most=4.0, shape=(1, 2, 2, 2)):
+    """Ops, and an input of theirs whose elements are no larger than `most`."""
+    ops = BoundedOps()
+    ops.bound_of_inputs = most
+    return ops, ops.input("x", shape)
+
+
+@pytest.mark.parametrize(
+    ("build", "bound"),
+    [
+        (lambda ops, x: ops.add(x, ops.constant(-3)), 7),
+        (lambda ops, x: ops.sub(x, ops.constant(3)), 7),
+        (lambda ops, x: ops.mul(x, ops.constant([-2, 1])), 8),
+        (lambda ops, x: ops.div(x, ops.constant([-0.5, 2])), 8),
+        (lambda ops, x: ops.maximum(x, ops.constant(9)), 9),
+        (lambda ops, x: ops.abs(x), 4),
+        (lambda ops, x: ops.relu(x), 4),
+        (lambda ops, x: ops.floor(x), 5),
+        (lambda ops, x: ops.round(x), 5),
+        (lambda ops, x: ops.clip(x, -3, 2), 3),
+        (lambda ops, x: ops.to_grid(x, Grid(1, -8, 7)), 4),
+        (lambda ops, x: ops.sigmoid(x), 1),
+        (lambda ops, x: ops.tanh(x), 1),
+        (lambda ops, x: ops.softmax(x, 1), 1),
+        (lambda ops, x: ops.where(ops.less(x, ops.constant(0)), ops.constant(-5), x), 5),
+        (lambda ops, x: ops.reshape(x, (8,)), 4),
+        (lambda ops, x: ops.transpose(x, (3, 2, 1, 0)), 4),
+        (lambda ops, x: ops.slice(x, 1, 0, 1), 4),
+        (lambda ops, x: ops.concat([x, ops.mul(x, ops.constant(2))], 1), 8),
+        (lambda ops, x: ops.max_pool(x, **POOL, ceil=True), 4),
+        (lambda ops, x: ops.ave_pool(x, **POOL, ceil=True), 4),
+        # two channels of magnitudes up to 4, times weights up to 3, and a bias of 1
+        (lambda ops, x: ops.conv(x, ops.constant([[[[3]], [[-1]]]]), ops.constant([1]), **ONE_CELL), 25),
+        (lambda ops, x: ops.linear(ops.reshape(x, (1, 8)), ops.constant([[1] * 8]), None), 32),
+    ],
+)
+def test_what_is_made_of_magnitudes_up_to_4(build, bound):
+    ops, x = bounded()
+    assert ops.bound(build(ops, x)) == bound
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda ops, x: ops.div(x, ops.constant([0, 1])),
+        lambda ops, x: ops.div(ops.constant(1), x),
+        lambda ops, x: ops.mul(x, ops.constant(INF)),
+        lambda ops, x: ops.add(x, ops.constant(NAN)),
+        lambda ops, x: ops.mul(x, ops.constant(2.0**118)),
+        lambda ops, x: ops.pow(x, ops.constant(2)),
+        lambda ops, x: ops.exp(x),
+        lambda ops, x: ops.log(x),
+        lambda ops, x: ops.sqrt(x),
+        lambda ops, x: ops.matmul(x, x),
+        lambda ops, x: ops.sum(x, (1,)),
+        lambda ops, x: ops.deconv(x, ops.constant([[[[1]]], [[[1]]]]), None, **ONE_CELL),
+        lambda ops, x: ops.max_pool(x, **OUTSIDE, ceil=True),  # -FLT_MAX
+        lambda ops, x: ops.ave_pool(x, **OUTSIDE, ceil=True),  # 0 by a count below 0
+        lambda ops, x: ops.clip(x, -INF, 2),
+        lambda ops, x: ops.to_grid(x, Grid(-200, -8, 7)),
+        lambda ops, x: ops.conv(x, ops.constant([[[[NAN]], [[1]]]]), None, **ONE_CELL),
+        lambda ops, x: ops.conv(x, ops.constant([[[[1]], [[1]]]]), ops.constant([-INF]), **ONE_CELL),
+    ],
+)
+def test_nothing_is_claimed_of_what_can_be_infinite_or_is_not_looked_at(build):
+    ops, x = bounded()
+    assert ops.bound(build(ops, x)) is None
+
+
+def test_of_inputs_that_may_be_anything_a_trim_alone_makes_something_known():
+    ops, x = bounded(None)
+    relu = ops.relu(ops.sigmoid(x))
+    assert ops.bound(relu) is None
+    assert ops.bound(ops.to_grid(relu, Grid(0, -128, 127))) == 128
+    assert ops.bound(ops.clip(relu, -1, 6)) == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "bound"),
+    [
+        ({"alpha": 1.0, "beta": 1.0, "k": 1.0}, 8),  # k may lose half of itself to rounding
+        ({"alpha": 1.0, "beta": 0.0, "k": 2.0}, 4),
+        ({"alpha": -1.0, "beta": 1.0, "k": 1.0}, None),
+        ({"alpha": 1.0, "beta": -1.0, "k": 1.0}, None),
+        ({"alpha": 1.0, "beta": 1.0, "k": 0.0}, None),
+        ({"alpha": INF, "beta": 1.0, "k": 1.0}, None),
+        ({"alpha": 1.0, "beta": INF, "k": 1.0}, None),
+        ({"alpha": 1.0, "beta": 1.0, "k": NAN}, None),
+        ({"alpha": 1.0, "beta": 400.0, "k": 1e-30}, None),
+        ({"alpha": 1e9, "beta": 1.0, "k": 1.0}, None),
+    ],
+)
+def test_normalized_values_are_known_where_the_squares_cannot_swallow_k(settings, bound):
+    ops, x = bounded()
+    assert ops.bound(ops.lrn(x, size=3, **settings)) == bound
+
+
+def test_onnxruntimes_running_sum_of_squares_swallows_k_where_they_are_large():
+    """Were this NaN believed to be finite, a trim would let it through."""
+    ops = BoundedOps()
+    ops.bound_of_inputs = 2.0**18
+    top = ops.lrn(ops.input("x", (1, 4, 1, 1)), size=3, alpha=0.5, beta=0.75, k=1.0)
+    assert ops.bound(top) is None
+    x = np.array([262136, 0, 0, 0], np.float32).reshape(1, 4, 1, 1)
+    trimmed = Session(ops.graph, {"y": ops.clip(top, -1, 7)}).run({"x": x})["y"]
+    assert np.isfinite(trimmed).all()
+
+
+def test_constants_are_computed_when_they_are_met():
+    ops, _ = bounded()
+    two, four = ops.constant(2), ops.constant([4, 9])
+    values = {
+        "add": ops.add(two, four),
+        "sub": ops.sub(two, four),
+        "mul": ops.mul(two, four),
+        "div": ops.div(four, two),
+        "maximum": ops.maximum(two, four),
+        "sqrt": ops.sqrt(four),
+        "abs": ops.abs(ops.constant([-1.5, 2.5])),
+        "round": ops.round(ops.constant([-1.5, 2.5])),
+        "floor": ops.floor(ops.constant([-1.5, 2.5])),
+        "where": ops.where(ops.less(four, ops.constant(5)), two, four),
+        "reshape": ops.reshape(four, (2, 1)),
+    }
+    assert {name: ops.known(value).tolist() for name, value in values.items()} == {
+        "add": [6, 11],
+        "sub": [-2, -7],
+        "mul": [8, 18],
+        "div": [2, 4.5],
+        "maximum": [4, 9],
+        "sqrt": [2, 3],
+        "abs": [1.5, 2.5],
+        "round": [-2, 2],
+        "floor": [-2, 2],
+        "where": [2, 9],
+        "reshape": [[4], [9]],
+    }
+    assert not ops.graph.model(values, embed_weights=True).graph.node[len(values) :]
+
+
+def test_constants_of_many_elements_are_left_to_onnxruntime():
+    ops, _ = bounded()
+    many = ops.constant(np.ones(2**16 + 1, np.float32))
+    assert ops.known(ops.mul(many, ops.constant(2))) is None
+    assert ops.bound(ops.mul(many, ops.constant(2))) == 2
+
+
+def test_a_division_by_zero_of_constants_is_silent():
+    ops, _ = bounded()
+    assert math.isinf(ops.known(ops.div(ops.constant(1), ops.constant(0))))
+
+
+@pytest.mark.parametrize(("most", "types"), [(4.0, ["Clip"]), (None, ["Less", "Max", "Where"])])
+def test_what_can_be_nan_is_cut_off_with_more_nodes(most, types):
+    ops, x = bounded(most)
+    model = ops.graph.model({"y": ops.clip(x, -1, 1)}, embed_weights=True)
+    assert sorted(node.op_type for node in model.graph.node) == types

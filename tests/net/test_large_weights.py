@@ -1,0 +1,92 @@
+"""Large weights: trimmed part by part, let go of when they are read, and not copied more often than needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ristretto_cli.backends.numpy_ops import numpy_ops
+from ristretto_cli.formats.fixed import Fixed
+from ristretto_cli.formats.minifloat import Minifloat
+from ristretto_cli.formats.number_format import NumberFormat, Rounding
+from ristretto_cli.formats.power_of_two import PowerOfTwo
+from ristretto_cli.net import forward
+from ristretto_cli.wire.weights import let_go, read_weights, write_weights
+
+FORMATS = [Fixed(8, 7), Fixed(16, 12), Minifloat(5, 5), PowerOfTwo(-8, -1)]
+
+
+@pytest.mark.parametrize("number_format", FORMATS, ids=str)
+@pytest.mark.parametrize("rounding", Rounding, ids=lambda rounding: rounding.name)
+def test_an_array_trimmed_in_parts_is_the_array_trimmed_at_once(
+    number_format: NumberFormat, rounding: Rounding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "_PART", 64)
+    array = np.random.default_rng(0).standard_normal((5, 7, 11), np.float32)  # 385 elements: six parts and one more
+    array[0, 0, :4] = [np.inf, -np.inf, np.nan, -0.0]
+    whole = number_format.trim(numpy_ops(np.random.default_rng(1)), array, rounding)
+    parts = forward._trim_array(array, number_format, rounding, np.random.default_rng(1))
+    np.testing.assert_array_equal(parts.view(np.int32), whole.view(np.int32))
+
+
+def test_weights_are_the_same_behind_being_let_go(tmp_path: Path) -> None:
+    values = np.arange(100_000, dtype=np.float32)
+    write_weights(tmp_path / "x.caffemodel", {"fc": [values]})
+    (blob,) = read_weights(tmp_path / "x.caffemodel").layers["fc"]
+    let_go(blob.array)
+    np.testing.assert_array_equal(blob.array, values)
+    let_go(blob.array.reshape(100, 1000)[3:])
+    np.testing.assert_array_equal(blob.array, values)
+
+
+def test_arrays_of_no_file_cannot_be_let_go() -> None:
+    array = np.ones(3, np.float32)
+    let_go(array)
+    assert array.tolist() == [1, 1, 1]
+
+
+# Two inner products of 40 MB each, and a file that holds both.
+WIDTH = 3200
+LAYER = """
+    layer { name: "fc%d" type: "%s" bottom: "x%d" top: "x%d" inner_product_param { num_output: 3200 bias_term: false }
+            quantization_param { bw_layer_in: %d fl_layer_in: 4 bw_layer_out: %d fl_layer_out: 4
+                                 bw_params: %d fl_params: 6 } }
+"""
+LOAD = """
+import numpy as np
+from benchmarks.child import peak_bytes
+from ristretto_cli.net.build import State
+from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.net_files import load_net
+import onnxruntime
+def load(name):
+    rng = np.random.default_rng(0)
+    net = load_net(name + ".prototxt", name + ".caffemodel", State(1), rng=rng)
+    return compile_net(net, lambda run, ops: {"x2": run.end["x2"]}, rng=rng)
+small = load("small")
+before = peak_bytes()
+large = load("large")
+print(peak_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of one process is known on Linux alone")
+@pytest.mark.parametrize(
+    ("type_", "bits", "most"), [("InnerProduct", 32, 2.2), ("FcRistretto", 8, 2.0), ("FcRistretto", 16, 2.2)]
+)
+def test_loading_takes_about_twice_the_memory_of_the_file(type_: str, bits: int, most: float, workshop: Any) -> None:
+    for name, width in (("small", 8), ("large", WIDTH)):
+        layers = "".join(LAYER % (i, type_, i - 1, i, bits, bits, bits) for i in (1, 2)).replace("3200", str(width))
+        given = f'layer {{ name: "i" type: "Input" top: "x0" input_param {{ shape {{ dim: 1 dim: {width} }} }} }}'
+        workshop.net(given + layers, f"{name}.prototxt")
+        weight = np.random.default_rng(0).uniform(-1, 1, (width, width)).astype(np.float32)
+        workshop.weights({"fc1": [weight], "fc2": [weight]}, f"{name}.caffemodel")
+    root = str(Path(__file__).parents[2])
+    code = f"import sys; sys.path.insert(0, {root!r})\n{LOAD}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < most * (workshop.folder / "large.caffemodel").stat().st_size

@@ -1,0 +1,242 @@
+"""What nets of a search share, and that no score shows it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.net.build import State
+from ristretto_cli.quantize.job import Job, quantize, quantized_text
+from ristretto_cli.quantize.report import as_json
+from ristretto_cli.quantize.trials import Device, Sharing, Trials
+from ristretto_cli.scoring.engine import fast_ops
+from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.net_files import load_net
+from ristretto_cli.scoring.score import Pass, Until
+from ristretto_cli.scoring.shelf import Shelf
+from ristretto_cli.wire.net_file import read_net
+
+from ..conftest import NET as TWO
+
+NOTHING = Sharing(prefixes=False, equal_nets=False, ahead=False)
+
+# Images of 4x4 pixels, a convolution with a ReLU in place, a pooling, and two inner products.
+NET = """
+    name: "small"
+    layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+            data_param { source: "db" backend: LMDB batch_size: 3 } transform_param { scale: 0.0078125 } }
+    layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST }
+            data_param { source: "db" backend: LMDB batch_size: 4 } transform_param { scale: 0.0078125 } }
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+            convolution_param { num_output: 6 kernel_size: 3 pad: 1 weight_filler { type: "msra" } } }
+    layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+    layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+            pooling_param { pool: AVE kernel_size: 2 stride: 2 } }
+    layer { name: "fc1" type: "InnerProduct" bottom: "pool" top: "fc1"
+            inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+    layer { name: "relu1" type: "ReLU" bottom: "fc1" top: "fc1" }
+    layer { name: "drop1" type: "Dropout" bottom: "fc1" top: "fc1" }
+    layer { name: "fc2" type: "InnerProduct" bottom: "fc1" top: "fc2"
+            inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+    layer { name: "acc" type: "Accuracy" bottom: "fc2" bottom: "label" top: "accuracy" include { phase: TEST } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc2" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.fixture
+def small(workshop: Any) -> Any:
+    rng = np.random.default_rng(3)
+    workshop.database("db", rng.integers(0, 256, (16, 2, 4, 4), dtype=np.uint8), list(rng.integers(0, 3, 16)))
+    workshop.weights({name: _weights(rng, name) for name in ("conv", "fc1", "fc2")})
+
+    def job(**settings: Any) -> Job:
+        return Job(
+            model=workshop.net(NET),
+            weights="net.caffemodel",
+            model_quantized="quantized.prototxt",
+            **{"trimming_mode": "dynamic_fixed_point", "iterations": 3, "calibration_iterations": 2, **settings},
+        )
+
+    return job
+
+
+def _weights(rng: np.random.Generator, name: str) -> list[Any]:
+    shape = {"conv": (6, 2, 3, 3), "fc1": (5, 24), "fc2": (3, 5)}[name]
+    return [rng.normal(0, 0.3, shape), rng.normal(0, 0.3, shape[0])]
+
+
+def found(job: Job) -> tuple[dict[str, Any], str]:
+    outcome = quantize(job)
+    return as_json(job, outcome), quantized_text(job, outcome)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("mode", ["dynamic_fixed_point", "minifloat", "integer_power_of_2_weights"])
+def test_nothing_that_is_found_depends_on_what_is_shared(small: Any, mode: str, legacy: bool) -> None:
+    settings = {"trimming_mode": mode, "legacy": legacy, "score": "loss", "error_margin_percent": 3.0}
+    alone = found(small(cache_mb=0, sharing=NOTHING, **settings))
+    assert found(small(**settings)) == alone
+    assert found(small(cache_mb=0, **settings)) == alone
+    for what in ("prefixes", "equal_nets", "ahead"):
+        assert found(small(sharing=Sharing(**{**vars(NOTHING), what: True}), **settings)) == alone
+
+
+class Runs:
+    """Counts onnxruntime's runs by what they are fed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fed: list[tuple[str, ...]] = []
+        inner = Session.run
+
+        def run(session: Session, feeds: Any) -> Any:
+            self.fed.append(tuple(name for name in feeds if name in session._feeds))
+            return inner(session, feeds)
+
+        monkeypatch.setattr(Session, "run", run)
+
+
+def test_trials_of_fc_weights_are_not_fed_images(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(monkeypatch)
+    quantize(small(bit_widths=(8,), error_margin_percent=100.0))
+    assert runs.fed == [
+        *[("data", "label")] * 3,  # the float net
+        *[("data",)] * 2,  # ranges
+        *[("data", "label")] * 3,  # 8bit CONV weights
+        *[("label", "kept 4 3")] * 3,  # 8bit FC weights
+        *[("data", "label")] * 6,  # 8bit layer activations, the combined net
+    ]
+
+
+def test_the_data_of_test_are_read_once(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+    inner = Feeds.next
+
+    def counted(feeds: Feeds) -> Any:
+        batches.append(inner(feeds)["data"].shape[0])
+        return inner(feeds)
+
+    monkeypatch.setattr(Feeds, "next", counted)
+    quantize(small())
+    assert batches == [4] * 3 + [3] * 2
+
+
+def test_without_data_for_train_ranges_are_read_on_what_is_kept(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    inner = Feeds.__init__
+
+    def counted(feeds: Feeds, *args: Any, **settings: Any) -> None:
+        opened.append(1)
+        inner(feeds, *args, **settings)
+
+    monkeypatch.setattr(Feeds, "__init__", counted)
+    job = small()
+    text = NET.replace("phase: TRAIN", "phase: TRAIN stage: 'never'")
+    Path(job.model).write_text(text)
+    quantize(job)
+    assert len(opened) == 1
+
+
+def test_no_more_than_two_nets_are_in_memory(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_ops(np.random.default_rng(0))  # tries onnxruntime with sessions of its own
+    alive: weakref.WeakSet[Session] = weakref.WeakSet()
+    most = []
+    inner = Session.__init__
+
+    def init(session: Session, *args: Any, **settings: Any) -> None:
+        alive.add(session)
+        most.append(len(alive))
+        inner(session, *args, **settings)
+
+    monkeypatch.setattr(Session, "__init__", init)
+    job = small()
+    gc.disable()  # it is not Python's search for cycles that frees them
+    try:
+        outcome = quantize(job)
+        assert outcome.result.combined is not None
+        assert (max(most), len(alive)) == (2, 0)
+    finally:
+        gc.enable()
+
+
+def test_equal_nets_are_scored_once(two_classes: Any, caplog: pytest.LogCaptureFixture) -> None:
+    # The original searches FC weights in nets that have none: five times the float net.
+    caplog.set_level(logging.INFO, "ristretto")
+    start = TWO.index('    layer { name: "fc"')
+    text = (TWO[:start] + TWO[TWO.index('    layer { name: "acc"') :]).replace('bottom: "fc"', 'bottom: "conv"')
+    outcome = quantize(two_classes().job(text=text, legacy=True, bit_widths=(16, 8)))
+    assert [t.score for t in outcome.result.groups[1].trials] == [outcome.baseline] * 2
+    assert caplog.messages.count("It is the same net as the float net, and has its scores.") == 2
+
+
+def test_a_score_of_some_batches_is_not_taken_for_that_of_all(small: Any) -> None:
+    job = small()
+    net_file = read_net(job.model)
+    net = load_net(job.model, job.weights, State(), rng=np.random.default_rng(0))
+    trials = Trials(
+        net_file,
+        net,
+        Pass(3),
+        rng=np.random.default_rng(0),
+        device=Device(),
+        shelf=Shelf(1 << 20),
+        sharing=Sharing(),
+    )
+    stopped = trials.score("one", net_file, Until("accuracy", lambda total, done: done == 2), None)
+    in_full = trials.score("the same", net_file, None, None)
+    again = trials.score("the same again", net_file, Until("accuracy", lambda total, done: True), None)
+    assert (stopped.iterations, in_full.iterations, again.iterations) == (2, 3, 3)
+    trials.close()
+
+
+@pytest.mark.parametrize("layer", ["drop0", "drop1"], ids=["in front of a cut", "behind it"])
+def test_what_is_random_is_the_same_whatever_is_shared(small: Any, layer: str) -> None:
+    # A layer that is always in TRAIN drops at random.
+    plain = found(small(score="loss", bit_widths=(16,)))[0]
+    dropout = 'layer { name: "drop0" type: "Dropout" bottom: "pool" top: "pool" }\n'
+    text = NET.replace('    layer { name: "fc1"', f'    {dropout}    layer {{ name: "fc1"').replace(
+        f'{{ name: "{layer}"', f'{{ phase: TRAIN name: "{layer}"'
+    )
+    job = small(score="loss", error_margin_percent=100.0, bit_widths=(16, 8))
+    Path(job.model).write_text(text)
+    alone = found(replace(job, cache_mb=0, sharing=NOTHING))
+    assert found(job) == alone
+    assert alone[0]["baseline"]["loss"] != plain["baseline"]["loss"]
+
+
+def test_the_time_is_told(small: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ristretto")
+    quantize(small())
+    words = caplog.messages[-1].split()
+    assert caplog.messages[-1].startswith("Seconds: reading data ")
+    assert words[4:6] == ["building", "nets"]
+    assert words[7] == "running"
+
+
+def test_a_fault_of_a_net_that_is_built_ahead_is_told_when_its_turn_comes(
+    small: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ristretto")
+    inner = Trials._build
+
+    def build(trials: Trials, net_file: Any) -> Any:
+        trimmed = [layer for layer in net_file.message.layer if layer.quantization_param.bw_params == 8]
+        if trimmed:
+            raise MemoryError
+        return inner(trials, net_file)
+
+    monkeypatch.setattr(Trials, "_build", build)
+    with pytest.raises(MemoryError):
+        quantize(small(error_margin_percent=100.0))
+    assert [line for line in caplog.messages if line.startswith("Scoring")] == [
+        "Scoring the float net.",
+        "Scoring 16bit CONV weights.",
+        "Scoring 8bit CONV weights.",
+    ]

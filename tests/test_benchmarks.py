@@ -1,0 +1,136 @@
+"""The benchmarks run and count right; what they measure is not judged here."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.__main__ import ROWS, main, parse
+from benchmarks.commands import scored_nets
+from benchmarks.machine import busy
+from benchmarks.measure import COMMANDS, STATIC_QDQ, CommandRow, PassRow, measure
+from benchmarks.nets import NETS, Benchmark, images, prepare
+from benchmarks.passes import Times, take_turns
+from benchmarks.table import command_table, pass_table
+
+sys.path.pop(0)
+
+NET = """
+    layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+            data_param { source: "?" backend: LMDB batch_size: 1 } transform_param { scale: 0.01 } }
+    layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST }
+            data_param { source: "?" backend: LMDB batch_size: 1 } transform_param { scale: 0.01 } }
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+            convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } } }
+    layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+    layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+            inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+    layer { name: "accuracy" type: "Accuracy" bottom: "fc" bottom: "label" top: "accuracy" include { phase: TEST } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Benchmark:
+    (tmp_path / "net.prototxt").write_text(NET)
+    return Benchmark(tmp_path / "net.prototxt", (1, 8, 8), batch=4, images=8)
+
+
+def test_every_row_of_a_net_is_measured(tiny: Benchmark, tmp_path: Path) -> None:
+    found = list(measure("tiny", tiny, tmp_path / "files", rows=ROWS, threads=[1], rounds=1))
+    passes = [row for each in found for row in each.passes]
+    commands = [row for each in found for row in each.commands]
+    timed = {row.row for row in passes}
+    assert timed | {"minifloat 8"} == set(ROWS) - set(COMMANDS)
+    assert STATIC_QDQ in timed
+    assert all(row.ratio > 0 and math.isfinite(row.ratio) and row.batch == 4 for row in passes)
+    assert [(row.row, row.images) for row in commands] == [(name, 8) for name in COMMANDS]
+    assert all(row.nets >= 2 and row.peak_mb > 20 and row.ratio > 0 for row in commands)
+
+
+def test_the_float_net_is_right_about_all_images(tiny: Benchmark, tmp_path: Path, capsys: Any) -> None:
+    from ristretto_cli.cli.main import run
+
+    prepared = prepare(tiny, tmp_path / "files")
+    assert prepared.made_up
+    assert run(["test", f"--model={prepared.model}", f"--weights={prepared.weights}", "--iterations=2"]) == 0
+    assert "accuracy = 1\n" in capsys.readouterr().out
+
+
+def test_pictures_are_blocks_of_colour_under_noise() -> None:
+    (picture,) = images(1, (3, 16, 16), np.random.default_rng(0))
+    assert picture.dtype == np.uint8
+    block = picture[0, :2, :2].astype(int)  # eight blocks a side, of two pixels
+    assert block.max() - block.min() < 32
+    assert np.ptp(picture.astype(int)) > 150
+
+
+def test_the_nets_are_there() -> None:
+    assert [name for name, net in NETS.items() if not net.model.is_file()] == []
+
+
+def test_passes_take_turns_and_the_first_round_is_not_timed() -> None:
+    calls: list[str] = []
+    times = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert {name: len(each.seconds) for name, each in times.items()} == {"a": 2, "b": 2}
+
+
+def test_ratios_are_of_medians_and_of_least_times() -> None:
+    assert Times((3.0, 9.0, 6.0)).over(Times((2.0, 1.0, 3.0))) == (3.0, 3.0)
+    assert Times((3.0, 8.0, 4.0)).over(Times((2.0, 1.0, 3.0))) == (2.0, 3.0)
+
+
+def test_the_float_net_the_trials_and_the_combined_net_are_counted() -> None:
+    trial = {"bits": 8, "score": 1.0}
+    groups = [{"trials": [trial, trial]}, {"trials": []}, {"trials": [trial]}]
+    assert scored_nets({"groups": groups, "combined": trial}) == 5
+    assert scored_nets({"groups": groups[:1], "combined": None}) == 3
+
+
+def test_tables_have_a_line_for_each_row() -> None:
+    row = PassRow("lenet", "8/8 bit", 0, 100, 12.34, 20.0, 0.617, 0.6, 8104.0)
+    assert pass_table([row]).splitlines() == [
+        "| net | pass | threads | batch | float, ms | ms | ratio, median | ratio, least | images/s |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| lenet | 8/8 bit | all | 100 | 20.0 | 12.3 | 0.62 | 0.60 | 8104 |",
+    ]
+    search = CommandRow("lenet", "quantize minifloat", 1, 2000, 4, 2.5, 1.25, 3200.0, 123.4)
+    assert command_table([search]).splitlines()[-1] == (
+        "| lenet | quantize minifloat | 1 | 2000 | 4 | 2.5 | 1.25 | 3200 | 123 |"
+    )
+    assert pass_table([]) == ""
+
+
+@pytest.mark.parametrize(("load", "told"), [(0.1, False), (1.5, True)])
+def test_other_work_on_the_machine_is_told(load: float, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    assert ("Load average 1.50" in busy()) is told
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["vgg"], 'no net is called "vgg"; there are lenet, '),
+        (["--rows=9 bit"], 'no row is called "9 bit"; there are 8/8 bit, '),
+        (["--threads=two"], '"two" is no list of numbers such as 1,0'),
+        (["--rounds=0"], "threads begin at 0, rounds and images at 1"),
+    ],
+)
+def test_what_is_not_there_cannot_be_timed(args: list[str], message: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        parse(args)
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_the_nets(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "squeezenet_v1.0" in capsys.readouterr().out
