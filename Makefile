@@ -6,15 +6,21 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 # how long `make fuzz` works on each kind of file
 SECONDS ?= 20
+# what training is tested with; TORCH="torch --index-url https://download.pytorch.org/whl/cpu" is smaller where a
+# plain torch comes with CUDA
+TORCH ?= torch==2.13.0
 
-.PHONY: demo test check fuzz clean
+.PHONY: demo test check fuzz bench clean
 
 $(READY): setup.cfg pyproject.toml proto/caffe.proto proto/forks.proto proto/build_backend.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,test,check]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,plot,test,check]"
 	@# plyvel has no wheel for every Python; without it the tests of LevelDB are skipped.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary plyvel plyvel \
 		|| echo "no plyvel for this Python: LevelDB databases are not tested"
+	@# torch is large and has wheels for some Pythons alone; without it the tests of training are skipped.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary torch $(TORCH) \
+		|| echo "no torch: training is not tested"
 	touch $(READY)
 
 demo: $(READY)  ## quantize the embedded example
@@ -35,6 +41,9 @@ fuzz: $(READY)  ## feed the readers damaged files, each kind for SECONDS; findin
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable ".[fuzz]" \
 		|| echo "no atheris for this Python: hypothesis is used"
 	$(BIN)/python fuzz/run.py --seconds $(SECONDS)
+
+bench: $(READY)  ## time nets and searches; NETS="lenet vgg16" chooses
+	$(BIN)/python -m benchmarks $(NETS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -27,10 +27,13 @@ from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources import image_records
 from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, decode, resize
 from ristretto_cli.sources.open import DataLayers, open_source
+from ristretto_cli.train.curves import read_curves
+from ristretto_cli.train.snapshot import read_state
 from ristretto_cli.wire.messages import TEST, TRAIN, Message, new
 from ristretto_cli.wire.net_file import read_net, read_solver
 from ristretto_cli.wire.npz import read_npz
 from ristretto_cli.wire.prototxt import parse, to_text
+from ristretto_cli.wire.solverstate import write_solver_state
 from ristretto_cli.wire.upgrade import upgrade
 from ristretto_cli.wire.weights import read_blob, read_net_binary, read_weights, write_weights
 
@@ -169,6 +172,20 @@ def _is_small(built: Net) -> bool:
     return weights <= MOST_WEIGHTS and values <= MOST_VALUES
 
 
+@target(
+    lambda: [
+        b"Iteration 0 (0 iter/s, 1s/1 iters), loss = 1.5\n    Train net output #0: loss = 1.5 (* 1 = 1.5 loss)\n",
+        b"Iteration 5, Testing net (#0)\n    Test net output #0: accuracy = 0.5\nIteration 5, lr = 1e-05\n",
+        *recorded("training/*/log.txt"),
+    ],
+    text=True,
+)
+def training_log(data: bytes) -> None:
+    Path("log").write_bytes(data)
+    for curve in read_curves("log").test.values():
+        curve.smoothed(2)
+
+
 # --- binary files
 
 
@@ -202,6 +219,20 @@ def _hdf5_weights() -> list[bytes]:
 def hdf5(data: bytes) -> None:
     Path("weights").write_bytes(data)
     _load("weights")
+
+
+def _solver_states() -> list[bytes]:
+    for name in ("seed.solverstate", "seed.solverstate.h5"):
+        write_solver_state(name, 3, 1, "weights", [np.ones((2, 3), np.float32), np.ones(2, np.float32)])
+    made = [Path(name).read_bytes() for name in ("seed.solverstate", "seed.solverstate.h5")]
+    return [*made, *recorded("training/*/*.solverstate", "training/*/expected/*.solverstate*")]
+
+
+@target(_solver_states)
+def solver_state(data: bytes) -> None:
+    Path("weights").touch()
+    Path("state").write_bytes(data)
+    read_state("state", [("fc/0", (2, 3)), ("fc/1", (2,))])
 
 
 def _hdf5_rows() -> list[bytes]:

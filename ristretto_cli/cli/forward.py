@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs, gpu_option, phase_option, state_options
+from ristretto_cli.cli.flags import check_outputs, gpu_option, phase_option, state_options, threads_option
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 
@@ -16,8 +16,10 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @phase_option
 @state_options
 @option("--blobs", "Only these blobs.", unit="blob,blob...", default="")
+@option("--backward", "Also run backward, on torch, and write gradients: diff:blob and pdiff:layer/i.", is_flag=True)
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @gpu_option
+@threads_option
 @option("--seed", "Of whatever is random.", type=click.IntRange(min=0), default=0)
 def command(
     model: str,
@@ -28,8 +30,10 @@ def command(
     level: int,
     stage: tuple[str, ...],
     blobs: str,
+    backward: bool,
     allow_missing_weights: bool,
     gpu: int | None,
+    threads: int,
     seed: int,
 ) -> None:
     """Run one pass and write every blob."""
@@ -49,7 +53,12 @@ def command(
     given = read_npz(input) if input is not None else {}
     names = tuple(name for name in blobs.split(",") if name)
     with Feeds(net, given=given, seed=seed) as feeds:
-        results = OnePass(net, rng=rng, blobs=names, gpu=gpu).run(feeds.next())
+        if backward:
+            from ristretto_cli.train.gradients import Gradients
+
+            results = Gradients(net, rng=rng, blobs=names, gpu=gpu, threads=threads).run(feeds.next())
+        else:
+            results = OnePass(net, rng=rng, blobs=names, gpu=gpu, threads=threads).run(feeds.next())
     write_npz(output, results)
     for key, array in results.items():
         click.echo(f"{key}: {show(array.shape)}")

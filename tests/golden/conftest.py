@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+_COUNTED = ("test_golden.py", "test_io_golden.py", "test_golden_torch.py", "test_golden_gradients.py")
+
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts: dict[str, Counter[str]] = {}
@@ -22,5 +24,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def _group(report: pytest.TestReport) -> str:
     path, _, name = report.nodeid.partition("[")
-    counted = path.partition("::")[0].endswith(("test_golden.py", "test_io_golden.py"))
+    counted = path.partition("::")[0].endswith(_COUNTED)
     return name.partition("/")[0] if counted and "/" in name else ""

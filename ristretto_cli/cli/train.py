@@ -1,0 +1,83 @@
+"""Train a net, or fine-tune a trimmed one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ristretto_cli.cli.flags import (
+    ap_version_option,
+    check_outputs,
+    gpu_option,
+    state_options,
+    threads_option,
+    write_json,
+)
+from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ristretto_cli.layers.average_precision import ApVersion
+
+_EFFECT = click.Choice(["stop", "snapshot", "none"])
+
+
+@click.command(cls=GflagsCommand)
+@option("--solver", "The solver's definition, a prototxt.", unit="file", required=True)
+@option("--weights", "Weights to begin with, separated by commas.", unit="files")
+@option("--snapshot", "A .solverstate to go on from.", unit="file")
+@gpu_option
+@state_options
+@ap_version_option
+@option("--sigint_effect", "What ^C does.", type=_EFFECT, default="stop")
+@option("--sighup_effect", "What SIGHUP does.", type=_EFFECT, default="snapshot")
+@threads_option
+@option("--trim_activations", "Trim activations in training, too.", is_flag=True)
+@option("--trimmed_weights", "With each snapshot also write the weights as they are trimmed.", is_flag=True)
+@option("--json", "Also write the last figures to this file.", unit="file")
+def command(
+    solver: str,
+    weights: str | None,
+    snapshot: str | None,
+    gpu: int | None,
+    level: int,
+    stage: tuple[str, ...],
+    ap_version: ApVersion,
+    sigint_effect: str,
+    sighup_effect: str,
+    threads: int,
+    trim_activations: bool,
+    trimmed_weights: bool,
+    json: str | None,
+) -> None:
+    """Train a net, or fine-tune a trimmed one.
+
+    A second ^C ends it at once.
+    """
+    if weights and snapshot:
+        raise click.UsageError("give --snapshot to resume training or --weights to finetune, but not both")
+    check_outputs([json], [solver, snapshot, *(weights or "").split(",")])
+    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.train.launch import Launch, run
+    from ristretto_cli.train.signals import Request
+
+    launch = Launch(
+        solver,
+        weights=weights or None,
+        snapshot=snapshot or None,
+        gpu=gpu,
+        level=level,
+        stages=stage,
+        sigint=Request(sigint_effect),
+        sighup=Request(sighup_effect),
+        threads=threads,
+        trim_activations=trim_activations,
+        trimmed_weights=trimmed_weights,
+        how=Judging(ap_version),
+    )
+    with progress("train") as bar:
+        outcome = run(launch, lambda done, total: bar.on_batch(done, total, "iterations"))
+    if json is not None:
+        write_json(json, outcome.as_json(solver))
+    click.echo("\n".join(outcome.lines()))

@@ -1,0 +1,156 @@
+"""Training logs, Caffe's or ours, as curves: loss, learning rate, and the outputs of train and test nets."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.wire.files import open_to_read
+
+_VALUE = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|inf|nan))(?![\w.])"
+_ITERATION = re.compile(r"Iteration (\d{1,12})\b")
+_LOSS = re.compile(rf"Iteration \d{{1,12}}(?: \([^()]*\))?, loss = {_VALUE}")
+_RATE = re.compile(rf"Iteration \d{{1,12}}, lr = {_VALUE}")
+_TESTING = re.compile(r"Testing net \(#(\d{1,4})\)")
+_OUTPUT = re.compile(rf"(Train|Test) net output #(\d{{1,6}}): (\S{{1,200}}) = {_VALUE}(?: \(\* \S+ = \S+ loss\))?")
+_LONGEST_LINE = 1 << 16
+
+Report = Callable[[int, int, str], None]  # bytes read, bytes in all, the file
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over iterations, in order. is_loss: of a test or train output, that it has a loss weight."""
+
+    iterations: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+    is_loss: bool = False
+
+    def smoothed(self, points: int) -> Curve:
+        """Each value the mean of the last `points` (1 or more) ones, as far as there are so many."""
+        sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(self.values, nan=0.0, posinf=0.0, neginf=0.0))])
+        counts = np.concatenate([[0], np.cumsum(np.isfinite(self.values))])
+        ends = np.arange(1, len(self.values) + 1)
+        starts = np.maximum(ends - points, 0)
+        finite = counts[ends] - counts[starts]
+        means = np.where(finite > 0, (sums[ends] - sums[starts]) / np.maximum(finite, 1), np.nan)
+        return Curve(self.iterations, means, self.is_loss)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one log; those that it has no lines of are missing.
+
+    loss: as displayed, so smoothed by average_loss. train, test: by the output's name, with ` (#i)` behind it for the
+    outputs of test net i > 0, and its number where several have the same name.
+    """
+
+    file: str
+    loss: Curve | None = None
+    rate: Curve | None = None
+    train: Mapping[str, Curve] = field(default_factory=dict)
+    test: Mapping[str, Curve] = field(default_factory=dict)
+
+
+def read_curves(path: str | Path, on_read: Report | None = None) -> Curves:
+    """The curves in a log. Of iterations that were run twice, after a resume, the last run counts.
+
+    RistrettoError where the file cannot be read, or has no line of a training.
+    """
+    reader = _Reader()
+    with open_to_read(path) as stream:
+        size = max(stream.seek(0, 2), 1) if stream.seekable() else 1
+        if stream.seekable():
+            stream.seek(0)
+        done = 0
+        while line := stream.readline(_LONGEST_LINE):
+            reader.read(line.decode("utf-8", "replace"))
+            done += len(line)
+            if on_read is not None and (done * 100 // size) != (done - len(line)) * 100 // size:
+                on_read(done, size, Path(path).name)
+    return reader.curves(str(path))
+
+
+# What a line tells of: the kind (loss, rate, Train or Test), the test net's number, the output's number and name.
+_Key = tuple[str, int, int, str]
+
+
+class _Reader:
+    """Collects points line by line."""
+
+    def __init__(self) -> None:
+        self._iteration = -1
+        self._net = 0
+        self._points: dict[_Key, list[tuple[int, float]]] = {}
+        self._losses: set[_Key] = set()
+
+    def read(self, line: str) -> None:
+        if found := _ITERATION.search(line):
+            self._go_to(int(found[1]))
+        if self._iteration < 0:
+            return
+        if found := _TESTING.search(line):
+            self._net = int(found[1])
+        if found := _LOSS.search(line):
+            self._add(("loss", 0, 0, ""), found[1])
+        elif found := _RATE.search(line):
+            self._add(("rate", 0, 0, ""), found[1])
+        elif found := _OUTPUT.search(line):
+            key = (found[1], self._net if found[1] == "Test" else 0, int(found[2]), found[3])
+            self._add(key, found[4])
+            if found[0].endswith(" loss)"):
+                self._losses.add(key)
+
+    def curves(self, file: str) -> Curves:
+        if not self._points:
+            raise RistrettoError(
+                'holds no line of a training, such as "Iteration 100, loss = 0.2", "Iteration 100, lr = 0.01" or '
+                '"Test net output #0: accuracy = 0.97"',
+                where=file,
+                remedy="Give what `train` wrote to stderr; display must not be 0.",
+            )
+        loss, rate = (self._curve((kind, 0, 0, "")) for kind in ("loss", "rate"))
+        return Curves(file, loss, rate, self._named("Train"), self._named("Test"))
+
+    def _go_to(self, iteration: int) -> None:
+        if iteration < self._iteration:  # a resume
+            for points in self._points.values():
+                while points and points[-1][0] >= iteration:
+                    points.pop()
+        self._iteration = iteration
+
+    def _add(self, key: _Key, text: str) -> None:
+        try:
+            value = float(text)
+        except ValueError:  # such as 1.2.3
+            return
+        points = self._points.setdefault(key, [])
+        if points and points[-1][0] == self._iteration:
+            points.pop()
+        points.append((self._iteration, value))
+
+    def _named(self, kind: str) -> dict[str, Curve]:
+        keys = sorted(key for key in self._points if key[0] == kind)
+        names = Counter((net, name) for _, net, _, name in keys)
+        named = {}
+        for key in keys:
+            _, net, index, name = key
+            alike = f" #{index}" if names[net, name] > 1 else ""
+            curve = self._curve(key)
+            if curve is not None:
+                named[f"{name}{alike}{f' (#{net})' if net else ''}"] = curve
+        return named
+
+    def _curve(self, key: _Key) -> Curve | None:
+        points = self._points.get(key)
+        if not points:
+            return None
+        iterations, values = zip(*points, strict=True)
+        return Curve(np.array(iterations, np.int64), np.array(values, np.float64), key in self._losses)

@@ -1,0 +1,137 @@
+"""A training from its solver file on: its nets built, filled and loaded, its data opened."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.net.build import build
+from ristretto_cli.net.ir import Net
+from ristretto_cli.net.weights import fill_weights, load_weights
+from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.train import log_lines
+from ristretto_cli.train.net import TrainNet
+from ristretto_cli.train.settings import NetSource, Settings
+from ristretto_cli.train.signals import Request
+from ristretto_cli.train.snapshot import check_complete, read_state, write_snapshot
+from ristretto_cli.train.solver import Solver
+from ristretto_cli.train.testing import Tester
+from ristretto_cli.wire.net_file import NetFile, SolverFile
+from ristretto_cli.wire.weights import WeightsFile, read_weights
+
+log = logging.getLogger("ristretto")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, and how.
+
+    device: torch's name of where. gpu: where onnxruntime scores test nets; None: on the CPU. trim_activations: also in
+    training. how: how test nets that find objects are judged. write: what saves the solver, `save` by default.
+    request, on_iteration, clock: see Solver.
+    """
+
+    solver: SolverFile
+    settings: Settings
+    device: str = "cpu"
+    gpu: int | None = None
+    trim_activations: bool = False
+    how: Judging = field(default_factory=Judging)
+    write: Callable[[Solver], object] | None = None
+    request: Callable[[], Request] = lambda: Request.NONE
+    on_iteration: Callable[[int, int], None] = lambda done, total: None
+    clock: Callable[[], float] = time.monotonic
+
+
+@contextmanager
+def opened(job: Job) -> Iterator[Solver]:
+    """The job's solver, ready to run; leaving closes its data. RistrettoError(s) for whatever is wrong with its files.
+
+    The weights are those of the settings' files, of which later ones go over earlier ones; what they lack is filled.
+    """
+    settings = job.settings
+    seeds = np.random.SeedSequence(settings.seed)
+    for_weights, for_passes, for_tests = (np.random.default_rng(seed) for seed in seeds.spawn(3))
+    for_data = int(seeds.generate_state(1)[0])
+    weights = _merged([_read(file) for file in settings.weights])
+    with ExitStack() as files:
+        log.info("Creating training net from %s", settings.train.told)
+        train_file, net = _built(job, settings.train)
+        net = _with_weights(net, weights, for_weights)
+        learning = TrainNet(
+            net,
+            rng=for_passes,
+            device=job.device,
+            force_backward=train_file.message.force_backward,
+            trim_activations=job.trim_activations,
+        )
+        testers = []
+        for i, (source, iterations) in enumerate(zip(settings.tests.nets, settings.tests.iterations, strict=True)):
+            log.info("Creating test net (#%d) specified by %s", i, source.told)
+            _, test_net = _built(job, source)
+            known = {layer.name for layer in net.layers}
+            if any(layer.params and layer.name not in known for layer in test_net.layers):
+                test_net = _with_weights(test_net, weights, for_tests)
+            seed = for_data + 1000 * (i + 1)
+            tester = Tester(test_net, net, iterations, rng=for_tests, gpu=job.gpu, seed=seed, how=job.how)
+            testers.append(files.enter_context(tester))
+        feeds = files.enter_context(Feeds(net, seed=for_data))
+        yield Solver(
+            settings,
+            learning,
+            feeds,
+            testers,
+            snapshot=job.write or save,
+            request=job.request,
+            on_iteration=job.on_iteration,
+            clock=job.clock,
+        )
+
+
+def resume(solver: Solver, path: str) -> None:
+    """Go on from a state's file, and the weights that it names. RistrettoError where they are not this net's."""
+    state = read_state(path, solver.history_layout)
+    weights = read_weights(state.learned_net)
+    check_complete(path, solver.net.net, weights)
+    net = load_weights(solver.net.net, weights, rng=np.random.default_rng(), allow_missing=True)
+    solver.restore(state, net.weights)
+
+
+def save(solver: Solver) -> str:
+    """Write a solver's weights and state, as its settings say; the name of the weights' file."""
+    snapshots = solver.settings.snapshots
+    diffs = solver.differences() if snapshots.diff else None
+    return write_snapshot(snapshots, solver.net.net, solver.state(), solver.weights(), diffs)
+
+
+def _built(job: Job, source: NetSource) -> tuple[NetFile, Net]:
+    """A net of the solver, without weights, and the file that it is from."""
+    file = source.read(job.solver)
+    return file, build(file, source.state_of(file), DataLayers())
+
+
+def _with_weights(net: Net, weights: WeightsFile | None, rng: np.random.Generator) -> Net:
+    """The net with weights from a file; what that lacks its fillers make."""
+    if weights is None:
+        return fill_weights(net, rng=rng)
+    return load_weights(net, weights, rng=rng, allow_missing=True)
+
+
+def _read(file: str) -> WeightsFile:
+    log.info("%s", log_lines.finetuning(file))
+    return read_weights(file)
+
+
+def _merged(files: Sequence[WeightsFile]) -> WeightsFile | None:
+    """Several files as one: of layers that are in more than one, the last file's count."""
+    if not files:
+        return None
+    layers = {name: blobs for file in files for name, blobs in file.layers.items()}
+    return WeightsFile(", ".join(file.file for file in files), layers)

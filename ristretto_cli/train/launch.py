@@ -1,0 +1,181 @@
+"""A training as the command line asks for it: what `ristretto train` does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ristretto_cli.backends.onnx_session import CUDA
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.scoring.score import number
+from ristretto_cli.train import log_lines
+from ristretto_cli.train.extra import device_of, import_torch
+from ristretto_cli.train.job import Job, opened, resume, save
+from ristretto_cli.train.settings import Settings, settings_of, split_files
+from ristretto_cli.train.signals import Request, Requests, listening
+from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
+from ristretto_cli.train.solver import Solver
+from ristretto_cli.train.trimmed import trimmed_weights
+from ristretto_cli.wire.net_file import read_solver
+
+log = logging.getLogger("ristretto")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the command line says. weights: files, separated by commas, in place of the solver's; not with snapshot.
+
+    sigint, sighup: the signals' effects. threads: 0 for one per core. trimmed_weights: each snapshot has a third file,
+    ..._trimmed.caffemodel, with the weights on the grids of their layers.
+    """
+
+    solver: str
+    weights: str | None = None
+    snapshot: str | None = None
+    gpu: int | None = None
+    level: int = 0
+    stages: tuple[str, ...] = ()
+    sigint: Request = Request.STOP
+    sighup: Request = Request.SNAPSHOT
+    threads: int = 0
+    trim_activations: bool = False
+    trimmed_weights: bool = False
+    how: Judging = field(default_factory=Judging)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended. loss: as displayed last, if there was an iteration. tests: the last test
+    of each test net, its outputs' means.
+
+    model, state: the files of the last snapshot, if there was one.
+    """
+
+    iteration: int
+    finished: bool
+    loss: float | None
+    tests: tuple[dict[str, list[float]], ...]
+    model: str | None
+    state: str | None
+
+    def lines(self) -> list[str]:
+        """It in a few lines."""
+        lines = [] if self.loss is None else [f"Iteration {self.iteration}, loss = {number(self.loss)}"]
+        for i, outputs in enumerate(self.tests):
+            net = f" (#{i})" if len(self.tests) > 1 else ""
+            lines += [f"{name}{net} = {number(mean)}" for name, means in outputs.items() for mean in means]
+        return [*lines, *([f"Weights: {self.model}", f"State: {self.state}"] if self.model else [])]
+
+    def as_json(self, solver: str) -> dict[str, Any]:
+        """It as JSON."""
+        return {
+            "solver": solver,
+            "iteration": self.iteration,
+            "stopped_early": not self.finished,
+            "loss": self.loss,
+            "tests": list(self.tests),
+            "model": self.model,
+            "state": self.state,
+        }
+
+
+def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, total: None) -> Outcome:
+    """Train. RistrettoError(s) for whatever is wrong with the files or the machine; in the main thread alone."""
+    file = read_solver(launch.solver)
+    # As in Caffe, a level of 0 is no level; the solver's own stays then.
+    level = launch.level if launch.level != 0 else None
+    settings = settings_of(file, level=level, stages=launch.stages)
+    if launch.snapshot is not None:
+        settings = replace(settings, weights=())
+    elif launch.weights is not None:
+        settings = replace(settings, weights=tuple(split_files([launch.weights])))
+    if settings.snapshots.interval or settings.snapshots.after_train:
+        prepare_snapshots(settings.snapshots)
+    torch = import_torch()
+    if launch.threads:
+        torch.set_num_threads(launch.threads)
+    gpu = _gpu(launch.gpu, settings)
+    device = device_of(gpu)
+    log.info("%s", log_lines.CPU if gpu is None else log_lines.gpus([gpu]))
+
+    saver = _Saver(launch.trimmed_weights)
+    requests = Requests(launch.sigint, launch.sighup)
+    job = Job(
+        file,
+        settings,
+        device=device,
+        gpu=_gpu_for_tests(gpu),
+        trim_activations=launch.trim_activations,
+        how=launch.how,
+        write=saver,
+        request=requests,
+        on_iteration=on_iteration,
+    )
+    with opened(job) as solver:
+        if launch.snapshot is not None:
+            log.info("%s", log_lines.resuming(launch.snapshot))
+            resume(solver, launch.snapshot)
+        log.info("%s", log_lines.STARTING)
+        with listening(requests):
+            finished = solver.run()
+        log.info("%s", log_lines.DONE)
+        return _outcome(solver, finished, saver.iteration)
+
+
+class _Saver:
+    """Saves a solver, with trimmed weights if wanted; iteration: of the last snapshot, None before there is one."""
+
+    def __init__(self, with_trimmed: bool) -> None:
+        self._with_trimmed = with_trimmed
+        self.iteration: int | None = None
+
+    def __call__(self, solver: Solver) -> None:
+        save(solver)
+        self.iteration = solver.iteration
+        if self._with_trimmed:
+            net = solver.net.net
+            model = model_file(solver.settings.snapshots, solver.iteration)
+            path = model.replace(".caffemodel", "_trimmed.caffemodel")
+            log.info("%s", log_lines.writing_model(path))
+            write_model(path, net, trimmed_weights(net, solver.weights(), rng=np.random.default_rng(0)))
+
+
+def _outcome(solver: Solver, finished: bool, saved: int | None) -> Outcome:
+    snapshots = solver.settings.snapshots
+    return Outcome(
+        iteration=solver.iteration,
+        finished=finished,
+        loss=solver.loss,
+        tests=tuple(
+            {name: list(means) for name, _, means in tested.outputs} for _, tested in sorted(solver.tested.items())
+        ),
+        model=None if saved is None else model_file(snapshots, saved),
+        state=None if saved is None else state_file(snapshots, saved),
+    )
+
+
+def _gpu(asked: int | None, settings: Settings) -> int | None:
+    """The GPU to train on: the one that was asked for, else the solver file's if there is one."""
+    if asked is not None:
+        return asked
+    try:
+        device_of(settings.gpu)
+    except RistrettoError:
+        log.warning("The solver file asks for GPU %d, which torch does not have: the CPU is used.", settings.gpu)
+        return None
+    return settings.gpu
+
+
+def _gpu_for_tests(gpu: int | None) -> int | None:
+    """The GPU for onnxruntime, which may be one for the CPU alone."""
+    import onnxruntime
+
+    if gpu is not None and CUDA not in onnxruntime.get_available_providers():
+        log.info("The installed onnxruntime is for the CPU: test nets are scored there.")
+        return None
+    return gpu

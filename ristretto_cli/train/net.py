@@ -1,0 +1,198 @@
+"""A net that learns: its parameters as torch tensors, and one pass forward and backward."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.net.forward import Run, forward, state_shapes
+from ristretto_cli.net.ir import Layer, Net, in_graph
+from ristretto_cli.ops import Array
+from ristretto_cli.train.debug_info import backward_lines, forward_lines, keep_gradients
+from ristretto_cli.train.extra import import_torch
+from ristretto_cli.train.updates import Learnable
+
+log = logging.getLogger("ristretto")
+
+Tensor: TypeAlias = Any  # torch may be missing where types are checked
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output blob of a pass: its name, its loss weight (0 where it is no loss), its values."""
+
+    blob: str
+    weight: float
+    values: Tensor
+
+    def numbers(self) -> list[float]:
+        """The values, flat."""
+        return [float(value) for value in self.values.reshape(-1).tolist()]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass gave. loss: the weighted sum of all losses, a scalar."""
+
+    loss: Tensor
+    outputs: tuple[Output, ...]
+
+
+class TrainNet:
+    """A net of phase TRAIN with weights, which it copies.
+
+    learnables: its parameters in Caffe's order, shared ones once, each with its multipliers. device: torch's name of
+    where to compute. force_backward: gradients also for parameters whose lr_mult is 0, as Caffe has them then.
+    trim_activations: trim them in training, too. rng drives all that is random in a pass.
+
+    RistrettoError for a net without a loss.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        rng: np.random.Generator,
+        device: str = "cpu",
+        force_backward: bool = False,
+        trim_activations: bool = False,
+    ) -> None:
+        self._torch = import_torch()
+        from ristretto_cli.backends.torch_ops import TorchOps
+
+        self.net = net
+        self._device = device
+        self._rng = rng
+        self._ops: Any = TorchOps(rng, device=device)
+        self._trim_activations = trim_activations
+        if not any(weight for layer in net.layers for weight in layer.loss_weights):
+            raise RistrettoError(
+                "the net has no loss: there is nothing to be learned",
+                where=net.file,
+                remedy="Give it a loss layer for phase TRAIN.",
+            )
+        self.learnables = self._learnables(force_backward)
+        self._values = {param.key: param.tensor for param in self.learnables}
+        self._learned = [param.tensor for param in self.learnables if param.tensor.requires_grad]
+        self._states = {key: self._tensor(np.zeros(shape, np.float32)) for key, shape in state_shapes(net).items()}
+        self._loss_weights = {
+            blob.name: weight
+            for layer in net.layers
+            for blob, weight in zip(layer.tops, layer.loss_weights, strict=True)
+        }
+
+    def clear_gradients(self) -> None:
+        """Have the next pass begin a new sum of gradients."""
+        for tensor in self._learned:
+            tensor.grad = None
+
+    def forward(self, batch: Mapping[str, Array]) -> Pass:
+        """A pass without gradients; what it does to the net's statistics is kept, as in Caffe."""
+        with self._torch.no_grad():
+            _, after = self._walk(batch)
+            return after()
+
+    def forward_backward(self, batch: Mapping[str, Array], *, debug: bool = False) -> Pass:
+        """A pass whose gradients are added to the `grad` of each parameter that is learned. debug: log its sizes."""
+        runs: list[Run[Any]] = []
+        loss, after = self._walk(batch, runs if debug else None)
+        if loss.requires_grad:
+            loss.backward()
+        for run in runs:
+            _tell(backward_lines(self.net, run, self._values))
+        with self._torch.no_grad():
+            return after()
+
+    def weights(self) -> dict[str, Array]:
+        """All parameters by Param.key, as they are now; on a CPU views that change with them."""
+        return {param.key: param.tensor.detach().cpu().numpy() for param in self.learnables}
+
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
+        """Take over parameters, by Param.key; those that are missing stay as they are."""
+        with self._torch.no_grad():
+            for param in self.learnables:
+                if param.key in weights:
+                    param.tensor.copy_(self._tensor(weights[param.key]))
+
+    def _walk(
+        self, batch: Mapping[str, Array], keep: list[Run[Any]] | None = None
+    ) -> tuple[Tensor, Callable[[], Pass]]:
+        """The loss of a pass, and what to do behind it.
+
+        Nothing else of the run is held, so that backward can free what it is done with. keep: takes the run in that is
+        to be told.
+        """
+        feeds = {blob.name: self._tensor(batch[blob.name]) for blob in in_graph(self.net.inputs)}
+        run: Run[Any] = forward(
+            self.net,
+            self._ops,
+            feeds,
+            rng=self._rng,
+            states=self._states,
+            params=self._values,
+            trim_activations=self._trim_activations,
+        )
+        if keep is not None:
+            keep.append(run)
+            _tell(forward_lines(self.net, run, self._values))
+            keep_gradients(run)
+        loss: Any = run.loss
+        updates = {key: value.detach() for key, value in run.updates.items()}
+        self._states = {key: value.detach() for key, value in run.states.items()}
+        outputs = tuple(
+            Output(blob.name, self._loss_weights[blob.name], run.end[blob.name].detach())
+            for blob in in_graph(self.net.outputs)
+        )
+
+        def after() -> Pass:
+            # The statistics move only now: backward may still need them as they were.
+            for key, value in updates.items():
+                self._values[key].copy_(value)
+            return Pass(loss.detach(), outputs)
+
+        return loss, after
+
+    def _tensor(self, array: Array) -> Tensor:
+        # torch warns of arrays that it must not write to, though nothing here does.
+        ready = np.ascontiguousarray(array, np.float32).reshape(np.shape(array))
+        if not ready.flags.writeable:
+            ready = ready.copy()
+        tensor = self._torch.from_numpy(ready)
+        return tensor if self._device == "cpu" else tensor.to(self._device)
+
+    def _learnables(self, force_backward: bool) -> list[Learnable]:
+        users: dict[str, list[tuple[Layer, int]]] = {}
+        for layer in self.net.layers:
+            for i, param in enumerate(layer.params):
+                users.setdefault(param.key, []).append((layer, i))
+        found = []
+        for key, places in users.items():
+            tensor = self._tensor(self.net.weights[key]).clone()
+            owner, index = places[0]
+            if index in LAYERS.get(owner.type).statistics(owner.message):
+                found.append(Learnable(key, tensor, 0.0, _multiplier(places, "decay_mult")))
+                continue
+            rate = _multiplier(places, "lr_mult")
+            tensor.requires_grad_(rate != 0 or force_backward)
+            found.append(Learnable(key, tensor, rate, _multiplier(places, "decay_mult")))
+        return found
+
+
+def _tell(lines: Iterator[str]) -> None:
+    for line in lines:
+        log.info("%s", line)
+
+
+def _multiplier(places: list[tuple[Layer, int]], field: str) -> float:
+    """What the first layer says that says anything: those that share a parameter agree."""
+    for layer, index in places:
+        specs = layer.message.param
+        if index < len(specs) and specs[index].HasField(field):
+            return float(getattr(specs[index], field))
+    return 1.0

@@ -1,0 +1,274 @@
+"""The solver: iterations of passes and updates, with what is told, tested and saved between them, as in Caffe."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ristretto_cli.ops import Array, Shape
+from ristretto_cli.scoring.score import number
+from ristretto_cli.train import log_lines
+from ristretto_cli.train.net import Pass, TrainNet
+from ristretto_cli.train.rates import rate, step_of
+from ristretto_cli.train.settings import Settings
+from ristretto_cli.train.signals import Request
+from ristretto_cli.train.state import State
+from ristretto_cli.train.testing import Tested, Tester
+from ristretto_cli.train.updates import UPDATES, Update
+
+log = logging.getLogger("ristretto")
+
+_MOST_WAITING = 64  # losses that are not looked at yet: on a GPU looking means to wait for it
+
+
+class Source(Protocol):
+    """What brings a batch after the other."""
+
+    def next(self) -> Mapping[str, Array]: ...
+
+
+class SmoothedLoss:
+    """The mean of the last losses, in Caffe's arithmetic: in float32, mended by what comes and what goes."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._losses: list[np.float32] = []
+        self._count = 0
+        self.value = np.float32(0)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a loss yet."""
+        return bool(self._losses)
+
+    def add(self, loss: float) -> None:
+        """Take in the loss of the next iteration."""
+        new, length = np.float32(loss), np.float32(self._length)
+        with np.errstate(all="ignore"):
+            if len(self._losses) < self._length:
+                self._losses.append(new)
+                size = np.float32(len(self._losses))
+                self.value = (self.value * (size - 1) + new) / size
+            else:
+                place = self._count % self._length
+                self.value += (new - self._losses[place]) / length
+                self._losses[place] = new
+        self._count += 1
+
+
+class Solver:
+    """A training.
+
+    iteration: how many updates were made. tested: what the last test of each test net found. snapshot: saves the
+    solver it is given. request: asked behind each update, and in front of each batch of a test, what someone outside
+    wants. on_iteration: told the iterations done and those in all.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        net: TrainNet,
+        batches: Source,
+        testers: Sequence[Tester] = (),
+        *,
+        snapshot: Callable[[Solver], object] = lambda solver: None,
+        request: Callable[[], Request] = lambda: Request.NONE,
+        on_iteration: Callable[[int, int], None] = lambda done, total: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.net = net
+        self.iteration = 0
+        self.current_step = 0
+        self.tested: dict[int, Tested] = {}
+        self._update: Update = UPDATES[settings.rule.type](settings.rule, net.learnables)
+        self._batches = batches
+        self._testers = testers
+        self._snapshot = snapshot
+        self._request = request
+        self._on_iteration = on_iteration
+        self._clock = clock
+        self._stopping = False
+        self._smoothed = SmoothedLoss(settings.average_loss)
+        self._waiting: list[tuple[int, Any]] = []
+        self._warned = False
+        self._shown_at = (0, 0.0)
+
+    # what is saved, and restored
+
+    @property
+    def history(self) -> list[Array]:
+        """What the solver type remembers, in Caffe's order."""
+        return [tensor.cpu().numpy() for tensor in self._update.history]
+
+    @property
+    def history_layout(self) -> list[tuple[str, Shape]]:
+        """For each array of the history the Param.key of its parameter, and its shape."""
+        each = [(param.key, tuple(int(n) for n in param.tensor.shape)) for param in self.net.learnables]
+        return each * self._update.blobs
+
+    def weights(self) -> dict[str, Array]:
+        """The parameters by Param.key: the full-precision ones, of trimmed layers too."""
+        return self.net.weights()
+
+    def differences(self) -> dict[str, Array]:
+        """What Caffe has as the parameters' gradients when it saves: what the last update took from each."""
+        return {param.key: self._update.difference(i).cpu().numpy() for i, param in enumerate(self.net.learnables)}
+
+    def state(self, learned_net: str = "") -> State:
+        """What is needed, beside the weights, to go on from here."""
+        return State(self.iteration, self.current_step, tuple(self.history), learned_net)
+
+    def restore(self, state: State, weights: Mapping[str, Array] | None = None) -> None:
+        """Go on from a state, and its weights by Param.key. The data start over, as in Caffe."""
+        if weights is not None:
+            self.net.set_weights(weights)
+        self.iteration = state.iteration
+        self.current_step = state.current_step
+        self._update.restore(state.history)
+
+    # the training
+
+    @property
+    def loss(self) -> float | None:
+        """The loss as it is displayed, smoothed; None before the first iteration."""
+        self._look_at_losses()
+        return float(self._smoothed.value) if self._smoothed.begun else None
+
+    def run(self, until: int | None = None) -> bool:
+        """Train up to max_iter, or until another iteration; whether it got there, rather than being stopped."""
+        last = self.settings.max_iter if until is None else until
+        snapshots = self.settings.snapshots
+        log.info("%s", log_lines.solving(self.net.net.name))
+        log.info("%s", log_lines.policy(self.settings.policy.name))
+        self._stopping = False
+        self._smoothed = SmoothedLoss(self.settings.average_loss)
+        self._shown_at = (self.iteration, self._clock())
+        self._step(last)
+        if snapshots.after_train and not (snapshots.interval and self.iteration % snapshots.interval == 0):
+            self._snapshot(self)
+        if self._stopping:
+            log.info("%s", log_lines.STOPPED_EARLY)
+            return False
+        if self._is_due(self.settings.display):
+            self._take_in(self.net.forward(self._batches.next()).loss)
+            self._look_at_losses()
+            log.info("%s", log_lines.last_iteration(self.iteration, float(self._smoothed.value)))
+        if self._is_due(self.settings.tests.interval):
+            self._test()
+        log.info("%s", log_lines.DONE)
+        return True
+
+    def _is_due(self, interval: int) -> bool:
+        return interval != 0 and self.iteration % interval == 0
+
+    def _step(self, last: int) -> None:
+        settings = self.settings
+        while self.iteration < last:
+            self.net.clear_gradients()
+            self._update.forget()
+            if self._is_due(settings.tests.interval) and (self.iteration > 0 or settings.tests.at_start):
+                self._test()
+                if self._stopping:
+                    return
+            display = self._is_due(settings.display)
+            done = self._pass(debug=display and settings.debug_info)
+            if display:
+                self._show(done)
+            self._apply(display)
+            self._on_iteration(self.iteration, last)
+            request = self._request()
+            if self._is_due(settings.snapshots.interval) or request is Request.SNAPSHOT:
+                self._snapshot(self)
+            if request is Request.STOP:
+                self._stopping = True
+                return
+
+    def _pass(self, *, debug: bool) -> Pass:
+        """Gradients of iter_size batches, and their mean loss."""
+        size = self.settings.rule.iter_size
+        done = self.net.forward_backward(self._batches.next(), debug=debug)
+        loss = done.loss
+        for _ in range(size - 1):
+            done = self.net.forward_backward(self._batches.next(), debug=debug)
+            loss = loss + done.loss
+        self._take_in(loss / size if size != 1 else loss)
+        return done
+
+    def _apply(self, display: bool) -> None:
+        policy = self.settings.policy
+        step = step_of(policy, self.iteration, self.current_step)
+        if policy.name == "multistep" and step != self.current_step:
+            log.info("%s", log_lines.stepped(self.iteration, step))
+        self.current_step = step
+        value = rate(policy, self.iteration, step)
+        if display:
+            log.info("%s", log_lines.rate(self.iteration, value))
+        self._update.apply(value, self.iteration)
+        self.iteration += 1
+
+    def _take_in(self, loss: Any) -> None:
+        self._waiting.append((self.iteration, loss))
+        if loss.device.type == "cpu" or len(self._waiting) >= _MOST_WAITING:
+            self._look_at_losses()
+
+    def _look_at_losses(self) -> None:
+        for iteration, loss in self._waiting:
+            value = float(loss)
+            self._smoothed.add(value)
+            if not math.isfinite(value) and not self._warned:
+                self._warned = True
+                log.warning(
+                    "The loss of iteration %d is %s: the training has diverged. A lower base_lr, or clip_gradients, "
+                    "may help. It goes on, as in Caffe.",
+                    iteration,
+                    number(value),
+                )
+        self._waiting.clear()
+
+    def _show(self, done: Pass) -> None:
+        self._look_at_losses()
+        before, then = self._shown_at
+        self._shown_at = self.iteration, self._clock()
+        line = log_lines.iteration(
+            self.iteration,
+            float(self._smoothed.value),
+            done=self.iteration - before,
+            seconds=self._shown_at[1] - then,
+            display=self.settings.display,
+        )
+        log.info("%s", line)
+        _tell(log_lines.train_outputs((output.blob, output.weight, output.numbers()) for output in done.outputs))
+
+    def _test(self) -> None:
+        for i, tester in enumerate(self._testers):
+            log.info("%s", log_lines.testing(self.iteration, i))
+            tested = tester.run(self.weights(), self._may_go_on)
+            if tested is None:
+                log.info("%s", log_lines.TEST_INTERRUPTED)
+                return
+            self.tested[i] = tested
+            if self.settings.tests.loss:
+                log.info("%s", log_lines.test_loss(tested.loss))
+            _tell(log_lines.test_outputs(tested.outputs))
+
+    def _may_go_on(self) -> bool:
+        """Do what is asked for during a test; whether it goes on."""
+        request = self._request()
+        while request is not Request.NONE:
+            if request is Request.SNAPSHOT:
+                self._snapshot(self)
+            else:
+                self._stopping = True
+            request = self._request()
+        return not self._stopping
+
+
+def _tell(lines: Iterator[str]) -> None:
+    for line in lines:
+        log.info("%s", line)

@@ -1,0 +1,363 @@
+"""`ristretto train` as a user runs it: flags, files, resuming, signals, and all that can go wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ristretto_cli.cli.main import run
+from ristretto_cli.wire.weights import read_weights
+
+from .conftest import Job
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+SOLVER = """
+net: "net.prototxt"
+test_iter: 1
+test_interval: 2
+base_lr: 0.01
+lr_policy: "fixed"
+momentum: 0.9
+display: 1
+max_iter: 4
+snapshot: 2
+snapshot_prefix: "P"
+random_seed: 1
+"""
+TRAIN = ("train", "--solver=solver.prototxt", "--weights=net.caffemodel")
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def training(job: Job) -> Job:
+    """The tiny job, with a solver that trains it."""
+    job.write("solver.prototxt", SOLVER)
+    return job
+
+
+@pytest.fixture
+def ristretto(training: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command and gives back what stands on stdout and stderr."""
+    monkeypatch.delenv("GLOG_minloglevel", raising=False)
+
+    def call(*args: str, code: int = 0) -> tuple[str, str]:
+        capsys.readouterr()
+        found = run(args)
+        out, err = capsys.readouterr()
+        assert found == code, err
+        return out, err
+
+    return call
+
+
+def weights(file: str) -> dict[str, list[list[float]]]:
+    return {name: [blob.array.tolist() for blob in blobs] for name, blobs in read_weights(file).layers.items()}
+
+
+def snapshots() -> list[str]:
+    return sorted(path.name for path in Path().glob("*_iter_*"))
+
+
+# --- what works
+
+
+def test_train_saves_as_the_solver_says_and_tells_the_last_figures(ristretto: Run) -> None:
+    out, err = ristretto(*TRAIN, "--json=figures.json")
+    assert snapshots() == [
+        *("P_iter_2.caffemodel", "P_iter_2.solverstate", "P_iter_4.caffemodel", "P_iter_4.solverstate"),
+    ]
+    figures = json.loads(Path("figures.json").read_text())
+    assert (figures["iteration"], figures["stopped_early"]) == (4, False)
+    assert (figures["model"], figures["state"]) == ("P_iter_4.caffemodel", "P_iter_4.solverstate")
+    (tested,) = figures["tests"]
+    assert sorted(tested) == ["accuracy", "loss"]
+    assert out.splitlines() == [
+        f"Iteration 4, loss = {figures['loss']:g}",
+        f"accuracy = {tested['accuracy'][0]:g}",
+        f"loss = {tested['loss'][0]:g}",
+        "Weights: P_iter_4.caffemodel",
+        "State: P_iter_4.solverstate",
+    ]
+    assert "nan" not in out
+    for line in ("Use CPU.", "Finetuning from net.caffemodel", "Starting Optimization", "Solving tiny"):
+        assert f"] {line}\n" in err
+    assert err.splitlines()[-1].endswith("] Optimization Done.")
+
+
+def test_every_spelling_of_gflags_is_taken(ristretto: Run) -> None:
+    ristretto("train", "-solver", "solver.prototxt", "-weights=net.caffemodel", "--sighup_effect", "none", "-gpu=")
+
+
+def test_the_figures_of_the_last_test_are_those_that_test_prints(ristretto: Run) -> None:
+    ristretto(*TRAIN, "--json=figures.json")
+    ristretto(
+        *("test", "--model=net.prototxt", "--weights=P_iter_4.caffemodel", "--iterations=2", "--json=scores.json"),
+    )
+    # two batches are the whole database; training tests one of them each time
+    assert json.loads(Path("scores.json").read_text())["outputs"].keys() == {"accuracy", "loss"}
+    ristretto("forward", "--model=net.prototxt", "--weights=P_iter_4.caffemodel", "--output=o.npz")
+    assert np.load("o.npz")["loss"].size == 1
+
+
+@pytest.mark.parametrize(("form", "ending"), [("BINARYPROTO", ""), ("HDF5", ".h5")])
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_a_resumed_training_ends_where_the_whole_one_does(
+    training: Job, ristretto: Run, form: str, ending: str, kind: str
+) -> None:
+    training.write("solver.prototxt", f'{SOLVER}snapshot_format: {form}\ntype: "{kind}"\n')
+    ristretto(*TRAIN)
+    whole = weights(f"P_iter_4.caffemodel{ending}")
+    assert whole != weights(f"P_iter_2.caffemodel{ending}")
+    Path(f"P_iter_4.caffemodel{ending}").unlink()
+    # the database has as many batches as iterations were run, so that starting over is going on
+    _, err = ristretto("train", "--solver=solver.prototxt", f"--snapshot=P_iter_2.solverstate{ending}")
+    assert f"] Resuming from P_iter_2.solverstate{ending}\n" in err
+    assert weights(f"P_iter_4.caffemodel{ending}") == whole
+
+
+def test_of_several_files_of_weights_the_last_one_counts(training: Job, ristretto: Run) -> None:
+    training.edit("max_iter: 4", "max_iter: 0", "solver.prototxt")
+    training.edit("snapshot: 2\n", "", "solver.prototxt")
+    training.weights(lambda layers: layers.update(ip=[np.ones((3, 8)), np.zeros(3)], conv=layers["conv"]), "b.h5")
+    _, err = ristretto("train", "--solver=solver.prototxt", "--weights=net.caffemodel, b.h5")
+    assert "] Finetuning from b.h5\n" in err
+    assert weights("P_iter_0.caffemodel")["ip"][0] == np.ones((3, 8)).tolist()
+
+
+@pytest.fixture
+def trimmed(training: Job) -> Job:
+    fixed = "quantization_param { precision: DYNAMIC_FIXED_POINT bw_params: 4 fl_params: 2 }"
+    training.edit('"Convolution"', '"ConvolutionRistretto"')
+    training.edit("kernel_size: 3 }", f"kernel_size: 3 }} {fixed}")
+    return training
+
+
+def test_trimmed_weights_lie_on_the_grid_and_score_the_same(trimmed: Job, ristretto: Run) -> None:
+    ristretto(*TRAIN, "--trimmed_weights")
+    assert "P_iter_4_trimmed.caffemodel" in snapshots()
+    saved, on_grid = weights("P_iter_4.caffemodel"), weights("P_iter_4_trimmed.caffemodel")
+    assert saved["ip"] == on_grid["ip"]
+    (kernel, bias), (kernel4, bias4) = saved["conv"], on_grid["conv"]
+    assert np.abs(np.subtract(kernel, kernel4)).max() > 0.01
+    for values in (kernel4, bias4):
+        steps = np.asarray(values) * 4
+        assert (steps == np.clip(np.round(steps), -8, 7)).all()
+    assert bias != bias4
+    scores = []
+    for file in ("P_iter_4.caffemodel", "P_iter_4_trimmed.caffemodel"):
+        out, _ = ristretto("test", "--model=net.prototxt", f"--weights={file}", "--iterations=2")
+        scores.append(out)
+    assert scores[0] == scores[1]
+
+
+def test_activations_are_trimmed_in_training_if_wanted(trimmed: Job, ristretto: Run) -> None:
+    trimmed.edit("fl_params: 2 }", "fl_params: 2 bw_layer_out: 2 fl_layer_out: 0 }")
+    _, without = ristretto(*TRAIN)
+    _, trims = ristretto(*TRAIN, "--trim_activations")
+    first = [re.search(r"Iteration 0 .*loss = (\S+)", err) for err in (without, trims)]
+    assert first[0] and first[1]
+    assert first[0][1] != first[1][1]
+
+
+# --- what goes wrong
+
+
+def refused(ristretto: Run, *args: str, code: int = 1) -> str:
+    """The lines that ristretto itself says, without the log."""
+    _, err = ristretto(*args, code=code)
+    return "\n".join(line.removeprefix("ristretto: ") for line in err.splitlines() if line.startswith("ristretto: "))
+
+
+def test_weights_and_a_snapshot_together_are_refused_as_in_caffe(ristretto: Run) -> None:
+    said = refused(ristretto, *TRAIN, "--snapshot=P_iter_2.solverstate", code=2)
+    assert said == "give --snapshot to resume training or --weights to finetune, but not both"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("train",), "missing: --solver"),
+        (("train", "--solver=s", "--sigint_effect=ignore"), "'ignore' is not one of"),
+        (("train", "--solver=s", "--snapshots=x"), "unknown flag --snapshots. Did you mean --snapshot?"),
+        (("train", "--solver=s", "--iterations=5"), "unknown flag --iterations"),
+        (("train", "--solver=s", "--gpu=x"), '"x" is no GPU'),
+    ],
+)
+def test_bad_flags(ristretto: Run, args: tuple[str, ...], said: str) -> None:
+    assert said in refused(ristretto, *args, code=2)
+
+
+def test_torch_that_is_missing_is_told_in_one_line(ristretto: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert refused(ristretto, *TRAIN) == "training needs torch: pip install 'ristretto-cli[train]'"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('net: "net.prototxt"', 'net: "gone.prototxt"', "gone.prototxt: this file does not exist"),
+        ('net: "net.prototxt"', 'train_net: "net.prototxt" test_net: "gone.prototxt"', "gone.prototxt: this file does"),
+        ('snapshot_prefix: "P"', 'snapshot_prefix: "no/P"', "the folder .*/no does not exist"),
+        ("base_lr: 0.01\n", "", "solver.prototxt: the solver has no base_lr"),
+        ('"fixed"', '"fixd"', "solver.prototxt:6: .*Did you mean fixed?"),
+    ],
+)
+def test_bad_solver_files(training: Job, ristretto: Run, old: str, new: str, said: str) -> None:
+    training.edit(old, new, "solver.prototxt")
+    assert re.search(said, refused(ristretto, *TRAIN))
+    assert snapshots() == []
+
+
+def test_a_gpu_that_is_not_there_is_refused_on_the_command_line_and_done_without_in_a_file(
+    training: Job, ristretto: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert refused(ristretto, *TRAIN, "--gpu=0").startswith("torch has no GPU 0: it knows of 0")
+    training.write("solver.prototxt", f"{SOLVER}solver_mode: GPU\n")
+    _, err = ristretto(*TRAIN)
+    assert "The solver file asks for GPU 0, which torch does not have: the CPU is used." in err
+
+
+def test_a_state_of_another_net_or_solver_type_is_refused(training: Job, ristretto: Run) -> None:
+    ristretto(*TRAIN)
+    resume = ("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")
+    training.write("solver.prototxt", f'{SOLVER}type: "Adam"\n')
+    assert "holds a history of 4 arrays; this net with 4 parameters" in refused(ristretto, *resume)
+    training.write("solver.prototxt", SOLVER)
+    training.edit("num_output: 3", "num_output: 4")
+    assert "history 2 is 3x8, and parameter ip/0 of this net is 4x8" in refused(ristretto, *resume)
+    assert "this file does not exist" in refused(ristretto, *resume[:2], "--snapshot=gone.solverstate")
+
+
+def test_weights_that_lack_a_layer_may_be_a_start_but_not_a_resume(training: Job, ristretto: Run) -> None:
+    training.weights(lambda layers: layers.pop("ip"))
+    _, err = ristretto(*TRAIN)
+    assert "Not in net.caffemodel, filled by the net's fillers: ip" in err
+    training.weights(lambda layers: layers.pop("ip"), "P_iter_2.caffemodel")
+    said = refused(ristretto, "train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")
+    assert said == (
+        "P_iter_2.solverstate: its weights in P_iter_2.caffemodel lack the layers ip. Give the weights alone, by "
+        "--weights, to have those filled."
+    )
+
+
+def test_a_loss_that_is_not_a_number_is_warned_of_once_and_its_snapshot_refused(training: Job, ristretto: Run) -> None:
+    training.edit("base_lr: 0.01", "base_lr: 1e38", "solver.prototxt")
+    out, err = ristretto(*TRAIN)
+    assert "Iteration 4, loss = nan" in out
+    assert len(re.findall(r"^W.*The loss of iteration \d is nan: the training has diverged", err, re.MULTILINE)) == 1
+    said = refused(ristretto, "train", "--solver=solver.prototxt", "--snapshot=P_iter_4.solverstate")
+    assert "holds NaN or infinite values" in said
+
+
+# --- while it runs
+
+
+@pytest.fixture
+def process(training: Job) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a training without an end, and waits until it runs."""
+    training.edit("max_iter: 4", "max_iter: 100000000", "solver.prototxt")
+    training.edit("snapshot: 2\n", "", "solver.prototxt")
+    training.edit("display: 1", "display: 50", "solver.prototxt")
+    training.edit("test_interval: 2", "test_interval: 100000000", "solver.prototxt")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*args: str, until: str = "lr = 0.01") -> subprocess.Popen[bytes]:
+        with Path("err.txt").open("wb") as err:
+            command = [sys.executable, "-m", "ristretto_cli", *TRAIN, *args]
+            started.append(subprocess.Popen(command, stderr=err, stdout=subprocess.PIPE))
+        wait_for(until)
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def wait_for(text: str) -> str:
+    deadline = time.monotonic() + 120
+    while text not in (told := Path("err.txt").read_text()):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.02)
+    return told
+
+
+def test_sigint_saves_and_ends_the_training(process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    child = process()
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 0
+    assert "Optimization stopped early." in Path("err.txt").read_text()
+    model, state = snapshots()
+    assert re.fullmatch(r"P_iter_\d+.caffemodel", model)
+    assert state == model.replace("caffemodel", "solverstate")
+
+
+def test_a_second_sigint_ends_it_at_once(process: Callable[..., subprocess.Popen[bytes]], training: Job) -> None:
+    """The first one is not answered before the iteration ends, and with this iter_size it does not."""
+    training.write(
+        "solver.prototxt",
+        (training.folder / "solver.prototxt").read_text() + "iter_size: 100000000 test_initialization: false\n",
+    )
+    child = process(until="Learning Rate Policy")
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130
+    assert Path("err.txt").read_text().endswith("ristretto: interrupted\n")
+    assert snapshots() == []
+
+
+def test_sighup_saves_and_the_training_goes_on(process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    child = process()
+    child.send_signal(signal.SIGHUP)
+    told = wait_for("Snapshotting solver state")
+    shown = told.count("lr = 0.01")
+    deadline = time.monotonic() + 60
+    while Path("err.txt").read_text().count("lr = 0.01") <= shown:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert child.poll() is None
+    assert len(snapshots()) == 2
+
+
+def test_effects_are_as_the_flags_say(process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    child = process("--sigint_effect=none", "--sighup_effect=stop")
+    child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGINT)
+    shown = Path("err.txt").read_text().count("lr = 0.01")
+    deadline = time.monotonic() + 60
+    while Path("err.txt").read_text().count("lr = 0.01") <= shown + 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(60) == 0
+    assert "stopped early" in Path("err.txt").read_text()
+
+
+def test_a_full_disk_ends_the_training_in_one_line(training: Job) -> None:
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200));"
+        "from ristretto_cli.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *TRAIN], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ristretto: P_iter_2.caffemodel: cannot be written: file too large"
+    assert snapshots() == []
+    assert [name for name in os.listdir() if name.startswith(".P_iter")] == []  # noqa: PTH208
