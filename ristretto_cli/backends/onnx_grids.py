@@ -105,7 +105,18 @@ class GridOps(BoundedOps):
             return self.concat([self.to_grid(part, grid) for part in parts], axis)
         if abs(grid.frac_bits) > _MOST_SHIFT:
             return super().to_grid(x, grid)
-        return self._keep(self._of_product(x, grid) or self._of_any(x, grid))
+        again = None if stored is None else self._again(stored, grid)
+        return self._keep(again or self._of_product(x, grid) or self._of_any(x, grid))
+
+    def _again(self, stored: Stored, grid: Grid) -> Stored | None:
+        """What lies on a grid and has its channels in blocks, brought onto another one there; None for all else."""
+        shift = grid.frac_bits - stored.grid.frac_bits
+        largest = math.ldexp(max(-stored.grid.low, stored.grid.high), shift)
+        if stored.in_blocks is Blocks.NO or max(math.ldexp(largest, -shift), largest) > _MOST_IN_BLOCKS:
+            return None
+        scale = math.ldexp(1.0, shift)
+        unrounded = cache(lambda: self._set_bound(self._by_channel(stored.whole(), scale, 0.0), largest))
+        return replace(self._rounded(unrounded, grid, in_blocks=Blocks.MADE), links=stored.links + 1)
 
     def _keep(self, stored: Stored) -> Node:
         """The value itself."""
