@@ -74,8 +74,14 @@ def test_any_region_is_cut_as_r_fcn_cuts_it(bench):
         left, top = (np.float32(rounded(corner)) * scale for corner in corners[:2])
         right, bottom = (np.float32(rounded(corner) + 1) * scale for corner in corners[2:])
         high, wide = (np.float32(max(n, 0.1)) / np.float32(3) for n in (bottom - top, right - left))
-        rows = [min(max(n, 0), 9) for n in (math.floor(i * high + top), math.ceil((i + 1) * high + top))]
-        columns = [min(max(n, 0), 11) for n in (math.floor(j * wide + left), math.ceil((j + 1) * wide + left))]
+        rows = [
+            min(max(n, 0), 9)
+            for n in (math.floor(np.float32(i) * high + top), math.ceil(np.float32(i + 1) * high + top))
+        ]
+        columns = [
+            min(max(n, 0), 11)
+            for n in (math.floor(np.float32(j) * wide + left), math.ceil(np.float32(j + 1) * wide + left))
+        ]
         cell = x[int(item), (d * 3 + i) * 3 + j, slice(*rows), slice(*columns)]
         if cell.size:
             expected[r, d, i, j] = cell.mean()

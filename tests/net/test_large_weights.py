@@ -77,9 +77,11 @@ print(peak_bytes() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of one process is known on Linux alone")
 @pytest.mark.parametrize(
-    ("type_", "bits", "most"), [("InnerProduct", 32, 2.2), ("FcRistretto", 8, 2.0), ("FcRistretto", 16, 2.2)]
+    ("type_", "bits", "most"), [("InnerProduct", 32, 2.75), ("FcRistretto", 8, 2.25), ("FcRistretto", 16, 2.75)]
 )
-def test_loading_takes_about_twice_the_memory_of_the_file(type_: str, bits: int, most: float, workshop: Any) -> None:
+def test_loading_takes_less_than_three_times_the_memory_of_the_file(
+    type_: str, bits: int, most: float, workshop: Any
+) -> None:
     for name, width in (("small", 8), ("large", WIDTH)):
         layers = "".join(LAYER % (i, type_, i - 1, i, bits, bits, bits) for i in (1, 2)).replace("3200", str(width))
         given = f'layer {{ name: "i" type: "Input" top: "x0" input_param {{ shape {{ dim: 1 dim: {width} }} }} }}'
