@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, BoundedOps, windows_of
 from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_integers import ZERO, Product, chunks
+from ristretto_cli.backends.onnx_stored import Blocks, Factors, Stored
 from ristretto_cli.ops import AnyArray, Grid
 
 _SHORTS = Grid(0, -(2**15), 2**15 - 1)
@@ -23,51 +23,6 @@ _BLOCK = 16  # channels, at most
 _MOST_SHIFT = 60  # scales of larger magnitude could leave float32's range
 MOST_LINKS = 50
 _LEAST_NORMAL = 2.0**-126  # a float32 below it has fewer bits
-
-
-class Blocks(Enum):
-    """How a value comes to have its channels in blocks."""
-
-    NO = "it has not"
-    MADE = "a convolution made it"
-    KEPT = "a pooling of such a value kept them; what it read was cut off"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A value on a grid, and other ways to have it; each is recorded when it is first asked for.
-
-    whole: float32 multiples of the grid's step. bytes: the same plus ZERO, as uint8, where they fit. as_bytes: the
-    bytes are computed, and the rest comes of them. uncut: those bytes before what is below 0 is cut off. unrounded:
-    what is rounded and cut off to give `whole`. in_blocks: how that is laid out. rectified: bytes that are right where
-    the value is above 0, of a product that has no others. parts: what the value is the concatenation of, no such values
-    themselves, and along which axis. value: the value itself, where it is not to come of `whole`. links: how many of
-    these functions may have to call each other.
-    """
-
-    grid: Grid
-    whole: Callable[[], Node]
-    bytes: Callable[[], Node] | None = None
-    as_bytes: bool = False
-    uncut: Callable[[], Node] | None = None
-    unrounded: Callable[[], Node] | None = None
-    in_blocks: Blocks = Blocks.NO
-    rectified: Callable[[], Node] | None = None
-    parts: tuple[tuple[Node, ...], int] | None = None
-    value: Callable[[], Node] | None = None
-    links: int = 0
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What a convolution or an inner product was made of. apply: makes it of others."""
-
-    bottom: Node
-    apply: Callable[[Node, Node, Node | None], Node]
-    weight: Node
-    bias: Node | None
-    op: str
-    attributes: dict[str, Any]
 
 
 class GridOps(BoundedOps):
