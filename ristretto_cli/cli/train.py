@@ -34,6 +34,7 @@ _EFFECT = click.Choice(["stop", "snapshot", "none"])
 @option("--sighup_effect", "What SIGHUP does.", type=_EFFECT, default="snapshot")
 @threads_option
 @option("--trim_activations", "Trim activations in training, too.", is_flag=True)
+@option("--round_to_nearest", "Round trimmed weights to nearest in training, not at random.", is_flag=True)
 @option("--trimmed_weights", "With each snapshot also write the weights as they are trimmed.", is_flag=True)
 @option("--json", "Also write the last figures to this file.", unit="file")
 def command(
@@ -48,6 +49,7 @@ def command(
     sighup_effect: str,
     threads: int,
     trim_activations: bool,
+    round_to_nearest: bool,
     trimmed_weights: bool,
     json: str | None,
 ) -> None:
@@ -73,6 +75,7 @@ def command(
         sighup=Request(sighup_effect),
         threads=threads,
         trim_activations=trim_activations,
+        round_to_nearest=round_to_nearest,
         trimmed_weights=trimmed_weights,
         how=Judging(ap_version),
     )

@@ -69,6 +69,7 @@ def forward(
     start: Start[V] | None = None,
     params: Mapping[str, V] | None = None,
     trim_activations: bool = False,
+    round_to_nearest: bool = False,
     renew: Callable[[V], V] | None = None,
     keep: Collection[str] | None = None,
 ) -> Run[V]:
@@ -78,11 +79,14 @@ def forward(
     states: what the last pass left, by the keys of state_shapes; zeros if not given. start: where to begin; of the
     layers in front of it only data layers are run, and the Run has no values of the others. params: values to learn,
     by Param.key, in place of net.weights; gradients pass straight through their trims. trim_activations: in phase
-    TRAIN as well. renew: makes another value, equal to a top, of each; without it a layer that changes nothing hands on
-    the very value that it reads. keep: the blobs, by name, that are wanted at the end; all others are let go when no
-    layer reads them any more, and the Run's `read` and `written` stay empty.
+    TRAIN as well. round_to_nearest: parameters in phase TRAIN, too, and not at random. renew: makes another value,
+    equal to a top, of each; without it a layer that changes nothing hands on the very value that it reads. keep: the
+    blobs, by name, that are wanted at the end; all others are let go when no layer reads them any more, and the Run's
+    `read` and `written` stay empty.
     """
     walk = _Walk(net, ops, rng, states or {}, start or Start(0, {}), params or {}, trim_activations, renew, keep)
+    if round_to_nearest:
+        walk.rounding_in_training = Rounding.NEAREST
     return walk.run(feeds)
 
 
@@ -106,6 +110,7 @@ class _Walk(Generic[V]):
         self._start = start
         self._given = given
         self._trim_activations = trim_activations
+        self.rounding_in_training = Rounding.STOCHASTIC  # of parameters, whatever the layer says
         self._renew = renew
         self._keep = keep
         self._memory: dict[int, V] = {}
@@ -206,7 +211,7 @@ class _Walk(Generic[V]):
             array = self._net.weights[param.key].reshape(param.shape)
             grid: Grid | None = None
             if trims is not None and number_format is not None:
-                array = _trim_array(array, number_format, _rounding(layer, trims), self._rng)
+                array = _trim_array(array, number_format, self._rounding(layer, trims), self._rng)
                 grid = number_format.grid()
             values.append(self._ops.constant(array, grid=grid))
         return values
@@ -217,8 +222,12 @@ class _Walk(Generic[V]):
             value = self._ops.reshape(value, param.shape)
         if trims is None or number_format is None:
             return value
-        trimmed = number_format.trim(self._ops, self._ops.detach(value), _rounding(layer, trims))
+        trimmed = number_format.trim(self._ops, self._ops.detach(value), self._rounding(layer, trims))
         return self._ops.straight_through(value, trimmed)
+
+    def _rounding(self, layer: Layer, trims: Trims) -> Rounding:
+        """How parameters are rounded."""
+        return trims.rounding if layer.phase == TEST else self.rounding_in_training
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops
@@ -252,11 +261,6 @@ def _done_with(net: Net, keep: Collection[str]) -> dict[int, list[int]]:
         if storage not in kept:
             found.setdefault(i, []).append(storage)
     return found
-
-
-def _rounding(layer: Layer, trims: Trims) -> Rounding:
-    """How parameters are rounded: in training at random, whatever the layer says."""
-    return trims.rounding if layer.phase == TEST else Rounding.STOCHASTIC
 
 
 def _trim_array(array: Array, number_format: NumberFormat, rounding: Rounding, rng: np.random.Generator) -> Array:

@@ -34,8 +34,8 @@ class Job:
     """What is to be trained, and how.
 
     device: torch's name of where. gpu: where onnxruntime scores test nets; None: on the CPU. trim_activations: also in
-    training. how: how test nets that find objects are judged. write: what saves the solver, `save` by default.
-    request, on_iteration, clock: see Solver.
+    training. round_to_nearest: weights, in training. how: how test nets that find objects are judged. write: what saves
+    the solver, `save` by default. request, on_iteration, clock: see Solver.
     """
 
     solver: SolverFile
@@ -43,6 +43,7 @@ class Job:
     device: str = "cpu"
     gpu: int | None = None
     trim_activations: bool = False
+    round_to_nearest: bool = False
     how: Judging = field(default_factory=Judging)
     write: Callable[[Solver], object] | None = None
     request: Callable[[], Request] = lambda: Request.NONE
@@ -71,6 +72,7 @@ def opened(job: Job) -> Iterator[Solver]:
             device=job.device,
             force_backward=train_file.message.force_backward,
             trim_activations=job.trim_activations,
+            round_to_nearest=job.round_to_nearest,
         )
         testers = []
         for i, (source, iterations) in enumerate(zip(settings.tests.nets, settings.tests.iterations, strict=True)):

@@ -44,6 +44,7 @@ class Launch:
     sighup: Request = Request.SNAPSHOT
     threads: int = 0
     trim_activations: bool = False
+    round_to_nearest: bool = False
     trimmed_weights: bool = False
     how: Judging = field(default_factory=Judging)
 
@@ -111,6 +112,7 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
         device=device,
         gpu=_gpu_for_tests(gpu),
         trim_activations=launch.trim_activations,
+        round_to_nearest=launch.round_to_nearest,
         how=launch.how,
         write=saver,
         request=requests,

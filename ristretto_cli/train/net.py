@@ -49,7 +49,8 @@ class TrainNet:
 
     learnables: its parameters in Caffe's order, shared ones once, each with its multipliers. device: torch's name of
     where to compute. force_backward: gradients also for parameters whose lr_mult is 0, as Caffe has them then.
-    trim_activations: trim them in training, too. rng drives all that is random in a pass.
+    trim_activations: trim them in training, too. round_to_nearest: weights, in place of at random. rng drives all that
+    is random in a pass.
 
     RistrettoError for a net without a loss.
     """
@@ -62,6 +63,7 @@ class TrainNet:
         device: str = "cpu",
         force_backward: bool = False,
         trim_activations: bool = False,
+        round_to_nearest: bool = False,
     ) -> None:
         self._torch = import_torch()
         from ristretto_cli.backends.torch_ops import TorchOps
@@ -71,6 +73,7 @@ class TrainNet:
         self._rng = rng
         self._ops: Any = TorchOps(rng, device=device)
         self._trim_activations = trim_activations
+        self._round_to_nearest = round_to_nearest
         if not any(weight for layer in net.layers for weight in layer.loss_weights):
             raise RistrettoError(
                 "the net has no loss: there is nothing to be learned",
@@ -137,6 +140,7 @@ class TrainNet:
             states=self._states,
             params=self._values,
             trim_activations=self._trim_activations,
+            round_to_nearest=self._round_to_nearest,
         )
         if keep is not None:
             keep.append(run)

@@ -171,6 +171,19 @@ def test_activations_are_trimmed_in_training_if_wanted(trimmed: Job, ristretto: 
     assert first[0][1] != first[1][1]
 
 
+@pytest.mark.parametrize(("flags", "different"), [((), 3), (("--round_to_nearest",), 1)])
+def test_weights_are_rounded_to_nearest_in_training_if_wanted(
+    trimmed: Job, ristretto: Run, flags: tuple[str, ...], different: int
+) -> None:
+    learnt = []
+    for seed in (1, 2, 3):
+        trimmed.edit(f"random_seed: {max(1, seed - 1)}", f"random_seed: {seed}", "solver.prototxt")
+        ristretto(*TRAIN, *flags)
+        learnt.append(weights("P_iter_4.caffemodel"))
+    # with weights of a file, rounding is all that is random
+    assert sum(found not in learnt[:i] for i, found in enumerate(learnt)) == different
+
+
 # --- what goes wrong
 
 
