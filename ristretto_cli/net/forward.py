@@ -84,9 +84,9 @@ def forward(
     blobs, by name, that are wanted at the end; all others are let go when no layer reads them any more, and the Run's
     `read` and `written` stay empty.
     """
-    walk = _Walk(net, ops, rng, states or {}, start or Start(0, {}), params or {}, trim_activations, renew, keep)
-    if round_to_nearest:
-        walk.rounding_in_training = Rounding.NEAREST
+    in_training = Rounding.NEAREST if round_to_nearest else Rounding.STOCHASTIC
+    start = start or Start(0, {})
+    walk = _Walk(net, ops, rng, states or {}, start, params or {}, trim_activations, in_training, renew, keep)
     return walk.run(feeds)
 
 
@@ -100,6 +100,7 @@ class _Walk(Generic[V]):
         start: Start[V],
         given: Mapping[str, V],
         trim_activations: bool,
+        rounding_in_training: Rounding,
         renew: Callable[[V], V] | None,
         keep: Collection[str] | None,
     ) -> None:
@@ -110,7 +111,7 @@ class _Walk(Generic[V]):
         self._start = start
         self._given = given
         self._trim_activations = trim_activations
-        self.rounding_in_training = Rounding.STOCHASTIC  # of parameters, whatever the layer says
+        self._rounding_in_training = rounding_in_training  # of parameters, whatever the layer says
         self._renew = renew
         self._keep = keep
         self._memory: dict[int, V] = {}
@@ -227,7 +228,7 @@ class _Walk(Generic[V]):
 
     def _rounding(self, layer: Layer, trims: Trims) -> Rounding:
         """How parameters are rounded."""
-        return trims.rounding if layer.phase == TEST else self.rounding_in_training
+        return trims.rounding if layer.phase == TEST else self._rounding_in_training
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops
