@@ -54,6 +54,7 @@ class FloatsOps(GridOps):
         self._trimmed: dict[str, Trimmed] = {}
         self._peaks: dict[str, tuple[Node, float]] = {}
         self._positive: set[str] = set()
+        self._magnitudes: dict[str, Node] = {}
 
     def to_floats(self, x: Node, floats: Floats) -> Node:
         before = self._trimmed.get(x.name)
@@ -67,7 +68,7 @@ class FloatsOps(GridOps):
         if scaled is None or not self.assumes_in_range:
             value = super().to_floats(x, floats)
         else:
-            value = self._round_mantissa(scaled(), floats, 0.0 if x.name in self._positive else -math.inf)
+            value = self._round_mantissa(scaled(), floats, 0.0 if self.never_negative(x) else -math.inf)
             self._peaks[value.name] = scaled(), math.ldexp(1.0, floats.top_exponent + 1 + _scale(floats))
         cut = None
         if scaled is not None:
@@ -81,10 +82,8 @@ class FloatsOps(GridOps):
         values = self.graph.values(outputs)
         peaks = []
         for x, limit in [peak for name, peak in self._peaks.items() if name in values]:
-            ends = [self._one("ReduceMax", [x], _SCALAR, keepdims=0)]
-            if x.name not in self._positive:
-                ends.append(self._one("Neg", [self._one("ReduceMin", [x], _SCALAR, keepdims=0)], _SCALAR))
-            peaks += [self.mul(end, self.constant(1 / limit)) for end in ends]
+            largest = self._one("ReduceMax", [self._magnitude(x)], _SCALAR, keepdims=0)
+            peaks.append(self.mul(largest, self.constant(1 / limit)))
         return self._one("Max", peaks, _SCALAR) if peaks else None
 
     def _to_be_rounded(self, x: Node, floats: Floats) -> Callable[[], Node] | None:
@@ -124,12 +123,26 @@ class FloatsOps(GridOps):
         return self.sub(x, self.mul(x, self.constant(1 - math.ldexp(1.0, -scale))))
 
     def _without_small(self, x: Node, smallest: float, low: float) -> Node:
-        above = float(np.nextafter(np.float32(smallest), np.float32(0)))
-        positive = self._one("ThresholdedRelu", [x], x, alpha=above)
+        """x, with 0 in place of what is smaller than a power of two."""
+        below = float(np.nextafter(np.float32(smallest), np.float32(0)))
         if low >= 0:
-            return self._set_bound(positive, self.bound(x))
-        negative = self._one("ThresholdedRelu", [self._one("Neg", [x], x)], x, alpha=above)
-        return self._set_bound(self._one("Sub", [positive, negative], x), self.bound(x))
+            kept = self._one("ThresholdedRelu", [x], x, alpha=below)
+        else:
+            # Times `steep`, all from smallest / 2 to smallest is whole: the step from 0 to 1 lies between two floats.
+            steep = 1 / (smallest - below)
+            is_kept = self._one("HardSigmoid", [self._magnitude(x)], x, alpha=steep, beta=1 - steep * smallest)
+            kept = self._one("Mul", [x, is_kept], x)
+        return self._set_bound(kept, self.bound(x))
+
+    def _magnitude(self, x: Node) -> Node:
+        if self.never_negative(x):
+            return x
+        if x.name not in self._magnitudes:
+            self._magnitudes[x.name] = self.abs(x)
+        return self._magnitudes[x.name]
+
+    def never_negative(self, x: Node) -> bool:
+        return x.name in self._positive
 
     def relu(self, x: Node) -> Node:
         before = self._trimmed.get(x.name)

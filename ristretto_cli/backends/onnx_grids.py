@@ -12,7 +12,7 @@ import numpy as np
 
 from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, BoundedOps, windows_of
 from ristretto_cli.backends.onnx_graph import Node
-from ristretto_cli.backends.onnx_integers import ZERO, Product, chunks
+from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, ZERO, Product, chunks, record_bytes_on_grid
 from ristretto_cli.backends.onnx_stored import Blocks, Factors, Stored
 from ristretto_cli.ops import AnyArray, Grid
 
@@ -64,14 +64,22 @@ class GridOps(BoundedOps):
         return self._keep(again or self._of_product(x, grid) or self._of_any(x, grid))
 
     def _again(self, stored: Stored, grid: Grid) -> Stored | None:
-        """What lies on a grid and has its channels in blocks, brought onto another one there; None for all else."""
+        """What lies on a grid brought onto another one, as bytes or in blocks of channels; None for all else."""
         shift = grid.frac_bits - stored.grid.frac_bits
+        if self._integers and stored.as_bytes and _fits_bytes(grid) and abs(shift) <= MOST_STEPS_BITS:
+            return self._bytes_again(stored, grid, shift)
         largest = math.ldexp(max(-stored.grid.low, stored.grid.high), shift)
         if stored.in_blocks is Blocks.NO or max(math.ldexp(largest, -shift), largest) > _MOST_IN_BLOCKS:
             return None
         scale = math.ldexp(1.0, shift)
         unrounded = cache(lambda: self._set_bound(self._by_channel(stored.whole(), scale, 0.0), largest))
         return replace(self._rounded(unrounded, grid, in_blocks=Blocks.MADE), links=stored.links + 1)
+
+    def _bytes_again(self, stored: Stored, grid: Grid, shift: int) -> Stored:
+        read = _needed(stored.bytes)
+        made = cache(lambda: self._bytes_between(record_bytes_on_grid(self.graph, read(), shift), grid))
+        whole = cache(lambda: self._dequantized(made(), 1.0))
+        return Stored(grid, whole, made, as_bytes=True, links=stored.links + 1)
 
     def _keep(self, stored: Stored) -> Node:
         """The value itself."""
@@ -214,6 +222,10 @@ class GridOps(BoundedOps):
         stored = self._stored.get(x.name)
         if stored is None or filled:
             return top
+        if stored.parts is not None and stored.parts[1] == 1:
+            parts, axis = stored.parts  # their grids differ: behind the pooling there is less to be brought onto one
+            pooled = [self.max_pool(part, kernel=kernel, stride=stride, pad=pad, ceil=ceil) for part in parts]
+            return self.concat(pooled, axis)
         if stored.uncut is not None:
             uncut = stored.uncut
             return self._keep(self._above_zero(top, cache(lambda: pool(uncut())), stored.grid, stored.links + 1))

@@ -21,6 +21,7 @@ from ristretto_cli.ops import AnyArray, Array, Grid, Shape
 ZERO = 128  # the byte that stands for 0
 _EXACT = 2**24  # float32 holds all integers up to this one
 _MOST_SHIFT = 60  # bits; scales of larger magnitude could leave float32's range
+MOST_STEPS_BITS = 15  # between grids of bytes: float32 holds such multiples of bytes, and int32 what is rounded of them
 _ROWS = 2**20  # elements of a weight that are looked at in one go
 
 
@@ -139,6 +140,19 @@ class IntegerForm:
         return graph.record("QGemm", [*operands, bias, step, zero], shape, domain="com.microsoft", transB=1)[0]
 
 
+def record_bytes_on_grid(graph: Graph, stored: Node, shift: int) -> Node:
+    """The node that brings bytes onto a grid whose step is 2^-shift times theirs, cut off at the ends of a byte.
+
+    onnxruntime's fastest kernel for that adds two values; the other one is 0 here.
+    """
+    if shift == 0:
+        return stored
+    one, zero, none = graph.constant(np.float32(1)), graph.constant(np.uint8(ZERO)), graph.constant(np.uint8(0))
+    step = graph.constant(np.float32(math.ldexp(1.0, -shift)))
+    operands = [stored, one, zero, none, one, none, step, zero]
+    return graph.record("QLinearAdd", operands, [stored.shape], domain="com.microsoft")[0]
+
+
 def chunks(array: AnyArray) -> list[slice]:
     """Slices of the first axis, of no more elements than are worth copying."""
     rows = max(1, _ROWS // max(1, math.prod(array.shape[1:])))
@@ -153,7 +167,9 @@ def integers_are_exact() -> bool:
     onnxruntime without some of these kernels.
     """
     try:
-        return all(_agrees(op, group) for op, group in (("Conv", 1), ("Conv", 16), ("Gemm", 1)))
+        products = (("Conv", 1), ("Conv", 16), ("Gemm", 1))
+        shifts = (-MOST_STEPS_BITS, -3, -1, 1, 2, MOST_STEPS_BITS)
+        return all(_agrees(*product) for product in products) and all(map(_is_brought, shifts))
     except Exception:  # onnxruntime's errors have no common class
         return False
 
@@ -187,3 +203,18 @@ def _agrees(op: str, group: int) -> bool:
     sums = x.astype(np.float64) * weight[:, 0] if group > 1 else x.astype(np.float64) @ weight.T
     wanted = np.clip(np.rint((sums + bias) / 512), 0, 127)
     return bool(np.array_equal(np.maximum(results.reshape(64, 16) - ZERO, 0), wanted))
+
+
+def _is_brought(shift: int) -> bool:
+    """Whether each byte is brought onto another grid as in float64."""
+    from ristretto_cli.backends.onnx_session import Session
+
+    graph = Graph()
+    multiples = np.arange(-ZERO, ZERO, dtype=np.float32)
+    read = graph.input("x", multiples.shape)
+    stored = graph.record("Cast", [read], [read.shape], to=TensorProto.UINT8)[0]
+    brought = record_bytes_on_grid(graph, stored, shift)
+    made = graph.record("Cast", [brought], [read.shape], to=TensorProto.FLOAT)[0]
+    (results,) = Session(graph, {"top": made}).run({"x": multiples + ZERO}).values()
+    wanted = np.clip(np.rint(np.ldexp(multiples.astype(np.float64), shift)), -ZERO, ZERO - 1)
+    return bool(np.array_equal(results - ZERO, wanted))

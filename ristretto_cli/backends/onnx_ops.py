@@ -107,6 +107,10 @@ class OnnxOps(RegionNodes):
     def relu(self, x: Node) -> Node:
         return self._one("Relu", [x], _SHAPES.relu(x))
 
+    def never_negative(self, x: Node) -> bool:
+        """Whether it is known of a value that no element is below 0."""
+        return False
+
     def softplus(self, x: Node) -> Node:
         return self._one("Softplus", [x], _SHAPES.softplus(x))
 

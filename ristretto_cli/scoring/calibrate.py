@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from ristretto_cli.scoring.stopwatch import Stopwatch
 log = logging.getLogger("ristretto")
 
 _HIGHEST, _LOWEST, _SQUARES = "highest", "lowest", "sum of squares"
+
+_Parts: TypeAlias = list[Node]  # the values that a blob is put together from
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,14 @@ def measure_ranges(
     """
     # A name is one layer's with parameters; others may have it as well.
     chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers and layer.params]
-    places: dict[str, tuple[list[Node], list[Node]]] = {}
+    places: dict[str, tuple[list[_Parts], list[_Parts]]] = {}
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         picked: dict[str, Node] = {}
-        for i, layer in chosen:
+        # onnxruntime begins with what was recorded last: the values of early layers need not be held until the end.
+        for i, layer in reversed(chosen):
             places[layer.name] = _read_and_written(net, i, run, ops, probe)
-            for value in itertools.chain(*places[layer.name]):
+            for value in itertools.chain(*itertools.chain(*places[layer.name])):
                 if f"{_HIGHEST} {value.name}" not in picked:
                     picked.update({f"{what} {value.name}": node for what, node in _extremes(ops, value).items()})
         return picked
@@ -83,8 +87,9 @@ def measure_ranges(
             with stopwatch.measure("running"):
                 found = session.run(batch)
             for name, (read, written) in places.items():
-                for side, values in (("in", read), ("out", written)):
+                for side, blobs in (("in", read), ("out", written)):
                     key = f"{side} {name}"
+                    values = itertools.chain(*blobs)
                     largest[key] = max([largest.get(key, 0.0), *(_largest(found, value) for value in values)])
                     if not math.isfinite(largest[key]):
                         _refuse(net, key)
@@ -105,19 +110,29 @@ def measure_ranges(
 
 def _read_and_written(
     net: Net, index: int, run: Run[Node], ops: OnnxOps, probe: Probe
-) -> tuple[list[Node], list[Node]]:
-    """The values whose largest magnitudes are the ranges of a layer's input and output."""
+) -> tuple[list[_Parts], list[_Parts]]:
+    """The blobs whose largest magnitudes are the ranges of a layer's input and output."""
     layer = net.layers[index]
     if probe.legacy:
-        return [run.end[layer.bottoms[0].name]], [run.end[layer.tops[0].name]]
-    # DIFFERS(D1): where the trims will be, and not what in-place layers made of it afterwards.
-    read = list(run.read[index])
-    written = list(run.written[index])
-    for i, top in enumerate(layer.tops):
-        reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
-        if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
-            written[i] = ops.relu(written[i])
-    return read, written
+        read, written = [run.end[layer.bottoms[0].name]], [run.end[layer.tops[0].name]]
+    else:
+        # DIFFERS(D1): where the trims will be, and not what in-place layers made of it afterwards.
+        read = list(run.read[index])
+        written = list(run.written[index])
+        for i, top in enumerate(layer.tops):
+            reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
+            if reader is not None and LAYERS.get(net.layers[reader].type).ignores_negative(net.layers[reader]):
+                is_relu = net.layers[reader].type == "ReLU"
+                written[i] = run.written[reader][0] if is_relu else ops.relu(written[i])
+    joined = {run.written[i][0].name: run.read[i] for i, each in enumerate(net.layers) if each.type == "Concat"}
+    return [_parts(value, joined) for value in read], [_parts(value, joined) for value in written]
+
+
+def _parts(value: Node, joined: Mapping[str, Sequence[Node]]) -> _Parts:
+    """What a value is the concatenation of: most of that is read for the layers that make it, too."""
+    if value.name not in joined:
+        return [value]
+    return [part for bottom in joined[value.name] for part in _parts(bottom, joined)]
 
 
 def _extremes(ops: OnnxOps, value: Node) -> dict[str, Node]:
@@ -126,7 +141,8 @@ def _extremes(ops: OnnxOps, value: Node) -> dict[str, Node]:
     def reduced(op: str) -> Node:
         return ops.graph.record(op, [value], [()], keepdims=0)[0]
 
-    return {_HIGHEST: reduced("ReduceMax"), _LOWEST: reduced("ReduceMin"), _SQUARES: reduced("ReduceSumSquare")}
+    extremes = {_HIGHEST: reduced("ReduceMax"), _SQUARES: reduced("ReduceSumSquare")}
+    return extremes if ops.never_negative(value) else {**extremes, _LOWEST: reduced("ReduceMin")}
 
 
 def _largest(found: Mapping[str, Array], value: Node) -> float:
@@ -134,22 +150,24 @@ def _largest(found: Mapping[str, Array], value: Node) -> float:
     # onnxruntime's ReduceMax passes over a NaN that isn't the first element. A sum does not.
     if math.isnan(float(found[f"{_SQUARES} {value.name}"])):
         return math.inf
-    return max(float(found[f"{_HIGHEST} {value.name}"]), -float(found[f"{_LOWEST} {value.name}"]))
+    highest = float(found[f"{_HIGHEST} {value.name}"])
+    return max(highest, -float(found.get(f"{_LOWEST} {value.name}", 0.0)))
 
 
-def _mean_square(found: Mapping[str, Array], value: Node) -> float:
-    return float(found[f"{_SQUARES} {value.name}"]) / math.prod(value.shape)
+def _mean_square(found: Mapping[str, Array], parts: _Parts) -> float:
+    squares = math.fsum(float(found[f"{_SQUARES} {part.name}"]) for part in parts)
+    return squares / sum(math.prod(part.shape) for part in parts)
 
 
-def _only_reader(net: Net, index: int, blob: str) -> Layer | None:
-    """The one layer that reads what layer `index` wrote to a blob; None where there are several or none."""
+def _only_reader(net: Net, index: int, blob: str) -> int | None:
+    """The position of the one layer that reads what layer `index` wrote to a blob; None for no one or several."""
     readers = []
-    for layer in net.layers[index + 1 :]:
+    for i, layer in enumerate(net.layers[index + 1 :], index + 1):
         if blob in (bottom.name for bottom in layer.bottoms):
-            readers.append(layer)
+            readers.append(i)
         if blob in (top.name for top in layer.tops):
             break
-    return readers[0] if len(readers) == 1 and not readers[0].is_source else None
+    return readers[0] if len(readers) == 1 and not net.layers[readers[0]].is_source else None
 
 
 def _biases(net: Net, layer: Layer, probe: Probe) -> tuple[float, ...]:

@@ -46,9 +46,27 @@ def test_a_third_trim_leaves_no_node(agree):
 
 
 def test_what_is_rounded_twice_is_rounded_once(agree):
-    """Cut off, without what is too small on both sides, less the rest of the mantissa."""
+    """Cut off, times 0 where it is too small, less the rest of the mantissa."""
     nodes = agree(twice(EIGHT), [500, 1.1, -3.3]).nodes
-    assert nodes == {"Mul": 2, "Clip": 1, "ThresholdedRelu": 2, "Neg": 1, "Sub": 2}
+    assert nodes == {"Clip": 1, "Abs": 1, "HardSigmoid": 1, "Mul": 3, "Sub": 1}
+
+
+@pytest.mark.parametrize("trims", [once, twice])
+@pytest.mark.parametrize(("mant_bits", "exp_bits"), [(3, 4), (10, 5), (2, 6), (21, 4)])
+def test_what_is_below_the_smallest_number_is_0_to_the_last_place(agree, trims, mant_bits, exp_bits):
+    floats = Floats(mant_bits, exp_bits)
+    smallest = np.float32(floats.smallest)
+    below = np.nextafter(smallest, np.float32(0))
+    x = np.array([smallest, below, smallest / 2, smallest * 2.0**-60, 1e-45, 0, 2.0**60], np.float32)
+    fast = agree(trims(floats), np.concatenate([x, -x]))
+    assert fast.top.tolist()[:6] == [smallest, 0, 0, 0, 0, 0]
+    assert fast.top.tolist()[7:13] == [-smallest, 0, 0, 0, 0, 0]
+
+
+def test_a_peak_is_the_largest_magnitude(agree):
+    assert agree(once(EIGHT), [-511, 1]).assumed
+    assert not agree(once(EIGHT), [-512, 1]).assumed
+    assert not agree(once(EIGHT), [512, 1]).assumed
 
 
 @pytest.mark.parametrize("x", [512, -512, 1e6, -1e30, INF, -INF, NAN])

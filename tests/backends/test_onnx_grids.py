@@ -80,6 +80,22 @@ def test_rounding_to_halves_and_then_to_fours_is_not_rounding_to_fours(agree):
     assert fast.top.tolist() == [4, 8]
 
 
+def test_bytes_are_brought_onto_another_grid_as_bytes(agree):
+    fast = agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(8, 2)), fixed(8, 0)), [1.4, 2.5, 3.5, -2.5, 50, -50])
+    assert fast.top.tolist() == [2, 2, 4, -2, 32, -32]  # of 1.5, 2.5, 3.5, -2.5, 31.75, -32
+    assert fast.nodes == {**QUANTIZED, "QLinearAdd": 1}
+
+
+@pytest.mark.parametrize("second", [fixed(8, 5), fixed(8, 17), fixed(8, 18), fixed(8, -13), fixed(8, -14), fixed(3, 4)])
+def test_each_byte_is_brought_onto_a_far_grid(agree, second):
+    agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(8, 2)), second), np.arange(-130, 130) / 4)
+
+
+def test_bytes_on_a_narrower_grid_of_the_same_step_are_cut_off_alone(agree):
+    fast = agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(8, 2)), fixed(4, 2)), [1.3, 3, -3])
+    assert fast.nodes == {**QUANTIZED, "Clip": 1}
+
+
 # --- one trim
 
 
@@ -376,6 +392,26 @@ def test_a_window_behind_the_image_keeps_its_lowest_number(agree):
 
     assert agree(build, image([3, 4, 5, 6, 7])).top.ravel().tolist()[:2] == [3, 6]
     assert agree(build, image([3, 4])).top.ravel().tolist() == [3, -np.finfo(np.float32).max]
+
+
+def test_parts_on_different_grids_are_pooled_each_for_itself(agree):
+    def build(ops, a, b):
+        joined = ops.concat([ops.to_grid(a, fixed(8, 4)), ops.to_grid(b, fixed(8, -1))], 1)
+        pooled = ops.max_pool(joined, kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True)
+        return ops.to_grid(pooled, fixed(8, 0))
+
+    fast = agree(build, image([1.55, -9, 3, 4]), image([41, 300, -5, -6]))
+    assert fast.top.ravel().tolist() == [2, 4, 127, -4]
+    assert (fast.nodes["MaxPool"], fast.nodes["DequantizeLinear"]) == (2, 1)
+
+
+def test_pooling_of_parts_that_were_joined_along_another_axis(agree):
+    def build(ops, a, b):
+        joined = ops.concat([ops.to_grid(a, fixed(8, 4)), ops.to_grid(b, fixed(8, -1))], 3)
+        pooled = ops.max_pool(joined, kernel=(1, 3), stride=(1, 3), pad=(0, 0), ceil=True)
+        return ops.to_grid(pooled, fixed(8, 0))
+
+    assert agree(build, image([1.55, -9, 3, 4]), image([41, -5])).top.ravel().tolist() == [3, 40]
 
 
 # --- concatenations

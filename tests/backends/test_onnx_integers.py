@@ -97,6 +97,16 @@ def test_kernels_that_add_in_16_bits_are_noticed(monkeypatch):
     assert not integers_are_exact.__wrapped__()
 
 
+def test_kernels_that_round_bytes_otherwise_are_noticed(monkeypatch):
+    class RoundingUp(onnx_session.Session):
+        def run(self, feeds):
+            (x,) = feeds.values()
+            return {"top": np.floor((x - 128) / 2 + 0.5) + 128} if x.shape == (256,) else super().run(feeds)
+
+    monkeypatch.setattr(onnx_session, "Session", RoundingUp)
+    assert not integers_are_exact.__wrapped__()
+
+
 def test_an_onnxruntime_without_the_kernels_is_one_that_is_not_exact(monkeypatch):
     def refuse(graph, outputs):
         raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for QGemm")

@@ -83,6 +83,25 @@ def test_the_largest_of_all_batches_counts(workshop: Any) -> None:
     assert measure(workshop, CONV, WEIGHTS, records=records, iterations=1)["conv"].layer_in == 2
 
 
+def test_what_a_layer_reads_of_a_concatenation_is_all_of_its_parts(workshop: Any) -> None:
+    """conv makes [7, -15] of [3, -8]; joined with the data, and that with the ReLU of conv: 3, -8, 7, -15, 7, 0."""
+    layers = (
+        CONV
+        + """
+        layer { name: "relu" type: "ReLU" bottom: "conv" top: "relu" }
+        layer { name: "pair" type: "Concat" bottom: "data" bottom: "conv" top: "pair" }
+        layer { name: "all" type: "Concat" bottom: "pair" bottom: "relu" top: "all" }
+        layer { name: "last" type: "Convolution" bottom: "all" top: "last"
+                convolution_param { num_output: 1 kernel_size: 1 bias_term: false } }
+        """
+    )
+    weights = {**WEIGHTS, "last": [np.ones((1, 3, 1, 1))]}
+    ranges = measure(workshop, layers, weights, names=("last",))["last"]
+    squares = [9, 64, 49, 225, 49, 0]
+    assert (ranges.layer_in, ranges.layer_out) == (15.0, 23.0)
+    assert ranges.input_energy == pytest.approx(sum(squares) / 6 * 3)
+
+
 def test_only_the_layers_asked_for_are_measured(workshop: Any) -> None:
     layers = CONV + CONV.replace('"conv"', '"other"')
     assert measure(workshop, layers, {**WEIGHTS, "other": WEIGHTS["conv"]}).keys() == {"conv"}
