@@ -129,6 +129,19 @@ def integers(context: click.Context, param: click.Parameter, value: str) -> tupl
     return numbers
 
 
+def widths(context: click.Context, param: click.Parameter, value: str) -> dict[str, int]:
+    """Widths in bits, 1 to 32, by what they are of: name=bits, separated by commas."""
+    found: dict[str, int] = {}
+    for part in filter(None, value.split(",")):
+        name, equals, bits = part.partition("=")
+        if not equals or not bits.isascii() or not bits.isdigit() or not 1 <= int(bits) <= 32:
+            raise click.BadParameter(f'"{part}" is no width such as conv_params=4, of 1 to 32 bits')
+        if name in found:
+            raise click.BadParameter(f'"{name}" has two widths')
+        found[name] = int(bits)
+    return found
+
+
 def write_json(path: str, data: Any) -> None:
     """Write data as JSON, whole or not at all; NaN and infinity become null."""
     from ristretto_cli.wire.files import write_atomically

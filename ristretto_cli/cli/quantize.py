@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ristretto_cli.cli.flags import (
     net_options,
     print_result,
     threads_option,
+    widths,
     write_json,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
@@ -60,6 +62,19 @@ from ristretto_cli.cli.progress import progress
     default=10,
 )
 @option("--bit_widths", "The widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
+@option(
+    "--bw",
+    "Widths that are given and not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8.",
+    unit="part=bits,...",
+    default="",
+    callback=widths,
+)
+@option(
+    "--fl_params",
+    "How the fractional length of weights is chosen: so that the largest one fits, or their squared error is least.",
+    type=click.Choice(["max", "mse"]),
+    default="max",
+)
 @option("--early_stop", "End a trial as soon as its batches decide whether it passes.", is_flag=True)
 @option(
     "--cache_mb",
@@ -77,17 +92,26 @@ def command(
     score_goal: str | None,
     json: str | None,
     dry_run: bool,
+    fl_params: str,
     **flags: Any,
 ) -> None:
     """Trim a trained net to few bits and write its prototxt."""
-    from ristretto_cli.quantize.job import Job, planned_nets, quantize, quantized_text
+    _check(flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
+    from ristretto_cli.quantize.job import FlParams, Job, planned_nets, quantize
     from ristretto_cli.quantize.report import as_json, summary_lines
     from ristretto_cli.quantize.search import Goal
+    from ristretto_cli.quantize.written import quantized_text
     from ristretto_cli.wire.files import write_atomically
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     goal = None if score_goal is None else Goal(score_goal)
-    job = Job(model_quantized=target, error_margin_percent=error_margin, score_goal=goal, **flags)
+    job = Job(
+        model_quantized=target,
+        error_margin_percent=error_margin,
+        score_goal=goal,
+        fl_params=FlParams(fl_params),
+        **flags,
+    )
     if dry_run:
         click.echo("\n".join(planned_nets(job)))
         return
@@ -98,3 +122,15 @@ def command(
     if json is not None:
         write_json(json, as_json(job, outcome))
     print_result(summary_lines(job, outcome))
+
+
+def _check(trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:
+    """UsageError where flags do not go together."""
+    from ristretto_cli.formats.number_format import MODES
+
+    names = [group.name for group in MODES.get(trimming_mode).groups]
+    unknown = [name for name in bw if name not in names]
+    if unknown:
+        raise click.UsageError(f'--bw: {trimming_mode} has no part "{unknown[0]}"; its parts: {", ".join(names)}')
+    if fl_params != "max" and (legacy or "conv_params" not in names):
+        raise click.UsageError(f"--fl_params={fl_params} is for dynamic_fixed_point without --legacy")

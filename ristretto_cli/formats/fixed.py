@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.number_format import (
     LOSSLESS_BITS,
@@ -20,13 +22,15 @@ from ristretto_cli.formats.number_format import (
     rounding_of,
     trimming_mode,
 )
-from ristretto_cli.ops import Grid, Ops, V
+from ristretto_cli.ops import AnyArray, Array, Grid, Ops, V
 from ristretto_cli.wire.messages import Message
 
 # Beyond it every float32 is either far above or far below one step of the grid.
 _EXTREME_FRAC_BITS = 300
 _DEAD_INTEGER_LENGTH = -(2**31)  # what a C++ cast of log2(0) to int gives
 _HEADROOM_BITS = 4
+_MOST_LESS = 16  # integer bits
+_MANY = 2**20  # weights; of more, some are looked at
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,10 @@ class DynamicFixedPoint(TrimmingMode):
     precision = "DYNAMIC_FIXED_POINT"
     combined_title = "Dynamic fixed point net:"
     groups = (
-        Group(("Dynamic fixed point CONV", "weights: "), "CONV weights", frozenset({"CONV"}), _PARAMS),
-        Group(("Dynamic fixed point FC", "weights: "), "FC weights", frozenset({"FC"}), _PARAMS),
+        Group("conv_params", ("Dynamic fixed point CONV", "weights: "), "CONV weights", frozenset({"CONV"}), _PARAMS),
+        Group("fc_params", ("Dynamic fixed point FC", "weights: "), "FC weights", frozenset({"FC"}), _PARAMS),
         Group(
+            "layer",
             ("Dynamic fixed point layer", "activations:"),
             "layer activations",
             frozenset({"CONV", "FC"}),
@@ -163,6 +168,8 @@ def write_fixed(quantization: Message, widths: Mapping[Role, int], ranges: Range
             integer_bits = integer_length(largest or 1.0, role)  # DIFFERS(D6)
             if role is Role.PARAMS:
                 integer_bits += _bits_for_biases(bits, integer_bits, ranges)  # DIFFERS(D5)
+                if ranges.weights is not None:
+                    integer_bits = _bits_of_least_error(bits, integer_bits, ranges, ranges.weights)
         setattr(quantization, f"bw_{role.value}", bits)
         setattr(quantization, f"fl_{role.value}", _fractional_length(bits, integer_bits))
 
@@ -184,3 +191,25 @@ def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:
         return saturation + step * step / 12 * (ranges.input_energy + 1)
 
     return min(range(most + 1), key=squared_error)
+
+
+def _bits_of_least_error(bits: int, most: int, ranges: Ranges, weights: Array) -> int:
+    """The integer bits, up to `most`, with the least expected squared error of an output, by the weights themselves.
+
+    With few bits it is better to saturate some weights than to round most of them to 0.
+    """
+    every = max(1, weights.size // _MANY)
+    looked_at = weights.ravel()[::every].astype(np.float64)
+    biases = np.array(ranges.biases)
+
+    def squared_error(integer_bits: int) -> float:
+        grid = Fixed(bits, bits - integer_bits).grid()
+        of_weights = _mean_squared_error(looked_at, grid) * (ranges.input_energy or 1.0)
+        return of_weights + _mean_squared_error(biases, grid)
+
+    return min(range(most, most - _MOST_LESS, -1), key=squared_error)
+
+
+def _mean_squared_error(values: AnyArray, grid: Grid) -> float:
+    integers = np.clip(np.rint(np.ldexp(values, grid.frac_bits)), grid.low, grid.high)
+    return float(np.square(np.ldexp(integers, -grid.frac_bits) - values).sum()) / max(1, values.size)

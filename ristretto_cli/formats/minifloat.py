@@ -135,7 +135,7 @@ class MinifloatMode(TrimmingMode):
     """One minifloat format for the whole net: weights, biases and activations."""
 
     precision = "MINIFLOAT"
-    groups = (Group(("Minifloat net:",), "minifloat net", frozenset({"CONV", "FC"}), frozenset(Role)),)
+    groups = (Group("net", ("Minifloat net:",), "minifloat net", frozenset({"CONV", "FC"}), frozenset(Role)),)
 
     def trims(self, quantization: Message) -> Trims:
         number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)

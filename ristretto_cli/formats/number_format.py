@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
 from ristretto_cli.errors import LayerError
-from ristretto_cli.ops import Grid, Ops, V
+from ristretto_cli.ops import Array, Grid, Ops, V
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
@@ -74,6 +74,7 @@ class Ranges:
 
     biases: its biases, where they are to be kept in range too. input_energy: the mean sum of squares of the
     inputs that one output is made of; it tells how much an error of the weights matters beside one of a bias.
+    weights: they themselves, where their format is to be chosen for the least squared error.
     """
 
     layer_in: float
@@ -81,6 +82,7 @@ class Ranges:
     params: float
     biases: tuple[float, ...] = ()
     input_energy: float = 0.0
+    weights: Array | None = field(default=None, compare=False)
 
     def of(self, role: Role) -> float:
         """The range of one role."""
@@ -102,9 +104,10 @@ class Trims:
 class Group:
     """Widths that are searched together: these roles of these families of layers ("CONV", "FC").
 
-    title: the heading of its scores in the summary. part: how its chosen width is named there.
+    name: what --bw calls it. title: the heading of its scores in the summary. part: how its width is named there.
     """
 
+    name: str
     title: tuple[str, ...]
     part: str
     families: frozenset[str]

@@ -64,7 +64,7 @@ class IntegerPowerOfTwoWeights(TrimmingMode):
 
     precision = "INTEGER_POWER_OF_2_WEIGHTS"
     fallback_bits = _WEIGHT_BITS
-    groups = (Group(("Quantized net:",), "quantized net", frozenset({"CONV", "FC"}), frozenset(Role)),)
+    groups = (Group("net", ("Quantized net:",), "quantized net", frozenset({"CONV", "FC"}), frozenset(Role)),)
 
     def trims(self, quantization: Message) -> Trims:
         return Trims(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from ristretto_cli import __version__
 from ristretto_cli.errors import RistrettoError, Where
 from ristretto_cli.formats.number_format import MODES, Ranges, Role, TrimmingMode
 from ristretto_cli.layers.average_precision import ApVersion
@@ -31,10 +29,8 @@ from ristretto_cli.scoring.score import OnBatch, Pass, Scores, Until, ignore_pro
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.scoring.stopwatch import Stopwatch
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.files import open_to_read
 from ristretto_cli.wire.messages import TEST, TRAIN, Message
 from ristretto_cli.wire.net_file import NetFile, read_net
-from ristretto_cli.wire.printer import to_text
 from ristretto_cli.wire.weights import WeightsFile, read_weights
 
 log = logging.getLogger("ristretto")
@@ -42,11 +38,19 @@ log = logging.getLogger("ristretto")
 _IN_THE_LOG = {Role.LAYER_IN: "input", Role.LAYER_OUT: "output", Role.PARAMS: "parameters"}
 
 
+class FlParams(Enum):
+    """How the fractional length of weights is chosen; the value is the word that --fl_params takes."""
+
+    MAX = "max"  # the largest weight is kept
+    MSE = "mse"  # the squared error is least
+
+
 @dataclass(frozen=True)
 class Job:
     """What `ristretto quantize` was asked for.
 
     error_margin_percent is what search.Margin takes. score_goal None: what suits the score. bit_widths are in bits.
+    bw: widths of groups that are not searched, by name. fl_params: for dynamic fixed point.
     early_stop: a trial ends as soon as its verdict is known. cache_mb: how much memory, in units of 2^20 bytes, may be
     spent on data and values that several nets need; 0: all is read and computed anew. threads: of the CPU, 0 for all.
     """
@@ -63,6 +67,8 @@ class Job:
     ap_version: ApVersion = ApVersion.INTEGRAL
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
+    bw: Mapping[str, int] = field(default_factory=dict)
+    fl_params: FlParams = FlParams.MAX
     allow_missing_weights: bool = False
     legacy: bool = False
     early_stop: bool = False
@@ -103,32 +109,6 @@ def planned_nets(job: Job) -> list[str]:
     return _Quantizer(job, ignore_progress).plan()
 
 
-def quantized_text(job: Job, outcome: Outcome) -> str:
-    """The prototxt of the outcome, under a header that tells how it was made and which weights it is for."""
-    folder = Path(job.model_quantized).resolve().parent
-    return (
-        f"# Trimmed by ristretto {__version__}, {job.trimming_mode}.\n"
-        f"{WEIGHTS_LINE}{os.path.relpath(Path(job.weights).resolve(), folder)}\n"
-        f"{to_text(outcome.net_file.message)}"
-    )
-
-
-WEIGHTS_LINE = "# Weights: "
-
-
-def weights_of(model: str) -> str:
-    """The weights that a written net's header names; RistrettoError where it names none."""
-    with open_to_read(model) as stream:
-        for raw in stream:
-            line = raw.decode("utf-8", "replace")
-            if line.startswith(WEIGHTS_LINE):
-                path = line[len(WEIGHTS_LINE) :].strip()
-                return os.path.relpath(Path(model).resolve().parent / path)
-            if not line.startswith("#"):
-                break
-    raise RistrettoError("its header names no weights", where=model, remedy="Give --weights.")
-
-
 class _Quantizer:
     def __init__(self, job: Job, on_batch: OnBatch) -> None:
         self._job = job
@@ -146,6 +126,7 @@ class _Quantizer:
                 where=job.model,
                 remedy="Convolution and InnerProduct layers can be.",
             )
+        self._check_given([])
         self._blob = self._score_blob()
         self._goal = self._score_goal()
         if job.early_stop:
@@ -184,6 +165,7 @@ class _Quantizer:
             log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
         baseline = self._trials.score_float_net(self._first_of_groups())
         layers = self._measure()
+        self._check_given([each.ranges for each in layers])
         margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal)
         result = search(
             self._mode,
@@ -192,6 +174,7 @@ class _Quantizer:
             margin,
             partial(self._score_widths, layers, margin),
             legacy=self._job.legacy,
+            given=self._job.bw,
         )
         return Outcome(
             mode=self._mode,
@@ -214,11 +197,11 @@ class _Quantizer:
         unknown = [Ranges(1.0, 1.0, 1.0)]
         families = {family_of(layer) for layer in self._trimmable}
         for group in self._mode.groups:
-            if not group.families & families and not self._job.legacy:
+            if group.name in self._job.bw or (not group.families & families and not self._job.legacy):
                 continue
             for bits in self._mode.widths(self._job.bit_widths, unknown):
                 lines.append(f"{bits}bit {group.part}, {batches}")
-        if len(self._mode.groups) > 1:
+        if len(self._mode.groups) > 1 or self._job.bw:
             lines.append(f"the combined net, {batches}")
         return lines
 
@@ -236,6 +219,15 @@ class _Quantizer:
             return Goal.MAX
         log.info("%s is a loss: lower is better.", self._blob)
         return Goal.MIN
+
+    def _check_given(self, ranges: Sequence[Ranges]) -> None:
+        for name, bits in self._job.bw.items():
+            if bits not in self._mode.widths([bits], ranges):
+                raise RistrettoError(
+                    f"--bw {name}={bits}: {self._job.trimming_mode} has no such width for this net",
+                    where=self._job.model,
+                    remedy="--dry_run lists those that it has.",
+                )
 
     def _value(self, scores: Scores) -> float:
         output = next(output for output in scores.outputs if output.blob == self._blob)
@@ -287,6 +279,9 @@ class _Quantizer:
             on_batch=self._on_batch,
             stopwatch=self._stopwatch,
         )
+        if self._job.fl_params is FlParams.MSE:
+            held = {layer.name: net.weights[layer.params[0].key] for layer in self._trimmable}
+            ranges = {name: replace(each, weights=held[name]) for name, each in ranges.items()}
         layers = [
             Trimmable(layer, family_of(layer), ranges[layer.name]) for layer in self._trimmable if layer.name in ranges
         ]

@@ -26,6 +26,8 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
         lines += group.group.title
         if group.skipped:
             lines.append("none: the net has no such layers")
+        if group.given:
+            lines.append(f"{group.bits}bit: \tgiven")
         lines += [f"{trial.bits}bit: \t{number(trial.score)}{'*' if trial.stopped else ''}" for trial in group.trials]
     chosen = [(group.bits, group.group.part) for group in result.groups if not group.skipped]
     if len(result.groups) > 1:
@@ -34,7 +36,7 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
         lines += [f"{bits}bit {part}{end}" for (bits, part), end in zip(chosen, ends, strict=True)]
         if result.combined is not None:
             lines.append(f"{'Score' if is_loss else 'Accuracy'}: {number(result.combined.score)}")
-    elif not job.legacy and result.combined not in result.groups[0].trials and result.combined is not None:
+    elif result.combined is not None and result.combined not in result.groups[0].trials:
         lines.append(f"{result.groups[0].bits}bit: \t{number(result.combined.score)}")
     if not job.legacy and result.combined is not None and not result.combined.passed:  # DIFFERS(D9)
         missed = number(outcome.margin.missed_by(result.combined.score))
@@ -57,6 +59,7 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         "model_quantized": job.model_quantized,
         "trimming_mode": job.trimming_mode,
         "legacy": job.legacy,
+        "fl_params": job.fl_params.value,
         "iterations": job.iterations,
         "calibration_iterations": job.calibration_iterations,
         "error_margin": job.error_margin_percent,
@@ -69,6 +72,7 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
             {
                 "part": group.group.part,
                 "skipped": group.skipped,
+                "given": group.given,
                 "bits": None if group.skipped else group.bits,
                 "trials": [_trial(trial) for trial in group.trials],
             }

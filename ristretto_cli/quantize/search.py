@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -57,12 +57,16 @@ class Scored:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The trials of one group, widest first, and the width chosen; skipped: no layer is in it."""
+    """The trials of one group, widest first, and the width chosen.
+
+    skipped: no layer is in it. given: the width was asked for, and there are no trials.
+    """
 
     group: Group
     trials: tuple[Trial, ...]
     bits: int
     skipped: bool = False
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,22 +125,28 @@ def search(
     score: ScoreWidths,
     *,
     legacy: bool,
+    given: Mapping[str, int] | None = None,
 ) -> Result:
     """Search each group of a mode from the widest width down to the first that fails, then combine.
 
-    legacy: groups without layers are searched as well.
+    legacy: groups without layers are searched as well. given: widths of groups that are not searched, by name.
     """
-    planned = [_planned(mode, group, layers, offered, legacy=legacy) for group in mode.groups]
+    known = {} if given is None else given
+    planned = [_planned(mode, group, layers, offered, known, legacy=legacy) for group in mode.groups]
     results: list[GroupResult] = []
     for i, (group, nets) in enumerate(zip(mode.groups, planned, strict=True)):
         if nets is None:
             results.append(GroupResult(group, (), LOSSLESS_BITS, skipped=True))  # DIFFERS(D8)
             continue
+        if group.name in known:
+            results.append(_given(group, known))
+            continue
         trials: list[Trial] = []
         for k, (bits, asked) in enumerate(nets):
             following = next((later[0][1] for later in (nets[k + 1 :], *planned[i + 1 :]) if later), None)
             if following is None and len(mode.groups) > 1:
-                following = _asked_combined([*results, GroupResult(group, (), bits)], layers)
+                later_given = [_given(later, known) for later in mode.groups[i + 1 :] if later.name in known]
+                following = _asked_combined([*results, GroupResult(group, (), bits), *later_given], layers)
             trials.append(_trial(bits, score(asked, following), margin))
             if not trials[-1].passed:
                 break
@@ -147,12 +157,20 @@ def search(
 
 
 def _planned(
-    mode: TrimmingMode, group: Group, layers: Sequence[Trimmable], offered: Sequence[int], *, legacy: bool
+    mode: TrimmingMode,
+    group: Group,
+    layers: Sequence[Trimmable],
+    offered: Sequence[int],
+    given: Mapping[str, int],
+    *,
+    legacy: bool,
 ) -> _Planned | None:
     """The nets of a group, widest first; None where it has no layers, unless legacy searches it nevertheless."""
     families = list(each_family(group.families, layers))
     if not families and not legacy:
         return None
+    if group.name in given:
+        return []
     # Of a single group one net is what others combine, and its score is told as that.
     in_full = len(mode.groups) == 1
     return [
@@ -166,6 +184,10 @@ def _planned(
         )
         for bits in mode.widths(offered, [each.ranges for each in layers])
     ]
+
+
+def _given(group: Group, given: Mapping[str, int]) -> GroupResult:
+    return GroupResult(group, (), given[group.name], given=True)
 
 
 def _trial(bits: int, scored: Scored, margin: Margin) -> Trial:
@@ -195,7 +217,7 @@ def _combined_trial(
         for trial in result.trials:
             if trial.bits == result.bits:
                 return trial
-        if legacy:
+        if legacy and not result.given:
             return None  # the original writes a net here that it never scored
     bits = max((result.bits for result in results), default=LOSSLESS_BITS)
     return _trial(bits, score(combined, None), margin)

@@ -86,7 +86,8 @@ def measure_ranges(
                 batch = reader.next()
             with stopwatch.measure("running"):
                 found = session.run(batch)
-            for name, (read, written) in places.items():
+            for name in [layer.name for _, layer in chosen]:
+                read, written = places[name]
                 for side, blobs in (("in", read), ("out", written)):
                     key = f"{side} {name}"
                     values = itertools.chain(*blobs)

@@ -11,8 +11,9 @@ import pytest
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.build import State
-from ristretto_cli.quantize.job import Outcome, planned_nets, quantize, quantized_text, weights_of
+from ristretto_cli.quantize.job import FlParams, Outcome, planned_nets, quantize
 from ristretto_cli.quantize.report import summary_lines
+from ristretto_cli.quantize.written import quantized_text, weights_of
 from ristretto_cli.scoring.net_files import score_file
 from ristretto_cli.wire.net_file import read_net
 
@@ -286,6 +287,39 @@ def test_the_plan_tells_where_ranges_come_from_test_data(two_classes: Any) -> No
         "8bit layer activations, 2 iterations",
         "the combined net, 2 iterations",
     ]
+
+
+# --- what is given
+
+
+def test_widths_that_are_given_are_neither_planned_nor_scored(two_classes: Any) -> None:
+    job = two_classes().job(bit_widths=(8,), bw={"conv_params": 4, "layer": 8})
+    assert planned_nets(job)[2:] == ["8bit FC weights, 2 iterations", "the combined net, 2 iterations"]
+    outcome = quantize(job)
+    assert bits(outcome) == [4, 8, 8]
+    assert trims(outcome)["conv"]["bw_params"] == 4
+    assert trims(outcome)["fc"]["bw_layer_in"] == 8
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("minifloat", 5), ("integer_power_of_2_weights", 8)])
+def test_a_width_that_a_mode_has_not_is_refused(two_classes: Any, mode: str, bits: int) -> None:
+    with pytest.raises(RistrettoError, match=f"--bw net={bits}: {mode} has no such width for this net"):
+        quantize(two_classes().job(mode, bw={"net": bits}))
+
+
+def test_a_width_of_minifloat_is_scored_and_written(two_classes: Any) -> None:
+    outcome = quantize(two_classes().job("minifloat", bw={"net": 9}))
+    assert (trims(outcome)["conv"]["mant_bits"], trims(outcome)["conv"]["exp_bits"]) == (4, 4)
+    assert outcome.result.combined is not None
+    assert outcome.result.combined.score == outcome.baseline
+
+
+def test_with_mse_small_weights_are_kept_rather_than_the_largest(two_classes: Any) -> None:
+    """In halves 0.55 becomes 0.5, and each 0.3 as well, an error of 0.2; in quarters up to 0.25, it loses 0.05."""
+    files = two_classes(weights={**IDENTITY, "conv": [[[[[0.55]], [[0.3]]], [[[0.3]], [[0.3]]]]]})
+    by_max, by_mse = (trims(quantize(files.job(bw={"conv_params": 2}, fl_params=rule)))["conv"] for rule in FlParams)
+    assert (by_max["fl_params"], by_mse["fl_params"]) == (1, 2)
+    assert by_max["fl_layer_in"] == by_mse["fl_layer_in"]
 
 
 # --- what is written

@@ -132,6 +132,27 @@ def test_power_of_two_weights_read_as_the_originals_log_of_lenet() -> None:
     ]
 
 
+def test_a_width_that_was_given_is_told_as_that() -> None:
+    given = GroupResult(MODES.get(DYNAMIC).groups[1], (), 3, given=True)
+    lines = summary_lines(job(DYNAMIC), outcome(DYNAMIC, [LENET[0], given, LENET[2]], trial(8, 0.98), 0.99))
+    assert lines[lines.index("Dynamic fixed point FC") :][:4] == [
+        "Dynamic fixed point FC",
+        "weights: ",
+        "3bit: \tgiven",
+        "Dynamic fixed point layer",
+    ]
+    assert "3bit FC weights," in lines
+    whole = GroupResult(MODES.get("minifloat").groups[0], (), 9, given=True)
+    for legacy in (True, False):
+        lines = summary_lines(job("minifloat", legacy=legacy), outcome("minifloat", [whole], trial(9, 0.98), 0.99))
+        assert lines[lines.index("Minifloat net:") :] == [
+            "Minifloat net:",
+            "9bit: \tgiven",
+            "9bit: \t0.98",
+            "Please fine-tune.",
+        ]
+
+
 def test_a_group_without_layers_is_told_and_left_out_of_the_net() -> None:
     found = outcome(DYNAMIC, [LENET[0], *groups(DYNAMIC, ([], 1), ([], 1), ([], 1))[1:2], LENET[2]], None, 0.99)
     lines = summary_lines(job(DYNAMIC), found)

@@ -55,10 +55,11 @@ def run(
     legacy: bool = False,
     offered: tuple[int, ...] = OFFERED,
     largest: float = 1.0,
+    given: Mapping[str, int] | None = None,
 ) -> Result:
     layers = [layer(family, largest) for family in families]
     margin = Margin(0.9, 2.0, exact=legacy)
-    return search(MODES.get(mode), layers, offered, margin, net.score, legacy=legacy)
+    return search(MODES.get(mode), layers, offered, margin, net.score, legacy=legacy, given=given)
 
 
 def bits(result: Result) -> list[int]:
@@ -158,6 +159,46 @@ def test_the_original_scores_the_float_net_five_times_for_it() -> None:
     assert [name for name in net.names if "FC" in name] == [f"{n}bit FC weights" for n in OFFERED]
     assert net.widths["1bit FC weights"] == {}
     assert bits(result)[1] == 1
+
+
+# --- widths that are given
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_where_all_widths_are_given_only_the_combined_net_is_scored(legacy: bool) -> None:
+    net = Net({"the combined net": 0.1})
+    result = run(net, "CONV", "FC", legacy=legacy, given={"conv_params": 3, "fc_params": 2, "layer": 5})
+    assert net.names == ["the combined net"]
+    assert bits(result) == [3, 2, 5]
+    assert [(group.given, group.trials) for group in result.groups] == [(True, ())] * 3
+    assert result.widths["FC"] == {Role.PARAMS: 2, Role.LAYER_IN: 5, Role.LAYER_OUT: 5}
+    assert result.combined is not None
+    assert not result.combined.passed
+
+
+def test_the_other_groups_are_searched_and_the_net_that_follows_has_all_that_is_given() -> None:
+    net = Net({"8bit FC weights": 0.1})
+    result = run(net, "CONV", "FC", given={"conv_params": 3, "layer": 5})
+    assert net.names == ["16bit FC weights", "8bit FC weights", "the combined net"]
+    assert bits(result) == [3, 16, 5]
+    assert net.following["8bit FC weights"] == "4bit FC weights"
+    net = Net({})
+    run(net, "CONV", "FC", given={"conv_params": 3, "layer": 5}, offered=(8,))
+    assert net.combined_ahead == net.widths["the combined net"]
+
+
+def test_a_width_of_layers_that_the_net_has_not_is_passed_over() -> None:
+    result = run(Net({}), "CONV", given={"fc_params": 3})
+    assert (result.groups[1].skipped, result.groups[1].given) == (True, False)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_width_of_a_whole_net_is_scored_as_the_net_that_is_written(legacy: bool) -> None:
+    net = Net({})
+    result = run(net, "CONV", mode="minifloat", legacy=legacy, given={"net": 9})
+    assert net.names == ["the combined net"]
+    assert result.widths == {"CONV": dict.fromkeys(Role, 9)}
+    assert result.combined is not None
 
 
 # --- modes of one group

@@ -14,9 +14,10 @@ import pytest
 
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.net.build import State
-from ristretto_cli.quantize.job import Job, quantize, quantized_text
+from ristretto_cli.quantize.job import Job, quantize
 from ristretto_cli.quantize.report import as_json
 from ristretto_cli.quantize.trials import Device, Sharing, Trials
+from ristretto_cli.quantize.written import quantized_text
 from ristretto_cli.scoring.engine import fast_ops
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net

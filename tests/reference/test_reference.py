@@ -12,8 +12,9 @@ import pytest
 
 from ristretto_cli.formats.fixed import integer_length
 from ristretto_cli.formats.number_format import Role
-from ristretto_cli.quantize.job import Job, Outcome, quantize, quantized_text
+from ristretto_cli.quantize.job import Job, Outcome, quantize
 from ristretto_cli.quantize.report import summary_lines
+from ristretto_cli.quantize.written import quantized_text
 from ristretto_cli.scoring.score import Scores
 from ristretto_cli.wire.messages import Message
 from ristretto_cli.wire.prototxt import read
