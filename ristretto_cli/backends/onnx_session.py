@@ -14,6 +14,7 @@ import numpy as np
 from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.wire.weights import letting_go
 
 CUDA = "CUDAExecutionProvider"
 FATAL_ONLY = 4  # onnxruntime's severity; what goes wrong comes as an exception as well
@@ -56,13 +57,14 @@ class Session:
         providers = _providers(onnxruntime, gpu)
         try:
             # Left to itself, onnxruntime prints to stdout and goes on without the GPU.
-            self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(),
-                options,
-                providers=providers,
-                enable_fallback=0,
-                disabled_optimizers=_unwanted_optimizers(model.graph),
-            )
+            with letting_go(arrays):
+                self._session = onnxruntime.InferenceSession(
+                    model.SerializeToString(),
+                    options,
+                    providers=providers,
+                    enable_fallback=0,
+                    disabled_optimizers=_unwanted_optimizers(model.graph),
+                )
         except Exception as error:  # onnxruntime's errors have no common class
             if gpu is None:
                 raise

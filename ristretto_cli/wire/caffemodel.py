@@ -6,8 +6,10 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,6 +27,7 @@ _V1_INNER = 1  # V1LayerParameter.layer: a V0 layer
 _NAME = {"V2": 1, "V1": 4, "V0": 1}
 _BLOBS = {"V2": 7, "V1": 6, "V0": 50}
 _MOST_BYTES = 2**31 - 1
+_OFTEN = 0.01  # seconds
 _NOT_ONE = "Is it a caffemodel, and whole?"
 
 
@@ -39,14 +42,45 @@ def map_file(path: str | Path) -> memoryview:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def let_go(array: npt.NDArray[Any]) -> None:
-    """Free the memory of the mapped file that an array views, if any; what is looked at again is read again."""
-    base: object = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    source = base.obj if isinstance(base, memoryview) else base
-    if isinstance(source, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        source.madvise(mmap.MADV_DONTNEED)
+def let_go(*arrays: npt.NDArray[Any]) -> None:
+    """Free the memory of the mapped files that arrays view, if any; what is looked at again is read again."""
+    for source in _mapped(arrays):
+        if hasattr(mmap, "MADV_DONTNEED"):
+            source.madvise(mmap.MADV_DONTNEED)
+
+
+@contextmanager
+def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
+    """Let go of arrays again and again while others read them in the block: what was read need not stay in memory."""
+    done = Event()
+
+    def repeat() -> None:
+        while not done.wait(_OFTEN):
+            let_go(*arrays)
+
+    if not _mapped(arrays):
+        yield
+        return
+    thread = Thread(target=repeat, name="letting go", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _mapped(arrays: Sequence[npt.NDArray[Any]]) -> list[mmap.mmap]:
+    """The mapped files that arrays view, each once."""
+    found: dict[int, mmap.mmap] = {}
+    for array in arrays:
+        base: object = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        source = base.obj if isinstance(base, memoryview) else base
+        if isinstance(source, mmap.mmap):
+            found[id(source)] = source
+    return list(found.values())
 
 
 def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, ...]]:

@@ -14,12 +14,28 @@ import numpy.typing as npt
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.wire.blobs import StoredBlob, decode_blob
-from ristretto_cli.wire.caffemodel import let_go, map_file, read_caffemodel, read_net_message, write_caffemodel
+from ristretto_cli.wire.caffemodel import (
+    let_go,
+    letting_go,
+    map_file,
+    read_caffemodel,
+    read_net_message,
+    write_caffemodel,
+)
 from ristretto_cli.wire.files import atomic_write
 from ristretto_cli.wire.hdf5 import SIGNATURE, read_hdf5, write_hdf5
 from ristretto_cli.wire.messages import Message
 
-__all__ = ["StoredBlob", "WeightsFile", "let_go", "read_blob", "read_net_binary", "read_weights", "write_weights"]
+__all__ = [
+    "StoredBlob",
+    "WeightsFile",
+    "let_go",
+    "letting_go",
+    "read_blob",
+    "read_net_binary",
+    "read_weights",
+    "write_weights",
+]
 
 _TEXT_LOOKED_AT = 4096
 _WORD = re.compile(rb"[A-Za-z]{4}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from ristretto_cli.backends.numpy_ops import numpy_ops
@@ -16,7 +18,10 @@ from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.net import forward
-from ristretto_cli.wire.weights import let_go, read_weights, write_weights
+from ristretto_cli.wire.weights import let_go, letting_go, read_weights, write_weights
+
+# Of weights that it is handed, onnxruntime 1.20 made one copy more.
+COPIES_ONCE = tuple(map(int, onnxruntime.__version__.split(".")[:2])) > (1, 20)
 
 FORMATS = [Fixed(8, 7), Fixed(16, 12), Minifloat(5, 5), PowerOfTwo(-8, -1)]
 
@@ -42,6 +47,22 @@ def test_weights_are_the_same_behind_being_let_go(tmp_path: Path) -> None:
     np.testing.assert_array_equal(blob.array, values)
     let_go(blob.array.reshape(100, 1000)[3:])
     np.testing.assert_array_equal(blob.array, values)
+
+
+def test_weights_are_the_same_while_others_let_go_of_them(tmp_path: Path) -> None:
+    numbers = np.arange(1_000_000, dtype=np.float32)
+    write_weights(tmp_path / "w.caffemodel", {"a": [numbers], "b": [numbers]})
+    first, second = (blobs[0].array for blobs in read_weights(tmp_path / "w.caffemodel").layers.values())
+    with letting_go([first, second, np.zeros(3, np.float32)]):
+        assert any(thread.name == "letting go" for thread in threading.enumerate())
+        for _ in range(30):
+            assert first.sum(dtype=np.float64) == second.sum(dtype=np.float64) == numbers.sum(dtype=np.float64)
+    assert not any(thread.name == "letting go" for thread in threading.enumerate())
+
+
+def test_nobody_lets_go_of_arrays_of_no_file() -> None:
+    with letting_go([np.arange(3)]):
+        assert not any(thread.name == "letting go" for thread in threading.enumerate())
 
 
 def test_arrays_of_no_file_cannot_be_let_go() -> None:
@@ -77,7 +98,8 @@ print(peak_bytes() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of one process is known on Linux alone")
 @pytest.mark.parametrize(
-    ("type_", "bits", "most"), [("InnerProduct", 32, 2.75), ("FcRistretto", 8, 2.25), ("FcRistretto", 16, 2.75)]
+    ("type_", "bits", "most"),
+    [("InnerProduct", 32, 2.25 if COPIES_ONCE else 2.75), ("FcRistretto", 8, 2.25), ("FcRistretto", 16, 2.75)],
 )
 def test_loading_takes_less_than_three_times_the_memory_of_the_file(
     type_: str, bits: int, most: float, workshop: Any
