@@ -57,13 +57,6 @@ class BatchNorm(LayerType):
         top, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
         return [top], _moved(ops, layer, x, mean, variance, params)
 
-    def updates(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Mapping[int, V]:
-        if _uses_stored(layer):
-            return {}
-        (x,) = bottoms
-        _, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
-        return _moved(ops, layer, x, mean, variance, params)
-
 
 def _moved(ops: Ops[V], layer: Layer, x: V, mean: V, variance: V, params: Sequence[V]) -> dict[int, V]:
     """The parameters, moved on by the mean and the variance of a batch x."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
@@ -20,7 +20,8 @@ class BN(LayerType):
     SegNet's and ENet's has two parameters (1, C, 1, 1), scale and shift: x * scale + shift with bn_mode INFERENCE,
     else of x normalized by the batch's own statistics, in TEST, too.
     PSPNet's has four, slope, bias, mean and variance: slope * (x - mean) / sqrt(variance + eps) + bias. In TRAIN
-    without `frozen` the statistics are the batch's; those that are stored do not move. It is the one that is meant
+    the statistics are the batch's, and those that are stored become `momentum` times themselves and the rest of the
+    batch's; with `frozen` they are those that are stored, and nothing of the layer learns. It is the one that is meant
     if one of its settings is given (slope_filler, bias_filler, momentum, eps, frozen) or more than 2 param blocks.
     """
 
@@ -34,28 +35,44 @@ class BN(LayerType):
         fillers = [param.scale_filler, param.shift_filler]
         if _has_statistics(message):
             slope = param.slope_filler if param.HasField("slope_filler") else constant_filler(1.0)
-            fillers = [slope, param.bias_filler, constant_filler(), constant_filler(1.0)]
+            fillers = [slope, param.bias_filler, constant_filler(), constant_filler(1.0 if param.frozen else 0.0)]
         return tuple(ParamDef((1, shape[1], 1, 1), filler) for filler in fillers)
 
     def statistics(self, message: Message) -> Collection[int]:
-        return (2, 3) if _has_statistics(message) else ()
+        if not _has_statistics(message):
+            return ()
+        return range(4) if message.bn_param.frozen else (2, 3)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
+        return self.forward_and_updates(ops, layer, bottoms, params)[0]
+
+    def forward_and_updates(
+        self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
+    ) -> tuple[Sequence[V], Mapping[int, V]]:
         (x,), param = bottoms, layer.message.bn_param
+        moved: dict[int, V] = {}
         each = (1, x.shape[1], *(1 for _ in x.shape[2:]))
         scale, shift, *statistics = (ops.reshape(value, each) for value in params)
         if statistics:
-            mean, variance = statistics
-            stored = layer.phase != TRAIN or param.frozen
-            x = _normalized(ops, x, mean, variance, param.eps) if stored else ops.standardize(x, param.eps)[0]
+            if layer.phase != TRAIN or param.frozen:
+                mean, variance = statistics
+                x = _normalized(ops, x, mean, variance, param.eps)
+            else:
+                x, *found = ops.standardize(x, param.eps)
+                for i, (old, new) in enumerate(zip(params[2:], found, strict=True), 2):
+                    moved[i] = _moved(ops, old, ops.reshape(new, old.shape), param.momentum)
         elif enum_name(param, "bn_mode") == "LEARN":
             x, _, _ = ops.standardize(x, SEGNET_EPS)
-        return [ops.affine(x, scale, shift)]
+        return [ops.affine(x, scale, shift)], moved
 
 
 def _has_statistics(message: Message) -> bool:
     own = ("slope_filler", "bias_filler", "momentum", "eps", "frozen")
     return len(message.param) > 2 or any(message.bn_param.HasField(field) for field in own)
+
+
+def _moved(ops: Ops[V], old: V, new: V, momentum: float) -> V:
+    return ops.add(ops.mul(old, ops.constant(momentum)), ops.mul(new, ops.constant(1 - momentum)))
 
 
 def _normalized(ops: Ops[V], x: V, mean: V, variance: V, eps: float) -> V:

@@ -69,12 +69,8 @@ class LayerType(ABC):
     def forward_and_updates(
         self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
     ) -> tuple[Sequence[V], Mapping[int, V]]:
-        """`forward` and `updates`; for types that would compute something twice."""
-        return self.forward(ops, layer, bottoms, params), self.updates(ops, layer, bottoms, params)
-
-    def updates(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Mapping[int, V]:
-        """Parameters that the forward pass itself changes (BatchNorm's statistics), by index."""
-        return {}
+        """The tops, and by index the parameters that the pass itself changes (BatchNorm's statistics)."""
+        return self.forward(ops, layer, bottoms, params), {}
 
 
 def layer_type(*names: str) -> Any:

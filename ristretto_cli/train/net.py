@@ -132,6 +132,7 @@ class TrainNet:
         to be told.
         """
         feeds = {blob.name: self._tensor(batch[blob.name]) for blob in in_graph(self.net.inputs)}
+        wanted = in_graph(self.net.outputs)
         run: Run[Any] = forward(
             self.net,
             self._ops,
@@ -141,6 +142,7 @@ class TrainNet:
             params=self._values,
             trim_activations=self._trim_activations,
             round_to_nearest=self._round_to_nearest,
+            keep=[blob.name for blob in wanted] if keep is None else None,
         )
         if keep is not None:
             keep.append(run)
@@ -150,8 +152,7 @@ class TrainNet:
         updates = {key: value.detach() for key, value in run.updates.items()}
         self._states = {key: value.detach() for key, value in run.states.items()}
         outputs = tuple(
-            Output(blob.name, self._loss_weights[blob.name], run.end[blob.name].detach())
-            for blob in in_graph(self.net.outputs)
+            Output(blob.name, self._loss_weights[blob.name], run.end[blob.name].detach()) for blob in wanted
         )
 
         def after() -> Pass:

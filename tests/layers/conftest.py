@@ -53,7 +53,7 @@ class Bench:
         """The parameters that the forward pass changes, by index."""
         bottoms, params = _arrays(bottoms), _arrays(params)
         layer = self.layer(kind, text, bottoms=len(bottoms), phase=phase)
-        return _computed(LAYERS.get(kind).updates, layer, bottoms, params)
+        return _computed(lambda *args: LAYERS.get(kind).forward_and_updates(*args)[1], layer, bottoms, params)
 
     def refusal(self, kind, text, shapes, *, tops=1, phase=TEST):
         """What is said against the layer, with bottoms of these shapes, before anything is computed."""

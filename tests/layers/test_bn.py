@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.wire.messages import TEST, TRAIN
+from ristretto_cli.wire.prototxt import parse
 
 X = np.array([1, 3, 10, 10]).reshape(1, 2, 1, 2)  # channel 0: mean 2, variance 1; channel 1: mean 10, variance 0
 
@@ -58,6 +60,31 @@ def test_fillers_are_kept(bench):
     assert [param.filler.value for param in bench.params("BN", text, [(2, 3)])] == pytest.approx([1, 0.001])
     slope, bias, mean, variance = bench.params("BN", "bn_param { frozen: true bias_filler { value: 3 } }", [(2, 3)])
     assert [param.filler.value for param in (slope, bias, mean, variance)] == [1, 3, 0, 1]
+    *_, variance = bench.params("BN", "bn_param { momentum: 0.9 }", [(2, 3)])
+    assert variance.filler.value == 0
+
+
+def test_in_training_the_statistics_move_towards_the_batchs(bench):
+    params = [per_channel(*param) for param in ((2, 1), (5, -10), (1, 4), (3, 8))]
+    found = bench.updates("BN", "bn_param { momentum: 0.75 }", [X], params=params, phase=TRAIN)
+    # 0.75 * 1 + 0.25 * 2 and 0.75 * 4 + 0.25 * 10; 0.75 * 3 + 0.25 * 1 and 0.75 * 8, the batch's as it is
+    assert {i: value.ravel().tolist() for i, value in found.items()} == {2: [1.25, 5.5], 3: [2.5, 6.0]}
+
+
+@pytest.mark.parametrize("settings", ["frozen: true", "bn_mode: INFERENCE"])
+def test_else_nothing_moves(bench, settings):
+    params = [per_channel(*param) for param in ((2, 1), (5, -10), (1, 4), (3, 8))]
+    count = 2 if "bn_mode" in settings else 4
+    assert bench.updates("BN", f"bn_param {{ {settings} }}", [X], params=params[:count], phase=TRAIN) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "held"),
+    [("momentum: 0.9", [2, 3]), ("frozen: true", [0, 1, 2, 3]), ("bn_mode: INFERENCE", [])],
+)
+def test_statistics_never_learn_and_frozen_slopes_do_not(settings, held):
+    message = parse(f"bn_param {{ {settings} }}", "LayerParameter", "net").message
+    assert list(LAYERS.get("BN").statistics(message)) == held
 
 
 def test_a_bottom_without_channels_is_refused(bench):

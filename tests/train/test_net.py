@@ -110,3 +110,17 @@ def test_outputs_have_their_loss_weights(workshop: Any) -> None:
         ("loss", 1, 1),
         ("z", 0, 8),
     ]
+
+
+def test_statistics_of_pspnets_bn_move_in_a_pass_and_its_slope_learns_unless_frozen(workshop: Any) -> None:
+    layer = 'layer { name: "bn" type: "BN" bottom: "x" top: "y" bn_param { %s } }\n'
+    net = train_net(workshop, layer % "momentum: 0.75")
+    net.forward_backward(DATA)
+    weights = {key: value.ravel().tolist() for key, value in net.weights().items()}
+    # channel 0 is 0, 1, 4, 5: mean 2.5, variance 4.25; channel 1 has 2 more
+    assert weights == {"bn/0": [1, 1], "bn/1": [0, 0], "bn/2": [0.625, 1.125], "bn/3": [1.0625, 1.0625]}
+    assert [p.tensor.grad is not None for p in net.learnables] == [True, True, False, False]
+    net = train_net(workshop, layer % "frozen: true")
+    net.forward_backward(DATA)
+    assert net.weights()["bn/3"].ravel().tolist() == [1, 1]
+    assert [p.tensor.grad is not None for p in net.learnables] == [False] * 4
