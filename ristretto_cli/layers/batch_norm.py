@@ -42,7 +42,7 @@ class BatchNorm(LayerType):
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
-        if _uses_stored(layer):
+        if uses_stored(layer):
             mean, variance = _stored(ops, x, params)
             eps = ops.constant(layer.message.batch_norm_param.eps)
             return [ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, eps)))]
@@ -51,7 +51,7 @@ class BatchNorm(LayerType):
     def forward_and_updates(
         self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
     ) -> tuple[Sequence[V], Mapping[int, V]]:
-        if _uses_stored(layer):
+        if uses_stored(layer):
             return self.forward(ops, layer, bottoms, params), {}
         (x,) = bottoms
         top, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
@@ -73,7 +73,8 @@ def _moved(ops: Ops[V], layer: Layer, x: V, mean: V, variance: V, params: Sequen
     }
 
 
-def _uses_stored(layer: Layer) -> bool:
+def uses_stored(layer: Layer) -> bool:
+    """Whether a BatchNorm layer takes mean and variance from its parameters, and leaves these alone."""
     param = layer.message.batch_norm_param
     if param.HasField("use_global_stats"):
         return bool(param.use_global_stats)

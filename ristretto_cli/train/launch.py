@@ -20,6 +20,7 @@ from ristretto_cli.train.settings import Settings, settings_of, split_files
 from ristretto_cli.train.signals import Request, Requests, listening
 from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
 from ristretto_cli.train.solver import Solver
+from ristretto_cli.train.statistics import warn_of_old_statistics
 from ristretto_cli.train.trimmed import trimmed_weights
 from ristretto_cli.wire.net_file import read_solver
 
@@ -122,6 +123,8 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
         if launch.snapshot is not None:
             log.info("%s", log_lines.resuming(launch.snapshot))
             resume(solver, launch.snapshot)
+        elif settings.weights:
+            warn_of_old_statistics(solver.net.net, settings.max_iter * settings.rule.iter_size)
         log.info("%s", log_lines.STARTING)
         with listening(requests):
             finished = solver.run()

@@ -184,6 +184,19 @@ def test_weights_are_rounded_to_nearest_in_training_if_wanted(
     assert sum(found not in learnt[:i] for i, found in enumerate(learnt)) == different
 
 
+def test_statistics_that_a_short_training_does_not_renew_are_warned_of(training: Job, ristretto: Run) -> None:
+    training.edit(
+        'layer { name: "ip"', 'layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }\nlayer { name: "ip"'
+    )
+    channels = len(read_weights("net.caffemodel").layers["conv"][1].array)
+    sums = [np.zeros(channels), np.full(channels, 1000.0), np.full(1, 1000.0)]
+    training.weights(lambda layers: layers.update(bn=sums), "bn.caffemodel")
+    told = 'At the end, 100 % of the statistics of layer "bn" will be those from before'
+    assert told in ristretto("train", "--solver=solver.prototxt", "--weights=bn.caffemodel")[1]
+    # What goes on renews what it began with.
+    assert told not in ristretto("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")[1]
+
+
 # --- what goes wrong
 
 
