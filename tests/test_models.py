@@ -41,6 +41,8 @@ SOLVERS = [
     "digits/solver_finetune.prototxt",
     "lenet/solver.prototxt",
     "lenet/solver_finetune.prototxt",
+    "cifar10_full/solver_finetune.prototxt",
+    "resnet20/solver_finetune.prototxt",
     "squeezenet_v1.0/solver_finetune.prototxt",
 ]
 
