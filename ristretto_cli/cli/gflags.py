@@ -23,7 +23,7 @@ def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) 
     if unit is not None:
         attributes["metavar"] = unit.upper()
     # Without a default there is nothing to show, and click shows nothing.
-    return click.option(name, help=help, show_default=True, **attributes)
+    return click.option(name, help=help, show_default=attributes.get("default") != "", **attributes)
 
 
 class GflagsCommand(click.Command):
