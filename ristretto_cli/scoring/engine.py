@@ -79,7 +79,8 @@ def what_leaves(net: Net, run: Run[Node]) -> dict[str, Node]:
 class CarryingSession(Session):
     """A Session of a net some of whose layers keep a state: what one run leaves is what the next one starts from.
 
-    states: the input and the new value of each, by any names.
+    states: the input and the new value of each, by any names. memory: where they are kept, for a session that is to go
+    on where this one ends; what it holds already is where this one begins.
     """
 
     def __init__(
@@ -90,17 +91,20 @@ class CarryingSession(Session):
         *,
         gpu: int | None = None,
         threads: int = 0,
+        memory: dict[str, Array] | None = None,
     ) -> None:
         # Keys of two kinds cannot meet: states are behind a name that is no output's.
         self._inputs = {_free(f"state {key}", outputs): value for key, (value, _) in states.items()}
         fresh = dict(zip(self._inputs, (new for _, new in states.values()), strict=True))
         super().__init__(ops.graph, {**outputs, **fresh}, gpu=gpu, threads=threads)
-        self._kept = {key: np.zeros(value.shape, np.float32) for key, value in self._inputs.items()}
+        self._kept = {} if memory is None else memory
+        for key, value in self._inputs.items():
+            self._kept.setdefault(key, np.zeros(value.shape, np.float32))
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
-        kept = {self._inputs[key].name: array for key, array in self._kept.items()}
+        kept = {value.name: self._kept[key] for key, value in self._inputs.items()}
         results = super().run({**feeds, **kept})
-        self._kept = {key: results.pop(key) for key in self._inputs}
+        self._kept.update((key, results.pop(key)) for key in self._inputs)
         return results
 
 
@@ -113,15 +117,16 @@ def compile_net(
     threads: int = 0,
     on_host: Collection[str] = (),
     cut: Cut | None = None,
+    memory: dict[str, Array] | None = None,
 ) -> Runner:
     """What computes the values that select picks, and those blobs on_host, which the graph does not have, by name.
 
     Layers that keep a state go on in each run where the last one ended. threads: how many the CPU may use, 0 for one
-    per core. cut: where to begin; no layer behind the graph stands before it.
+    per core. cut: where to begin; no layer behind the graph stands before it. memory: as CarryingSession says.
     """
     behind = host_layers(net, on_host)
     pick = partial(_pick, net, select, [i for i, _ in behind], gpu=gpu, cut=cut)
-    make_ready = partial(_Picked.session, gpu=gpu, threads=threads)
+    make_ready = partial(_Picked.session, gpu=gpu, threads=threads, memory=memory)
     assuming = _trims(net) and not state_shapes(net)
     same = deepcopy(rng)
     picked = pick(rng, assuming=assuming)
@@ -154,10 +159,10 @@ class _Picked:
     handed: list[list[str]]
     peak: str | None
 
-    def session(self, *, gpu: int | None, threads: int) -> Session:
+    def session(self, *, gpu: int | None, threads: int, memory: dict[str, Array] | None) -> Session:
         """It made ready to run."""
         if self.states:
-            return CarryingSession(self.ops, self.outputs, self.states, gpu=gpu, threads=threads)
+            return CarryingSession(self.ops, self.outputs, self.states, gpu=gpu, threads=threads, memory=memory)
         return Session(self.ops.graph, self.outputs, gpu=gpu, threads=threads)
 
 

@@ -33,7 +33,8 @@ log = logging.getLogger("ristretto")
 class Job:
     """What is to be trained, and how.
 
-    device: torch's name of where. gpu: where onnxruntime scores test nets; None: on the CPU. trim_activations: also in
+    device: torch's name of where. gpu: where onnxruntime scores test nets; None: on the CPU, with so many
+    threads, 0 for one per core. trim_activations: also in
     training. round_to_nearest: weights, in training. how: how test nets that find objects are judged. write: what saves
     the solver, `save` by default. request, on_iteration, clock: see Solver.
     """
@@ -42,6 +43,7 @@ class Job:
     settings: Settings
     device: str = "cpu"
     gpu: int | None = None
+    threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
     how: Judging = field(default_factory=Judging)
@@ -82,7 +84,16 @@ def opened(job: Job) -> Iterator[Solver]:
             if any(layer.params and layer.name not in known for layer in test_net.layers):
                 test_net = _with_weights(test_net, weights, for_tests)
             seed = for_data + 1000 * (i + 1)
-            tester = Tester(test_net, net, iterations, rng=for_tests, gpu=job.gpu, seed=seed, how=job.how)
+            tester = Tester(
+                test_net,
+                net,
+                iterations,
+                rng=for_tests,
+                gpu=job.gpu,
+                threads=job.threads,
+                seed=seed,
+                how=job.how,
+            )
             testers.append(files.enter_context(tester))
         feeds = files.enter_context(Feeds(net, seed=for_data))
         yield Solver(

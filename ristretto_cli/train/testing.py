@@ -33,8 +33,8 @@ class Tester:
     """A test net: what stands in both it and the net that learns has that one's weights, the rest its own, which it
     brings along.
 
-    Its data go on where the last test ended, as in Caffe. Use it as a context manager: it closes the files.
-    RistrettoError(s) where a layer of both has other parameters here.
+    Its data and what its layers keep go on where the last test ended, as in Caffe. threads: of the CPU, 0 for all. Use
+    it as a context manager: it closes the files. RistrettoError(s) where a layer of both has other parameters here.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Tester:
         *,
         rng: np.random.Generator,
         gpu: int | None = None,
+        threads: int = 0,
         seed: int = 0,
         how: Judging | None = None,
     ) -> None:
@@ -54,8 +55,10 @@ class Tester:
         self._shapes = {param.key: param.shape for layer in reversed(net.layers) for param in layer.params}
         self._rng = rng
         self._gpu = gpu
+        self._threads = threads
         self._how = how or Judging()
         self._feeds = Feeds(net, seed=seed)
+        self._memory: dict[str, Array] = {}
         self._judges = judges_of(net)
         self._averaged = [blob for blob in scored(net) if blob.name not in self._judges] if net.outputs else []
 
@@ -71,6 +74,8 @@ class Tester:
             self._select,
             rng=self._rng,
             gpu=self._gpu,
+            threads=self._threads,
+            memory=self._memory,
             on_host=[*self._judges, *(blob.name for blob in self._averaged if blob.on_host)],
         )
         sums = {blob.name: np.zeros(blob.shape).ravel() for blob in self._averaged}

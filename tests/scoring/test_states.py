@@ -32,3 +32,22 @@ def test_a_pass_starts_from_the_state_of_the_last_one(workshop: Any, cont: str) 
         hidden = math.tanh(x + 0.5 * goes_on * hidden)
         expected.append(math.tanh(hidden))
     assert found == pytest.approx(expected)
+
+
+def test_a_test_net_goes_on_in_each_test_where_the_last_one_ended(workshop: Any) -> None:
+    from ristretto_cli.train.testing import Tester
+
+    data = (
+        'layer {{ name: "{0}" type: "DummyData" top: "{0}" dummy_data_param {{ {1} data_filler {{ value: {2} }} }} }}'
+    )
+    inputs = data.format("x", "shape { dim: 1 dim: 1 dim: 1 }", 0.5) + data.format("cont", "shape { dim: 1 dim: 1 }", 1)
+    net = workshop.load(inputs + NET[NET.index('layer {{ name: "r"') :].format(cont="cont"), WEIGHTS)
+    tester = Tester(net, net, 2, rng=np.random.default_rng(0), threads=1)
+    hidden, expected = 0.0, []
+    for _ in range(4):
+        hidden = math.tanh(0.5 + 0.5 * hidden)
+        expected.append(math.tanh(hidden))
+    with tester:
+        found = [tester.run(net.weights) for _ in range(2)]
+    means = [test.outputs[0][2][0] for test in found if test is not None]
+    assert means == pytest.approx([sum(expected[:2]) / 2, sum(expected[2:]) / 2])
