@@ -55,6 +55,7 @@ class FloatsOps(GridOps):
         self._peaks: dict[str, tuple[Node, float]] = {}
         self._positive: set[str] = set()
         self._magnitudes: dict[str, Node] = {}
+        self._relus: dict[str, Node] = {}
 
     def to_floats(self, x: Node, floats: Floats) -> Node:
         before = self._trimmed.get(x.name)
@@ -145,8 +146,11 @@ class FloatsOps(GridOps):
         return x.name in self._positive
 
     def relu(self, x: Node) -> Node:
+        if x.name in self._relus:  # ranges are read of what a ReLU makes, too
+            return self._relus[x.name]
         before = self._trimmed.get(x.name)
         top = super().relu(x)
+        self._relus[x.name] = top
         self._positive.add(top.name)
         if before is not None and before.twice is None:
             self._trimmed[top.name] = before

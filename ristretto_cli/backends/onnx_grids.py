@@ -223,7 +223,7 @@ class GridOps(BoundedOps):
         if stored is None or filled:
             return top
         if stored.parts is not None and stored.parts[1] == 1:
-            parts, axis = stored.parts  # their grids differ: behind the pooling there is less to be brought onto one
+            parts, axis = stored.parts  # behind the pooling there is less to be joined, and brought onto one grid
             pooled = [self.max_pool(part, kernel=kernel, stride=stride, pad=pad, ceil=ceil) for part in parts]
             return self.concat(pooled, axis)
         if stored.uncut is not None:

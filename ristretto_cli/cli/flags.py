@@ -129,12 +129,15 @@ def integers(context: click.Context, param: click.Parameter, value: str) -> tupl
     return numbers
 
 
+_WIDTHS = frozenset(map(str, range(1, 33)))
+
+
 def widths(context: click.Context, param: click.Parameter, value: str) -> dict[str, int]:
     """Widths in bits, 1 to 32, by what they are of: name=bits, separated by commas."""
     found: dict[str, int] = {}
-    for part in filter(None, value.split(",")):
+    for part in value.split(",") if value else ():
         name, equals, bits = part.partition("=")
-        if not equals or not bits.isascii() or not bits.isdigit() or not 1 <= int(bits) <= 32:
+        if not equals or bits not in _WIDTHS:
             raise click.BadParameter(f'"{part}" is no width such as conv_params=4, of 1 to 32 bits')
         if name in found:
             raise click.BadParameter(f'"{name}" has two widths')

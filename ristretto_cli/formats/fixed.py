@@ -198,7 +198,9 @@ def _bits_of_least_error(bits: int, most: int, ranges: Ranges, weights: Array) -
 
     With few bits it is better to saturate some weights than to round most of them to 0.
     """
-    every = max(1, weights.size // _MANY)
+    every = max(1, -(-weights.size // _MANY))
+    while math.gcd(every, weights.size) > 1:  # else it would pass over some rows, or places of kernels
+        every += 1
     looked_at = weights.ravel()[::every].astype(np.float64)
     biases = np.array(ranges.biases)
 

@@ -8,7 +8,7 @@ from math import prod
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
-from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.ops import Array, Ops, Shape, V, show
 from ristretto_cli.wire.messages import TEST, Message
 
 
@@ -40,9 +40,13 @@ class BatchNorm(LayerType):
     def statistics(self, message: Message) -> Collection[int]:
         return range(3)
 
+    def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
+        fraction = float(layer.message.batch_norm_param.moving_average_fraction)
+        return 0.0 if _uses_stored(layer) else share_left(float(params[2].item()), fraction, passes)
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
-        if uses_stored(layer):
+        if _uses_stored(layer):
             mean, variance = _stored(ops, x, params)
             eps = ops.constant(layer.message.batch_norm_param.eps)
             return [ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, eps)))]
@@ -51,11 +55,27 @@ class BatchNorm(LayerType):
     def forward_and_updates(
         self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
     ) -> tuple[Sequence[V], Mapping[int, V]]:
-        if uses_stored(layer):
+        if _uses_stored(layer):
             return self.forward(ops, layer, bottoms, params), {}
         (x,) = bottoms
         top, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
         return [top], _moved(ops, layer, x, mean, variance, params)
+
+
+def share_left(factor: float, fraction: float, passes: int) -> float:
+    """How much of running sums, which `factor` divides now, is old after so many passes.
+
+    >>> round(share_left(factor=1000.0, fraction=0.999, passes=300), 2)
+    0.74
+    """
+    if fraction == 1:
+        new = float(passes)
+    elif fraction > 1:  # what both parts have become by then, divided by the same huge number
+        new = (1 - fraction**-passes) / (fraction - 1)
+    else:
+        factor *= fraction**passes
+        new = (1 - fraction**passes) / (1 - fraction)
+    return factor / (factor + new) if factor + new > 0 else 0.0
 
 
 def _moved(ops: Ops[V], layer: Layer, x: V, mean: V, variance: V, params: Sequence[V]) -> dict[int, V]:
@@ -73,8 +93,7 @@ def _moved(ops: Ops[V], layer: Layer, x: V, mean: V, variance: V, params: Sequen
     }
 
 
-def uses_stored(layer: Layer) -> bool:
-    """Whether a BatchNorm layer takes mean and variance from its parameters, and leaves these alone."""
+def _uses_stored(layer: Layer) -> bool:
     param = layer.message.batch_norm_param
     if param.HasField("use_global_stats"):
         return bool(param.use_global_stats)

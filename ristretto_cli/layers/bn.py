@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
-from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.ops import Array, Ops, Shape, V, show
 from ristretto_cli.wire.messages import TRAIN, Message, enum_name
 
 SEGNET_EPS = 1e-9
@@ -20,9 +20,9 @@ class BN(LayerType):
     SegNet's and ENet's has two parameters (1, C, 1, 1), scale and shift: x * scale + shift with bn_mode INFERENCE,
     else of x normalized by the batch's own statistics, in TEST, too.
     PSPNet's has four, slope, bias, mean and variance: slope * (x - mean) / sqrt(variance + eps) + bias. In TRAIN
-    the statistics are the batch's, and those that are stored become `momentum` times themselves and the rest of the
-    batch's; with `frozen` they are those that are stored, and nothing of the layer learns. It is the one that is meant
-    if one of its settings is given (slope_filler, bias_filler, momentum, eps, frozen) or more than 2 param blocks.
+    the statistics are the batch's, and those that are stored become momentum * stored + (1 - momentum) * batch; with
+    `frozen` they are those that are stored, and nothing of the layer learns. It is the one that is meant if one of its
+    settings is given (slope_filler, bias_filler, momentum, eps, frozen) or more than 2 param blocks.
     """
 
     in_place = True
@@ -42,6 +42,10 @@ class BN(LayerType):
         if not _has_statistics(message):
             return ()
         return range(4) if message.bn_param.frozen else (2, 3)
+
+    def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
+        moves = _has_statistics(layer.message) and not layer.message.bn_param.frozen
+        return min(1.0, float(layer.message.bn_param.momentum)) ** passes if moves else 0.0
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         return self.forward_and_updates(ops, layer, bottoms, params)[0]

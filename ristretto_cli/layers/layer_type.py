@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ristretto_cli.net.ir import Layer, ParamDef
-from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.ops import Array, Ops, Shape, V
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message, new
 
@@ -55,6 +55,10 @@ class LayerType(ABC):
     def statistics(self, message: Message) -> Collection[int]:
         """The parameters, by index, that are no weights: gradients do not move them, whatever their lr_mult says."""
         return ()
+
+    def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
+        """How much of its statistics will be what they are now after so many passes in TRAIN, from 0 to 1."""
+        return 0.0
 
     def states(self, layer: Layer) -> tuple[Shape, ...]:
         """The shapes of what the layer keeps from one pass to the next (a hidden state); zeros before the first."""

@@ -218,7 +218,7 @@ class _Walk(Generic[V]):
         return values
 
     def _given_param(self, param: Param, number_format: NumberFormat | None, layer: Layer, trims: Trims | None) -> V:
-        value = self._given[param.key]
+        value = self._run.updates.get(param.key, self._given[param.key])  # as a layer before left it that shares it
         if value.shape != param.shape:
             value = self._ops.reshape(value, param.shape)
         if trims is None or number_format is None:

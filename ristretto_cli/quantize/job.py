@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from ristretto_cli.errors import RistrettoError, Where
-from ristretto_cli.formats.number_format import MODES, Ranges, Role, TrimmingMode
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, MODES, Ranges, Role, TrimmingMode
 from ristretto_cli.layers.average_precision import ApVersion
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State, build, build_layers, included
@@ -127,6 +127,7 @@ class _Quantizer:
                 remedy="Convolution and InnerProduct layers can be.",
             )
         self._check_given([])
+        self._warn_of_idle_widths()
         self._blob = self._score_blob()
         self._goal = self._score_goal()
         if job.early_stop:
@@ -221,13 +222,21 @@ class _Quantizer:
         return Goal.MIN
 
     def _check_given(self, ranges: Sequence[Ranges]) -> None:
+        possible = self._mode.widths(range(1, LOSSLESS_BITS + 1), ranges)
         for name, bits in self._job.bw.items():
-            if bits not in self._mode.widths([bits], ranges):
+            if bits not in possible:
+                least, most = min(possible), max(possible)
                 raise RistrettoError(
                     f"--bw {name}={bits}: {self._job.trimming_mode} has no such width for this net",
                     where=self._job.model,
-                    remedy="--dry_run lists those that it has.",
+                    remedy=f"It has {least} to {most} bits." if least < most else f"It has {least} bits.",
                 )
+
+    def _warn_of_idle_widths(self) -> None:
+        families = {family_of(layer) for layer in self._trimmable}
+        for group in self._mode.groups:
+            if group.name in self._job.bw and not group.families & families:
+                log.warning("--bw %s: the net has no such layers.", group.name)
 
     def _value(self, scores: Scores) -> float:
         output = next(output for output in scores.outputs if output.blob == self._blob)

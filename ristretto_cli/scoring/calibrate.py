@@ -122,10 +122,10 @@ def _read_and_written(
         written = list(run.written[index])
         for i, top in enumerate(layer.tops):
             reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
-            if reader is not None and LAYERS.get(net.layers[reader].type).ignores_negative(net.layers[reader]):
-                is_relu = net.layers[reader].type == "ReLU"
-                written[i] = run.written[reader][0] if is_relu else ops.relu(written[i])
-    joined = {run.written[i][0].name: run.read[i] for i, each in enumerate(net.layers) if each.type == "Concat"}
+            if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
+                written[i] = ops.relu(written[i])
+    joins = [i for i, each in enumerate(net.layers) if each.type == "Concat" and len(each.bottoms) > 1]
+    joined = {run.written[i][0].name: run.read[i] for i in joins}
     return [_parts(value, joined) for value in read], [_parts(value, joined) for value in written]
 
 
@@ -160,15 +160,15 @@ def _mean_square(found: Mapping[str, Array], parts: _Parts) -> float:
     return squares / sum(math.prod(part.shape) for part in parts)
 
 
-def _only_reader(net: Net, index: int, blob: str) -> int | None:
-    """The position of the one layer that reads what layer `index` wrote to a blob; None for no one or several."""
+def _only_reader(net: Net, index: int, blob: str) -> Layer | None:
+    """The one layer that reads what layer `index` wrote to a blob; None where there is none, or several."""
     readers = []
-    for i, layer in enumerate(net.layers[index + 1 :], index + 1):
+    for layer in net.layers[index + 1 :]:
         if blob in (bottom.name for bottom in layer.bottoms):
-            readers.append(i)
+            readers.append(layer)
         if blob in (top.name for top in layer.tops):
             break
-    return readers[0] if len(readers) == 1 and not net.layers[readers[0]].is_source else None
+    return readers[0] if len(readers) == 1 and not readers[0].is_source else None
 
 
 def _biases(net: Net, layer: Layer, probe: Probe) -> tuple[float, ...]:
@@ -202,9 +202,9 @@ def _refuse(net: Net, key: str) -> None:
 
 def _warn_of_dead(layer: Layer, ranges: Ranges) -> None:
     for what, largest in (
-        ("input", ranges.layer_in),
-        ("output", ranges.layer_out),
-        ("weights", ranges.params),
+        ("input is", ranges.layer_in),
+        ("output is", ranges.layer_out),
+        ("weights are", ranges.params),
     ):
         if largest == 0:
-            log.warning('Layer "%s": its %s is zero throughout; nothing can be learnt of its range.', layer.name, what)
+            log.warning('Layer "%s": its %s zero throughout; nothing can be learnt of its range.', layer.name, what)

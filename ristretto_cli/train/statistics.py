@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ristretto_cli.layers.batch_norm import uses_stored
+from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Net
 
 log = logging.getLogger("ristretto")
@@ -13,38 +13,20 @@ _MUCH = 0.2
 
 
 def warn_of_old_statistics(net: Net, passes: int) -> None:
-    """Warn where much of a BatchNorm layer's statistics is still what the net holds now after so many passes."""
-    left = {
-        layer.name: share
+    """Warn where much of a layer's statistics will be what the net holds now after so many passes."""
+    shares = {
+        layer.name: LAYERS.get(layer.type).old_share(layer, [net.weights[param.key] for param in layer.params], passes)
         for layer in net.layers
-        if layer.type == "BatchNorm" and not uses_stored(layer)
-        for share in [
-            old_share(
-                float(net.weights[layer.params[2].key].item()),
-                float(layer.message.batch_norm_param.moving_average_fraction),
-                passes,
-            )
-        ]
-        if share > _MUCH
+        if layer.params
     }
+    left = {name: share for name, share in shares.items() if share > _MUCH}
     if left:
         name = max(left, key=lambda each: left[each])
+        others = f" (others lag, too: {len(left) - 1})" if len(left) > 1 else ""
         log.warning(
-            'At the end, %d %% of the statistics of layer "%s" will be those from before (of %d BatchNorm layers more '
-            "than %d %%), and tests use them. Train longer, or give these layers a smaller moving_average_fraction.",
-            round(100 * left[name]),
+            'Layer "%s": at the end, %d %% of the statistics that tests use will be those from before%s. Train longer, '
+            "or let them move faster: a smaller moving_average_fraction or momentum.",
             name,
-            len(left),
-            round(100 * _MUCH),
+            round(100 * left[name]),
+            others,
         )
-
-
-def old_share(factor: float, fraction: float, passes: int) -> float:
-    """How much of a BatchNorm layer's running sums, which `factor` divides now, is old after so many passes.
-
-    >>> round(old_share(factor=1000.0, fraction=0.999, passes=300), 2)
-    0.74
-    """
-    old = factor * fraction**passes
-    new = passes if fraction == 1 else (1 - fraction**passes) / (1 - fraction)
-    return old / (old + new) if old + new > 0 else 0.0

@@ -45,8 +45,7 @@ def map_file(path: str | Path) -> memoryview:
 def let_go(*arrays: npt.NDArray[Any]) -> None:
     """Free the memory of the mapped files that arrays view, if any; what is looked at again is read again."""
     for source in _mapped(arrays):
-        if hasattr(mmap, "MADV_DONTNEED"):
-            source.madvise(mmap.MADV_DONTNEED)
+        source.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager
@@ -71,8 +70,10 @@ def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
 
 
 def _mapped(arrays: Sequence[npt.NDArray[Any]]) -> list[mmap.mmap]:
-    """The mapped files that arrays view, each once."""
+    """The mapped files that arrays view, each once; none where the system cannot let go of them."""
     found: dict[int, mmap.mmap] = {}
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return []
     for array in arrays:
         base: object = array
         while isinstance(base, np.ndarray):

@@ -191,7 +191,7 @@ def test_statistics_that_a_short_training_does_not_renew_are_warned_of(training:
     channels = len(read_weights("net.caffemodel").layers["conv"][1].array)
     sums = [np.zeros(channels), np.full(channels, 1000.0), np.full(1, 1000.0)]
     training.weights(lambda layers: layers.update(bn=sums), "bn.caffemodel")
-    told = 'At the end, 100 % of the statistics of layer "bn" will be those from before'
+    told = 'Layer "bn": at the end, 100 % of the statistics that tests use will be those from before. '
     assert told in ristretto("train", "--solver=solver.prototxt", "--weights=bn.caffemodel")[1]
     # What goes on renews what it began with.
     assert told not in ristretto("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")[1]

@@ -185,6 +185,14 @@ def test_the_least_squared_error_is_that_of_no_other_fractional_length(bits, ben
     assert error(chosen) == min(map(error, range(-5, 25)))
 
 
+def test_of_very_many_weights_those_looked_at_are_of_all_rows_and_places():
+    """With one of 3, 6 or 9 looked at, only small weights of these kernels would be seen."""
+    kernels = np.full((2**15, 2, 6, 6), 0.3, np.float32)
+    kernels[:, :, ::3, ::3] = 0.001
+    ranges = Ranges(1.0, 1.0, params=0.3, weights=kernels)
+    assert written("dynamic_fixed_point", 4, ranges).fl_params == 4  # 0.3 is 5 sixteenths; 0.001 asks for 13
+
+
 @pytest.mark.parametrize("weights", [np.zeros(3, np.float32), np.zeros(0, np.float32), np.full(3, 1e-30, np.float32)])
 def test_weights_of_no_size_have_a_format_too(weights):
     ranges = Ranges(1.0, 1.0, params=float(weights.max(initial=0.0)), weights=weights)

@@ -301,6 +301,14 @@ def test_widths_that_are_given_are_neither_planned_nor_scored(two_classes: Any) 
     assert trims(outcome)["fc"]["bw_layer_in"] == 8
 
 
+def test_a_width_for_layers_that_the_net_has_not_is_warned_of(
+    two_classes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = without(NET, '"InnerProduct"').replace('bottom: "fc"', 'bottom: "conv"')
+    planned_nets(two_classes().job(text=text, bw={"fc_params": 4, "layer": 8}))
+    assert [line for line in caplog.messages if "--bw" in line] == ["--bw fc_params: the net has no such layers."]
+
+
 @pytest.mark.parametrize(("mode", "bits"), [("minifloat", 5), ("integer_power_of_2_weights", 8)])
 def test_a_width_that_a_mode_has_not_is_refused(two_classes: Any, mode: str, bits: int) -> None:
     with pytest.raises(RistrettoError, match=f"--bw net={bits}: {mode} has no such width for this net"):

@@ -134,6 +134,22 @@ def test_what_only_a_relu_reads_has_no_negative_side(workshop: Any) -> None:
     assert out(workshop, CONV + relu) == (7, 15)
 
 
+@pytest.mark.parametrize("reader", ['type: "ReLU" relu_param { relu6: true }', 'type: "ReLU6"', 'type: "ReLU"'])
+def test_what_a_relu_cuts_off_above_is_in_the_range(workshop: Any, reader: str) -> None:
+    layers = CONV + 'layer { name: "relu" %s bottom: "conv" top: "y" }' % reader  # noqa: UP031  # braces in the text
+    assert out(workshop, layers)[0] == 7.0
+
+
+def test_a_concatenation_of_one_blob_is_that(workshop: Any) -> None:
+    last = """
+        layer { name: "cat" type: "Concat" bottom: "conv" top: "cat" }
+        layer { name: "last" type: "Convolution" bottom: "cat" top: "last"
+                convolution_param { num_output: 1 kernel_size: 1 bias_term: false } }
+    """
+    ranges = measure(workshop, CONV + last, {**WEIGHTS, "last": [[[[[1]]]]]}, names=("last",))
+    assert ranges["last"].layer_in == 15.0
+
+
 def test_a_leaky_relu_sees_negative_values(workshop: Any) -> None:
     leaky = IN_PLACE % ("relu", "ReLU", "relu_param { negative_slope: 0.5 }")
     assert out(workshop, CONV + leaky) == (15, 7.5)
@@ -192,14 +208,14 @@ def test_dropout_doubles_what_a_layer_reads_in_phase_train_alone(workshop: Any) 
 
 @pytest.mark.parametrize(
     ("records", "weights", "dead"),
-    [(((0, 0),), [[[[[2]]]], [1]], "input"), (((3, -8),), [[[[[0]]]], [1]], "weights")],
+    [(((0, 0),), [[[[[2]]]], [1]], "input is"), (((3, -8),), [[[[[0]]]], [1]], "weights are")],
 )
 def test_a_range_of_zero_is_warned_of(
     workshop: Any, caplog: pytest.LogCaptureFixture, records: Any, weights: Any, dead: str
 ) -> None:
     caplog.set_level(logging.WARNING, "ristretto")
     measure(workshop, CONV, {"conv": weights}, records=records)
-    assert caplog.messages == [f'Layer "conv": its {dead} is zero throughout; nothing can be learnt of its range.']
+    assert caplog.messages == [f'Layer "conv": its {dead} zero throughout; nothing can be learnt of its range.']
 
 
 def test_an_output_of_zero_is_warned_of(workshop: Any, caplog: pytest.LogCaptureFixture) -> None:

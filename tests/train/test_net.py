@@ -112,6 +112,18 @@ def test_outputs_have_their_loss_weights(workshop: Any) -> None:
     ]
 
 
+def test_layers_that_share_statistics_move_them_one_after_the_other(workshop: Any) -> None:
+    shared = " ".join(f'param {{ name: "s{i}" lr_mult: 0 }}' for i in range(3))
+    layer = 'layer {{ name: "{0}" type: "BatchNorm" bottom: "{1}" top: "{2}" {3} batch_norm_param {{ {4} }} }}\n'
+    half = "moving_average_fraction: 0.5"
+    text = layer.format("a", "x", "m", shared, half) + layer.format("b", "x", "y", shared, half)
+    text += 'layer { name: "quiet" type: "Silence" bottom: "m" }\n'
+    net = train_net(workshop, text, {"a": [np.zeros(2), np.zeros(2), np.zeros(1)]})
+    net.forward_backward(DATA)
+    # a mean of 2.5 twice: half of it and itself; the factor likewise
+    assert [net.weights()[f"a/{i}"].ravel().tolist() for i in (0, 2)] == [[3.75, 6.75], [1.5]]
+
+
 def test_statistics_of_pspnets_bn_move_in_a_pass_and_its_slope_learns_unless_frozen(workshop: Any) -> None:
     layer = 'layer { name: "bn" type: "BN" bottom: "x" top: "y" bn_param { %s } }\n'
     net = train_net(workshop, layer % "momentum: 0.75")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ristretto_cli.train.statistics import old_share, warn_of_old_statistics
+from ristretto_cli.layers.batch_norm import share_left
+from ristretto_cli.train.statistics import warn_of_old_statistics
 from ristretto_cli.wire.messages import TRAIN
 
 NET = """
@@ -27,12 +28,14 @@ WEIGHTS = {name: [np.zeros(2), np.ones(2), np.full(1, 1000.0)] for name in ("one
         (2, 0.5, 2, 0.25),  # 2 * 0.25, and 0.5 + 1
         (3, 1.0, 9, 0.25),
         (0, 0.999, 0, 0.0),
+        (1, 2.0, 1, 2 / 3),  # 2 of old, and 1 of the pass
+        (1, 2.0, 10_000, 0.5),
         (0, 0.999, 10, 0.0),
         (1000, 0.95, 60, 0.71),  # of the sums that 0.999 led to, 46 are left, and 0.95 leads to 20
     ],
 )
 def test_the_share_of_what_was_there(factor: float, fraction: float, passes: int, share: float) -> None:
-    assert old_share(factor, fraction, passes) == pytest.approx(share, abs=0.005)
+    assert share_left(factor, fraction, passes) == pytest.approx(share, abs=0.005)
 
 
 def test_a_short_training_is_told_of_with_the_layer_that_lags_most(
@@ -42,9 +45,8 @@ def test_a_short_training_is_told_of_with_the_layer_that_lags_most(
     with caplog.at_level(logging.WARNING, "ristretto"):
         warn_of_old_statistics(net, 100)
     (line,) = caplog.messages
-    assert line.startswith(
-        'At the end, 90 % of the statistics of layer "two" will be those from before (of 2 BatchNorm'
-    )
+    said = 'Layer "two": at the end, 90 % of the statistics that tests use will be those from before'
+    assert line.startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,14 @@ def test_nothing_is_told_where_they_are_renewed_or_left_alone(
     with caplog.at_level(logging.WARNING, "ristretto"):
         warn_of_old_statistics(net, passes)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("settings", "warns"), [("momentum: 0.99", True), ("", False), ("frozen: true", False)])
+def test_pspnets_bn_is_told_of_as_well(
+    workshop: Any, caplog: pytest.LogCaptureFixture, settings: str, warns: bool
+) -> None:
+    layer = 'layer { name: "bn" type: "BN" bottom: "x" top: "y" bn_param { slope_filler { value: 1 } %s } }'
+    net = workshop.load(NET[: NET.index('layer { name: "one"')] + layer % settings, phase=TRAIN)
+    with caplog.at_level(logging.WARNING, "ristretto"):
+        warn_of_old_statistics(net, 100)
+    assert bool(caplog.messages) == warns
