@@ -92,8 +92,9 @@ class Session:
 
 def _unwanted_optimizers(graph: Any) -> list[str]:
     """What onnxruntime is not to do to a graph."""
-    # It would join rounding to two grids, one after the other, into one.
-    unwanted = ["DoubleQDQPairsRemover"]
+    # It would join rounding to two grids, one after the other, into one; and a Pad into a pooling behind it, which it
+    # then refuses, as no kernel may be smaller than its padding.
+    unwanted = ["DoubleQDQPairsRemover", "Pad_Fusion"]
     # What is transposed and then quantized it would quantize before, also where that is an output of the graph.
     if any(node.op_type == "QuantizeLinear" for node in graph.node):
         unwanted += ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]

@@ -97,6 +97,16 @@ def test_a_window_behind_the_image_gives_the_lowest_number_no_place_and_no_mean(
     assert np.isnan(mean[1])
 
 
+def test_windows_behind_the_image_may_be_pooled_again(compute):
+    given_ = {"pad": [0, 0], "ceil": True}
+
+    def build(ops, x):
+        first = ops.ave_pool(x, kernel=[2, 1], stride=[3, 3], **given_)
+        return ops.ave_pool(first, kernel=[1, 1], stride=[1, 3], **given_)
+
+    assert compute(build, [[[[1, 2], [3, 4]]]]).ravel().tolist() == [2, 0]
+
+
 def test_padding_counts_in_a_mean_but_nothing_beyond_it(compute):
     # Windows from -1, 1 and 3: the first counts a padding cell, the last one more but no third cell.
     given_ = {"kernel": [3], "stride": [2], "pad": [1], "ceil": True}
