@@ -307,16 +307,21 @@ class GridOps(BoundedOps):
         return self._multiply(Factors(x, apply, weight, bias, "Gemm", {}), apply(x, weight, bias))
 
     def _multiply(self, factors: Factors, top: Node) -> Node:
-        """The product, of whole numbers where the bottom is there as such; top: of the values themselves."""
+        """The product, of whole numbers where the bottom is there as such; top: of the values themselves.
+
+        Powers of two go into the weights of a convolution, which are fewer than what it reads and makes. Those of an
+        inner product are more, by far.
+        """
         stored = self._stored.get(factors.bottom.name)
         constants = (factors.weight, factors.bias)
         if any(value is not None and self.known(value) is None for value in constants):
             return top
-        shift = 0 if stored is None else -stored.grid.frac_bits
-        if stored is not None and not stored.as_bytes and self._is_exact_times_two_to(factors.weight, shift):
-            bound = self.bound(top)
-            weight = self._times_two_to(factors.weight, shift)
-            top = self._set_bound(factors.apply(stored.whole(), weight, factors.bias), bound)
+        if factors.op == "Conv" and stored is not None and not stored.as_bytes:
+            shift = -stored.grid.frac_bits
+            if self._is_exact_times_two_to(factors.weight, shift):
+                bound = self.bound(top)
+                weight = self._times_two_to(factors.weight, shift)
+                top = self._set_bound(factors.apply(stored.whole(), weight, factors.bias), bound)
         self._factors[top.name] = factors
         return top
 
@@ -324,8 +329,10 @@ class GridOps(BoundedOps):
         """Whether a product of constants times a power of two is exactly what `_product_times_two_to` makes."""
         factors = self._factors[x.name]
         stored, bound = self._stored.get(factors.bottom.name), self.bound(x)
-        if bound is None or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
+        if bound is None or abs(exponent) > _MOST_SHIFT or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
             return False
+        if factors.op != "Conv":
+            return True
         shift = exponent if stored is None else exponent - stored.grid.frac_bits
         return self._is_exact_times_two_to(factors.weight, shift) and (
             factors.bias is None or self._is_exact_times_two_to(factors.bias, exponent)
@@ -348,8 +355,10 @@ class GridOps(BoundedOps):
         return self._least_magnitudes[constant.name]
 
     def _product_times_two_to(self, x: Node, exponent: int) -> Node:
-        """A product of constants, times a power of two: that of constants which are so many times as large."""
+        """A product of constants, times a power of two; a convolution of constants which are so many times as large."""
         factors = self._factors[x.name]
+        if factors.op != "Conv":
+            return self.mul(x, self.constant(math.ldexp(1.0, exponent)))
         bottom, weight, shift = factors.bottom, factors.weight, exponent
         stored = self._stored.get(bottom.name)
         if stored is not None:
