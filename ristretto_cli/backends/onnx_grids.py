@@ -10,23 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, BoundedOps, windows_of
+from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, windows_of
 from ristretto_cli.backends.onnx_graph import Node
-from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, ZERO, Product, chunks, record_bytes_on_grid
+from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, ZERO, Product, record_bytes_on_grid
+from ristretto_cli.backends.onnx_scaled import MOST_SHIFT, ScaledOps
 from ristretto_cli.backends.onnx_stored import Blocks, Factors, Stored
-from ristretto_cli.ops import AnyArray, Grid
+from ristretto_cli.ops import Grid
 
 _SHORTS = Grid(0, -(2**15), 2**15 - 1)
 _BYTE_ZERO = np.uint8(ZERO)
 _MOST_IN_BLOCKS = 2**21
 _BLOCK = 16  # channels, at most
-_MOST_SHIFT = 60  # scales of larger magnitude could leave float32's range
 MOST_LINKS = 50
-_LEAST_NORMAL = 2.0**-126  # a float32 below it has fewer bits
 
 
-class GridOps(BoundedOps):
-    """BoundedOps that computes with whole numbers.
+class GridOps(ScaledOps):
+    """ScaledOps that computes with whole numbers.
 
     A trimmed value is recorded in several ways: as itself, as multiples of its grid's step, as bytes; a model has
     those alone that somebody reads. The results are OnnxOps', but for zeros without a sign, and for sums of products
@@ -41,15 +40,6 @@ class GridOps(BoundedOps):
         self._has_blocks = has_blocks
         self._stored: dict[str, Stored] = {}
         self._factors: dict[str, Factors] = {}
-        self._constant_grids: dict[str, Grid] = {}
-        self._scaled: dict[tuple[str, int], Node] = {}
-        self._least_magnitudes: dict[str, float] = {}
-
-    def constant(self, array: AnyArray | float, *, grid: Grid | None = None, name: str = "") -> Node:
-        value = super().constant(array, name=name)
-        if grid is not None:
-            self._constant_grids[value.name] = grid
-        return value
 
     def to_grid(self, x: Node, grid: Grid) -> Node:
         stored = self._stored.get(x.name)
@@ -58,7 +48,7 @@ class GridOps(BoundedOps):
         if stored is not None and stored.parts is not None:
             parts, axis = stored.parts
             return self.concat([self.to_grid(part, grid) for part in parts], axis)
-        if abs(grid.frac_bits) > _MOST_SHIFT:
+        if abs(grid.frac_bits) > MOST_SHIFT:
             return super().to_grid(x, grid)
         again = None if stored is None else self._again(stored, grid)
         return self._keep(again or self._of_product(x, grid) or self._of_any(x, grid))
@@ -329,7 +319,7 @@ class GridOps(BoundedOps):
         """Whether a product of constants times a power of two is exactly what `_product_times_two_to` makes."""
         factors = self._factors[x.name]
         stored, bound = self._stored.get(factors.bottom.name), self.bound(x)
-        if bound is None or abs(exponent) > _MOST_SHIFT or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
+        if bound is None or abs(exponent) > MOST_SHIFT or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
             return False
         if factors.op != "Conv":
             return True
@@ -337,22 +327,6 @@ class GridOps(BoundedOps):
         return self._is_exact_times_two_to(factors.weight, shift) and (
             factors.bias is None or self._is_exact_times_two_to(factors.bias, exponent)
         )
-
-    def _is_exact_times_two_to(self, constant: Node, exponent: int) -> bool:
-        """Whether a constant can be multiplied by a power of two without a loss."""
-        bound = self.bound(constant)
-        if abs(exponent) > _MOST_SHIFT or bound is None or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
-            return False
-        return exponent >= 0 or math.ldexp(self._least_magnitude(constant), exponent) >= _LEAST_NORMAL
-
-    def _least_magnitude(self, constant: Node) -> float:
-        """The least magnitude of a constant's elements that are not 0; a step of its grid where it has one."""
-        if constant.name not in self._least_magnitudes:
-            grid = self._constant_grids.get(constant.name)
-            array = self.graph.initializers[constant.name]
-            least = least_magnitude(array) if grid is None else math.ldexp(1.0, max(-1000, min(1000, -grid.frac_bits)))
-            self._least_magnitudes[constant.name] = least
-        return self._least_magnitudes[constant.name]
 
     def _product_times_two_to(self, x: Node, exponent: int) -> Node:
         """A product of constants, times a power of two; a convolution of constants which are so many times as large."""
@@ -366,16 +340,6 @@ class GridOps(BoundedOps):
         bias = None if factors.bias is None else self._times_two_to(factors.bias, exponent)
         top = factors.apply(bottom, self._times_two_to(weight, shift), bias)
         return self._set_bound(top, self._times(self.bound(x), math.ldexp(1.0, exponent)))
-
-    def _times_two_to(self, constant: Node, exponent: int) -> Node:
-        """A constant times a power of two, made when it is needed."""
-        if exponent == 0:
-            return constant
-        key = constant.name, exponent
-        if key not in self._scaled:
-            array, factor = self.graph.initializers[constant.name], np.float32(math.ldexp(1.0, exponent))
-            self._scaled[key] = self.graph.deferred(constant.shape, lambda: array * factor)
-        return self._scaled[key]
 
     def _to_integers(self, x: Node, step: float, zero: np.integer[Any]) -> Node:
         return self._one("QuantizeLinear", [x, self.constant(step), self.graph.constant(np.asarray(zero))], x)
@@ -392,20 +356,6 @@ class GridOps(BoundedOps):
         return self._one(
             "Clip", [stored, self.graph.constant(np.uint8(low)), self.graph.constant(np.uint8(high))], stored
         )
-
-
-def least_magnitude(array: AnyArray) -> float:
-    """The least magnitude of float32 elements that are not 0; infinity where all are.
-
-    >>> least_magnitude(np.array([-0.5, 0.0, 2.0], np.float32))
-    0.5
-    """
-    least = 2**32 - 1
-    for rows in chunks(array):
-        # Magnitudes are in the order of their bits; those of a zero, less one, are the largest there are.
-        bits = array[rows].view(np.uint32) << np.uint32(1)
-        least = int((bits - np.uint32(1)).min(initial=least))
-    return math.inf if least == 2**32 - 1 else float(np.uint32((least + 1) >> 1).view(np.float32))
 
 
 def _fits_bytes(grid: Grid) -> bool:

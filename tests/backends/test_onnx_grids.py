@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx_floats import FloatsOps
-from ristretto_cli.backends.onnx_grids import least_magnitude
+from ristretto_cli.backends.onnx_scaled import least_magnitude
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.ops import Grid
 
