@@ -68,8 +68,7 @@ class GridOps(ScaledOps):
     def _bytes_again(self, stored: Stored, grid: Grid, shift: int) -> Stored:
         read = _needed(stored.bytes)
         made = cache(lambda: self._bytes_between(record_bytes_on_grid(self.graph, read(), shift), grid))
-        whole = cache(lambda: self._dequantized(made(), 1.0))
-        return Stored(grid, whole, made, as_bytes=True, links=stored.links + 1)
+        return replace(self._of_bytes(made, grid), links=stored.links + 1)
 
     def _keep(self, stored: Stored) -> Node:
         """The value itself."""
@@ -105,8 +104,11 @@ class GridOps(ScaledOps):
         return self._rounded(unrounded, grid)
 
     def _quantized(self, x: Node, grid: Grid, step: float) -> Stored:
-        stored = cache(lambda: self._bytes_between(self._to_integers(x, step, np.uint8(ZERO)), grid))
-        return Stored(grid, cache(lambda: self._dequantized(stored(), 1.0)), stored, as_bytes=True)
+        return self._of_bytes(cache(lambda: self._bytes_between(self._to_integers(x, step, _BYTE_ZERO), grid)), grid)
+
+    def _of_bytes(self, made: Callable[[], Node], grid: Grid) -> Stored:
+        """What is computed as bytes, and all else of these."""
+        return Stored(grid, cache(lambda: self._dequantized(made(), 1.0)), made, as_bytes=True)
 
     def _rounded(self, unrounded: Callable[[], Node], grid: Grid, *, in_blocks: Blocks = Blocks.NO) -> Stored:
         def rounded() -> Node:
@@ -144,8 +146,7 @@ class GridOps(ScaledOps):
             read, record = bottom.bytes, form.record
             integer = cache(lambda: self._bytes_between(record(self.graph, read()), grid))
         if form is not None and integer is not None and not form.rest.any():
-            made = integer
-            return Stored(grid, cache(lambda: self._dequantized(made(), 1.0)), made, as_bytes=True)
+            return self._of_bytes(integer, grid)
         if not self._can_be_scaled(x, grid.frac_bits):
             return None
         unrounded = cache(lambda: self._product_times_two_to(x, grid.frac_bits))
@@ -200,8 +201,7 @@ class GridOps(ScaledOps):
         """Bytes, cut off below 0. A pooling goes in front of that: behind a convolution it has a faster kernel."""
         zero = self.graph.constant(np.uint8(ZERO))
         made = cache(lambda: self._one("Clip", [uncut(), zero], like))
-        whole = cache(lambda: self._dequantized(made(), 1.0))
-        return Stored(grid, whole, made, as_bytes=True, uncut=uncut, links=links)
+        return replace(self._of_bytes(made, grid), uncut=uncut, links=links)
 
     def max_pool(
         self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool

@@ -131,21 +131,21 @@ def search(
 
     legacy: groups without layers are searched as well. given: widths of groups that are not searched, by name.
     """
-    known = {} if given is None else given
-    planned = [_planned(mode, group, layers, offered, known, legacy=legacy) for group in mode.groups]
+    given = given or {}
+    planned = [_planned(mode, group, layers, offered, given, legacy=legacy) for group in mode.groups]
     results: list[GroupResult] = []
     for i, (group, nets) in enumerate(zip(mode.groups, planned, strict=True)):
         if nets is None:
             results.append(GroupResult(group, (), LOSSLESS_BITS, skipped=True))  # DIFFERS(D8)
             continue
-        if group.name in known:
-            results.append(_given(group, known))
+        if group.name in given:
+            results.append(_given(group, given))
             continue
         trials: list[Trial] = []
         for k, (bits, asked) in enumerate(nets):
             following = next((later[0][1] for later in (nets[k + 1 :], *planned[i + 1 :]) if later), None)
             if following is None and len(mode.groups) > 1:
-                later_given = [_given(later, known) for later in mode.groups[i + 1 :] if later.name in known]
+                later_given = [_given(later, given) for later in mode.groups[i + 1 :] if later.name in given]
                 following = _asked_combined([*results, GroupResult(group, (), bits), *later_given], layers)
             trials.append(_trial(bits, score(asked, following), margin))
             if not trials[-1].passed:

@@ -44,22 +44,24 @@ def map_file(path: str | Path) -> memoryview:
 
 def let_go(*arrays: npt.NDArray[Any]) -> None:
     """Free the memory of the mapped files that arrays view, if any; what is looked at again is read again."""
-    for source in _mapped(arrays):
-        source.madvise(mmap.MADV_DONTNEED)
+    for file in _mapped(arrays):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager
 def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
     """Let go of arrays again and again while others read them in the block: what was read need not stay in memory."""
+    files = _mapped(arrays)
+    if not files:
+        yield
+        return
     done = Event()
 
     def repeat() -> None:
         while not done.wait(_OFTEN):
-            let_go(*arrays)
+            for file in files:
+                file.madvise(mmap.MADV_DONTNEED)
 
-    if not _mapped(arrays):
-        yield
-        return
     thread = Thread(target=repeat, name="letting go", daemon=True)
     thread.start()
     try:
