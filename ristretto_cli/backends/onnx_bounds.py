@@ -1,4 +1,4 @@
-"""The ONNX backend that knows its constants, and how large its values can become."""
+"""The ONNX backend that knows its constants, how large its values can become, and which are never negative."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class BoundedOps(OnnxOps):
         super().__init__(rng)
         self.bound_of_inputs: float | None = None
         self._bounds: dict[str, float | None] = {}
+        self._least: dict[str, float] = {}
         self._numpy = NumpyOps(np.random.default_rng(0))
 
     def input(self, name: str, shape: Shape) -> Node:
@@ -47,9 +48,24 @@ class BoundedOps(OnnxOps):
             self._set_bound(x, None if array is None or array.dtype != np.float32 else _largest(array))
         return self._bounds[x.name]
 
-    def _set_bound(self, x: Node, bound: float | None) -> Node:
+    def _set_bound(self, x: Node, bound: float | None, *, never_negative: bool = False) -> Node:
         self._bounds[x.name] = bound if bound is not None and bound < FAR_FROM_INFINITY else None
+        return self._set_least(x, 0.0) if never_negative else x
+
+    def _set_least(self, x: Node, least: float) -> Node:
+        self._least[x.name] = max(least, self._least.get(x.name, -math.inf))
         return x
+
+    def least(self, x: Node) -> float:
+        """The least number that x can have: -inf where nothing is known of it. Some elements may be NaN."""
+        if x.name not in self._least:
+            array = self.known(x)
+            constant = array is not None and array.dtype == np.float32 and array.size > 0
+            self._least[x.name] = float(array.min()) if array is not None and constant else -math.inf
+        return self._least[x.name]
+
+    def never_negative(self, *values: Node) -> bool:
+        return all(self.least(value) >= 0 for value in values)
 
     def _fold(self, primitive: str, x: Node, *args: Any) -> Node | None:
         """What a primitive makes of constants, as a constant; None where something is not known or not small.
@@ -65,13 +81,21 @@ class BoundedOps(OnnxOps):
 
     # element by element
     def add(self, a: Node, b: Node) -> Node:
-        return self._fold("add", a, b) or self._set_bound(super().add(a, b), self._sum(a, b))
+        folded = self._fold("add", a, b)
+        if folded is not None:
+            return folded
+        top = self._set_bound(super().add(a, b), self._sum(a, b))
+        return self._set_least(top, self.least(a) + self.least(b)) if self.never_negative(a, b) else top
 
     def sub(self, a: Node, b: Node) -> Node:
         return self._fold("sub", a, b) or self._set_bound(super().sub(a, b), self._sum(a, b))
 
     def mul(self, a: Node, b: Node) -> Node:
-        return self._fold("mul", a, b) or self._set_bound(super().mul(a, b), self._times(self.bound(a), self.bound(b)))
+        return self._fold("mul", a, b) or self._set_bound(
+            super().mul(a, b),
+            self._times(self.bound(a), self.bound(b)),
+            never_negative=a.name == b.name or self.never_negative(a, b),
+        )
 
     def div(self, a: Node, b: Node) -> Node:
         folded = self._fold("div", a, b)
@@ -80,38 +104,57 @@ class BoundedOps(OnnxOps):
         divisor, least = self.known(b), 0.0
         if divisor is not None and self.bound(b) is not None:
             least = float(np.abs(divisor).min(initial=np.inf))
-        return self._set_bound(super().div(a, b), self._times(self.bound(a), 1 / least) if least > 0 else None)
+        bound = self._times(self.bound(a), 1 / least) if least > 0 else None
+        return self._set_bound(super().div(a, b), bound, never_negative=self.never_negative(a, b))
 
     def maximum(self, a: Node, b: Node) -> Node:
-        return self._fold("maximum", a, b) or self._set_bound(super().maximum(a, b), self._most(a, b))
+        return self._fold("maximum", a, b) or self._set_bound(
+            super().maximum(a, b),
+            self._most(a, b),
+            never_negative=self.never_negative(a) or self.never_negative(b),
+        )
+
+    def pow(self, a: Node, b: Node) -> Node:
+        exponents = self.known(b)
+        grows = exponents is None or exponents.max(initial=0) > 0
+        bound = 1.0 if self.least(a) >= 1 and not grows and self.bound(a) is not None else None
+        return self._set_bound(super().pow(a, b), bound, never_negative=self.never_negative(a))
 
     def abs(self, x: Node) -> Node:
-        return self._fold("abs", x) or self._set_bound(super().abs(x), self.bound(x))
+        return self._fold("abs", x) or self._set_bound(super().abs(x), self.bound(x), never_negative=True)
+
+    def exp(self, x: Node) -> Node:
+        return self._set_bound(super().exp(x), None, never_negative=True)
 
     def sqrt(self, x: Node) -> Node:
-        return self._fold("sqrt", x) or super().sqrt(x)
+        return self._fold("sqrt", x) or self._set_bound(super().sqrt(x), None, never_negative=True)
 
     def floor(self, x: Node) -> Node:
-        return self._fold("floor", x) or self._set_bound(super().floor(x), self._plus_one(x))
+        return self._fold("floor", x) or self._set_bound(
+            super().floor(x), self._plus_one(x), never_negative=self.never_negative(x)
+        )
 
     def round(self, x: Node) -> Node:
-        return self._fold("round", x) or self._set_bound(super().round(x), self._plus_one(x))
+        return self._fold("round", x) or self._set_bound(
+            super().round(x), self._plus_one(x), never_negative=self.never_negative(x)
+        )
 
     def clip(self, x: Node, low: float, high: float) -> Node:
         if self.bound(x) is None:
             top = super().clip(x, low, high)
         else:
             top = self._one("Clip", [x, self.constant(low), self.constant(high)], x)
-        return self._set_bound(top, max(abs(low), abs(high)))
+        return self._set_bound(top, max(abs(low), abs(high)), never_negative=low >= 0 and high >= 0)
 
     def to_grid(self, x: Node, grid: Grid) -> Node:
-        return self._set_bound(super().to_grid(x, grid), grid.largest)
+        never_negative = grid.low >= 0 or (self.never_negative(x) and grid.high >= 0)
+        return self._set_bound(super().to_grid(x, grid), grid.largest, never_negative=never_negative)
 
     def relu(self, x: Node) -> Node:
-        return self._set_bound(super().relu(x), self.bound(x))
+        return self._set_bound(super().relu(x), self.bound(x), never_negative=True)
 
     def sigmoid(self, x: Node) -> Node:
-        return self._set_bound(super().sigmoid(x), None if self.bound(x) is None else 1.0)
+        return self._set_bound(super().sigmoid(x), None if self.bound(x) is None else 1.0, never_negative=True)
 
     def tanh(self, x: Node) -> Node:
         return self._set_bound(super().tanh(x), None if self.bound(x) is None else 1.0)
@@ -127,21 +170,23 @@ class BoundedOps(OnnxOps):
 
     def where(self, condition: Node, a: Node, b: Node) -> Node:
         folded = self._fold("where", condition, a, b)
-        return folded or self._set_bound(super().where(condition, a, b), self._most(a, b))
+        return folded or self._set_bound(
+            super().where(condition, a, b), self._most(a, b), never_negative=self.never_negative(a, b)
+        )
 
     # shapes
     def reshape(self, x: Node, shape: Sequence[int]) -> Node:
         folded = self._fold("reshape", x, tuple(shape))
-        return folded or self._set_bound(super().reshape(x, tuple(shape)), self.bound(x))
+        return folded or self._same(super().reshape(x, tuple(shape)), x)
 
     def transpose(self, x: Node, axes: Sequence[int]) -> Node:
-        return self._set_bound(super().transpose(x, axes), self.bound(x))
+        return self._same(super().transpose(x, axes), x)
 
     def concat(self, xs: Sequence[Node], axis: int) -> Node:
-        return self._set_bound(super().concat(xs, axis), self._most(*xs))
+        return self._set_bound(super().concat(xs, axis), self._most(*xs), never_negative=self.never_negative(*xs))
 
     def slice(self, x: Node, axis: int, start: int, stop: int) -> Node:
-        return self._set_bound(super().slice(x, axis, start, stop), self.bound(x))
+        return self._same(super().slice(x, axis, start, stop), x)
 
     # nets
     def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
@@ -166,21 +211,25 @@ class BoundedOps(OnnxOps):
     ) -> Node:
         top = super().max_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
         filled = any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad))
-        return self._set_bound(top, None if filled else self.bound(x))
+        return self._set_bound(top, None) if filled else self._same(top, x)
 
     def ave_pool(
         self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
     ) -> Node:
         top = super().ave_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
         filled = any(axis.cells[-1] <= 0 for axis in windows_of(x, top, kernel, stride, pad))
-        return self._set_bound(top, None if filled else self.bound(x))
+        return self._set_bound(top, None if filled else self.bound(x), never_negative=self.never_negative(x))
 
     def lrn(self, x: Node, *, size: int, alpha: float, beta: float, k: float) -> Node:
         top = super().lrn(x, size=size, alpha=alpha, beta=beta, k=k)
-        return self._set_bound(top, self._normalized(x, alpha, beta, k))
+        return self._set_bound(top, self._normalized(x, alpha, beta, k), never_negative=self.never_negative(x))
 
     def softmax(self, x: Node, axis: int) -> Node:
-        return self._set_bound(super().softmax(x, axis), None if self.bound(x) is None else 1.0)
+        return self._set_bound(super().softmax(x, axis), None if self.bound(x) is None else 1.0, never_negative=True)
+
+    def _same(self, top: Node, x: Node) -> Node:
+        """A top whose elements are some of x's."""
+        return self._set_bound(top, self.bound(x), never_negative=self.never_negative(x))
 
     def _normalized(self, x: Node, alpha: float, beta: float, k: float) -> float | None:
         """The bound of lrn. onnxruntime goes through the channels adding a square to k and taking another one away:

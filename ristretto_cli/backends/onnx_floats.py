@@ -12,6 +12,7 @@ import numpy as np
 from ristretto_cli.backends.onnx_bounds import windows_of
 from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_grids import MOST_LINKS, GridOps
+from ristretto_cli.backends.onnx_kernels import ALL, IntegerKernels
 from ristretto_cli.backends.shapes import Sized
 from ristretto_cli.formats.minifloat import nearest
 from ristretto_cli.ops import Floats
@@ -47,13 +48,12 @@ class FloatsOps(GridOps):
     """
 
     def __init__(
-        self, rng: np.random.Generator | None = None, *, integers: bool = True, has_blocks: bool = True
+        self, rng: np.random.Generator | None = None, *, kernels: IntegerKernels = ALL, has_blocks: bool = True
     ) -> None:
-        super().__init__(rng, integers=integers, has_blocks=has_blocks)
+        super().__init__(rng, kernels=kernels, has_blocks=has_blocks)
         self.assumes_in_range = False
         self._trimmed: dict[str, Trimmed] = {}
         self._peaks: dict[str, tuple[Node, float]] = {}
-        self._positive: set[str] = set()
         self._magnitudes: dict[str, Node] = {}
         self._relus: dict[str, Node] = {}
 
@@ -100,10 +100,7 @@ class FloatsOps(GridOps):
                 return x
             if x.name in self._factors and self._can_be_scaled(x, scale):
                 return self._product_times_two_to(x, scale)
-            times = self.mul(x, self.constant(math.ldexp(1.0, scale)))
-            if x.name in self._positive:
-                self._positive.add(times.name)
-            return times
+            return self.mul(x, self.constant(math.ldexp(1.0, scale)))
 
         return scaled
 
@@ -142,16 +139,12 @@ class FloatsOps(GridOps):
             self._magnitudes[x.name] = self.abs(x)
         return self._magnitudes[x.name]
 
-    def never_negative(self, x: Node) -> bool:
-        return x.name in self._positive
-
     def relu(self, x: Node) -> Node:
         if x.name in self._relus:  # ranges are read of what a ReLU makes, too
             return self._relus[x.name]
         before = self._trimmed.get(x.name)
         top = super().relu(x)
         self._relus[x.name] = top
-        self._positive.add(top.name)
         if before is not None and before.twice is None:
             self._trimmed[top.name] = before
         elif before is not None:
@@ -164,8 +157,6 @@ class FloatsOps(GridOps):
         pool = partial(super().max_pool, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
         top = pool(x)
         if not any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad)):
-            if x.name in self._positive:
-                self._positive.add(top.name)
             self._follow(x, top, pool)
         return top
 

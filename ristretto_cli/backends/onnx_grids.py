@@ -12,13 +12,13 @@ import numpy as np
 
 from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, windows_of
 from ristretto_cli.backends.onnx_graph import Node
-from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, ZERO, Product, record_bytes_on_grid
+from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, Product, fits_bytes, record_rescaled
+from ristretto_cli.backends.onnx_kernels import ALL, IntegerKernels
 from ristretto_cli.backends.onnx_scaled import MOST_SHIFT, ScaledOps
 from ristretto_cli.backends.onnx_stored import Blocks, Factors, Stored
 from ristretto_cli.ops import Grid
 
 _SHORTS = Grid(0, -(2**15), 2**15 - 1)
-_BYTE_ZERO = np.uint8(ZERO)
 _MOST_IN_BLOCKS = 2**21
 _BLOCK = 16  # channels, at most
 MOST_LINKS = 50
@@ -29,19 +29,23 @@ class GridOps(ScaledOps):
 
     A trimmed value is recorded in several ways: as itself, as multiples of its grid's step, as bytes; a model has
     those alone that somebody reads. The results are OnnxOps', but for zeros without a sign, and for sums of products
-    that float32 rounds: in integers they are exact. integers: whether products of bytes may be used.
+    that float32 rounds: in integers they are exact. kernels: the integer kernels that may be used. has_blocks: whether
+    onnxruntime keeps channels in blocks between convolutions.
     """
 
     def __init__(
-        self, rng: np.random.Generator | None = None, *, integers: bool = True, has_blocks: bool = True
+        self, rng: np.random.Generator | None = None, *, kernels: IntegerKernels = ALL, has_blocks: bool = True
     ) -> None:
         super().__init__(rng)
-        self._integers = integers
+        self._kernels = kernels
         self._has_blocks = has_blocks
         self._stored: dict[str, Stored] = {}
         self._factors: dict[str, Factors] = {}
+        self._cuts: dict[tuple[str, int], Node] = {}
 
     def to_grid(self, x: Node, grid: Grid) -> Node:
+        if grid.low < 0 <= grid.high and self.never_negative(x):
+            grid = replace(grid, low=0)  # with 8 bits, pairs of products with such bytes fit 16 bits
         stored = self._stored.get(x.name)
         if stored is not None and grid.contains(stored.grid):
             return x
@@ -56,19 +60,18 @@ class GridOps(ScaledOps):
     def _again(self, stored: Stored, grid: Grid) -> Stored | None:
         """What lies on a grid brought onto another one, as bytes or in blocks of channels; None for all else."""
         shift = grid.frac_bits - stored.grid.frac_bits
-        if self._integers and stored.as_bytes and _fits_bytes(grid) and abs(shift) <= MOST_STEPS_BITS:
-            return self._bytes_again(stored, grid, shift)
+        narrower = Grid(grid.frac_bits, max(stored.grid.low, grid.low), min(stored.grid.high, grid.high))
+        if stored.as_bytes and shift == 0 and fits_bytes(narrower):
+            return replace(self._of_bytes(_needed(stored.bytes_from), narrower), links=stored.links + 1)
+        if stored.as_bytes and fits_bytes(grid) and abs(shift) <= MOST_STEPS_BITS and self._kernels.rescales():
+            again = cache(lambda low: record_rescaled(self.graph, self._bytes(stored), stored.grid.low, shift, low))
+            return replace(self._of_bytes(again, grid), links=stored.links + 1)
         largest = math.ldexp(max(-stored.grid.low, stored.grid.high), shift)
         if stored.in_blocks is Blocks.NO or max(math.ldexp(largest, -shift), largest) > _MOST_IN_BLOCKS:
             return None
         scale = math.ldexp(1.0, shift)
         unrounded = cache(lambda: self._set_bound(self._by_channel(stored.whole(), scale, 0.0), largest))
         return replace(self._rounded(unrounded, grid, in_blocks=Blocks.MADE), links=stored.links + 1)
-
-    def _bytes_again(self, stored: Stored, grid: Grid, shift: int) -> Stored:
-        read = _needed(stored.bytes)
-        made = cache(lambda: self._bytes_between(record_bytes_on_grid(self.graph, read(), shift), grid))
-        return replace(self._of_bytes(made, grid), links=stored.links + 1)
 
     def _keep(self, stored: Stored) -> Node:
         """The value itself."""
@@ -77,25 +80,47 @@ class GridOps(ScaledOps):
         step = math.ldexp(1.0, -stored.grid.frac_bits)
         if stored.value is not None:
             value = stored.value()
-        elif stored.as_bytes and stored.bytes is not None:
-            value = self._dequantized(stored.bytes(), step)
+        elif stored.as_bytes:
+            value = self._dequantized(self._bytes(stored), step, _zero(stored.grid.low))
         else:
             value = self.mul(stored.whole(), self.constant(step))
         self._stored[value.name] = stored
-        return self._set_bound(value, stored.grid.largest)
+        return self._set_bound(value, stored.grid.largest, never_negative=stored.grid.low >= 0)
 
     def _without_links(self, stored: Stored) -> Stored:
         """The same, recorded now, so that no chain of functions becomes longer than Python's stack."""
         stored.whole()
-        if stored.bytes is not None:
-            stored.bytes()
-        return replace(stored, parts=None, links=0)
+        if stored.bytes_from is None:
+            return replace(stored, parts=None, links=0)
+        low = stored.grid.low
+        made = stored.bytes_from(low)
+        return replace(stored, bytes_from=cache(lambda other: self._from(made, low, other)), parts=None, links=0)
+
+    def _bytes(self, stored: Stored) -> Node:
+        """The bytes of a value, which count its grid's steps from the lowest one."""
+        return self._cut(_needed(stored.bytes_from)(stored.grid.low), stored.grid.low, stored.grid.high)
+
+    def _cut(self, made: Node, low: int, high: int) -> Node:
+        """Bytes that count steps from `low`, cut off at `high`."""
+        if high - low >= 255:
+            return made
+        key = made.name, high - low
+        if key not in self._cuts:
+            top = self.graph.constant(np.uint8(high - low))
+            self._cuts[key] = self.graph.record("Clip", [made, None, top], [made.shape])[0]
+        return self._cuts[key]
+
+    def _from(self, made: Node, low: int, other: int) -> Node:
+        """Bytes that count steps from `low`, counted from another one."""
+        if low == other or self._kernels.rescales():
+            return record_rescaled(self.graph, made, low, 0, other)
+        return self._to_integers(self._dequantized(made, 1.0, _zero(low)), 1.0, _zero(other))
 
     def _of_any(self, x: Node, grid: Grid) -> Stored:
         """Any value, brought onto a grid."""
         step = math.ldexp(1.0, -grid.frac_bits)
-        if self.bound(x) is not None and _fits_bytes(grid):
-            return self._quantized(x, grid, step)
+        if self.bound(x) is not None and fits_bytes(grid):
+            return self._of_bytes(self._quantized(x, step), grid)
         if self.bound(x) is not None and grid == replace(_SHORTS, frac_bits=grid.frac_bits):
             shorts = cache(lambda: self._to_integers(x, step, np.int16(0)))
             value = cache(lambda: self._dequantized(shorts(), step, np.int16(0)))
@@ -103,12 +128,13 @@ class GridOps(ScaledOps):
         unrounded = cache(lambda: self.mul(x, self.constant(math.ldexp(1.0, grid.frac_bits))))
         return self._rounded(unrounded, grid)
 
-    def _quantized(self, x: Node, grid: Grid, step: float) -> Stored:
-        return self._of_bytes(cache(lambda: self._bytes_between(self._to_integers(x, step, _BYTE_ZERO), grid)), grid)
+    def _quantized(self, x: Node, step: float) -> Callable[[int], Node]:
+        return cache(lambda low: self._to_integers(x, step, _zero(low)))
 
-    def _of_bytes(self, made: Callable[[], Node], grid: Grid) -> Stored:
-        """What is computed as bytes, and all else of these."""
-        return Stored(grid, cache(lambda: self._dequantized(made(), 1.0)), made, as_bytes=True)
+    def _of_bytes(self, bytes_from: Callable[[int], Node], grid: Grid) -> Stored:
+        """What is computed as bytes, and all else from these."""
+        made = Stored(grid, cache(lambda: self._dequantized(self._bytes(made), 1.0, _zero(grid.low))), bytes_from, True)
+        return made
 
     def _rounded(self, unrounded: Callable[[], Node], grid: Grid, *, in_blocks: Blocks = Blocks.NO) -> Stored:
         def rounded() -> Node:
@@ -118,8 +144,10 @@ class GridOps(ScaledOps):
 
         whole = cache(rounded)
         stored = Stored(grid, whole, unrounded=unrounded, in_blocks=in_blocks)
-        if _fits_bytes(grid):
-            stored = replace(stored, bytes=cache(lambda: _needed(self._quantized(whole(), grid, 1.0).bytes)()))
+        if fits_bytes(grid):
+            # QuantizeLinear rounds as well, but defines no result for what is not finite.
+            bounded = cache(lambda: unrounded() if self.bound(unrounded()) is not None else whole())
+            stored = replace(stored, bytes_from=cache(lambda low: self._to_integers(bounded(), 1.0, _zero(low))))
         return stored
 
     def _of_product(self, x: Node, grid: Grid) -> Stored | None:
@@ -128,9 +156,9 @@ class GridOps(ScaledOps):
         bottom = None if factors is None else self._stored.get(factors.bottom.name)
         if factors is None or bottom is None:
             return None
-        form = None
+        form, kernel = None, None
         weight_grid = self._constant_grids.get(factors.weight.name)
-        if self._integers and _fits_bytes(grid) and bottom.bytes is not None and weight_grid is not None:
+        if fits_bytes(grid) and bottom.bytes_from is not None and weight_grid is not None:
             product = Product(
                 factors.op,
                 steps=bottom.grid,
@@ -141,12 +169,13 @@ class GridOps(ScaledOps):
                 attributes=factors.attributes,
             )
             form = product.integer_form(grid)
+            kernel = None if form is None else self._kernels.fastest(form)
         integer = None
-        if form is not None and bottom.bytes is not None:
-            read, record = bottom.bytes, form.record
-            integer = cache(lambda: self._bytes_between(record(self.graph, read()), grid))
-        if form is not None and integer is not None and not form.rest.any():
-            return self._of_bytes(integer, grid)
+        if form is not None and kernel is not None:
+            record = partial(form.record, self.graph, kernel=kernel)
+            integer = cache(lambda low: record(self._bytes(bottom), low))
+            if not form.rest.any():
+                return self._of_bytes(integer, grid)
         if not self._can_be_scaled(x, grid.frac_bits):
             return None
         unrounded = cache(lambda: self._product_times_two_to(x, grid.frac_bits))
@@ -182,26 +211,15 @@ class GridOps(ScaledOps):
         stored = self._stored.get(x.name)
         if stored is None:
             return super().relu(x)
-        grid = replace(stored.grid, low=0)
-        lower = stored.rectified or stored.bytes
-        made: Callable[[], Node] | None = None
-        if lower is not None:
-            floor = self.graph.constant(np.uint8(ZERO))
-            made = cache(lambda: self._one("Clip", [_needed(lower)(), floor], x))
-        if lower is not None and (stored.as_bytes or stored.rectified):
-            return self._keep(self._above_zero(x, lower, grid, stored.links + 1))
+        grid, links = replace(stored.grid, low=0), stored.links + 1
+        bytes_from = stored.rectified or stored.bytes_from
+        if bytes_from is not None and (stored.as_bytes or stored.rectified):
+            return self._keep(replace(self._of_bytes(bytes_from, grid), links=links))
         if stored.unrounded is not None:
-            rounded = self._rounded(stored.unrounded, grid, in_blocks=stored.in_blocks)
-            return self._keep(replace(rounded, bytes=made, links=stored.links + 1))
+            return self._keep(replace(self._rounded(stored.unrounded, grid, in_blocks=stored.in_blocks), links=links))
         before = stored.whole
         whole = cache(lambda: super(GridOps, self).relu(before()))
-        return self._keep(Stored(grid, whole, made, links=stored.links + 1))
-
-    def _above_zero(self, like: Node, uncut: Callable[[], Node], grid: Grid, links: int) -> Stored:
-        """Bytes, cut off below 0. A pooling goes in front of that: behind a convolution it has a faster kernel."""
-        zero = self.graph.constant(np.uint8(ZERO))
-        made = cache(lambda: self._one("Clip", [uncut(), zero], like))
-        return replace(self._of_bytes(made, grid), uncut=uncut, links=links)
+        return self._keep(Stored(grid, whole, bytes_from, links=links))
 
     def max_pool(
         self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
@@ -216,9 +234,6 @@ class GridOps(ScaledOps):
             parts, axis = stored.parts  # behind the pooling there is less to be joined, and brought onto one grid
             pooled = [self.max_pool(part, kernel=kernel, stride=stride, pad=pad, ceil=ceil) for part in parts]
             return self.concat(pooled, axis)
-        if stored.uncut is not None:
-            uncut = stored.uncut
-            return self._keep(self._above_zero(top, cache(lambda: pool(uncut())), stored.grid, stored.links + 1))
         if stored.as_bytes or stored.unrounded is None:
             return self._moved(x, top, pool)
         # The largest value is the largest before rounding: there are fewer to round behind.
@@ -239,10 +254,12 @@ class GridOps(ScaledOps):
         stored = self._stored.get(x.name)
         if stored is None:
             return top
-        whole, bytes_ = stored.whole, stored.bytes
-        made = None if bytes_ is None else cache(lambda: move(_needed(bytes_)()))
-        moved = cache(lambda: move(whole()))
-        return self._keep(Stored(stored.grid, moved, made, stored.as_bytes, links=stored.links + 1))
+        whole, bytes_from, links = stored.whole, stored.bytes_from, stored.links + 1
+        # Bytes are cut off at the grid's end after the move, where there may be fewer.
+        made = None if bytes_from is None else cache(lambda low: move(bytes_from(low)))
+        if made is not None and stored.as_bytes:
+            return self._keep(replace(self._of_bytes(made, stored.grid), links=links))
+        return self._keep(Stored(stored.grid, cache(lambda: move(whole())), made, links=links))
 
     def concat(self, xs: Sequence[Node], axis: int) -> Node:
         top = super().concat(xs, axis)
@@ -263,13 +280,19 @@ class GridOps(ScaledOps):
             step = self.constant(math.ldexp(1.0, frac_bits))
             self._stored[top.name] = Stored(grid, cache(lambda: self.mul(top, step)), parts=pieces)
             return top
-        made = None
-        if all(part.bytes is not None for part in stored):
-            made = cache(lambda: join([_needed(part.bytes)() for part in stored]))
-        whole = cache(lambda: join([part.whole() for part in stored]))
-        as_bytes = all(part.as_bytes for part in stored)
         links = max(part.links for part in stored) + 1
-        return self._keep(Stored(grid, whole, made, as_bytes, parts=pieces, links=links))
+        made = None
+        if fits_bytes(grid) and all(part.bytes_from is not None for part in stored):
+            made = cache(lambda low: join([self._joinable(part, low, high) for part in stored]))
+        if made is not None and all(part.as_bytes for part in stored):
+            return self._keep(replace(self._of_bytes(made, grid), parts=pieces, links=links))
+        whole = cache(lambda: join([part.whole() for part in stored]))
+        return self._keep(Stored(grid, whole, made, parts=pieces, links=links))
+
+    def _joinable(self, part: Stored, low: int, high: int) -> Node:
+        """A part's bytes that count from `low`; the whole will be cut off at `high`."""
+        made = _needed(part.bytes_from)(low)
+        return made if part.grid.high == high else self._cut(made, low, part.grid.high)
 
     def conv(
         self,
@@ -344,25 +367,18 @@ class GridOps(ScaledOps):
     def _to_integers(self, x: Node, step: float, zero: np.integer[Any]) -> Node:
         return self._one("QuantizeLinear", [x, self.constant(step), self.graph.constant(np.asarray(zero))], x)
 
-    def _dequantized(self, stored: Node, step: float, zero: np.integer[Any] = _BYTE_ZERO) -> Node:
+    def _dequantized(self, stored: Node, step: float, zero: np.integer[Any]) -> Node:
         operands = [stored, self.constant(step), self.graph.constant(np.asarray(zero))]
         return self._one("DequantizeLinear", operands, stored)
 
-    def _bytes_between(self, stored: Node, grid: Grid) -> Node:
-        """Bytes cut off at the ends of a grid."""
-        low, high = max(0, ZERO + grid.low), min(255, ZERO + grid.high)
-        if (low, high) == (0, 255):
-            return stored
-        return self._one(
-            "Clip", [stored, self.graph.constant(np.uint8(low)), self.graph.constant(np.uint8(high))], stored
-        )
+
+def _zero(low: int) -> np.integer[Any]:
+    """The zero point of bytes that count steps from `low`."""
+    zero: np.integer[Any] = np.uint8(-low)
+    return zero
 
 
-def _fits_bytes(grid: Grid) -> bool:
-    return grid.low >= -ZERO and grid.high < ZERO
-
-
-def _needed(made: Callable[[], Node] | None) -> Callable[[], Node]:
-    if made is None:
+def _needed(bytes_from: Callable[[int], Node] | None) -> Callable[[int], Node]:
+    if bytes_from is None:
         raise ValueError("the value is not there as bytes")
-    return made
+    return bytes_from

@@ -1,28 +1,60 @@
-"""Products of integers in eight bits: onnxruntime's QLinearConv and QGemm, where they are exact.
+"""Products of eight-bit integers: onnxruntime's QLinearConv and QGemm, where they are exact.
 
-A value on a grid of eight bits is stored as unsigned bytes, each 128 more than the multiple of the grid's step that
-it stands for. Sums of products are int32; they are scaled to the top's grid in float32 and rounded half to even. All
-scales are powers of two, so nothing else is rounded.
+A value on a grid of up to eight bits is stored as unsigned bytes that count the grid's steps from its lowest value, so
+that `-grid.low` is the zero point. Sums of products are int32; they are scaled to the top's grid in float32 and rounded
+half to even. All scales are powers of two, so nothing else is rounded.
+
+Whether a kernel is exact depends on the processor: with AVX2 and no VNNI, onnxruntime multiplies unsigned by signed
+bytes and adds pairs of products in 16 bits, which saturate. Weights as unsigned bytes take a slower kernel that does
+not; and pairs of small products cannot saturate. `onnx_kernels` finds out which kernels can be used.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from ristretto_cli.backends.onnx_graph import Graph, Node
 from ristretto_cli.ops import AnyArray, Array, Grid, Shape
 
-ZERO = 128  # the byte that stands for 0
 _EXACT = 2**24  # float32 holds all integers up to this one
 _MOST_SHIFT = 60  # bits; scales of larger magnitude could leave float32's range
 MOST_STEPS_BITS = 15  # between grids of bytes: float32 holds such multiples of bytes, and int32 what is rounded of them
 _ROWS = 2**20  # elements of a weight that are looked at in one go
+_WEIGHT_ZERO = 128  # of weights that are stored as unsigned bytes
+
+
+class Operation(Enum):
+    """The operations that onnxruntime has integer kernels of its own for."""
+
+    CONV = "convolution"
+    GROUPED_CONV = "grouped convolution"
+    DEPTHWISE_CONV = "depthwise convolution"
+    GEMM = "inner product"
+
+
+class Weights(Enum):
+    """How the weights of a product are multiplied with unsigned bytes; the fastest first."""
+
+    SIGNED = "signed"
+    SIGNED_BOUNDED = "signed, so small that no sum of two products exceeds 16 bits"
+    UNSIGNED = "unsigned, with a zero point of 128"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An integer kernel of onnxruntime's CPU provider."""
+
+    operation: Operation
+    weights: Weights
+
+
+ALL_KERNELS = frozenset(Kernel(operation, weights) for operation in Operation for weights in Weights)
 
 
 @dataclass(frozen=True)
@@ -55,6 +87,17 @@ class Product:
             return None
         form = IntegerForm(self, grid)
         return form if form.is_exact else None
+
+    @property
+    def operation(self) -> Operation:
+        """Which of onnxruntime's operations it is."""
+        group = self.attributes.get("group", 1)
+        if self.op == "Gemm":
+            return Operation.GEMM
+        if group == 1:
+            return Operation.CONV
+        depthwise = self.weight.shape[0] == group and self.weight.shape[1] == 1
+        return Operation.DEPTHWISE_CONV if depthwise else Operation.GROUPED_CONV
 
 
 @dataclass(frozen=True)
@@ -117,39 +160,82 @@ class IntegerForm:
         ties_end = math.ldexp(max(-self.grid.low, self.grid.high) + 1, self._dropped_bits)
         return self._dropped_bits >= 1 and ties_end <= _EXACT / 4
 
-    def record(self, graph: Graph, read: Node) -> Node:
-        """The node that makes the top's bytes of the bottom's.
+    def is_faster(self, kernel: Kernel) -> bool:
+        """Whether a kernel is faster than a float32 product and what rounds its top.
 
-        A rest of a bias is less than the unit of the sums. It matters only for sums that lie just between two
-        numbers of the grid: with it they are above the middle. A scale that is one last place larger lifts them
-        there if they are positive, and moves nothing else past a middle.
+        Its convolutions copy the bytes under each place of a filter, some channels at a time, which costs more than the
+        products save where a group has few channels and few filters.
+        """
+        if kernel.operation not in (Operation.CONV, Operation.GROUPED_CONV):
+            return True
+        channels, group = self.weight.shape[1], int(self.product.attributes.get("group", 1))
+        return bool(self.weight.shape[0] // group * channels >= (192 if kernel.weights is Weights.UNSIGNED else 96))
+
+    @cached_property
+    def sums_of_two_fit_16_bits(self) -> bool:
+        """Whether no sum of any two products of a stored byte and a signed weight exceeds 16 bits."""
+        largest = max(int(np.abs(self.weight[rows].astype(np.int16)).max(initial=0)) for rows in chunks(self.weight))
+        return 2 * largest * (self.product.steps.high - self.product.steps.low) <= 2**15 - 1
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels that could compute it, fastest first."""
+        return tuple(
+            Kernel(self.product.operation, weights)
+            for weights in Weights
+            if weights is not Weights.SIGNED_BOUNDED or self.sums_of_two_fit_16_bits
+        )
+
+    def record(self, graph: Graph, stored: Node, low: int, kernel: Kernel) -> Node:
+        """Record the node that makes the top's bytes of the bottom's: they count steps from `low`, and saturate at the
+        ends of a byte.
+
+        The remainder of a bias is less than the unit of the sums. It matters only for sums that lie in the middle
+        between two numbers of the grid: with it they are above the middle. A scale that is one last place larger lifts
+        them there if they are positive, and moves nothing else past a middle.
         """
         one = np.float32(1)
         scales = np.where(self.rest, np.nextafter(one, np.float32(2)), one)
         scale = graph.constant(scales if self.rest.any() else np.asarray(one))
-        zero, unit = graph.constant(np.uint8(ZERO)), graph.constant(np.asarray(one))
+        bottom_zero, top_zero = (graph.constant(np.uint8(-lowest)) for lowest in (self.product.steps.low, low))
+        unit = graph.constant(np.asarray(one))
+        unsigned = kernel.weights is Weights.UNSIGNED
+        weight = graph.deferred(self.weight.shape, self._unsigned_weight if unsigned else lambda: self.weight)
         # With several scales there must be as many zeros.
-        weight_zero = graph.constant(np.zeros(scales.shape if self.rest.any() else (), np.int8))
-        weight = graph.deferred(self.weight.shape, lambda: self.weight)
-        operands = [read, unit, zero, weight, scale, weight_zero]
+        zeros = np.full(scales.shape if self.rest.any() else (), _WEIGHT_ZERO if unsigned else 0)
+        weight_zero = graph.constant(zeros.astype(np.uint8 if unsigned else np.int8))
+        operands = [stored, unit, bottom_zero, weight, scale, weight_zero]
         step = graph.constant(np.asarray(math.ldexp(1.0, self._dropped_bits), np.float32))
         bias = graph.constant(self.bias)
         shape, attributes = [self.product.shape], self.product.attributes
         if self.product.op == "Conv":
-            return graph.record("QLinearConv", [*operands, step, zero, bias], shape, **attributes)[0]
-        return graph.record("QGemm", [*operands, bias, step, zero], shape, domain="com.microsoft", transB=1)[0]
+            return graph.record("QLinearConv", [*operands, step, top_zero, bias], shape, **attributes)[0]
+        return graph.record("QGemm", [*operands, bias, step, top_zero], shape, domain="com.microsoft", transB=1)[0]
+
+    def _unsigned_weight(self) -> AnyArray:
+        unsigned: AnyArray = self.weight.view(np.uint8) ^ np.uint8(_WEIGHT_ZERO)
+        return unsigned
 
 
-def record_bytes_on_grid(graph: Graph, stored: Node, shift: int) -> Node:
-    """The node that brings bytes onto a grid whose step is 2^-shift times theirs, cut off at the ends of a byte.
+def fits_bytes(grid: Grid) -> bool:
+    """Whether values on a grid, 0 among them, can be stored as bytes that count from its lowest value.
+
+    That must be even: QLinearAdd adds the zero point before it rounds half to even.
+    """
+    return grid.low % 2 == 0 and grid.low <= 0 <= grid.high and grid.high - grid.low <= 255
+
+
+def record_rescaled(graph: Graph, stored: Node, low: int, shift: int, top_low: int) -> Node:
+    """Record the node that brings bytes that count steps from `low` onto a grid with a step of 2^-shift times theirs:
+    they count its steps from `top_low`, rounded half to even, and saturate at the ends of a byte.
 
     onnxruntime's fastest kernel for that adds two values; the other one is 0 here.
     """
-    if shift == 0:
+    if shift == 0 and low == top_low:
         return stored
-    one, zero, none = graph.constant(np.float32(1)), graph.constant(np.uint8(ZERO)), graph.constant(np.uint8(0))
+    one, none = graph.constant(np.float32(1)), graph.constant(np.uint8(0))
+    zero, top_zero = graph.constant(np.uint8(-low)), graph.constant(np.uint8(-top_low))
     step = graph.constant(np.float32(math.ldexp(1.0, -shift)))
-    operands = [stored, one, zero, none, one, none, step, zero]
+    operands = [stored, one, zero, none, one, none, step, top_zero]
     return graph.record("QLinearAdd", operands, [stored.shape], domain="com.microsoft")[0]
 
 
@@ -157,64 +243,3 @@ def chunks(array: AnyArray) -> list[slice]:
     """Slices of the first axis, of no more elements than are worth copying."""
     rows = max(1, _ROWS // max(1, math.prod(array.shape[1:])))
     return [slice(start, start + rows) for start in range(0, array.shape[0], rows)]
-
-
-@lru_cache(maxsize=1)
-def integers_are_exact() -> bool:
-    """Whether this machine's integer kernels compute what they should.
-
-    Processors with AVX2 but without VNNI add pairs of products in 16 bits, which saturate. There are also builds of
-    onnxruntime without some of these kernels.
-    """
-    try:
-        products = (("Conv", 1), ("Conv", 16), ("Gemm", 1))
-        shifts = (-MOST_STEPS_BITS, -3, -1, 1, 2, MOST_STEPS_BITS)
-        return all(_agrees(*product) for product in products) and all(map(_is_brought, shifts))
-    except Exception:  # onnxruntime's errors have no common class
-        return False
-
-
-def _agrees(op: str, group: int) -> bool:
-    """Whether a product of large random numbers, with biases whole and not, comes out as in float64."""
-    from ristretto_cli.backends.onnx_session import Session
-
-    rng = np.random.default_rng(0)
-    channels = 16 if group > 1 else 256
-    x = rng.choice([-128, -127, -1, 0, 1, 126, 127], (64, channels)).astype(np.float32)
-    weight = rng.choice([-128, -127, 3, 126, 127], (16, channels // group)).astype(np.float32)
-    bias = rng.integers(-2000, 2000, 16).astype(np.float32) + rng.choice([0, 0.25, 0.5], 16).astype(np.float32)
-    top = Grid(-9, -128, 127)
-    spread = (1, 1) if op == "Conv" else ()
-    product = Product(
-        op,
-        steps=Grid(0, -128, 127),
-        weight=weight.reshape(*weight.shape, *spread),
-        weight_grid=Grid(0, -128, 127),
-        bias=bias,
-        shape=(64, 16, *spread),
-        attributes={"kernel_shape": [1, 1], "group": group} if op == "Conv" else {},
-    )
-    graph = Graph()
-    read = graph.input("x", (64, channels, *spread))
-    stored = graph.record("Cast", [read], [read.shape], to=TensorProto.UINT8)[0]
-    form = IntegerForm(product, top)
-    made = graph.record("Cast", [form.record(graph, stored)], [product.shape], to=TensorProto.FLOAT)[0]
-    (results,) = Session(graph, {"top": made}).run({"x": (x + ZERO).reshape(read.shape)}).values()
-    sums = x.astype(np.float64) * weight[:, 0] if group > 1 else x.astype(np.float64) @ weight.T
-    wanted = np.clip(np.rint((sums + bias) / 512), 0, 127)
-    return bool(np.array_equal(np.maximum(results.reshape(64, 16) - ZERO, 0), wanted))
-
-
-def _is_brought(shift: int) -> bool:
-    """Whether each byte is brought onto another grid as in float64."""
-    from ristretto_cli.backends.onnx_session import Session
-
-    graph = Graph()
-    multiples = np.arange(-ZERO, ZERO, dtype=np.float32)
-    read = graph.input("x", multiples.shape)
-    stored = graph.record("Cast", [read], [read.shape], to=TensorProto.UINT8)[0]
-    brought = record_bytes_on_grid(graph, stored, shift)
-    made = graph.record("Cast", [brought], [read.shape], to=TensorProto.FLOAT)[0]
-    (results,) = Session(graph, {"top": made}).run({"x": multiples + ZERO}).values()
-    wanted = np.clip(np.rint(np.ldexp(multiples.astype(np.float64), shift)), -ZERO, ZERO - 1)
-    return bool(np.array_equal(results - ZERO, wanted))

@@ -107,8 +107,8 @@ class OnnxOps(RegionNodes):
     def relu(self, x: Node) -> Node:
         return self._one("Relu", [x], _SHAPES.relu(x))
 
-    def never_negative(self, x: Node) -> bool:
-        """Whether it is known of a value that no element is below 0."""
+    def never_negative(self, *values: Node) -> bool:
+        """Whether it is known of these values that no element is below 0; some may be NaN."""
         return False
 
     def softplus(self, x: Node) -> Node:

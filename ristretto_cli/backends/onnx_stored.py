@@ -23,22 +23,22 @@ class Blocks(Enum):
 class Stored:
     """A value on a grid, and other ways to have it; each is recorded when it is first asked for.
 
-    whole: float32 multiples of the grid's step. bytes: the same plus ZERO, as uint8, where they fit. as_bytes: the
-    bytes are computed, and the rest comes of them. uncut: those bytes before what is below 0 is cut off. unrounded:
-    what is rounded and cut off to give `whole`. in_blocks: how that is laid out. rectified: bytes that are right where
-    the value is above 0, of a product that has no others. parts: what the value is the concatenation of, no such values
-    themselves, and along which axis. value: the value itself, where it is not to come of `whole`. links: how many of
-    these functions may have to call each other.
+    whole: float32 multiples of the grid's step. bytes_from: called with a number of steps, the uint8 that count steps
+    from there, if the grid's values fit; they saturate at both ends of a byte, and may exceed the grid's highest value.
+    as_bytes: the bytes are computed, and the rest is made from them. unrounded: what is rounded and clipped to give
+    `whole`. in_blocks: how that is laid out. rectified: bytes_from of a product, right only where it is not negative,
+    and so to be called with 0. parts: the values that this one concatenates, none of which is a concatenation, and the
+    axis. value: the value itself, where it is not to come from `whole`. links: how many of these functions may have to
+    call each other.
     """
 
     grid: Grid
     whole: Callable[[], Node]
-    bytes: Callable[[], Node] | None = None
+    bytes_from: Callable[[int], Node] | None = None
     as_bytes: bool = False
-    uncut: Callable[[], Node] | None = None
     unrounded: Callable[[], Node] | None = None
     in_blocks: Blocks = Blocks.NO
-    rectified: Callable[[], Node] | None = None
+    rectified: Callable[[int], Node] | None = None
     parts: tuple[tuple[Node, ...], int] | None = None
     value: Callable[[], Node] | None = None
     links: int = 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.backends.onnx_floats import FloatsOps
-from ristretto_cli.backends.onnx_integers import integers_are_exact
+from ristretto_cli.backends.onnx_kernels import NONE, exact_kernels
 from ristretto_cli.backends.onnx_session import Session, has_blocks
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, Start, forward, state_shapes
@@ -36,8 +36,9 @@ def record(net: Net, *, rng: np.random.Generator) -> tuple[OnnxOps, Run[Node]]:
 
 def fast_ops(rng: np.random.Generator, gpu: int | None = None) -> FloatsOps:
     """The ops that make the fastest graph for a device: exact integer kernels are onnxruntime's CPU alone."""
-    on_cpu = gpu is None
-    return FloatsOps(rng, integers=on_cpu and integers_are_exact(), has_blocks=on_cpu and has_blocks())
+    if gpu is not None:
+        return FloatsOps(rng, kernels=NONE, has_blocks=False)
+    return FloatsOps(rng, kernels=exact_kernels(), has_blocks=has_blocks())
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_floats import FloatsOps
-from ristretto_cli.backends.onnx_integers import integers_are_exact
+from ristretto_cli.backends.onnx_integers import ALL_KERNELS, IntegerForm, Weights
+from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact_kernels
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.errors import LayerError
@@ -55,17 +57,66 @@ class Fast:
     assumed: bool
 
 
-def fast_ops(*, assuming=True, integers=True, has_blocks=True):
-    ops = FloatsOps(integers=integers, has_blocks=has_blocks)
+def fast_ops(*, assuming=True, kernels=ALL, has_blocks=True):
+    ops = FloatsOps(kernels=kernels, has_blocks=has_blocks)
     if assuming:
         ops.bound_of_inputs = BOUND
         ops.assumes_in_range = True
     return ops
 
 
+def _with(*weights):
+    return IntegerKernels.of([kernel for kernel in ALL_KERNELS if kernel.weights in weights])
+
+
+# What processors are able to do: nothing; AVX2 without VNNI; the same but for the bounds; VNNI or ARM. The last one has
+# everything: what `agree` tells of nodes is of a graph that was recorded for it.
+MACHINES = {
+    "no integer kernels, no blocks": (NONE, False),
+    "no integer kernels": (NONE, True),
+    "bounded and unsigned": (_with(Weights.SIGNED_BOUNDED, Weights.UNSIGNED), True),
+    "unsigned, no blocks, no rescaling": (
+        IntegerKernels.of([kernel for kernel in ALL_KERNELS if kernel.weights is Weights.UNSIGNED], rescales=False),
+        False,
+    ),
+    "all, no blocks": (IntegerKernels.of(ALL_KERNELS, even_if_slower=False), False),
+    "all": (ALL, True),
+}
+
+
+def _stand_in(form, graph, stored, low, kernel):
+    """What IntegerForm.record computes, in float32 operations: for kernels that are not exact on this machine. All sums
+    are below 2^24, or above what saturates."""
+
+    def one(op, *inputs, shape=form.product.shape, **attributes):
+        return graph.record(op, inputs, [shape], **attributes)[0]
+
+    def number(value):
+        return graph.constant(np.asarray(value, np.float32))
+
+    x = one("Cast", stored, shape=stored.shape, to=TensorProto.FLOAT)
+    x = one("Add", x, number(form.product.steps.low), shape=stored.shape)
+    operands = [x, number(form.weight), number(form.bias)]
+    sums = one("Conv", *operands, **form.product.attributes) if form.product.op == "Conv" else None
+    sums = sums or one("Gemm", *operands, transB=1)
+    sums = one("Cast", one("Cast", sums, to=TensorProto.INT32), to=TensorProto.FLOAT)  # else Conv and Mul are fused
+    scale = np.where(form.rest, np.nextafter(np.float32(1), np.float32(2)), np.float32(1))
+    scale = np.ldexp(scale, form.grid.frac_bits - form.product.unit_bits)
+    steps = one("Round", one("Mul", sums, number(scale.reshape(-1, *[1] * (len(stored.shape) - 2)))))
+    bytes_ = one("Clip", one("Sub", steps, number(low)), number(0), number(255))
+    return one("Cast", bytes_, to=TensorProto.UINT8)
+
+
+def _is_exact_here(kernels):
+    here = exact_kernels()
+    return all(here.allows(kernel) or not kernels.allows(kernel) for kernel in ALL_KERNELS) and (
+        here.rescales() or not kernels.rescales()
+    )
+
+
 def _agree(build, *arrays):
-    """What the fast ops make of build(ops, *values), with integers and blocks and without: the same as OnnxOps, bit
-    for bit but for the sign of zero."""
+    """What the fast ops make of build(ops, *values), on all kinds of machines: the same as OnnxOps, bit for bit but for
+    the sign of zero."""
     arrays = [np.asarray(array, np.float32) for array in arrays]
     feeds = {f"x{i}": array for i, array in enumerate(arrays)}
 
@@ -75,30 +126,37 @@ def _agree(build, *arrays):
 
     plain = OnnxOps()
     wanted = Session(plain.graph, record(plain)[1], threads=1).run(feeds)
-    found = None
-    for integers, has_blocks in ((False, False), (False, True), (True, False), (True, True)):
-        sessions = []
+    for name, (kernels, has_blocks) in MACHINES.items():
+        made = []
 
-        def session(assuming, integers=integers, has_blocks=has_blocks, sessions=sessions):
-            ops = fast_ops(assuming=assuming, integers=integers, has_blocks=has_blocks)
-            values, outputs = record(ops)
+        def session(assuming, kernels=kernels, has_blocks=has_blocks, made=made):
+            ops = fast_ops(assuming=assuming, kernels=kernels, has_blocks=has_blocks)
+            _, outputs = record(ops)
             peak = ops.peak(outputs.values())
-            model = ops.graph.model(outputs, embed_weights=True)
-            sessions.append((values, Counter(node.op_type for node in model.graph.node)))
+            made.append(assuming)
             return Session(ops.graph, outputs if peak is None else {**outputs, "peak": peak}, threads=1), peak
 
-        first, peak = session(True)
-        if not integers or integers_are_exact():
+        with pytest.MonkeyPatch.context() as patch:
+            if not _is_exact_here(kernels):
+                patch.setattr(IntegerForm, "record", _stand_in)
+            first, peak = session(True)
             runner = AssumingRunner(
                 first, lambda session=session: session(False)[0], peak=None if peak is None else "peak"
             )
             results = runner.run(feeds)
-            assert results.keys() == wanted.keys()
-            for name, result in results.items():
-                np.testing.assert_array_equal(result, wanted[name], err_msg=f"{integers=} {has_blocks=}")
-            found = list(results.values())
-        values, nodes = sessions[0]
-    return Fast(tuple(found) if isinstance(values, tuple) else found[0], nodes, len(sessions) == 1)
+        assert results.keys() == wanted.keys()
+        for output, result in results.items():
+            np.testing.assert_array_equal(result, wanted[output], err_msg=name)
+    ops = fast_ops()
+    values, outputs = record(ops)
+    ops.peak(outputs.values())
+    model = ops.graph.model(outputs, embed_weights=True)
+    found = tuple(results.values())
+    return Fast(
+        found if isinstance(values, tuple) else found[0],
+        Counter(node.op_type for node in model.graph.node),
+        len(made) == 1,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 
+from ristretto_cli.backends.onnx_integers import ALL_KERNELS
+from ristretto_cli.backends.onnx_kernels import ALL, NONE, is_exact
 from ristretto_cli.backends.onnx_ops import OnnxOps
 from ristretto_cli.backends.onnx_session import CUDA, Session
 from ristretto_cli.cli.main import run
@@ -47,7 +49,8 @@ class Sessions:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     """onnxruntime with a CUDA provider."""
-    engine.integers_are_exact()  # asks the real onnxruntime, once for all
+    for kernel in ALL_KERNELS:
+        is_exact(kernel)  # asks the real onnxruntime, once for all
     sessions, real = Sessions(), onnxruntime.InferenceSession
 
     def make(model: bytes, options: Any, *, providers: list[Any], **settings: Any) -> Any:
@@ -136,18 +139,18 @@ def scores(workshop: Any, gpu: int | None) -> np.ndarray[Any, Any]:
 def test_kernels_for_integers_and_for_blocks_of_channels_are_the_cpus_alone(
     cuda: Sessions, workshop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "integers_are_exact", lambda: True)
+    monkeypatch.setattr(engine, "exact_kernels", lambda: ALL)
     monkeypatch.setattr(engine, "has_blocks", lambda: True)
-    made: list[dict[str, bool]] = []
+    made: list[dict[str, Any]] = []
     real = engine.FloatsOps
     monkeypatch.setattr(engine, "FloatsOps", lambda rng, **hooks: made.append(hooks) or real(rng, **hooks))
     scores(workshop, gpu=None)
-    assert made[0] == {"integers": True, "has_blocks": True}
+    assert made[0] == {"kernels": ALL, "has_blocks": True}
     assert {"QLinearConv", "QGemm"} <= cuda.op_types()
 
     cuda.models.clear()
     scores(workshop, gpu=0)
-    assert made[-1] == {"integers": False, "has_blocks": False}
+    assert made[-1] == {"kernels": NONE, "has_blocks": False}
     assert cuda.op_types().isdisjoint({"QLinearConv", "QGemm"})
 
 

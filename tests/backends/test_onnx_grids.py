@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx_floats import FloatsOps
+from ristretto_cli.backends.onnx_kernels import NONE
 from ristretto_cli.backends.onnx_scaled import least_magnitude
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.ops import Grid
@@ -363,7 +364,7 @@ def test_in_blocks_of_channels_ties_and_ends_are_as_everywhere(agree, channels, 
 
 def test_where_there_are_blocks_they_are_used_for_grids_of_up_to_22_bits():
     def nodes(bits, has_blocks):
-        ops = FloatsOps(integers=False, has_blocks=has_blocks)
+        ops = FloatsOps(kernels=NONE, has_blocks=has_blocks)
         ops.bound_of_inputs = 1e6
         product = scaled(ops, ops.to_grid(ops.input("x", (1, 16, 1, 1)), fixed(16, 1)), 1)
         top = ops.relu(ops.to_grid(product, fixed(bits, 0)))
@@ -448,7 +449,7 @@ def test_a_concatenation_with_something_without_a_grid_has_none(agree):
 
 def recorded(build):
     """The number of nodes that the fast ops make of build(ops, x)."""
-    ops = FloatsOps(integers=True)
+    ops = FloatsOps()
     ops.bound_of_inputs = 2.0**64
     top = build(ops, ops.input("x", (1, 4, 1, 1)))
     return len(ops.graph.model({"y": top}, embed_weights=True).graph.node)

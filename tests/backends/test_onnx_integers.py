@@ -1,10 +1,11 @@
-"""Products in integers of eight bits: when they are exact, and what is told of a machine where they are not."""
+"""Products of eight-bit integers: when they are exact, and which kernels can compute them."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ristretto_cli.backends import onnx_integers, onnx_session
-from ristretto_cli.backends.onnx_integers import IntegerForm, Product, integers_are_exact
+from ristretto_cli.backends.onnx_integers import IntegerForm, Kernel, Operation, Product, Weights, fits_bytes
 from ristretto_cli.ops import Grid
 
 BYTES = Grid(0, -128, 127)
@@ -78,44 +79,74 @@ def test_weights_are_looked_at_in_parts():
     assert form.weight.sum() == 3 * 2**20 + 99
 
 
-def test_this_machines_kernels_are_tried():
-    assert integers_are_exact() in (True, False)
+def kernels(weight, *, steps=BYTES, op="Gemm", group=1):
+    form = product(weight, steps=steps, op=op).integer_form(BYTES)
+    attributes = {"group": group} if op == "Conv" else {}
+    return [kernel.weights for kernel in replace(form, product=replace(form.product, attributes=attributes)).kernels()]
 
 
-def test_kernels_that_add_in_16_bits_are_noticed(monkeypatch):
-    """Two products of 255 by -128 are -65280: beyond 16 bits."""
-
-    class Saturating:
-        def __init__(self, graph, outputs):
-            self.inner = onnx_real(graph, outputs)
-
-        def run(self, feeds):
-            return {name: np.minimum(top, 200) for name, top in self.inner.run(feeds).items()}
-
-    onnx_real = onnx_session.Session
-    monkeypatch.setattr(onnx_session, "Session", Saturating)
-    assert not integers_are_exact.__wrapped__()
-
-
-def test_kernels_that_round_bytes_otherwise_are_noticed(monkeypatch):
-    class RoundingUp(onnx_session.Session):
-        def run(self, feeds):
-            (x,) = feeds.values()
-            return {"top": np.floor((x - 128) / 2 + 0.5) + 128} if x.shape == (256,) else super().run(feeds)
-
-    monkeypatch.setattr(onnx_session, "Session", RoundingUp)
-    assert not integers_are_exact.__wrapped__()
+@pytest.mark.parametrize(
+    ("steps", "largest", "bounded"),
+    [
+        (Grid(0, 0, 127), -128, True),  # 2 * 128 * 127 = 32,512
+        (Grid(0, 0, 128), -128, False),  # 32,768
+        (BYTES, 64, True),  # 2 * 64 * 255 = 32,640
+        (BYTES, -65, False),  # 33,150
+        (Grid(0, -64, 63), -128, True),  # bytes from 0 to 127
+        (Grid(0, 0, 255), 64, True),
+        (Grid(0, -8, 7), -128, True),
+    ],
+)
+def test_pairs_of_small_products_cannot_saturate(steps, largest, bounded):
+    wanted = [Weights.SIGNED, *[Weights.SIGNED_BOUNDED] * bounded, Weights.UNSIGNED]
+    assert kernels([[1, largest]], steps=steps) == wanted
 
 
-def test_an_onnxruntime_without_the_kernels_is_one_that_is_not_exact(monkeypatch):
-    def refuse(graph, outputs):
-        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for QGemm")
+@pytest.mark.parametrize(
+    ("weight", "group", "operation"),
+    [
+        ((4, 4, 1, 1), 1, Operation.CONV),
+        ((4, 2, 1, 1), 2, Operation.GROUPED_CONV),
+        ((4, 1, 1, 1), 4, Operation.DEPTHWISE_CONV),
+        ((8, 1, 1, 1), 4, Operation.GROUPED_CONV),
+        ((4, 4), 1, Operation.GEMM),
+    ],
+)
+def test_the_operation_of_a_product(weight, group, operation):
+    made = product(np.ones(weight), op="Conv" if len(weight) > 2 else "Gemm")
+    assert replace(made, attributes={"group": group}).operation is operation
 
-    monkeypatch.setattr(onnx_session, "Session", refuse)
-    assert not integers_are_exact.__wrapped__()
+
+@pytest.mark.parametrize(
+    ("weight", "group", "weights", "faster"),
+    [
+        ((32, 3, 5, 5), 1, Weights.SIGNED, True),
+        ((16, 3, 3, 3), 1, Weights.SIGNED, False),
+        ((32, 3, 5, 5), 1, Weights.UNSIGNED, False),
+        ((64, 3, 3, 3), 1, Weights.UNSIGNED, True),
+        ((128, 4, 3, 3), 32, Weights.SIGNED, False),
+        ((128, 64, 3, 3), 2, Weights.SIGNED, True),
+        ((4, 1, 3, 3), 4, Weights.UNSIGNED, True),
+        ((2, 3), 1, Weights.SIGNED, True),
+    ],
+)
+def test_convolutions_of_few_channels_and_filters_are_faster_in_float32(weight, group, weights, faster):
+    made = product(np.ones(weight), op="Conv" if len(weight) > 2 else "Gemm")
+    form = IntegerForm(replace(made, attributes={"group": group}), BYTES)
+    assert form.is_faster(Kernel(form.product.operation, weights)) is faster
 
 
-def test_the_answer_is_kept(monkeypatch):
-    integers_are_exact()
-    monkeypatch.setattr(onnx_integers, "_agrees", None)
-    integers_are_exact()
+@pytest.mark.parametrize(
+    ("grid", "fits"),
+    [
+        (BYTES, True),
+        (Grid(3, 0, 255), True),
+        (Grid(0, -254, 1), True),
+        (Grid(0, -1, 0), False),
+        (Grid(0, 0, 256), False),
+        (Grid(0, -128, 128), False),
+        (Grid(0, 1, 2), False),
+    ],
+)
+def test_grids_that_fit_bytes(grid, fits):
+    assert fits_bytes(grid) is fits
