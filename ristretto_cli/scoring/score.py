@@ -17,6 +17,7 @@ from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.batches import Batches, Reader
 from ristretto_cli.scoring.cuts import Prefix, values_at
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.outputs import judges_of, loss_weights, scored, tell_unscored
 from ristretto_cli.scoring.stopwatch import Stopwatch
 
@@ -93,8 +94,7 @@ def score_net(
     iterations: int,
     *,
     rng: np.random.Generator,
-    gpu: int | None = None,
-    threads: int = 0,
+    execution: Execution = DEFAULT,
     what: str = "scoring",
     on_batch: OnBatch = ignore_progress,
     single_precision: bool = False,
@@ -105,7 +105,7 @@ def score_net(
     single_precision: sum up in float32, as the original does. Outputs with as many values as the data makes have no
     mean: those that no layer judges are left out. Raises RistrettoError for a net without outputs.
     """
-    scorer = Scorer(net, rng=rng, gpu=gpu, threads=threads)
+    scorer = Scorer(net, rng=rng, execution=execution)
     wanted = Pass(iterations, None, what, on_batch, single_precision, how or Judging())
     return scorer.run(wanted)
 
@@ -122,8 +122,7 @@ class Scorer:
         net: Net,
         *,
         rng: np.random.Generator,
-        gpu: int | None = None,
-        threads: int = 0,
+        execution: Execution = DEFAULT,
         start: Prefix | None = None,
         keep: Sequence[Prefix] = (),
     ) -> None:
@@ -144,8 +143,7 @@ class Scorer:
             net,
             select,
             rng=rng,
-            gpu=gpu,
-            threads=threads,
+            execution=execution,
             on_host=[*self._judges, *(blob.name for blob in averaged if blob.on_host)],
             cut=None if start is None else start.cut,
         )

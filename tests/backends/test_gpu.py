@@ -15,6 +15,7 @@ from ristretto_cli.backends.onnx_session import CUDA, Session
 from ristretto_cli.cli.main import run
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.scoring import engine
+from ristretto_cli.scoring.execution import Execution
 
 CPU = "CPUExecutionProvider"
 REMEDY = "Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu."
@@ -128,7 +129,9 @@ def test_a_session_that_came_to_be_without_cuda_is_refused(cuda: Sessions) -> No
 def scores(workshop: Any, gpu: int | None) -> np.ndarray[Any, Any]:
     """What the trimmed net makes of one batch."""
     net = workshop.load(TRIMMED)
-    runner = engine.compile_net(net, lambda made, _: {"fc": made.end["fc"]}, rng=np.random.default_rng(0), gpu=gpu)
+    runner = engine.compile_net(
+        net, lambda made, _: {"fc": made.end["fc"]}, rng=np.random.default_rng(0), execution=Execution(gpu)
+    )
     x = np.random.default_rng(1).standard_normal((2, 16, 3, 3), np.float32)
     return np.asarray(runner.run({"x": x})["fc"])
 
