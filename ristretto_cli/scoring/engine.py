@@ -12,8 +12,8 @@ from typing import TypeAlias
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
-from ristretto_cli.backends.onnx_floats import FloatsOps
 from ristretto_cli.backends.onnx_integers import integers_are_exact
+from ristretto_cli.backends.onnx_scopes import ScopedOps as FloatsOps
 from ristretto_cli.backends.onnx_session import Session, has_blocks
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, Start, forward, state_shapes
@@ -22,6 +22,7 @@ from ristretto_cli.ops import AnyArray, Array, Shape
 from ristretto_cli.scoring.assumed import BOUND, AssumingRunner
 from ristretto_cli.scoring.execution import DEFAULT, Execution, GraphKind
 from ristretto_cli.scoring.host import Host, HostedRunner, Runner, host_layers
+from ristretto_cli.scoring.profile import NetProfiler
 
 log = logging.getLogger("ristretto")
 
@@ -92,11 +93,14 @@ class CarryingSession(Session):
         *,
         execution: Execution,
         memory: dict[str, Array] | None = None,
+        profiler: NetProfiler | None = None,
     ) -> None:
         # Keys of two kinds cannot meet: states are behind a name that is no output's.
         self._inputs = {_free(f"state {key}", outputs): value for key, (value, _) in states.items()}
         fresh = dict(zip(self._inputs, (new for _, new in states.values()), strict=True))
-        super().__init__(ops.graph, {**outputs, **fresh}, gpu=execution.gpu, threads=execution.threads)
+        super().__init__(
+            ops.graph, {**outputs, **fresh}, gpu=execution.gpu, threads=execution.threads, profiler=profiler
+        )
         self._kept = {} if memory is None else memory
         for key, value in self._inputs.items():
             self._kept.setdefault(key, np.zeros(value.shape, np.float32))
@@ -117,15 +121,16 @@ def compile_net(
     on_host: Collection[str] = (),
     cut: Cut | None = None,
     memory: dict[str, Array] | None = None,
+    profiler: NetProfiler | None = None,
 ) -> Runner:
     """What computes the values that select picks, and those blobs on_host, which the graph does not have, by name.
 
     Layers that keep a state go on in each run where the last one ended. cut: where to begin; no layer behind the graph
-    stands before it. memory: as CarryingSession says.
+    stands before it. memory: as CarryingSession says. profiler: is told how long the parts of each run take.
     """
     behind = host_layers(net, on_host)
     pick = partial(_pick, net, select, [i for i, _ in behind], execution=execution, cut=cut)
-    make_ready = partial(_Picked.session, execution=execution, memory=memory)
+    make_ready = partial(_Picked.session, execution=execution, memory=memory, profiler=profiler)
     assuming = execution.graph is GraphKind.FAST and _trims(net) and not state_shapes(net)
     same = deepcopy(rng)
     picked = pick(rng, assuming=assuming)
@@ -137,7 +142,8 @@ def compile_net(
     if runner is not None and not on_host:
         return runner
     # Behind what makes sure of assumptions: layers behind the graph may count the batches that they see.
-    return HostedRunner(runner, Host(net, [layer for _, layer in behind]), picked.handed, on_host)
+    host = Host(net, [layer for _, layer in behind], None if profiler is None else profiler.start)
+    return HostedRunner(runner, host, picked.handed, on_host)
 
 
 def _trims(net: Net) -> bool:
@@ -158,11 +164,16 @@ class _Picked:
     handed: list[list[str]]
     peak: str | None
 
-    def session(self, *, execution: Execution, memory: dict[str, Array] | None) -> Session:
+    def session(
+        self, *, execution: Execution, memory: dict[str, Array] | None, profiler: NetProfiler | None
+    ) -> Session:
         """It made ready to run."""
         if self.states:
-            return CarryingSession(self.ops, self.outputs, self.states, execution=execution, memory=memory)
-        return Session(self.ops.graph, self.outputs, gpu=execution.gpu, threads=execution.threads)
+            return CarryingSession(
+                self.ops, self.outputs, self.states, execution=execution, memory=memory, profiler=profiler
+            )
+        gpu, threads = execution.gpu, execution.threads
+        return Session(self.ops.graph, self.outputs, gpu=gpu, threads=threads, profiler=profiler)
 
 
 def _pick(
