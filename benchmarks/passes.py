@@ -17,6 +17,7 @@ from ristretto_cli.backends.onnx_session import FATAL_ONLY
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.engine import compile_net, record
+from ristretto_cli.scoring.execution import Execution
 
 Pass = Callable[[], object]
 
@@ -71,6 +72,6 @@ def own_pass(net: Net, batch: Mapping[str, Array], threads: int) -> Pass:
         net,
         lambda run, ops: {blob.name: run.end[blob.name] for blob in net.outputs},
         rng=np.random.default_rng(0),
-        threads=threads,
+        execution=Execution(threads=threads),
     )
     return lambda: session.run(batch)

@@ -56,6 +56,19 @@ class Graph:
         finally:
             self._prefix = outer
 
+    def in_this_scope(self, make: Callable[..., Node]) -> Callable[..., Node]:
+        """A function that records what another one does, with the names that it has if it is called here."""
+        prefix = self._prefix
+
+        def scoped(*args: Any) -> Node:
+            outer, self._prefix = self._prefix, prefix
+            try:
+                return make(*args)
+            finally:
+                self._prefix = outer
+
+        return scoped
+
     def input(self, name: str, shape: Shape) -> Node:
         """What is fed under this name, float32."""
         if name in self._names:

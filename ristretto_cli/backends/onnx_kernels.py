@@ -1,7 +1,7 @@
 """Which of onnxruntime's integer kernels compute exactly on this machine.
 
-Each is tried once, when a graph could use it, on numbers that saturate where a kernel can. There is no list of processors: what onnxruntime runs depends on the processor, on how onnxruntime was built and on its
-release.
+Each is tried once, when a graph could use it, on numbers that saturate where a kernel can. There is no list of
+processors: what onnxruntime runs depends on the processor, on how onnxruntime was built and on its release.
 """
 
 from __future__ import annotations

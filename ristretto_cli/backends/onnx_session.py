@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
+from ristretto_cli.backends.onnx_profile import Profiler
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.wire.weights import letting_go
@@ -31,10 +32,19 @@ class Session:
     """A graph made ready to run; it cannot be used for anything else behind that.
 
     outputs: what `run` returns, by any names. gpu: the number of the CUDA device, None for the CPU. threads:
-    how many the CPU may use, 0 for one per core. RistrettoError where onnxruntime cannot use the device.
+    how many the CPU may use, 0 for one per core. profiler: profiles it. RistrettoError where onnxruntime cannot use
+    the device.
     """
 
-    def __init__(self, graph: Graph, outputs: Mapping[str, Node], *, gpu: int | None = None, threads: int = 0) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        outputs: Mapping[str, Node],
+        *,
+        gpu: int | None = None,
+        threads: int = 0,
+        profiler: Profiler | None = None,
+    ) -> None:
         import onnxruntime
 
         graph.keep_only(outputs)
@@ -42,6 +52,8 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads
+        if profiler is not None:
+            profiler.prepare(options)
         # onnxruntime would compute other things of what is quantized than the graph says.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         large = [t.name for t in model.graph.initializer if is_large(graph.initializers[t.name])]
@@ -71,6 +83,8 @@ class Session:
             raise _unusable(gpu, f": {error}") from error
         if gpu is not None and CUDA not in self._session.get_providers():
             raise _unusable(gpu)
+        if profiler is not None:
+            profiler.add(self._session, model.graph.node)
         self._shapes = {value.name: value.shape for value in graph.inputs.values()}
         self._feeds = [value.name for value in model.graph.input]
         self._outputs = dict(zip(outputs, (value.name for value in model.graph.output), strict=True))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs
+from ristretto_cli.cli.flags import check_outputs, graph_option
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ristretto_cli.scoring.execution import GraphKind
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -33,6 +37,7 @@ def _device(context: click.Context, param: click.Parameter, value: str) -> int:
 @click.argument("device", metavar="[CPU|GPU]", type=click.Choice(["CPU", "GPU"]), default="CPU")
 @click.argument("device_id", metavar="[DEVICE_ID]", default="0", callback=_device)
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@graph_option
 def command(
     weights: str,
     model: str,
@@ -43,6 +48,7 @@ def command(
     device: str,
     device_id: int,
     allow_missing_weights: bool,
+    graph: GraphKind,
 ) -> None:
     """Write blobs of a net, batch after batch, to databases or .npz files.
 
@@ -58,6 +64,7 @@ def command(
     from ristretto_cli.datasets.new_database import Backend
     from ristretto_cli.net.build import State
     from ristretto_cli.ops import show
+    from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import load_net
 
     log = logging.getLogger("ristretto")
@@ -69,7 +76,13 @@ def command(
     pairs = list(zip(blobs, targets, strict=True))
     with progress("extract_features") as bar:
         shapes = extract_features(
-            net, pairs, num_mini_batches, Backend(db_type), rng=rng, gpu=gpu, on_batch=bar.on_batch
+            net,
+            pairs,
+            num_mini_batches,
+            Backend(db_type),
+            rng=rng,
+            execution=Execution(gpu, graph=graph),
+            on_batch=bar.on_batch,
         )
     for (blob, target), shape in zip(pairs, shapes, strict=True):
         click.echo(f"{target}: {blob} {show(shape)}")

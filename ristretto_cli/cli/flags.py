@@ -78,6 +78,17 @@ def threads_option(command: F) -> F:
     )(command)
 
 
+def graph_option(command: F) -> F:
+    """--graph, as the GraphKind that it names."""
+    return option(
+        "--graph",
+        "The ONNX graph: fast, with integer kernels and without needless trims, or plain, a node per primitive.",
+        type=click.Choice(["fast", "plain"]),
+        default="fast",
+        callback=_graph,
+    )(command)
+
+
 def ap_version_option(command: F) -> F:
     """--ap_version, as the ApVersion that it names."""
     return option(
@@ -185,6 +196,12 @@ def _ap_version(context: click.Context, param: click.Parameter, value: str) -> A
     from ristretto_cli.layers.average_precision import ApVersion
 
     return ApVersion(value)
+
+
+def _graph(context: click.Context, param: click.Parameter, value: str) -> Any:
+    from ristretto_cli.scoring.execution import GraphKind
+
+    return GraphKind(value)
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING
 
-from ristretto_cli.cli.flags import check_outputs, gpu_option, phase_option, state_options, threads_option
+import click
+from click.core import ParameterSource
+
+from ristretto_cli.cli.flags import (
+    check_outputs,
+    gpu_option,
+    graph_option,
+    phase_option,
+    state_options,
+    threads_option,
+)
 from ristretto_cli.cli.gflags import GflagsCommand, option
+
+if TYPE_CHECKING:
+    from ristretto_cli.scoring.execution import GraphKind
 
 
 @click.command(cls=GflagsCommand)
@@ -20,6 +33,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @gpu_option
 @threads_option
+@graph_option
 @option("--seed", "Of whatever is random.", type=click.IntRange(min=0), default=0)
 def command(
     model: str,
@@ -34,13 +48,17 @@ def command(
     allow_missing_weights: bool,
     gpu: int | None,
     threads: int,
+    graph: GraphKind,
     seed: int,
 ) -> None:
     """Run one pass and write every blob."""
+    if backward and click.get_current_context().get_parameter_source("graph") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--graph is for onnxruntime; --backward runs on torch")
     import numpy as np
 
     from ristretto_cli.net.build import State
     from ristretto_cli.ops import show
+    from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.feeds import Feeds
     from ristretto_cli.scoring.net_files import load_net
     from ristretto_cli.scoring.one_pass import OnePass
@@ -58,7 +76,8 @@ def command(
 
             results = Gradients(net, rng=rng, blobs=names, gpu=gpu, threads=threads).run(feeds.next())
         else:
-            results = OnePass(net, rng=rng, blobs=names, gpu=gpu, threads=threads).run(feeds.next())
+            execution = Execution(gpu, threads, graph)
+            results = OnePass(net, rng=rng, blobs=names, execution=execution).run(feeds.next())
     write_npz(output, results)
     for key, array in results.items():
         click.echo(f"{key}: {show(array.shape)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from ristretto_cli.cli.flags import (
     ap_version_option,
     check_outputs,
     gpu_option,
+    graph_option,
     integers,
     net_options,
     print_result,
@@ -23,6 +24,9 @@ from ristretto_cli.cli.flags import (
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ristretto_cli.scoring.execution import GraphKind
 
 
 @click.command(cls=GflagsCommand)
@@ -46,6 +50,7 @@ from ristretto_cli.cli.progress import progress
 )
 @gpu_option
 @threads_option
+@graph_option
 @option(
     "--score", "The output to score by. Default: the first Accuracy layer's, or DetectionEvaluate layer's.", unit="blob"
 )
@@ -93,6 +98,9 @@ def command(
     json: str | None,
     dry_run: bool,
     fl_params: str,
+    gpu: int | None,
+    threads: int,
+    graph: GraphKind,
     **flags: Any,
 ) -> None:
     """Trim a trained net to few bits and write its prototxt."""
@@ -101,6 +109,7 @@ def command(
     from ristretto_cli.quantize.report import as_json, summary_lines
     from ristretto_cli.quantize.search import Goal
     from ristretto_cli.quantize.written import quantized_text
+    from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.wire.files import write_atomically
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
@@ -110,6 +119,7 @@ def command(
         error_margin_percent=error_margin,
         score_goal=goal,
         fl_params=FlParams(fl_params),
+        execution=Execution(gpu, threads, graph),
         **flags,
     )
     if dry_run:

@@ -11,6 +11,7 @@ from ristretto_cli.cli.flags import (
     ap_version_option,
     check_outputs,
     gpu_option,
+    graph_option,
     state_options,
     threads_option,
     write_json,
@@ -20,6 +21,7 @@ from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
     from ristretto_cli.layers.average_precision import ApVersion
+    from ristretto_cli.scoring.execution import GraphKind
 
 _QUANTIZED = "quantized.prototxt"
 
@@ -32,6 +34,7 @@ _QUANTIZED = "quantized.prototxt"
 @ap_version_option
 @gpu_option
 @threads_option
+@graph_option
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @option("--json", "Also write the scores to this file.", unit="file")
 def command(
@@ -43,6 +46,7 @@ def command(
     ap_version: ApVersion,
     gpu: int | None,
     threads: int,
+    graph: GraphKind,
     allow_missing_weights: bool,
     json: str | None,
 ) -> None:
@@ -50,6 +54,7 @@ def command(
     from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.net.build import State
     from ristretto_cli.quantize.written import weights_of
+    from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
     from ristretto_cli.scoring.score import score_lines, scores_as_json
 
@@ -66,8 +71,7 @@ def command(
             weights,
             iterations,
             state=State(level=level, stages=stage),
-            gpu=gpu,
-            threads=threads,
+            execution=Execution(gpu, threads, graph),
             allow_missing=allow_missing_weights,
             how=Judging(ap_version),
             on_batch=bar.on_batch,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ristretto_cli.cli.flags import gpu_option, print_result, state_options, threads_option
+from ristretto_cli.cli.flags import gpu_option, graph_option, print_result, state_options, threads_option
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.log import printable
 from ristretto_cli.cli.net_flags import Words, input_shape_option
 from ristretto_cli.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ristretto_cli.scoring.execution import GraphKind
 
 
 @click.command(cls=GflagsCommand)
@@ -21,6 +26,7 @@ from ristretto_cli.cli.progress import progress
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @gpu_option
 @threads_option
+@graph_option
 def command(
     model: str,
     weights: str | None,
@@ -32,11 +38,12 @@ def command(
     allow_missing_weights: bool,
     gpu: int | None,
     threads: int,
+    graph: GraphKind,
 ) -> None:
     """Time a net, layer by layer and as a whole.
 
-    Forward passes only. What has no data, or a shape from --input_shape, is all zeros. onnxruntime joins layers, so
-    that the whole net takes less than its layers alone, one after the other.
+    Forward passes only: those that test makes of the net. What has no data, or a shape from --input_shape, is all
+    zeros. A layer has the time of its kernels in further passes, with onnxruntime's profile, which are a little longer.
     """
     import numpy as np
 
@@ -45,6 +52,7 @@ def command(
     from ristretto_cli.net.build import State
     from ristretto_cli.net.weights import fill_weights, load_weights
     from ristretto_cli.scoring.engine import log_device
+    from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.wire.messages import TEST, TRAIN
     from ristretto_cli.wire.net_file import read_net
     from ristretto_cli.wire.weights import read_weights
@@ -57,8 +65,7 @@ def command(
         net = fill_weights(known.net, rng=rng)
     else:
         net = load_weights(known.net, read_weights(weights), rng=rng, allow_missing=allow_missing_weights)
+    execution = Execution(gpu, threads, graph)
     with progress("time") as bar:
-        timing = time_net(
-            net, iterations, without_data=known.notes, rng=rng, gpu=gpu, threads=threads, on_run=bar.on_batch
-        )
+        timing = time_net(net, iterations, without_data=known.notes, rng=rng, execution=execution, on_run=bar.on_batch)
     print_result([printable(line) for line in timing_lines(timing)])

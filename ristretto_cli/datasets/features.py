@@ -19,6 +19,7 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import VARIES, Array, Shape, show
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
 from ristretto_cli.wire.files import atomic_write, check_writable
@@ -36,7 +37,7 @@ def extract_features(
     backend: Backend,
     *,
     rng: np.random.Generator,
-    gpu: int | None = None,
+    execution: Execution = DEFAULT,
     on_batch: OnBatch = ignore_progress,
 ) -> list[Shape]:
     """Run `batches` batches (1 or more) and write blobs, as the whole net leaves them; the shape of each one's rows.
@@ -54,7 +55,7 @@ def extract_features(
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         return {blob: run.end[blob] for blob, _ in targets if blob not in on_host}
 
-    session = compile_net(net, select, rng=rng, gpu=gpu, on_host=on_host)
+    session = compile_net(net, select, rng=rng, execution=execution, on_host=on_host)
     rows = [_rows(shapes[blob], batches) for blob, _ in targets]
     counts = [0] * len(targets)
     with Feeds(net) as feeds, ExitStack() as stack:

@@ -20,10 +20,11 @@ from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.early import EarlyVerdict, check_early_stop
 from ristretto_cli.quantize.plan import Trimmable, Widths, family_of, trimmable_layers, trimmed
 from ristretto_cli.quantize.search import Asked, Goal, Margin, Result, Scored, search
-from ristretto_cli.quantize.trials import Device, Sharing, Trials
+from ristretto_cli.quantize.trials import Sharing, Trials
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.engine import log_device
+from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.outputs import check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.score import OnBatch, Pass, Scores, Until, ignore_progress
 from ristretto_cli.scoring.shelf import Shelf
@@ -52,7 +53,7 @@ class Job:
     error_margin_percent is what search.Margin takes. score_goal None: what suits the score. bit_widths are in bits.
     bw: widths of groups that are not searched, by name. fl_params: for dynamic fixed point.
     early_stop: a trial ends as soon as its verdict is known. cache_mb: how much memory, in units of 2^20 bytes, may be
-    spent on data and values that several nets need; 0: all is read and computed anew. threads: of the CPU, 0 for all.
+    spent on data and values that several nets need; 0: all is read and computed anew.
     """
 
     model: str
@@ -61,7 +62,6 @@ class Job:
     trimming_mode: str
     iterations: int = 50
     error_margin_percent: float = 2.0
-    gpu: int | None = None
     score: str | None = None
     score_goal: Goal | None = None
     ap_version: ApVersion = ApVersion.INTEGRAL
@@ -73,7 +73,7 @@ class Job:
     legacy: bool = False
     early_stop: bool = False
     cache_mb: int = 512
-    threads: int = 0
+    execution: Execution = field(default_factory=Execution)
     sharing: Sharing = field(default_factory=Sharing)
 
 
@@ -100,7 +100,7 @@ def quantize(job: Job, *, on_batch: OnBatch = ignore_progress) -> Outcome:
 
     Raises RistrettoError(s) for whatever is wrong with the net, its weights or its data.
     """
-    log_device(job.gpu)
+    log_device(job.execution.gpu)
     return _Quantizer(job, on_batch).run()
 
 
@@ -147,7 +147,7 @@ class _Quantizer:
             self._test_net,
             wanted,
             rng=self._rng,
-            device=Device(job.gpu, job.threads),
+            execution=job.execution,
             shelf=shelf,
             sharing=job.sharing if job.cache_mb else replace(job.sharing, prefixes=False),
         )
@@ -282,8 +282,7 @@ class _Quantizer:
             self._job.calibration_iterations,
             probe=Probe(legacy=self._job.legacy),
             rng=self._rng,
-            gpu=self._job.gpu,
-            threads=self._job.threads,
+            execution=self._job.execution,
             batches=self._batches if net is self._test_net else None,
             on_batch=self._on_batch,
             stopwatch=self._stopwatch,

@@ -18,6 +18,7 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
 from ristretto_cli.quantize.ahead import Ahead
 from ristretto_cli.scoring.cuts import Prefix, cut_that_pays
+from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.score import Pass, Scorer, Scores, Until
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.sources.open import DataLayers
@@ -38,14 +39,6 @@ class Sharing:
     ahead: bool = True
 
 
-@dataclass(frozen=True)
-class Device:
-    """What nets run on. threads: how many the CPU may use, 0 for one per core."""
-
-    gpu: int | None = None
-    threads: int = 0
-
-
 class Trials:
     """Scores the float net, and then nets that are like it but for what is trimmed. close it at the end.
 
@@ -60,7 +53,7 @@ class Trials:
         wanted: Pass,
         *,
         rng: np.random.Generator,
-        device: Device,
+        execution: Execution,
         shelf: Shelf,
         sharing: Sharing,
     ) -> None:
@@ -68,7 +61,7 @@ class Trials:
         self._net = net
         self._wanted = wanted
         self._rng = deepcopy(rng)  # never drawn from, but copied for each net
-        self._device = device
+        self._execution = execution
         self._shelf = shelf
         self._sharing = sharing
         self._prefixes: list[Prefix] = []
@@ -119,7 +112,7 @@ class Trials:
 
     def _build_ahead(self, net_file: NetFile) -> None:
         size = sum(array.nbytes for array in self._net.weights.values())
-        if not self._sharing.ahead or self._device.gpu is not None or size > _MOST_AHEAD:
+        if not self._sharing.ahead or self._execution.gpu is not None or size > _MOST_AHEAD:
             return
         if _key(net_file) not in self._known:
             self._ahead.begin(_key(net_file), lambda: self._build(net_file))
@@ -134,7 +127,7 @@ class Trials:
     def _scorer(
         self, net: Net, rng: np.random.Generator, *, start: Prefix | None = None, keep: Sequence[Prefix] = ()
     ) -> Scorer:
-        return Scorer(net, rng=rng, gpu=self._device.gpu, threads=self._device.threads, start=start, keep=keep)
+        return Scorer(net, rng=rng, execution=self._execution, start=start, keep=keep)
 
 
 class _KnownData(DataLayers):

@@ -20,6 +20,7 @@ from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
 from ristretto_cli.scoring.stopwatch import Stopwatch
 
@@ -49,8 +50,7 @@ def measure_ranges(
     *,
     probe: Probe,
     rng: np.random.Generator,
-    gpu: int | None = None,
-    threads: int = 0,
+    execution: Execution = DEFAULT,
     batches: Batches | None = None,
     on_batch: OnBatch = ignore_progress,
     stopwatch: Stopwatch | None = None,
@@ -76,7 +76,7 @@ def measure_ranges(
 
     stopwatch = stopwatch or Stopwatch()
     with stopwatch.measure("building nets"):
-        session = compile_net(net, select, rng=rng, gpu=gpu, threads=threads)
+        session = compile_net(net, select, rng=rng, execution=execution)
     largest: dict[str, float] = {}
     energy: dict[str, float] = {}
     log.info("Running for %d iterations.", iterations)

@@ -12,15 +12,17 @@ from typing import TypeAlias
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
-from ristretto_cli.backends.onnx_floats import FloatsOps
 from ristretto_cli.backends.onnx_kernels import NONE, exact_kernels
+from ristretto_cli.backends.onnx_scopes import ScopedOps
 from ristretto_cli.backends.onnx_session import Session, has_blocks
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, Start, forward, state_shapes
 from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, Shape
 from ristretto_cli.scoring.assumed import BOUND, AssumingRunner
+from ristretto_cli.scoring.execution import DEFAULT, Execution, GraphKind
 from ristretto_cli.scoring.host import Host, HostedRunner, Runner, host_layers
+from ristretto_cli.scoring.profile import NetProfiler
 
 log = logging.getLogger("ristretto")
 
@@ -34,11 +36,11 @@ def record(net: Net, *, rng: np.random.Generator) -> tuple[OnnxOps, Run[Node]]:
     return ops, _record(net, ops, {}, rng)[0]
 
 
-def fast_ops(rng: np.random.Generator, gpu: int | None = None) -> FloatsOps:
+def fast_ops(rng: np.random.Generator, gpu: int | None = None) -> ScopedOps:
     """The ops that make the fastest graph for a device: exact integer kernels are onnxruntime's CPU alone."""
     if gpu is not None:
-        return FloatsOps(rng, kernels=NONE, has_blocks=False)
-    return FloatsOps(rng, kernels=exact_kernels(), has_blocks=has_blocks())
+        return ScopedOps(rng, kernels=NONE, has_blocks=False)
+    return ScopedOps(rng, kernels=exact_kernels(), has_blocks=has_blocks())
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,16 @@ class CarryingSession(Session):
         outputs: Mapping[str, Node],
         states: Mapping[str, tuple[Node, Node]],
         *,
-        gpu: int | None = None,
-        threads: int = 0,
+        execution: Execution,
         memory: dict[str, Array] | None = None,
+        profiler: NetProfiler | None = None,
     ) -> None:
         # Keys of two kinds cannot meet: states are behind a name that is no output's.
         self._inputs = {_free(f"state {key}", outputs): value for key, (value, _) in states.items()}
         fresh = dict(zip(self._inputs, (new for _, new in states.values()), strict=True))
-        super().__init__(ops.graph, {**outputs, **fresh}, gpu=gpu, threads=threads)
+        super().__init__(
+            ops.graph, {**outputs, **fresh}, gpu=execution.gpu, threads=execution.threads, profiler=profiler
+        )
         self._kept = {} if memory is None else memory
         for key, value in self._inputs.items():
             self._kept.setdefault(key, np.zeros(value.shape, np.float32))
@@ -114,21 +118,21 @@ def compile_net(
     select: Select,
     *,
     rng: np.random.Generator,
-    gpu: int | None = None,
-    threads: int = 0,
+    execution: Execution = DEFAULT,
     on_host: Collection[str] = (),
     cut: Cut | None = None,
     memory: dict[str, Array] | None = None,
+    profiler: NetProfiler | None = None,
 ) -> Runner:
     """What computes the values that select picks, and those blobs on_host, which the graph does not have, by name.
 
-    Layers that keep a state go on in each run where the last one ended. threads: how many the CPU may use, 0 for one
-    per core. cut: where to begin; no layer behind the graph stands before it. memory: as CarryingSession says.
+    Layers that keep a state go on in each run where the last one ended. cut: where to begin; no layer behind the graph
+    stands before it. memory: as CarryingSession says. profiler: is told how long the parts of each run take.
     """
     behind = host_layers(net, on_host)
-    pick = partial(_pick, net, select, [i for i, _ in behind], gpu=gpu, cut=cut)
-    make_ready = partial(_Picked.session, gpu=gpu, threads=threads, memory=memory)
-    assuming = _trims(net) and not state_shapes(net)
+    pick = partial(_pick, net, select, [i for i, _ in behind], execution=execution, cut=cut)
+    make_ready = partial(_Picked.session, execution=execution, memory=memory, profiler=profiler)
+    assuming = execution.graph is GraphKind.FAST and _trims(net) and not state_shapes(net)
     same = deepcopy(rng)
     picked = pick(rng, assuming=assuming)
     runner: Runner | None = None
@@ -139,7 +143,8 @@ def compile_net(
     if runner is not None and not on_host:
         return runner
     # Behind what makes sure of assumptions: layers behind the graph may count the batches that they see.
-    return HostedRunner(runner, Host(net, [layer for _, layer in behind]), picked.handed, on_host)
+    host = Host(net, [layer for _, layer in behind], None if profiler is None else profiler.start)
+    return HostedRunner(runner, host, picked.handed, on_host)
 
 
 def _trims(net: Net) -> bool:
@@ -160,11 +165,16 @@ class _Picked:
     handed: list[list[str]]
     peak: str | None
 
-    def session(self, *, gpu: int | None, threads: int, memory: dict[str, Array] | None) -> Session:
+    def session(
+        self, *, execution: Execution, memory: dict[str, Array] | None, profiler: NetProfiler | None
+    ) -> Session:
         """It made ready to run."""
         if self.states:
-            return CarryingSession(self.ops, self.outputs, self.states, gpu=gpu, threads=threads, memory=memory)
-        return Session(self.ops.graph, self.outputs, gpu=gpu, threads=threads)
+            return CarryingSession(
+                self.ops, self.outputs, self.states, execution=execution, memory=memory, profiler=profiler
+            )
+        gpu, threads = execution.gpu, execution.threads
+        return Session(self.ops.graph, self.outputs, gpu=gpu, threads=threads, profiler=profiler)
 
 
 def _pick(
@@ -173,21 +183,23 @@ def _pick(
     behind: Sequence[int],
     rng: np.random.Generator,
     *,
-    gpu: int | None,
+    execution: Execution,
     cut: Cut | None,
     assuming: bool = False,
 ) -> _Picked:
-    """What select picks of the graph. behind: the positions of layers behind it. assuming: as AssumingRunner says."""
-    ops = fast_ops(rng, gpu)
-    if assuming:
-        ops.bound_of_inputs = BOUND
-        ops.assumes_in_range = True
+    """What select picks of the graph. behind: the positions of layers behind it. assuming: as AssumingRunner says; of
+    the fast graph alone."""
+    fast = fast_ops(rng, execution.gpu) if execution.graph is GraphKind.FAST else None
+    if fast is not None and assuming:
+        fast.bound_of_inputs = BOUND
+        fast.assumes_in_range = True
+    ops = OnnxOps(rng) if fast is None else fast
     run, states = _record(net, ops, state_shapes(net), rng, cut)
     outputs = dict(select(run, ops))
     handed = [[_free(f"{i} bottom {k}", outputs) for k, _ in enumerate(run.read[i])] for i in behind]
     for names, i in zip(handed, behind, strict=True):
         outputs.update(zip(names, run.read[i], strict=True))
-    name, peak = None, ops.peak(outputs.values())
+    name, peak = None, None if fast is None else fast.peak(outputs.values())
     if peak is not None:
         name = _free("peak", outputs)
         outputs[name] = peak

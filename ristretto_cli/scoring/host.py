@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -34,11 +34,14 @@ def host_layers(net: Net, blobs: Collection[str]) -> list[tuple[int, Layer]]:
 
 
 class Host:
-    """Layers behind the graph, made ready to run one batch after the other."""
+    """Layers behind the graph, made ready to run one batch after the other.
 
-    def __init__(self, net: Net, layers: Sequence[Layer]) -> None:
+    make_ready: what does that for a layer; `start` by default.
+    """
+
+    def __init__(self, net: Net, layers: Sequence[Layer], make_ready: Callable[[Layer], Compute] | None = None) -> None:
         self._fed = [blob.name for blob in net.inputs if blob.on_host]
-        self._steps = [(layer, start(layer)) for layer in layers]
+        self._steps = [(layer, (make_ready or start)(layer)) for layer in layers]
 
     def run(self, feeds: Mapping[str, AnyArray], handed: Sequence[Sequence[Array]]) -> dict[str, Array]:
         """All blobs that are not in the graph, by name. handed: for each layer those of its bottoms that are."""

@@ -9,6 +9,7 @@ from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import log_device
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.score import OnBatch, Scores, ignore_progress, score_net
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.net_file import read_net
@@ -31,14 +32,13 @@ def score_file(
     iterations: int,
     *,
     state: State,
-    gpu: int | None = None,
-    threads: int = 0,
+    execution: Execution = DEFAULT,
     allow_missing: bool = False,
     how: Judging | None = None,
     on_batch: OnBatch = ignore_progress,
 ) -> Scores:
     """The scores of a net file over `iterations` batches; RistrettoError(s) for whatever is wrong with it."""
-    log_device(gpu)
+    log_device(execution.gpu)
     rng = np.random.default_rng(0)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
-    return score_net(net, iterations, rng=rng, gpu=gpu, threads=threads, what="testing", how=how, on_batch=on_batch)
+    return score_net(net, iterations, rng=rng, execution=execution, what="testing", how=how, on_batch=on_batch)

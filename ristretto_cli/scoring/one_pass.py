@@ -17,6 +17,7 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, V
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.host import Runner
 
 _UPDATE = "param_end:"
@@ -34,12 +35,11 @@ class OnePass:
         *,
         rng: np.random.Generator,
         blobs: tuple[str, ...] = (),
-        gpu: int | None = None,
-        threads: int = 0,
+        execution: Execution = DEFAULT,
     ) -> None:
         self._net = net
         self._blobs, on_host = chosen_blobs(net, blobs)
-        self._runner: Runner = compile_net(net, self._select, rng=rng, gpu=gpu, threads=threads, on_host=on_host)
+        self._runner: Runner = compile_net(net, self._select, rng=rng, execution=execution, on_host=on_host)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""

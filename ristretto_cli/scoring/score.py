@@ -17,14 +17,17 @@ from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.batches import Batches, Reader
 from ristretto_cli.scoring.cuts import Prefix, values_at
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.execution import DEFAULT, Execution
+from ristretto_cli.scoring.host import Runner
 from ristretto_cli.scoring.outputs import judges_of, loss_weights, scored, tell_unscored
+from ristretto_cli.scoring.profile import NetProfiler
 from ristretto_cli.scoring.stopwatch import Stopwatch
 
 log = logging.getLogger("ristretto")
 
 OnBatch = Callable[[int, int, str], None]  # batches done, batches in all, what is being run
 
-_LOSS = "@total_loss"  # no blob can be called so in a graph of ours: blobs keep their names
+TOTAL_LOSS = "@total_loss"  # no blob can be called so in a graph of ours: blobs keep their names
 
 
 def ignore_progress(done: int, total: int, what: str) -> None:
@@ -93,8 +96,7 @@ def score_net(
     iterations: int,
     *,
     rng: np.random.Generator,
-    gpu: int | None = None,
-    threads: int = 0,
+    execution: Execution = DEFAULT,
     what: str = "scoring",
     on_batch: OnBatch = ignore_progress,
     single_precision: bool = False,
@@ -105,9 +107,43 @@ def score_net(
     single_precision: sum up in float32, as the original does. Outputs with as many values as the data makes have no
     mean: those that no layer judges are left out. Raises RistrettoError for a net without outputs.
     """
-    scorer = Scorer(net, rng=rng, gpu=gpu, threads=threads)
+    scorer = Scorer(net, rng=rng, execution=execution)
     wanted = Pass(iterations, None, what, on_batch, single_precision, how or Judging())
     return scorer.run(wanted)
+
+
+def scoring_runner(
+    net: Net,
+    *,
+    rng: np.random.Generator,
+    execution: Execution = DEFAULT,
+    start: Prefix | None = None,
+    keep: Sequence[Prefix] = (),
+    profiler: NetProfiler | None = None,
+) -> Runner:
+    """What computes the outputs of a net that have a score, and TOTAL_LOSS where it has losses.
+
+    start, keep: as Scorer says. profiler: as compile_net says. Raises RistrettoError for a net without outputs.
+    """
+    judges = judges_of(net)
+    averaged = [blob for blob in scored(net) if blob.name not in judges]
+
+    # No method: the runner holds it, and would have to wait for Python to find that we hold each other.
+    def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
+        picked = {blob.name: run.end[blob.name] for blob in in_graph(averaged)}
+        for prefix in keep:
+            picked.update(values_at(prefix.cut, net, run))
+        return picked if run.loss is None else {**picked, TOTAL_LOSS: run.loss}
+
+    return compile_net(
+        net,
+        select,
+        rng=rng,
+        execution=execution,
+        on_host=[*judges, *(blob.name for blob in averaged if blob.on_host)],
+        cut=None if start is None else start.cut,
+        profiler=profiler,
+    )
 
 
 class Scorer:
@@ -122,8 +158,7 @@ class Scorer:
         net: Net,
         *,
         rng: np.random.Generator,
-        gpu: int | None = None,
-        threads: int = 0,
+        execution: Execution = DEFAULT,
         start: Prefix | None = None,
         keep: Sequence[Prefix] = (),
     ) -> None:
@@ -131,24 +166,8 @@ class Scorer:
         self._start = start
         self._keep = keep
         self._judges = judges_of(net)
-        self._averaged = averaged = [blob for blob in scored(net) if blob.name not in self._judges]
-
-        # No method: the runner holds it, and would have to wait for Python to find that we hold each other.
-        def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
-            picked = {blob.name: run.end[blob.name] for blob in in_graph(averaged)}
-            for prefix in keep:
-                picked.update(values_at(prefix.cut, net, run))
-            return picked if run.loss is None else {**picked, _LOSS: run.loss}
-
-        self._runner = compile_net(
-            net,
-            select,
-            rng=rng,
-            gpu=gpu,
-            threads=threads,
-            on_host=[*self._judges, *(blob.name for blob in averaged if blob.on_host)],
-            cut=None if start is None else start.cut,
-        )
+        self._averaged = [blob for blob in scored(net) if blob.name not in self._judges]
+        self._runner = scoring_runner(net, rng=rng, execution=execution, start=start, keep=keep)
 
     def run(self, wanted: Pass) -> Scores:
         """The scores of one pass; a net whose layers keep a state goes on from its last pass."""
@@ -210,7 +229,7 @@ class _Tally:
                 log.info("Batch %d, %s = %s", self.done, name, number(value))
         for name, tops in self.judged.items():
             tops.append(results[name])
-        self.loss += results.get(_LOSS, 0)
+        self.loss += results.get(TOTAL_LOSS, 0)
         self.done += 1
 
 

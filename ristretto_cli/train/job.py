@@ -14,6 +14,7 @@ from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
+from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.train import log_lines
@@ -89,8 +90,7 @@ def opened(job: Job) -> Iterator[Solver]:
                 net,
                 iterations,
                 rng=for_tests,
-                gpu=job.gpu,
-                threads=job.threads,
+                execution=Execution(job.gpu, job.threads),
                 seed=seed,
                 how=job.how,
             )

@@ -15,6 +15,7 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net, in_graph
 from ristretto_cli.ops import Array, show
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.outputs import judges_of, loss_weights, scored
 
@@ -33,8 +34,8 @@ class Tester:
     """A test net: what stands in both it and the net that learns has that one's weights, the rest its own, which it
     brings along.
 
-    Its data and what its layers keep go on where the last test ended, as in Caffe. threads: of the CPU, 0 for all. Use
-    it as a context manager: it closes the files. RistrettoError(s) where a layer of both has other parameters here.
+    Its data and what its layers keep go on where the last test ended, as in Caffe. Use it as a
+    context manager: it closes the files. RistrettoError(s) where a layer of both has other parameters here.
     """
 
     def __init__(
@@ -44,8 +45,7 @@ class Tester:
         iterations: int,
         *,
         rng: np.random.Generator,
-        gpu: int | None = None,
-        threads: int = 0,
+        execution: Execution = DEFAULT,
         seed: int = 0,
         how: Judging | None = None,
     ) -> None:
@@ -54,8 +54,7 @@ class Tester:
         self._shared = _shared(net, learning)
         self._shapes = {param.key: param.shape for layer in reversed(net.layers) for param in layer.params}
         self._rng = rng
-        self._gpu = gpu
-        self._threads = threads
+        self._execution = execution
         self._how = how or Judging()
         self._feeds = Feeds(net, seed=seed)
         self._memory: dict[str, Array] = {}
@@ -73,8 +72,7 @@ class Tester:
             net,
             self._select,
             rng=self._rng,
-            gpu=self._gpu,
-            threads=self._threads,
+            execution=self._execution,
             memory=self._memory,
             on_host=[*self._judges, *(blob.name for blob in self._averaged if blob.on_host)],
         )

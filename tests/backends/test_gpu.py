@@ -17,6 +17,7 @@ from ristretto_cli.backends.onnx_session import CUDA, Session
 from ristretto_cli.cli.main import run
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.scoring import engine
+from ristretto_cli.scoring.execution import Execution
 
 CPU = "CPUExecutionProvider"
 REMEDY = "Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu."
@@ -131,7 +132,9 @@ def test_a_session_that_came_to_be_without_cuda_is_refused(cuda: Sessions) -> No
 def scores(workshop: Any, gpu: int | None) -> np.ndarray[Any, Any]:
     """What the trimmed net makes of one batch."""
     net = workshop.load(TRIMMED)
-    runner = engine.compile_net(net, lambda made, _: {"fc": made.end["fc"]}, rng=np.random.default_rng(0), gpu=gpu)
+    runner = engine.compile_net(
+        net, lambda made, _: {"fc": made.end["fc"]}, rng=np.random.default_rng(0), execution=Execution(gpu)
+    )
     x = np.random.default_rng(1).standard_normal((2, 16, 3, 3), np.float32)
     return np.asarray(runner.run({"x": x})["fc"])
 
@@ -142,8 +145,8 @@ def test_kernels_for_integers_and_for_blocks_of_channels_are_the_cpus_alone(
     monkeypatch.setattr(engine, "exact_kernels", lambda: ALL)
     monkeypatch.setattr(engine, "has_blocks", lambda: True)
     made: list[dict[str, Any]] = []
-    real = engine.FloatsOps
-    monkeypatch.setattr(engine, "FloatsOps", lambda rng, **hooks: made.append(hooks) or real(rng, **hooks))
+    real = engine.ScopedOps
+    monkeypatch.setattr(engine, "ScopedOps", lambda rng, **hooks: made.append(hooks) or real(rng, **hooks))
     scores(workshop, gpu=None)
     assert made[0] == {"kernels": ALL, "has_blocks": True}
     assert {"QLinearConv", "QGemm"} <= cuda.op_types()

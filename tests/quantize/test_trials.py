@@ -16,9 +16,10 @@ from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.net.build import State
 from ristretto_cli.quantize.job import Job, quantize
 from ristretto_cli.quantize.report import as_json
-from ristretto_cli.quantize.trials import Device, Sharing, Trials
+from ristretto_cli.quantize.trials import Sharing, Trials
 from ristretto_cli.quantize.written import quantized_text
 from ristretto_cli.scoring.engine import fast_ops
+from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.score import Pass, Until
@@ -186,7 +187,7 @@ def test_a_score_of_some_batches_is_not_taken_for_that_of_all(small: Any) -> Non
         net,
         Pass(3),
         rng=np.random.default_rng(0),
-        device=Device(),
+        execution=Execution(),
         shelf=Shelf(1 << 20),
         sharing=Sharing(),
     )

@@ -14,6 +14,7 @@ from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.scoring import engine
 from ristretto_cli.scoring.assumed import AssumingRunner, is_finite
 from ristretto_cli.scoring.engine import compile_net, record
+from ristretto_cli.scoring.execution import Execution
 
 NAN, INF = float("nan"), float("inf")
 
@@ -255,7 +256,7 @@ def test_random_nets_give_what_the_plain_ops_give(workshop: Any, data: st.DataOb
         }
         return {**tops, **run.end}
 
-    runner = compile_net(net, select, rng=np.random.default_rng(0), threads=1)
+    runner = compile_net(net, select, rng=np.random.default_rng(0), execution=Execution(threads=1))
     ops, run = record(net, rng=np.random.default_rng(0))
     wanted = Session(ops.graph, select(run, ops), threads=1).run({"b0": x})
     for _ in range(2):

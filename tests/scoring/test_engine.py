@@ -10,6 +10,7 @@ import pytest
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.scoring.engine import compile_net, log_device, record
+from ristretto_cli.scoring.execution import Execution
 
 NET = """
     layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
@@ -49,4 +50,4 @@ def test_without_a_gpu_the_remedy_is_named(workshop: Any) -> None:
         pytest.skip("this onnxruntime can use a GPU")
     net = workshop.load(NET, WEIGHTS)
     with pytest.raises(RistrettoError, match="pip install onnxruntime-gpu"):
-        compile_net(net, lambda run, ops: run.end, rng=np.random.default_rng(0), gpu=0)
+        compile_net(net, lambda run, ops: run.end, rng=np.random.default_rng(0), execution=Execution(gpu=0))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.one_pass import OnePass
 
 # One step a pass. Hidden h = tanh(x + h / 2), top tanh(h).
@@ -42,7 +43,7 @@ def test_a_test_net_goes_on_in_each_test_where_the_last_one_ended(workshop: Any)
     )
     inputs = data.format("x", "shape { dim: 1 dim: 1 dim: 1 }", 0.5) + data.format("cont", "shape { dim: 1 dim: 1 }", 1)
     net = workshop.load(inputs + NET[NET.index('layer {{ name: "r"') :].format(cont="cont"), WEIGHTS)
-    tester = Tester(net, net, 2, rng=np.random.default_rng(0), threads=1)
+    tester = Tester(net, net, 2, rng=np.random.default_rng(0), execution=Execution(threads=1))
     hidden, expected = 0.0, []
     for _ in range(4):
         hidden = math.tanh(0.5 + 0.5 * hidden)

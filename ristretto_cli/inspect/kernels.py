@@ -1,0 +1,101 @@
+"""Which layers the kernels of onnxruntime belong to: by the names of nodes, and by what joined nodes compute.
+
+onnxruntime renames nodes (`conv1/Conv_nchwc`, `fused fc/Gemm`), joins several into one that has the name of any of
+them (a convolution and the ReLU behind it may be called `relu1/Relu_nchwc`), and adds nodes of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ristretto_cli.backends.onnx_graph import NodeProto
+from ristretto_cli.backends.onnx_profile import Kernel
+
+# Begins the names of operators that have an activation; the names of their nodes begin with it in small letters.
+_FUSED = "Fused"
+_ENDS = re.compile(r"[_/ ](?=[^_/ ]*$)")  # where the last part of a name begins
+
+
+@dataclass
+class Shares:
+    """The time of kernels. layers: microseconds of each layer that has kernels. others: of kernels that no layer has.
+
+    within: for layers whose nodes onnxruntime joined with another layer's, that one. Not all that was joined is known.
+    """
+
+    layers: dict[str, float] = field(default_factory=dict)
+    others: float = 0.0
+    within: dict[str, str] = field(default_factory=dict)
+
+    def add(self, layers: Collection[str], nodes: Sequence[NodeProto], kernels: Iterable[Kernel]) -> None:
+        """Add a session's kernels. layers: all layers' names; that of a layer's node is `layer/...`."""
+        kernels = list(kernels)
+        graph = _Joined(nodes, kernels)
+        for kernel in kernels:
+            ran = graph.named(kernel.name)
+            owner = None if ran is None else graph.computed_by(kernel, ran)
+            layer = None if owner is None else _layer(owner.name, layers)
+            if layer is None:
+                self.others += kernel.microseconds
+                continue
+            self.layers[layer] = self.layers.get(layer, 0.0) + kernel.microseconds
+            for node in [] if ran is None else graph.joined_with(kernel, ran):
+                other = _layer(node.name, layers)
+                if other is not None and other != layer:
+                    self.within[other] = layer
+
+
+class _Joined:
+    """A graph's nodes, and which of them have lost their names to others."""
+
+    def __init__(self, nodes: Sequence[NodeProto], kernels: Sequence[Kernel]) -> None:
+        self._nodes: Mapping[str, NodeProto] = {node.name: node for node in nodes}
+        self._makers = {name: node for node in nodes for name in node.output}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in nodes:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        found = (self.named(kernel.name) for kernel in kernels)
+        self._kept = {node.name for node in found if node is not None}
+
+    def named(self, name: str) -> NodeProto | None:
+        """The node that a kernel has its name from."""
+        name = name if name in self._nodes else name.removeprefix("fused ")
+        while name not in self._nodes and (end := _ENDS.search(name)):
+            name = name[: end.start()]
+        return self._nodes.get(name)
+
+    def computed_by(self, kernel: Kernel, ran: NodeProto) -> NodeProto:
+        """The node that the kernel's operator is of: it may be one in front of that whose name the kernel has."""
+        return self._path(kernel, ran)[-1]
+
+    def joined_with(self, kernel: Kernel, ran: NodeProto) -> list[NodeProto]:
+        """Nodes that are known to be computed by a kernel, too."""
+        joined = self._path(kernel, ran)
+        if kernel.op.startswith(_FUSED):  # one activation, which nothing else reads the value of
+            readers = [node for name in ran.output for node in self._readers.get(name, [])]
+            joined += [node for node in readers if len(readers) == 1 and node.name not in self._kept]
+        return joined
+
+    def _path(self, kernel: Kernel, ran: NodeProto) -> list[NodeProto]:
+        """From the node that a kernel has its name from to that of its operator, through nodes that have no kernel."""
+        op = kernel.op.removeprefix(_FUSED)
+        paths = [[ran]]
+        while paths:
+            path = paths.pop(0)
+            if path[-1].op_type == op:
+                return path
+            makers = (self._makers[name] for name in path[-1].input if name in self._makers)
+            paths += [[*path, maker] for maker in makers if maker.name not in self._kept]
+        return [ran]
+
+
+def _layer(node: str, layers: Collection[str]) -> str | None:
+    """The layer that a node was recorded for; names of layers may have slashes, too."""
+    while "/" in node:
+        node = node.rpartition("/")[0]
+        if node in layers:
+            return node
+    return None
