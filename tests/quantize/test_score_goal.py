@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from ristretto_cli.cli.main import run
-from ristretto_cli.errors import RistrettoError
 from ristretto_cli.quantize.job import Outcome, quantize
 from ristretto_cli.quantize.report import as_json, summary_lines
 from ristretto_cli.quantize.search import Goal, Margin
@@ -148,9 +147,10 @@ def test_legacy_takes_more_of_a_loss_for_better_as_the_original_does(regress: An
     assert bits(outcome) == [1, 1, 1]
 
 
-def test_a_net_without_accuracy_needs_the_name_of_its_score(regress: Any) -> None:
-    with pytest.raises(RistrettoError, match="Name one of its outputs with --score: l2"):
-        quantize(regress(score=None))
+def test_a_net_without_accuracy_is_judged_by_its_loss(regress: Any) -> None:
+    outcome = quantize(regress(score=None))
+    assert (outcome.score_blob, outcome.margin.goal) == ("l2", Goal.MIN)
+    assert bits(outcome) == [8, 8, 32]
 
 
 def test_the_summary_names_the_loss_and_which_way_is_better(regress: Any) -> None:
