@@ -6,7 +6,6 @@ import click
 
 from ristretto_cli.cli.flags import gpu_option, print_result, state_options, threads_option
 from ristretto_cli.cli.gflags import GflagsCommand, option
-from ristretto_cli.cli.log import printable
 from ristretto_cli.cli.net_flags import Words, input_shape_option
 from ristretto_cli.cli.progress import progress
 
@@ -61,4 +60,4 @@ def command(
         timing = time_net(
             net, iterations, without_data=known.notes, rng=rng, gpu=gpu, threads=threads, on_run=bar.on_batch
         )
-    print_result([printable(line) for line in timing_lines(timing)])
+    print_result(timing_lines(timing))
