@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import math
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from ristretto_cli.cli.gflags import option
+from ristretto_cli.cli.log import printable
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.registry import Registry
 
@@ -113,6 +115,19 @@ class Percent(click.FloatRange):
         return number
 
 
+STDOUT = "-"  # the value of --json that stands for stdout
+
+
+def json_option(what: str) -> Callable[[F], F]:
+    """--json, the file that takes all of `what`, for write_json and print_result."""
+    return option("--json", f"Also write {what} to this file. -: to stdout, in place of the result.", unit="file")
+
+
+def json_file(json: str | None) -> str | None:
+    """The file that --json names; None where it names stdout."""
+    return None if json == STDOUT else json
+
+
 def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
     """RistrettoError where an output cannot be written, is another one as well, or is a file that is read."""
     from ristretto_cli.wire.files import check_writable
@@ -157,20 +172,46 @@ def widths(context: click.Context, param: click.Parameter, value: str) -> dict[s
 
 
 def write_json(path: str, data: Any) -> None:
-    """Write data as JSON, whole or not at all; NaN and infinity become null."""
+    """Write data as JSON to a file, whole or not at all, or to STDOUT; NaN and infinity become null."""
     from ristretto_cli.wire.files import write_atomically
 
-    write_atomically(path, json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+    text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
+    if path == STDOUT:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(path, text)
 
 
-def print_result(lines: Sequence[str]) -> None:
-    """Print a result on stdout; log it as well where the log goes to a file, as scripts for Caffe expect it there."""
-    import logging
+def print_result(
+    lines: Sequence[str],
+    *,
+    logged: Sequence[str] | None = None,
+    in_log: bool = False,
+    json: str | None = None,
+) -> None:
+    """Print a result on stdout; log it as well where the log goes to a file, as scripts for Caffe expect it there.
 
-    if not sys.stderr.isatty():
-        for line in lines:
-            logging.getLogger("ristretto").info("%s", line)
-    click.echo("\n".join(lines))
+    Where stdout and stderr are the same file, what is logged is not printed, too: such scripts read it in the log.
+    logged: the lines as they go to the log, in another order. in_log: the log has them already. json: the value of
+    --json; where it is STDOUT, the result goes to the log alone.
+    """
+    logger = logging.getLogger("ristretto")
+    taken = json == STDOUT
+    if not in_log and (taken or not sys.stderr.isatty()):
+        for line in lines if logged is None else logged:
+            logger.info("%s", line)
+        in_log = True
+    if taken or (in_log and logger.isEnabledFor(logging.INFO) and _one_stream()):
+        return
+    click.echo(printable("\n".join(lines)))
+
+
+def _one_stream() -> bool:
+    """Whether stdout and stderr are the same file, pipe or terminal."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (OSError, ValueError):  # a stream that is no file, as in tests
+        return False
 
 
 def _finite(data: Any) -> Any:

@@ -16,6 +16,8 @@ from ristretto_cli.cli.flags import (
     gpu_option,
     graph_option,
     integers,
+    json_file,
+    json_option,
     net_options,
     print_result,
     threads_option,
@@ -52,7 +54,10 @@ if TYPE_CHECKING:
 @threads_option
 @graph_option
 @option(
-    "--score", "The output to score by. Default: the first Accuracy layer's, or DetectionEvaluate layer's.", unit="blob"
+    "--score",
+    "The output to score by. Default: that of an Accuracy layer, else of a DetectionEvaluate layer, else a loss; of "
+    "several, the one at the end of the longest path through the net.",
+    unit="blob",
 )
 @option(
     "--score_goal",
@@ -89,7 +94,7 @@ if TYPE_CHECKING:
 )
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @option("--legacy", "Do as the original does, step by step, flaws included.", is_flag=True)
-@option("--json", "Also write everything that was found to this file.", unit="file")
+@json_option("everything that was found")
 @option("--dry_run", "Only list the nets that would be scored.", is_flag=True)
 def command(
     model_quantized: str | None,
@@ -103,10 +108,14 @@ def command(
     graph: GraphKind,
     **flags: Any,
 ) -> None:
-    """Trim a trained net to few bits and write its prototxt."""
+    """Trim a trained net to few bits and write its prototxt.
+
+    Prints the widths that were tried with their scores; then which output judged and whether the error margin is kept,
+    how other outputs fare, which layers stay float, and the file that was written.
+    """
     _check(flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
     from ristretto_cli.quantize.job import FlParams, Job, planned_nets, quantize
-    from ristretto_cli.quantize.report import as_json, summary_lines
+    from ristretto_cli.quantize.report import as_json, notes, summary_lines
     from ristretto_cli.quantize.search import Goal
     from ristretto_cli.quantize.written import quantized_text
     from ristretto_cli.scoring.execution import Execution
@@ -125,13 +134,15 @@ def command(
     if dry_run:
         click.echo("\n".join(planned_nets(job)))
         return
-    check_outputs([target, json], [job.model, job.weights])
+    check_outputs([target, json_file(json)], [job.model, job.weights])
     with progress("quantize") as bar:
         outcome = quantize(job, on_batch=bar.on_batch)
     write_atomically(target, quantized_text(job, outcome))
     if json is not None:
         write_json(json, as_json(job, outcome))
-    print_result(summary_lines(job, outcome))
+    summary, ours = summary_lines(job, outcome), notes(job, outcome)
+    # The original's log ends with its summary.
+    print_result([*summary, *ours], logged=[*ours, *summary], json=json)
 
 
 def _check(trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:

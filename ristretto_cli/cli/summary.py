@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs, phase_option, state_options, write_json
+from ristretto_cli.cli.flags import (
+    STDOUT,
+    check_outputs,
+    json_file,
+    json_option,
+    phase_option,
+    state_options,
+    write_json,
+)
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.log import printable
 from ristretto_cli.cli.net_flags import input_shape_option
@@ -15,7 +23,7 @@ from ristretto_cli.cli.net_flags import input_shape_option
 @phase_option
 @state_options
 @input_shape_option
-@option("--json", "Also write all of it to this file.", unit="file")
+@json_option("all of it")
 def command(
     model: str,
     phase: int,
@@ -33,8 +41,9 @@ def command(
     from ristretto_cli.net.build import State
     from ristretto_cli.wire.net_file import read_net
 
-    check_outputs([json], [model])
+    check_outputs([json_file(json)], [model])
     summary = summarize(build_without_data(read_net(model), State(phase, level, stage), input_shape))
     if json is not None:
         write_json(json, summary_as_json(summary))
-    click.echo(printable("\n".join(summary_lines(summary))))
+    if json != STDOUT:
+        click.echo(printable("\n".join(summary_lines(summary))))

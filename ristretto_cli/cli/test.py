@@ -12,6 +12,9 @@ from ristretto_cli.cli.flags import (
     check_outputs,
     gpu_option,
     graph_option,
+    json_file,
+    json_option,
+    print_result,
     state_options,
     threads_option,
     write_json,
@@ -36,7 +39,7 @@ _QUANTIZED = "quantized.prototxt"
 @threads_option
 @graph_option
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
-@option("--json", "Also write the scores to this file.", unit="file")
+@json_option("the scores")
 def command(
     model: str | None,
     weights: str | None,
@@ -64,7 +67,7 @@ def command(
     if weights is None:
         weights = weights_of(model)
         click.echo(f"Scoring {model} with the weights that it names, {weights}.", err=True)
-    check_outputs([json], [model, weights])
+    check_outputs([json_file(json)], [model, weights])
     with progress("test") as bar:
         scores = score_file(
             model,
@@ -79,4 +82,4 @@ def command(
     if json is not None:
         found = {"model": model, "weights": weights, "ap_version": ap_version.value, **scores_as_json(scores)}
         write_json(json, found)
-    click.echo("\n".join(score_lines(scores)))
+    print_result(score_lines(scores), in_log=True, json=json)

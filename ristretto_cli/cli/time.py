@@ -8,7 +8,6 @@ import click
 
 from ristretto_cli.cli.flags import gpu_option, graph_option, print_result, state_options, threads_option
 from ristretto_cli.cli.gflags import GflagsCommand, option
-from ristretto_cli.cli.log import printable
 from ristretto_cli.cli.net_flags import Words, input_shape_option
 from ristretto_cli.cli.progress import progress
 
@@ -68,4 +67,4 @@ def command(
     execution = Execution(gpu, threads, graph)
     with progress("time") as bar:
         timing = time_net(net, iterations, without_data=known.notes, rng=rng, execution=execution, on_run=bar.on_batch)
-    print_result([printable(line) for line in timing_lines(timing)])
+    print_result(timing_lines(timing))

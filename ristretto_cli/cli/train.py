@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ristretto_cli.cli.flags import (
+    STDOUT,
     ap_version_option,
     check_outputs,
     gpu_option,
+    json_file,
+    json_option,
     state_options,
     threads_option,
     write_json,
@@ -36,7 +39,7 @@ _EFFECT = click.Choice(["stop", "snapshot", "none"])
 @option("--trim_activations", "Trim activations in training, too.", is_flag=True)
 @option("--round_to_nearest", "Round trimmed weights to nearest in training, not at random.", is_flag=True)
 @option("--trimmed_weights", "With each snapshot also write the weights as they are trimmed.", is_flag=True)
-@option("--json", "Also write the last figures to this file.", unit="file")
+@json_option("the last figures")
 def command(
     solver: str,
     weights: str | None,
@@ -59,7 +62,7 @@ def command(
     """
     if weights and snapshot:
         raise click.UsageError("give --snapshot to resume training or --weights to finetune, but not both")
-    check_outputs([json], [solver, snapshot, *(weights or "").split(",")])
+    check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
     from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.train.launch import Launch, run
     from ristretto_cli.train.signals import Request
@@ -83,4 +86,5 @@ def command(
         outcome = run(launch, lambda done, total: bar.on_batch(done, total, "iterations"))
     if json is not None:
         write_json(json, outcome.as_json(solver))
-    click.echo("\n".join(outcome.lines()))
+    if json != STDOUT:
+        click.echo("\n".join(outcome.lines()))

@@ -18,7 +18,15 @@ from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.early import EarlyVerdict, check_early_stop
-from ristretto_cli.quantize.plan import Trimmable, Widths, family_of, trimmable_layers, trimmed
+from ristretto_cli.quantize.plan import (
+    LeftFloat,
+    Trimmable,
+    Widths,
+    family_of,
+    left_float,
+    trimmable_layers,
+    trimmed,
+)
 from ristretto_cli.quantize.search import Asked, Goal, Margin, Result, Scored, search
 from ristretto_cli.quantize.trials import Sharing, Trials
 from ristretto_cli.scoring.batches import Batches
@@ -79,7 +87,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job found, and the net to be written. margin: what trials were held to, with the baseline."""
+    """What a job found, and the net to be written. margin: what trials were held to, with the baseline.
+
+    left_float: the layers with parameters that stay as they are.
+    """
 
     mode: TrimmingMode
     score_blob: str
@@ -88,6 +99,7 @@ class Outcome:
     layers: tuple[Trimmable, ...]
     result: Result
     net_file: NetFile
+    left_float: tuple[LeftFloat, ...] = ()
 
     @property
     def baseline(self) -> float:
@@ -164,10 +176,16 @@ class _Quantizer:
     def _run(self) -> Outcome:
         if not set(self._mode.widths(self._job.bit_widths, [])) <= set(self._job.bit_widths):
             log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
+        log.info("Judged by %s: %s is better.", self._blob, self._goal.better)
         baseline = self._trials.score_float_net(self._first_of_groups())
         layers = self._measure()
         self._check_given([each.ranges for each in layers])
         margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal)
+        if margin.goal is Goal.MIN and margin.baseline == 0:
+            log.warning(
+                "The loss of the float net is 0, and so is the error margin, which is in percent of it. "
+                "Give widths with --bw, or another output with --score."
+            )
         result = search(
             self._mode,
             layers,
@@ -185,6 +203,7 @@ class _Quantizer:
             layers=tuple(layers),
             result=result,
             net_file=self._trimmed(layers, result.widths),
+            left_float=tuple(left_float(self._test_net, {each.layer.name for each in layers})),
         )
 
     def plan(self) -> list[str]:
@@ -218,7 +237,6 @@ class _Quantizer:
             return self._job.score_goal
         if self._job.legacy or not is_loss(self._test_net, self._blob):
             return Goal.MAX
-        log.info("%s is a loss: lower is better.", self._blob)
         return Goal.MIN
 
     def _check_given(self, ranges: Sequence[Ranges]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import Ranges, Role, TrimmingMode, set_precision
@@ -25,6 +26,31 @@ class Trimmable:
     layer: Layer
     family: str
     ranges: Ranges
+
+
+@dataclass(frozen=True)
+class LeftFloat:
+    """A layer with parameters that is not trimmed: how many numbers they are, and their share of the net's."""
+
+    name: str
+    type: str
+    parameters: int
+    share: float
+
+
+def left_float(net: Net, trimmed_layers: Collection[str]) -> list[LeftFloat]:
+    """The layers with parameters that are not trimmed, in order. Shared parameters belong to their owner."""
+    sizes = {
+        layer.name: sum(prod(param.shape) for param in layer.params if param.owner == layer.name)
+        for layer in net.layers
+        if layer.params
+    }
+    total = sum(sizes.values())
+    return [
+        LeftFloat(layer.name, layer.type, size, size / total)
+        for layer in net.layers
+        if (size := sizes.get(layer.name, 0)) and layer.name not in trimmed_layers
+    ]
 
 
 def family_of(layer: Layer) -> str:

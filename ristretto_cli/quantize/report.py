@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.quantize.job import Job, Outcome
-from ristretto_cli.quantize.plan import Trimmable
-from ristretto_cli.quantize.search import Goal, Trial
-from ristretto_cli.scoring.score import number, scores_as_json
+from ristretto_cli.quantize.plan import LeftFloat, Trimmable
+from ristretto_cli.quantize.search import Goal, Margin, Trial
+from ristretto_cli.scoring.score import Scores, number, scores_as_json
 from ristretto_cli.wire.messages import enum_name
 
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
 _RULE = "------------------------------"
+_NAMES = 3  # layers of a type that are named in the summary; JSON has all
+_TENFOLD = 1000.0  # percent; a loss that has risen further says nothing in percent of a tiny baseline
 
 
 def summary_lines(job: Job, outcome: Outcome) -> list[str]:
-    """The summary in the original's words, a line each; lines of our own only where the original errs."""
+    """The summary in the original's words, a line each."""
     mode, result = outcome.mode, outcome.result
     lines = [_RULE, *mode.heading(number(outcome.baseline))]
     is_loss = outcome.margin.goal is Goal.MIN
-    if is_loss:
-        lines.append(f"The score is {outcome.score_blob}: lower is better.")
     for group in result.groups:
         lines += group.group.title
         if group.skipped:
@@ -38,16 +41,25 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
             lines.append(f"{'Score' if is_loss else 'Accuracy'}: {number(result.combined.score)}")
     elif result.combined is not None and result.combined not in result.groups[0].trials:
         lines.append(f"{result.groups[0].bits}bit: \t{number(result.combined.score)}")
-    if not job.legacy and result.combined is not None and not result.combined.passed:  # DIFFERS(D9)
-        missed = number(outcome.margin.missed_by(result.combined.score))
-        side = "above" if is_loss else "below"
-        lines.append(
-            f"This misses the error margin of {number(job.error_margin_percent)} %: "
-            f"it is {missed} % {side} the baseline."
-        )
-    if any(trial.stopped for group in result.groups for trial in group.trials):
-        lines.append("* stopped early: the batches left could not have changed whether it passes")
     return [*lines, "Please fine-tune."]
+
+
+def notes(job: Job, outcome: Outcome) -> list[str]:
+    """What the original's summary does not say: the judged output and the margin, other outputs, what was left float,
+    the file, a line each."""
+    lines = []
+    if any(trial.stopped for group in outcome.result.groups for trial in group.trials):
+        lines.append("* stopped early: the batches left could not have changed whether it passes")
+    combined = outcome.result.combined
+    if combined is not None:
+        lines.append(f"Judged by {outcome.score_blob}: {outcome.margin.goal.better} is better.")
+        if not job.legacy:  # DIFFERS(D9)
+            lines.append(_verdict(outcome.score_blob, outcome.margin, combined))
+        others = _other_outputs(outcome.score_blob, outcome.baseline_scores, combined.scores)
+        if others:
+            lines.append("Other outputs (float net, quantized net):")
+            lines += [f"{blob}: {number(before)}, {number(after)}" for blob, (before, after) in others.items()]
+    return [*lines, *_left_float(outcome.left_float), f"Written to {job.model_quantized}"]
 
 
 def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
@@ -70,6 +82,7 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         "layers": {each.layer.name: _layer(each, outcome) for each in outcome.layers},
         "groups": [
             {
+                "name": group.group.name,
                 "part": group.group.part,
                 "skipped": group.skipped,
                 "given": group.given,
@@ -78,9 +91,88 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
             }
             for group in result.groups
         ],
-        "combined": None if result.combined is None else _trial(result.combined),
-        "summary": summary_lines(job, outcome),
+        "combined": None if result.combined is None else _combined(outcome, result.combined),
+        "other_outputs": {}
+        if result.combined is None
+        else {
+            blob: {"float": before, "combined": after}
+            for blob, (before, after) in _other_outputs(
+                outcome.score_blob, outcome.baseline_scores, result.combined.scores
+            ).items()
+        },
+        "left_float": [asdict(layer) for layer in outcome.left_float],
+        "summary": [*summary_lines(job, outcome), *notes(job, outcome)],
     }
+
+
+def _combined(outcome: Outcome, combined: Trial) -> dict[str, Any]:
+    bits = {group.group.name: group.bits for group in outcome.result.groups if not group.skipped}
+    return {**_trial(combined), "bits": bits, "worse_by": outcome.margin.missed_by(combined.score)}
+
+
+def _verdict(blob: str, margin: Margin, combined: Trial) -> str:
+    """Whether the margin is kept, and by how much the score differs from the baseline."""
+    verdict = "kept" if combined.passed else "missed"
+    return f"The error margin is {verdict}: {blob} is {_distance(margin, combined.score)}"
+
+
+def _distance(margin: Margin, score: float) -> str:
+    """How far a score is from the baseline, in the margin's unit where that says something."""
+    if not (math.isfinite(score) and math.isfinite(margin.baseline)):
+        return "not a finite number."
+    worse = margin.missed_by(score)
+    allowed = number(margin.percent)
+    percent_of_loss = margin.goal is Goal.MIN
+    side = "above" if score > margin.baseline else "below"
+    if percent_of_loss and abs(worse) >= _TENFOLD:
+        return (
+            f"{number(abs(score - margin.baseline))} {side} the baseline, {number(margin.baseline)}; "
+            f"the margin is {allowed} % of the baseline."
+        )
+    unit = " %" if percent_of_loss else ""
+    if score == margin.baseline:
+        return f"equal to the baseline; the margin is {allowed}{unit}."
+    far = _short(abs(worse), margin.percent)
+    of_what = " %" if percent_of_loss else f" percentage point{'s' * (far != '1')}"
+    return f"{far}{of_what} {side} the baseline; the margin is {allowed}{unit}."
+
+
+def _short(value: float, margin: float) -> str:
+    """A positive value with one decimal; with more where it would seem to be 0 or on the margin's other side."""
+    for decimals in range(1, 6):
+        rounded = round(value, decimals)
+        if rounded > 0 and (rounded > margin) == (value > margin):
+            return number(rounded)
+    return number(value)
+
+
+def _other_outputs(judged: str, before: Scores, after: Scores) -> dict[str, tuple[float, float]]:
+    """The outputs of one number that did not judge, of the float net and of another one, by name."""
+    found = {output.blob: output.score for output in after.outputs}
+    return {
+        output.blob: (output.score, found[output.blob])
+        for output in before.outputs
+        if output.blob != judged and output.means.size == 1 and output.blob in found
+    }
+
+
+def _left_float(layers: Sequence[LeftFloat]) -> list[str]:
+    """The layers that were left float, the types with most parameters first."""
+    by_type: dict[str, list[LeftFloat]] = {}
+    for layer in layers:
+        by_type.setdefault(layer.type, []).append(layer)
+    shares = {layer_type: sum(layer.share for layer in found) for layer_type, found in by_type.items()}
+    lines = []
+    for layer_type in sorted(by_type, key=lambda each: -shares[each]):
+        names = [layer.name for layer in by_type[layer_type]]
+        more = len(names) - _NAMES
+        named = ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"{named} ({layer_type}): {_percent(shares[layer_type])} of the parameters")
+    return ["Left float:", *lines] if lines else []
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def _layer(each: Trimmable, outcome: Outcome) -> dict[str, Any]:

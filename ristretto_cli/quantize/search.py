@@ -22,6 +22,11 @@ class Goal(Enum):
     MAX = "max"
     MIN = "min"
 
+    @property
+    def better(self) -> str:
+        """Which scores are better, in a word."""
+        return "higher" if self is Goal.MAX else "lower"
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from ristretto_cli.errors import RistrettoError, did_you_mean
 from ristretto_cli.layers.host_layer import JudgingLayer
@@ -14,19 +15,45 @@ log = logging.getLogger("ristretto")
 
 
 def default_score(net: Net) -> str:
-    """The blob by which a net is judged where none is named: the top of its first Accuracy layer, or what is judged."""
-    outputs = [blob.name for blob in scored(net)]
-    for layer in net.layers:
-        if layer.type == "Accuracy" and layer.tops[0].name in outputs:
-            return layer.tops[0].name
-    judged = [name for name in judges_of(net) if name in outputs]
-    if judged:
-        return judged[0]
-    raise RistrettoError(
-        "the net has no Accuracy output to score by",
-        where=net.file,
-        remedy=f"Name one of its outputs with --score: {', '.join(outputs)}.",
-    )
+    """The output by which a net is judged where the user names none: that of its first head (see `heads`).
+
+    Warns where there are others. Raises RistrettoError for a net without any.
+    """
+    found = heads(net)
+    if not found:
+        raise RistrettoError(
+            "the net has no Accuracy layer and no loss to score by",
+            where=net.file,
+            remedy=f"Name one of its outputs with --score: {', '.join(blob.name for blob in scored(net))}.",
+        )
+    if len(found) > 1:
+        log.warning(
+            "The net has %d heads. %s is scored, at the end of the longest path, and not %s. Choose with --score.",
+            len(found),
+            found[0],
+            " or ".join(found[1:]),
+        )
+    return found[0]
+
+
+def heads(net: Net) -> list[str]:
+    """One output for each head of a net, the head at the end of the longest path first.
+
+    A head is what is compared with labels: the layers that read the same blobs are one head. Accuracy layers define
+    the heads; in a net without them layers such as DetectionEvaluate do, and without these losses. Of the Accuracy
+    layers of one head the one with the lowest top_k stands for it, else the first in the file. The length of a path is
+    the number of layers from the data to the layer that judges; of paths of equal length the last in the file is first.
+    """
+    depths, sources = _depths(net), _score_sources(net)
+    for judging in (_accuracies(net), _judged_in_whole(net), _losses(net)):
+        members: dict[tuple[int, ...], list[tuple[int, str]]] = {}
+        for i, top in judging:
+            read = tuple(sources.get(blob.storage, blob.storage) for blob in net.layers[i].bottoms)
+            members.setdefault(read, []).append((i, top))
+        if members:
+            ranked = sorted(members.values(), key=lambda head: max((depths[i], i) for i, _ in head), reverse=True)
+            return [min(head, key=lambda member: (_top_k(net.layers[member[0]]), member[0]))[1] for head in ranked]
+    return []
 
 
 def check_score(net: Net, blob: str) -> str:
@@ -89,3 +116,57 @@ def loss_weights(net: Net) -> dict[str, float]:
     return {
         blob.name: weight for layer in net.layers for blob, weight in zip(layer.tops, layer.loss_weights, strict=True)
     }
+
+
+def _accuracies(net: Net) -> Iterator[tuple[int, str]]:
+    """The positions of the Accuracy layers whose first top is an output, and that top."""
+    outputs = {blob.name for blob in net.outputs}
+    for i, layer in enumerate(net.layers):
+        if layer.type == "Accuracy" and layer.tops[0].name in outputs:
+            yield i, layer.tops[0].name
+
+
+def _judged_in_whole(net: Net) -> Iterator[tuple[int, str]]:
+    """The same of the layers that judge all batches at once."""
+    judges = judges_of(net)
+    for i, layer in enumerate(net.layers):
+        if layer.tops and layer.tops[0].name in judges:
+            yield i, layer.tops[0].name
+
+
+def _losses(net: Net) -> Iterator[tuple[int, str]]:
+    """The same of the layers with a top that is a loss."""
+    losses = {blob.name for blob in net.outputs if is_loss(net, blob.name)}
+    for i, layer in enumerate(net.layers):
+        for top in layer.tops:
+            if top.name in losses:
+                yield i, top.name
+
+
+def _depths(net: Net) -> list[int]:
+    """For each layer, how many layers the longest path from the data to it has, the layer included.
+
+    Data layers do not count, nor do those that only give memory another name, such as Split: a net that has them
+    written out is the same net.
+    """
+    depths: list[int] = []
+    of_blob: dict[str, int] = {}
+    for layer in net.layers:
+        counts = not layer.is_source and not LAYERS.get(layer.type).shares_memory(layer)
+        depths.append(max((of_blob[blob.name] for blob in layer.bottoms), default=0) + counts)
+        of_blob.update((blob.name, depths[-1]) for blob in layer.tops)
+    return depths
+
+
+def _score_sources(net: Net) -> dict[int, int]:
+    """For the places that hold a Softmax, those of its scores, whose classes have the same order."""
+    found: dict[int, int] = {}
+    for layer in net.layers:
+        if layer.type == "Softmax" and layer.tops[0].storage != layer.bottoms[0].storage:
+            bottom = layer.bottoms[0].storage
+            found[layer.tops[0].storage] = found.get(bottom, bottom)
+    return found
+
+
+def _top_k(layer: Layer) -> int:
+    return int(layer.message.accuracy_param.top_k) if layer.type == "Accuracy" else 0

@@ -439,8 +439,8 @@ ABSURD = [
 SILENT = lines(1, 2, 3, 4, end='layer { name: "s" type: "Silence" bottom: "ip" bottom: "label" }')
 
 NETS = [
-    bad("no Accuracy layer", QUANTIZE, lines(1, 2, 3, 4, 6),
-        "net.prototxt: the net has no Accuracy output to score by. Name one of its outputs with --score: loss."),
+    bad("neither an Accuracy layer nor a loss", QUANTIZE, lines(1, 2, 3, 4),
+        "net.prototxt: the net has no Accuracy layer and no loss to score by. Name one of its outputs with --score: ip, label."),
     bad("score of an unknown output", flags(QUANTIZE, "--score=acuracy"), nothing,
         'net.prototxt: "acuracy" is no output of the net. Did you mean accuracy? Outputs: accuracy, loss.'),
     bad("score of a blob that is no output", flags(QUANTIZE, "--score=ip"), nothing,

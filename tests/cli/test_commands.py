@@ -18,7 +18,7 @@ from ristretto_cli import __version__
 from ristretto_cli.cli.main import Shell, run
 from ristretto_cli.wire.net_file import read_net
 
-from ..conftest import NET
+from ..conftest import IDENTITY, NET
 
 GLOG = re.compile(r"^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [\w.]+:\d+\] (.*)$")
 QUANTIZE = ["quantize", "--model=net.prototxt", "--weights=net.caffemodel", "--iterations=2"]
@@ -45,6 +45,13 @@ SUMMARY = [
     "8bit layer activations:",
     "Accuracy: 0.8",
     "Please fine-tune.",
+]
+NOTES = [
+    "Judged by accuracy: higher is better.",
+    "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
+    "Other outputs (float net, quantized net):",
+    "loss: 0.559681, 0.615947",
+    "Written to quantized.prototxt",
 ]
 
 
@@ -83,7 +90,7 @@ def terminal(two_classes: Any, capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 def test_quantize_prints_the_summary_and_writes_the_net_beside_the_model(terminal: Terminal) -> None:
     terminal(*FIXED_POINT, "--bit_widths=8")
-    assert terminal.out == SUMMARY
+    assert terminal.out == [*SUMMARY, *NOTES]
     types = [layer.type for layer in read_net("quantized.prototxt").message.layer]
     assert types[2:4] == ["ConvolutionRistretto", "FcRistretto"]
 
@@ -105,12 +112,66 @@ def test_quantize_logs_as_the_original_does_its_summary_last(terminal: Terminal)
         "loss = 0.559681 (* 1 = 0.559681 loss)",
     ]
     assert "Running for 1 iterations." in log
-    assert log[-len(SUMMARY) :] == SUMMARY
+    ours = len(SUMMARY) + len(NOTES)
+    assert log[-ours:] == [*NOTES, *SUMMARY]
+    assert log[first_score - 1] == NOTES[0]
+
+
+def test_quantize_names_the_file_beside_a_model_in_another_folder(terminal: Terminal) -> None:
+    Path("sub").mkdir()
+    Path("sub/net.prototxt").write_text(Path("net.prototxt").read_text())
+    terminal(*FIXED_POINT, "--bit_widths=8", "--model=sub/net.prototxt", "--json=found.json")
+    assert terminal.out[-1] == "Written to sub/quantized.prototxt"
+    assert Path("sub/quantized.prototxt").exists()
+    assert json.loads(Path("found.json").read_text())["model_quantized"] == "sub/quantized.prototxt"
+
+
+def test_legacy_has_the_same_notes_but_no_verdict(terminal: Terminal) -> None:
+    terminal(*FIXED_POINT, "--bit_widths=8", "--legacy")
+    assert terminal.out[: len(SUMMARY)] == SUMMARY
+    notes = terminal.out[len(SUMMARY) :]
+    assert (notes[0], notes[-1]) == (NOTES[0], NOTES[-1])
+    assert "margin" not in "".join(notes)
+
+
+AUXILIARY = """
+    layer { name: "aux" type: "Accuracy" bottom: "data" bottom: "label" top: "aux" include { phase: TEST } }
+"""
+
+
+def test_quantize_is_judged_by_the_deepest_head_or_the_one_that_is_named(terminal: Terminal, workshop: Any) -> None:
+    at = NET.index('layer { name: "conv"')
+    flat = 'layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }\n'
+    workshop.net(NET[:at] + flat + AUXILIARY.replace('bottom: "data"', 'bottom: "flat"') + NET[at:])
+    warning = (
+        "The net has 2 heads. accuracy is scored, at the end of the longest path, and not aux. Choose with --score."
+    )
+    for flags, judged in (((), "accuracy"), (("--score=aux",), "aux"), (("--legacy",), "accuracy")):
+        terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json", *flags)
+        assert f"Judged by {judged}: higher is better." in terminal.out
+        assert f"Judged by {judged}: higher is better." in terminal.log
+        assert json.loads(Path("found.json").read_text())["score"] == judged
+        assert (warning in terminal.log) == (not flags)
+
+
+def test_quantize_tells_what_stays_float(terminal: Terminal, workshop: Any) -> None:
+    scale = 'layer { name: "s" type: "Scale" bottom: "conv" top: "conv" scale_param { filler { value: 1 } } }\n'
+    at = NET.index('layer { name: "fc"')
+    workshop.net(NET[:at] + scale + NET[at:])
+    workshop.weights({**IDENTITY, "s": [[1, 1]]})
+    terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json")
+    # Two factors beside two layers of four weights.
+    at = terminal.out.index("Left float:")
+    assert terminal.out[at + 1] == "s (Scale): 20.0 % of the parameters"
+    assert json.loads(Path("found.json").read_text())["left_float"] == [
+        {"name": "s", "type": "Scale", "parameters": 2, "share": 0.2}
+    ]
 
 
 def test_quantize_writes_where_it_is_told(terminal: Terminal) -> None:
     Path("out").mkdir()
     terminal(*FIXED_POINT, "--bit_widths=8", "--model_quantized=out/q.prototxt")
+    assert terminal.out[-1] == "Written to out/q.prototxt"
     assert [path.name for path in Path("out").iterdir()] == ["q.prototxt"]
     assert not Path("quantized.prototxt").exists()
 
@@ -124,7 +185,7 @@ def test_quantize_writes_where_it_is_told(terminal: Terminal) -> None:
 )
 def test_quantize_takes_every_spelling_of_gflags(terminal: Terminal, spelling: list[str]) -> None:
     terminal("quantize", *spelling, "-iterations=2", "--error_margin", "2", "-gpu=", "-bit-widths", "8")
-    assert terminal.out == SUMMARY
+    assert terminal.out == [*SUMMARY, *NOTES]
 
 
 def test_quantize_takes_all_of_the_originals_flags(terminal: Terminal) -> None:
@@ -132,20 +193,21 @@ def test_quantize_takes_all_of_the_originals_flags(terminal: Terminal) -> None:
         *("quantize", "--model=net.prototxt", "--weights=net.caffemodel"),
         *("--model_quantized=q.prototxt", "--trimming_mode=minifloat", "--iterations=2", "--error_margin=3"),
     )
-    assert terminal.out[5:] == ["Minifloat net:", "16bit: \t0.8", "8bit: \t0.8", "Please fine-tune."]
+    assert terminal.out[5:9] == ["Minifloat net:", "16bit: \t0.8", "8bit: \t0.8", "Please fine-tune."]
 
 
 def test_quantize_writes_json(terminal: Terminal) -> None:
     terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json")
     found = json.loads(Path("found.json").read_text())
-    assert found["summary"] == terminal.out == SUMMARY
+    assert found["summary"] == terminal.out == [*SUMMARY, *NOTES]
     assert found["combined"]["score"] == pytest.approx(0.8, abs=1e-7)
     assert found["layers"]["conv"]["il_params"] == 1
 
 
 def test_quantize_ends_well_where_the_margin_is_missed(terminal: Terminal) -> None:
     terminal(*QUANTIZE, "--trimming_mode=dynamic_fixed_point", "--bit_widths=1")
-    assert terminal.out[-9:] == [
+    end = terminal.out.index("Please fine-tune.") + 1
+    assert terminal.out[end - 9 : end] == [
         "Dynamic fixed point layer",
         "activations:",
         "1bit: \t0",

@@ -69,7 +69,10 @@ def test_early_stop_is_told_in_the_summary_and_the_json(two_classes: Any, capsys
     assert run([*QUANTIZE, "--early_stop"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert "1bit: \t0*" in out
-    assert out[-2] == "* stopped early: the batches left could not have changed whether it passes"
+    assert (
+        out[out.index("Please fine-tune.") + 1]
+        == "* stopped early: the batches left could not have changed whether it passes"
+    )
     assert [trial["iterations"] for trial in found()["groups"][0]["trials"]] == [10, 10, 10, 10, 3]
     assert found()["combined"]["iterations"] == 10
 

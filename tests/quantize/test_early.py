@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.quantize.early import EarlyVerdict
 from ristretto_cli.quantize.job import Job, quantize
-from ristretto_cli.quantize.report import as_json, summary_lines
+from ristretto_cli.quantize.report import as_json, notes, summary_lines
 from ristretto_cli.quantize.search import Goal, Margin
 
 
@@ -92,11 +92,8 @@ def test_a_job_stops_early_marks_it_and_finds_the_same(two_classes: Any) -> None
     assert found_early.net_file.message == found.net_file.message
     lines = summary_lines(early, found_early)
     assert "1bit: \t0*" in lines
-    assert lines[-2:] == [
-        "* stopped early: the batches left could not have changed whether it passes",
-        "Please fine-tune.",
-    ]
-    assert "*" not in "".join(summary_lines(whole, found))
+    assert notes(early, found_early)[0] == "* stopped early: the batches left could not have changed whether it passes"
+    assert "*" not in "".join([*summary_lines(whole, found), *notes(whole, found)])
     conv, fc, _ = as_json(early, found_early)["groups"]
     # 0.8 in each batch: 8 of them sum up to 6.4, 7.8 are needed; of zeros, the third leaves 7 at most.
     assert [(t["bits"], t["passed"], t["iterations"]) for t in conv["trials"]] == [
@@ -106,7 +103,7 @@ def test_a_job_stops_early_marks_it_and_finds_the_same(two_classes: Any) -> None
         (2, True, 10),
         (1, False, 3),
     ]
-    assert conv == {**fc, "part": "CONV weights"}
+    assert conv == {**fc, "name": "conv_params", "part": "CONV weights"}
     combined = as_json(early, found_early)["combined"]
     assert combined == as_json(whole, found)["combined"]
     assert combined["iterations"] == 10

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, MODES, Ranges
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.quantize.job import Job, Outcome
-from ristretto_cli.quantize.plan import Trimmable
-from ristretto_cli.quantize.report import as_json, summary_lines
-from ristretto_cli.quantize.search import GroupResult, Margin, Result, Trial
+from ristretto_cli.quantize.plan import LeftFloat, Trimmable
+from ristretto_cli.quantize.report import as_json, notes, summary_lines
+from ristretto_cli.quantize.search import Goal, GroupResult, Margin, Result, Trial
 from ristretto_cli.scoring.score import Output, Scores
 from ristretto_cli.wire.messages import TEST, Message, new
 from ristretto_cli.wire.net_file import NetFile
@@ -170,13 +172,108 @@ def test_a_group_without_layers_is_told_and_left_out_of_the_net() -> None:
     ]
 
 
-MISSES = "This misses the error margin of 2 %: it is 2.5 % below the baseline."
+# --- what the original does not say
 
 
-def test_a_combined_net_beyond_the_margin_is_told_but_not_in_legacy() -> None:
+def test_the_notes_name_the_judged_output_and_the_file() -> None:
     found = outcome(DYNAMIC, LENET, trial(8, 0.9, passed=False), 0.925)
-    assert summary_lines(job(DYNAMIC), found)[-3:] == ["Accuracy: 0.9", MISSES, "Please fine-tune."]
-    assert summary_lines(job(DYNAMIC, legacy=True), found)[-2:] == ["Accuracy: 0.9", "Please fine-tune."]
+    for legacy, verdict in (
+        (False, ["The error margin is missed: accuracy is 2.5 percentage points below the baseline; the margin is 2."]),
+        (True, []),
+    ):
+        assert notes(job(DYNAMIC, legacy=legacy), found) == [
+            "Judged by accuracy: higher is better.",
+            *verdict,
+            "Written to q.prototxt",
+        ]
+
+
+def test_a_net_that_was_not_scored_has_no_verdict_but_a_file() -> None:
+    found = outcome("minifloat", groups("minifloat", ([trial(16, 0.1, False)], 32)), None, 0.9)
+    assert notes(job("minifloat"), found) == ["Written to q.prototxt"]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "score", "margin", "verdict"),
+    [
+        (0.861111, 0.8, 3.0, "missed: accuracy is 6.1 percentage points below the baseline; the margin is 3."),
+        (0.9, 0.895, 2.0, "kept: accuracy is 0.5 percentage points below the baseline; the margin is 2."),
+        (0.9, 0.89, 2.0, "kept: accuracy is 1 percentage point below the baseline; the margin is 2."),
+        (0.9, 0.907, 2.0, "kept: accuracy is 0.7 percentage points above the baseline; the margin is 2."),
+        (0.9, 0.9, 2.5, "kept: accuracy is equal to the baseline; the margin is 2.5."),
+        (0.9, 0.8698, 3.0, "missed: accuracy is 3.02 percentage points below the baseline; the margin is 3."),
+        (0.9, 0.8996, 2.0, "kept: accuracy is 0.04 percentage points below the baseline; the margin is 2."),
+        (0.92, 0.9, 2.0, "kept: accuracy is 2 percentage points below the baseline; the margin is 2."),
+        (0.9, math.nan, 2.0, "missed: accuracy is not a finite number."),
+    ],
+)
+def test_the_verdict_on_an_accuracy_is_in_percentage_points(
+    baseline: float, score: float, margin: float, verdict: str
+) -> None:
+    assert _verdict(Margin(baseline, margin), score) == verdict
+
+
+@pytest.mark.parametrize(
+    ("baseline", "score", "verdict"),
+    [
+        (0.5, 0.6, "missed: accuracy is 20 % above the baseline; the margin is 2 %."),
+        (0.5, 0.505, "kept: accuracy is 1 % above the baseline; the margin is 2 %."),
+        (0.5, 0.45, "kept: accuracy is 10 % below the baseline; the margin is 2 %."),
+        (-0.5, -0.25, "missed: accuracy is 50 % above the baseline; the margin is 2 %."),
+        (0.0, 0.0, "kept: accuracy is equal to the baseline; the margin is 2 %."),
+        (0.0, 0.25, "missed: accuracy is 0.25 above the baseline, 0; the margin is 2 % of the baseline."),
+        (1e-15, 2e-9, "missed: accuracy is 2e-09 above the baseline, 1e-15; the margin is 2 % of the baseline."),
+    ],
+)
+def test_the_verdict_on_a_loss_is_in_percent_of_it_where_that_says_something(
+    baseline: float, score: float, verdict: str
+) -> None:
+    assert _verdict(Margin(baseline, 2.0, goal=Goal.MIN), score) == verdict
+
+
+def _verdict(margin: Margin, score: float) -> str:
+    found = outcome(DYNAMIC, LENET, trial(8, score, margin.allows(score)), margin.baseline)
+    line = notes(job(DYNAMIC), replace(found, margin=margin))[1]
+    assert line.startswith("The error margin is ")
+    return line.removeprefix("The error margin is ")
+
+
+def test_other_outputs_of_one_number_are_told_of_both_nets() -> None:
+    def several(accuracy: float, loss: float) -> Scores:
+        values = {"accuracy": [accuracy], "classes": [0.5, 0.7], "loss": [loss], "zacc": [accuracy / 2]}
+        outputs = (Output(name, 0.0, np.array(each, np.float64)) for name, each in values.items())
+        return Scores(tuple(outputs), loss=loss, iterations=10)
+
+    combined = Trial(8, 0.75, True, several(0.75, 0.5))
+    found = replace(outcome(DYNAMIC, LENET, combined, 0.75), baseline_scores=several(0.75, 0.25))
+    for legacy in (False, True):
+        lines = notes(job(DYNAMIC, legacy=legacy), found)
+        at = lines.index("Other outputs (float net, quantized net):")
+        assert lines[at + 1 :] == ["loss: 0.25, 0.5", "zacc: 0.375, 0.375", "Written to q.prototxt"]
+    assert as_json(job(DYNAMIC), found)["other_outputs"] == {
+        "loss": {"float": 0.25, "combined": 0.5},
+        "zacc": {"float": 0.375, "combined": 0.375},
+    }
+
+
+def test_layers_left_float_are_told_by_type_with_their_share() -> None:
+    layers = (
+        LeftFloat("bn1", "BatchNorm", 3, 0.0003),
+        LeftFloat("memory", "LSTM", 910, 0.91),
+        *(LeftFloat(f"s{i}", "Scale", 4, 0.004) for i in range(1, 6)),
+    )
+    found = replace(outcome(DYNAMIC, LENET, trial(8, 0.99), 0.99), left_float=layers)
+    lines = notes(job(DYNAMIC), found)
+    assert lines[lines.index("Left float:") :] == [
+        "Left float:",
+        "memory (LSTM): 91.0 % of the parameters",
+        "s1, s2, s3 and 2 more (Scale): 2.0 % of the parameters",
+        "bn1 (BatchNorm): less than 0.1 % of the parameters",
+        "Written to q.prototxt",
+    ]
+    data = as_json(job(DYNAMIC), found)["left_float"]
+    assert data[1] == {"name": "memory", "type": "LSTM", "parameters": 910, "share": 0.91}
+    assert len(data) == 7
 
 
 def test_a_32_bit_minifloat_net_that_had_to_be_scored_has_its_line() -> None:
@@ -236,8 +333,22 @@ def test_json_holds_the_job_the_ranges_and_every_trial() -> None:
     assert [t["bits"] for t in data["groups"][0]["trials"]] == [16, 8, 4, 2]
     assert [t["passed"] for t in data["groups"][0]["trials"]] == [True, True, True, False]
     assert data["groups"][0]["trials"][3]["loss"] == 0.5
+    assert [g["name"] for g in data["groups"]] == ["conv_params", "fc_params", "layer"]
     assert data["combined"]["score"] == 0.9873
-    assert data["summary"] == summary_lines(job(DYNAMIC, error_margin_percent=1.0), found)
+    assert data["combined"]["bits"] == {"conv_params": 4, "fc_params": 4, "layer": 8}
+    assert data["combined"]["worse_by"] == pytest.approx(0.47)
+    asked = job(DYNAMIC, error_margin_percent=1.0)
+    assert data["summary"] == [*summary_lines(asked, found), *notes(asked, found)]
+
+
+def test_json_has_no_bits_for_a_part_without_layers() -> None:
+    found = outcome(DYNAMIC, [LENET[0], *groups(DYNAMIC, ([], 1), ([], 1), ([], 1))[1:2], LENET[2]], trial(8, 0.9), 0.9)
+    assert as_json(job(DYNAMIC), found)["combined"]["bits"] == {"conv_params": 4, "layer": 8}
+
+
+def test_json_of_a_net_that_was_not_scored() -> None:
+    data = as_json(job(DYNAMIC), outcome(DYNAMIC, LENET, None, 0.9))
+    assert (data["combined"], data["other_outputs"]) == (None, {})
 
 
 def _net() -> Message:

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from ristretto_cli.cli.main import run
-from ristretto_cli.errors import RistrettoError
 from ristretto_cli.quantize.job import Outcome, quantize
-from ristretto_cli.quantize.report import as_json, summary_lines
+from ristretto_cli.quantize.report import as_json, notes, summary_lines
 from ristretto_cli.quantize.search import Goal, Margin
 from ristretto_cli.scoring.outputs import is_loss
 
@@ -148,20 +147,31 @@ def test_legacy_takes_more_of_a_loss_for_better_as_the_original_does(regress: An
     assert bits(outcome) == [1, 1, 1]
 
 
-def test_a_net_without_accuracy_needs_the_name_of_its_score(regress: Any) -> None:
-    with pytest.raises(RistrettoError, match="Name one of its outputs with --score: l2"):
-        quantize(regress(score=None))
+def test_a_net_without_accuracy_is_judged_by_its_loss(regress: Any) -> None:
+    outcome = quantize(regress(score=None))
+    assert (outcome.score_blob, outcome.margin.goal) == ("l2", Goal.MIN)
+    assert bits(outcome) == [8, 8, 32]
+
+
+def test_a_loss_of_zero_allows_nothing_and_that_is_said(regress: Any, caplog: pytest.LogCaptureFixture) -> None:
+    # All pixels are 0, and so are the labels of a net whose bottom is compared with itself.
+    text = REGRESSION.replace('bottom: "fc" bottom: "label"', 'bottom: "fc" bottom: "fc"')
+    job = regress(text=text)
+    with caplog.at_level("WARNING", "ristretto"):
+        outcome = quantize(job)
+    assert outcome.baseline == 0
+    assert "--score" in caplog.text and "The loss of the float net is 0" in caplog.text
+    text = "\n".join([*summary_lines(job, outcome), *notes(job, outcome)])
+    assert "inf" not in text and "nan" not in text
 
 
 def test_the_summary_names_the_loss_and_which_way_is_better(regress: Any) -> None:
     job = regress()
-    lines = summary_lines(job, quantize(job))
-    assert lines[4:7] == [
-        "Baseline 32bit float: 0.0800934",
-        "The score is l2: lower is better.",
-        "Dynamic fixed point CONV",
-    ]
+    outcome = quantize(job)
+    lines = summary_lines(job, outcome)
+    assert lines[4:6] == ["Baseline 32bit float: 0.0800934", "Dynamic fixed point CONV"]
     assert lines[-2].startswith("Score: 0.080")
+    assert notes(job, outcome)[0] == "Judged by l2: lower is better."
 
 
 def test_the_summary_tells_by_how_much_a_loss_misses_the_margin(regress: Any) -> None:
@@ -171,8 +181,8 @@ def test_the_summary_tells_by_how_much_a_loss_misses_the_margin(regress: Any) ->
     score = outcome.result.groups[0].trials[0].score
     above = (score / outcome.baseline - 1) * 100
     assert above > 2
-    assert summary_lines(job, outcome)[-2] == (
-        f"This misses the error margin of 2 %: it is {above:g} % above the baseline."
+    assert notes(job, outcome)[1] == (
+        f"The error margin is missed: l2 is {above:.1f} % above the baseline; the margin is 2 %."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.scoring.outputs import check_score, default_score
+from ristretto_cli.scoring.outputs import check_score
 from ristretto_cli.scoring.score import Output, Scores, score_lines, score_net, scores_as_json
 
 # Four records in two classes: the image is the logits, and the third is named wrongly.
@@ -150,23 +150,6 @@ def test_scores_as_json_hold_every_value() -> None:
     scores = Scores(outputs, loss=4.0, iterations=2)
     assert scores_as_json(scores) == {"loss": 4.0, "outputs": {"acc": [0.5], "pair": [1.0, 3.0]}}
     assert scores.of("pair") == 2
-
-
-def test_the_default_score_is_the_first_accuracy_layers_not_the_first_by_alphabet(workshop: Any) -> None:
-    layers = CLASSIFIER.replace('"accuracy"', '"zacc"')
-    layers += 'layer { name: "b" type: "Accuracy" bottom: "data" bottom: "label" top: "b" }'
-    net = classifier(workshop, 2, layers)
-    assert [blob.name for blob in net.outputs] == ["b", "loss", "zacc"]
-    assert default_score(net) == "zacc"
-
-
-def test_a_net_without_accuracy_asks_for_a_score(workshop: Any) -> None:
-    net = classifier(workshop, 2, CLASSIFIER.split("\n")[2])
-    with pytest.raises(RistrettoError) as refused:
-        default_score(net)
-    assert str(refused.value) == (
-        "net.prototxt: the net has no Accuracy output to score by. Name one of its outputs with --score: loss."
-    )
 
 
 def test_a_score_that_is_no_output_is_refused_with_the_outputs(workshop: Any) -> None:
