@@ -12,14 +12,16 @@ from ristretto_cli.scoring.score import number, scores_as_json
 from ristretto_cli.wire.messages import enum_name
 
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
+_NOT_SCORED = "not scored"
 _RULE = "------------------------------"
 
 
 def summary_lines(job: Job, outcome: Outcome) -> list[str]:
     """The summary in the original's words, a line each; lines of our own only where the original errs."""
     mode, result = outcome.mode, outcome.result
-    lines = [_RULE, *mode.heading(number(outcome.baseline))]
-    is_loss = outcome.margin.goal is Goal.MIN
+    margin = outcome.margin
+    lines = [_RULE, *mode.heading(_NOT_SCORED if margin is None else number(margin.baseline))]
+    is_loss = margin is not None and margin.goal is Goal.MIN
     if is_loss:
         lines.append(f"The score is {outcome.score_blob}: lower is better.")
     for group in result.groups:
@@ -36,10 +38,12 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
         lines += [f"{bits}bit {part}{end}" for (bits, part), end in zip(chosen, ends, strict=True)]
         if result.combined is not None:
             lines.append(f"{'Score' if is_loss else 'Accuracy'}: {number(result.combined.score)}")
+        elif margin is None:
+            lines.append(f"Accuracy: {_NOT_SCORED}")
     elif result.combined is not None and result.combined not in result.groups[0].trials:
         lines.append(f"{result.groups[0].bits}bit: \t{number(result.combined.score)}")
-    if not job.legacy and result.combined is not None and not result.combined.passed:  # DIFFERS(D9)
-        missed = number(outcome.margin.missed_by(result.combined.score))
+    if not job.legacy and margin and result.combined is not None and not result.combined.passed:  # DIFFERS(D9)
+        missed = number(margin.missed_by(result.combined.score))
         side = "above" if is_loss else "below"
         lines.append(
             f"This misses the error margin of {number(job.error_margin_percent)} %: "
@@ -60,13 +64,8 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         "trimming_mode": job.trimming_mode,
         "legacy": job.legacy,
         "fl_params": job.fl_params.value,
-        "iterations": job.iterations,
         "calibration_iterations": job.calibration_iterations,
-        "error_margin": job.error_margin_percent,
-        "score": outcome.score_blob,
-        "score_goal": outcome.margin.goal.value,
-        "ap_version": job.ap_version.value,
-        "baseline": {"score": outcome.baseline, **scores_as_json(outcome.baseline_scores)},
+        **_scoring(job, outcome),
         "layers": {each.layer.name: _layer(each, outcome) for each in outcome.layers},
         "groups": [
             {
@@ -80,6 +79,22 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         ],
         "combined": None if result.combined is None else _trial(result.combined),
         "summary": summary_lines(job, outcome),
+    }
+
+
+def _scoring(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """How nets were scored, and the float net's scores; null where nothing was scored."""
+    margin, baseline = outcome.margin, outcome.baseline_scores
+    if margin is None or baseline is None:
+        keys = ("iterations", "error_margin", "score", "score_goal", "ap_version", "baseline")
+        return dict.fromkeys(keys)
+    return {
+        "iterations": job.iterations,
+        "error_margin": job.error_margin_percent,
+        "score": outcome.score_blob,
+        "score_goal": margin.goal.value,
+        "ap_version": job.ap_version.value,
+        "baseline": {"score": margin.baseline, **scores_as_json(baseline)},
     }
 
 
