@@ -14,10 +14,11 @@ from benchmarks.machine import busy
 from benchmarks.measure import COMMANDS, STATIC_QDQ, measure
 from benchmarks.modes import MODES_TIMED
 from benchmarks.nets import NETS
-from benchmarks.table import command_table, pass_table
+from benchmarks.once import ONCE
+from benchmarks.table import command_table, once_table, pass_table
 from ristretto_cli.errors import RistrettoError
 
-ROWS = [*MODES_TIMED, STATIC_QDQ, *COMMANDS]
+ROWS = [*MODES_TIMED, STATIC_QDQ, *COMMANDS, *ONCE]
 
 
 def parse(args: list[str]) -> argparse.Namespace:
@@ -30,7 +31,7 @@ def parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument("nets", nargs="*", metavar="net", help="the nets to time; all by default")
     parser.add_argument("--rows", metavar="row,row...", help="the rows to measure; all by default")
     parser.add_argument("--threads", metavar="n,n...", default="1,0", help="threads of a pass, 0: one per core (1,0)")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each pass is timed (7)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each pass or process is timed (7)")
     parser.add_argument("--images", type=int, help="images that a search scores a net with, in place of each net's own")
     parser.add_argument("--json", metavar="file", help="also write everything that was measured to this file")
     flags = parser.parse_args(args)
@@ -56,7 +57,7 @@ def main(args: list[str]) -> int:
     warning = busy()
     if warning:
         print(warning, file=sys.stderr)
-    passes, commands = [], []
+    passes, commands, once = [], [], []
     for name in flags.nets:
         with tempfile.TemporaryDirectory(prefix="ristretto-benchmark-") as folder:
             for found in measure(
@@ -71,7 +72,9 @@ def main(args: list[str]) -> int:
                 print(found.told, file=sys.stderr)
                 passes += found.passes
                 commands += found.commands
-    print("\n\n".join(table for table in (pass_table(passes), command_table(commands)) if table))
+                once += found.once
+    tables = (pass_table(passes), command_table(commands), once_table(once))
+    print("\n\n".join(table for table in tables if table))
     if warning:
         print(f"\n{warning}")
     if flags.json is not None:
@@ -79,6 +82,7 @@ def main(args: list[str]) -> int:
             "warning": warning,
             "passes": [asdict(each) for each in passes],
             "commands": [asdict(each) for each in commands],
+            "once": [asdict(each) for each in once],
         }
         Path(flags.json).write_text(json.dumps(measured, indent=2) + "\n")
     return 0

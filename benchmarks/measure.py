@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.commands import search
 from benchmarks.modes import MODES_TIMED, Trimmer
 from benchmarks.nets import Benchmark, Prepared, prepare
+from benchmarks.once import ONCE, Once, OnceRow
 from benchmarks.passes import Times, onnxruntime_pass, own_pass, take_turns, write_onnx
 from benchmarks.static_qdq import write_static_qdq
 from ristretto_cli.scoring.feeds import Feeds
@@ -60,6 +61,7 @@ class Found:
     told: str
     passes: list[PassRow] = field(default_factory=list)
     commands: list[CommandRow] = field(default_factory=list)
+    once: list[OnceRow] = field(default_factory=list)
 
 
 def measure(
@@ -75,6 +77,26 @@ def measure(
     """The rows that are asked for, in their order. folder: an empty one, for the files; images: of a search."""
     if images is not None:
         benchmark = replace(benchmark, images=max(1, images // benchmark.batch) * benchmark.batch)
+    if set(rows) - set(ONCE):
+        yield from _searches_and_passes(name, benchmark, folder, rows=rows, threads=threads, rounds=rounds)
+    if set(rows) & set(ONCE):
+        yield from _once(name, benchmark, folder, rows=rows, threads=threads, rounds=rounds)
+
+
+def _once(
+    name: str, benchmark: Benchmark, folder: Path, *, rows: Sequence[str], threads: Sequence[int], rounds: int
+) -> Iterator[Found]:
+    once = Once(name, benchmark, folder, rounds)
+    yield Found(f"{name}: {'real' if once.real_images else 'made-up'} images to quantize once with")
+    for count in threads:
+        found = once.rows(rows, count)
+        told = [f"{name}, {row.row}: {row.seconds:.1f} s, {row.peak_mb:.0f} MB, {row.score:.4f}" for row in found]
+        yield Found("\n".join(told), once=found)
+
+
+def _searches_and_passes(
+    name: str, benchmark: Benchmark, folder: Path, *, rows: Sequence[str], threads: Sequence[int], rounds: int
+) -> Iterator[Found]:
     prepared = prepare(benchmark, folder / "files")
     yield Found(f"{name}: {'made-up' if prepared.made_up else 'trained'} weights, batches of {prepared.batch}")
     timer = _Timer(name, prepared, folder, rounds)

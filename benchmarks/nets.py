@@ -5,13 +5,13 @@ Labels are what the float net says of the images, so that its accuracy is 1 and 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.real_images import real_images, shared_data
 from ristretto_cli.datasets.datum import plain_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.net.build import State, build
@@ -76,15 +76,30 @@ class Prepared:
     made_up: bool
 
 
-def prepare(benchmark: Benchmark, folder: Path) -> Prepared:
+def prepare_real(benchmark: Benchmark, calibration: int, folder: Path) -> Prepared | None:
+    """As prepare, with real images, of which `calibration` are for ranges; None without trained weights or images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = _shared(benchmark.weights)
+    real = None if weights is None else real_images(benchmark.image, calibration, folder)
+    if real is None:
+        return None
+    model = folder / "train_val.prototxt"
+    write_atomically(
+        model, _text(benchmark, {TRAIN: real.train, TEST: real.test}, real.mean or _mean(benchmark, folder))
+    )
+    scored = min(benchmark.images, real.test_images) // benchmark.batch * benchmark.batch
+    return Prepared(str(model), str(weights), benchmark.batch, scored, made_up=False)
+
+
+def prepare(benchmark: Benchmark, folder: Path, *, train_batches: int = _TRAIN_BATCHES) -> Prepared:
     """Write a benchmark's files into a folder, which is empty or not yet there."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     databases = {TRAIN: folder / "train_lmdb", TEST: folder / "test_lmdb"}
     model = folder / "train_val.prototxt"
-    write_atomically(model, _text(benchmark, databases, folder))
+    write_atomically(model, _text(benchmark, databases, _mean(benchmark, folder)))
     pictures = images(benchmark.images, benchmark.image, rng)
-    seen = pictures[: _TRAIN_BATCHES * benchmark.batch]
+    seen = pictures[: train_batches * benchmark.batch]
     _write_database(databases[TRAIN], seen, [0] * len(seen))
     _write_database(databases[TEST], pictures, [0] * len(pictures))
     shared = _shared(benchmark.weights)
@@ -112,20 +127,25 @@ def images(count: int, shape: tuple[int, int, int], rng: np.random.Generator) ->
     return pictures
 
 
-def _text(benchmark: Benchmark, databases: dict[int, Path], folder: Path) -> str:
-    """The net's prototxt, with its files in the folder and batches of the benchmark's size."""
+def _text(benchmark: Benchmark, databases: dict[int, Path], mean: Path) -> str:
+    """The net's prototxt, with these databases by phase, this mean file, and batches of the benchmark's size."""
     message = read_net(benchmark.model).message
     for layer in message.layer:
         if layer.type == "Data":
             layer.data_param.source = str(databases[layer.include[0].phase])
             layer.data_param.batch_size = benchmark.batch
             if layer.transform_param.HasField("mean_file"):
-                layer.transform_param.mean_file = str(folder / "mean.binaryproto")
+                layer.transform_param.mean_file = str(mean)
+    return str(to_text(message))
+
+
+def _mean(benchmark: Benchmark, folder: Path) -> Path:
+    """A mean file that is made up."""
     channels, height, width = benchmark.image
     mean = new("BlobProto", num=1, channels=channels, height=height, width=width)
     mean.data.extend([112.0] * (channels * height * width))
     write_atomically(folder / "mean.binaryproto", mean.SerializeToString())
-    return str(to_text(message))
+    return folder / "mean.binaryproto"
 
 
 def _write_database(folder: Path, pictures: Any, labels: list[int]) -> None:
@@ -136,8 +156,7 @@ def _write_database(folder: Path, pictures: Any, labels: list[int]) -> None:
 
 def _shared(weights: str) -> Path | None:
     """The trained weights, where the folder of shared data is there and has them."""
-    folder = Path(os.environ.get("RISTRETTO_SHARED", _ROOT.parent / "shared"))
-    path = folder / "data" / "models" / weights
+    path = shared_data() / "models" / weights
     return path if weights and path.is_file() else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.measure import CommandRow, PassRow
+from benchmarks.once import OnceRow
 
 
 def pass_table(rows: Sequence[PassRow]) -> str:
@@ -43,6 +44,28 @@ def command_table(rows: Sequence[CommandRow]) -> str:
                 f"{row.ratio:.2f}",
                 f"{row.images_per_second:.0f}",
                 f"{row.peak_mb:.0f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def once_table(rows: Sequence[OnceRow]) -> str:
+    """A line for each way to quantize a net once; empty without any."""
+    return _table(
+        ["net", "quantized", "threads", "images", "s", "CPU s", "peak memory, MB", "scored on", "score", "exact sums"],
+        [
+            [
+                row.net,
+                row.row,
+                _threads(row.threads),
+                str(row.images),
+                f"{row.seconds:.1f}",
+                f"{row.cpu_seconds:.1f}",
+                f"{row.peak_mb:.0f}",
+                str(row.scored),
+                f"{row.score:.4f}",
+                "same" if row.exact_score is None else f"{row.exact_score:.4f}",
             ]
             for row in rows
         ],

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import lmdb
 import numpy as np
 import pytest
 
@@ -17,8 +19,14 @@ from benchmarks.commands import scored_nets
 from benchmarks.machine import busy
 from benchmarks.measure import COMMANDS, STATIC_QDQ, CommandRow, PassRow, measure
 from benchmarks.nets import NETS, Benchmark, images, prepare
+from benchmarks.once import ONCE, STATIC_BY_ONE, UNSCORED, Once, OnceRow
 from benchmarks.passes import Times, take_turns
-from benchmarks.table import command_table, pass_table
+from benchmarks.real_images import real_images
+from benchmarks.table import command_table, once_table, pass_table
+from ristretto_cli.net.build import State
+from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.net_files import load_net
+from ristretto_cli.wire.messages import TRAIN, new
 
 sys.path.pop(0)
 
@@ -44,15 +52,71 @@ def tiny(tmp_path: Path) -> Benchmark:
 
 
 def test_every_row_of_a_net_is_measured(tiny: Benchmark, tmp_path: Path) -> None:
-    found = list(measure("tiny", tiny, tmp_path / "files", rows=ROWS, threads=[1], rounds=1))
+    rows = [row for row in ROWS if row not in ONCE]
+    found = list(measure("tiny", tiny, tmp_path / "files", rows=rows, threads=[1], rounds=1))
     passes = [row for each in found for row in each.passes]
     commands = [row for each in found for row in each.commands]
     timed = {row.row for row in passes}
-    assert timed | {"minifloat 8"} == set(ROWS) - set(COMMANDS)
+    assert timed | {"minifloat 8"} == set(rows) - set(COMMANDS)
     assert STATIC_QDQ in timed
     assert all(row.ratio > 0 and math.isfinite(row.ratio) and row.batch == 4 for row in passes)
     assert [(row.row, row.images) for row in commands] == [(name, 8) for name in COMMANDS]
     assert all(row.nets >= 2 and row.peak_mb > 20 and row.ratio > 0 for row in commands)
+
+
+def test_a_net_is_quantized_once_by_both_and_scored_on_the_same_images(tiny: Benchmark, tmp_path: Path) -> None:
+    rows = [UNSCORED, STATIC_BY_ONE]
+    found = list(measure("tiny", tiny, tmp_path / "files", rows=rows, threads=[1], rounds=1))
+    assert found[0].told == "tiny: made-up images to quantize once with"
+    ours, theirs = (row for each in found for row in each.once)
+    assert [(row.row, row.images, row.scored, row.threads) for row in (ours, theirs)] == [
+        (UNSCORED, 40, 40, 1),
+        (STATIC_BY_ONE, 40, 40, 1),
+    ]
+    assert all(row.seconds > 0 and row.cpu_seconds > 0 and row.peak_mb > 20 for row in (ours, theirs))
+    assert ours.exact_score is None
+    assert theirs.exact_score is not None
+    # Labels are what the float net says; eight bits change few of them.
+    assert min(ours.score, theirs.exact_score) > 0.7
+
+
+def test_both_are_given_the_same_images(tiny: Benchmark, tmp_path: Path) -> None:
+    Once("tiny", tiny, tmp_path, rounds=1)
+    with Feeds(
+        load_net(str(tmp_path / "once/train_val.prototxt"), None, State(TRAIN), rng=np.random.default_rng(0))
+    ) as feeds:
+        first = feeds.next()["data"]
+    given = np.load(tmp_path / "calibration.npy")
+    assert given.shape == (40, 1, 8, 8)
+    np.testing.assert_array_equal(given[:4], first)
+
+
+def test_real_images_are_split_into_those_for_ranges_and_those_to_score(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("RISTRETTO_SHARED", str(tmp_path))
+    assert real_images((3, 256, 256), 2, tmp_path / "none") is None
+    assert real_images((3, 32, 32), 2, tmp_path / "none") is None
+    assert real_images((1, 28, 28), 2, tmp_path / "none") is None
+    pictures = tmp_path / "data" / "imagenet" / "images"
+    pictures.mkdir(parents=True)
+    for i in range(3):
+        cv2.imwrite(str(pictures / f"{i}.png"), np.full((4, 5, 3), 10 * i, np.uint8))
+    (pictures.parent / "val.txt").write_text("".join(f"{i}.png {7 + i}\n" for i in range(3)))
+    real = real_images((3, 256, 256), 2, tmp_path)
+    assert real is not None
+    assert (real.test_images, real.mean) == (1, None)
+    assert records(real.train) == [(0, 7), (10, 8)]
+    assert records(real.test) == [(20, 9)]
+
+
+def records(folder: Path) -> list[tuple[int, int]]:
+    """The first pixel and the label of each record."""
+    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as view:
+        found = []
+        for _, value in view.cursor():
+            record = new("Datum")
+            record.ParseFromString(value)
+            found.append((record.data[0], record.label))
+    return found
 
 
 def test_the_float_net_is_right_about_all_images(tiny: Benchmark, tmp_path: Path, capsys: Any) -> None:
@@ -106,6 +170,12 @@ def test_tables_have_a_line_for_each_row() -> None:
     assert command_table([search]).splitlines()[-1] == (
         "| lenet | quantize minifloat | 1 | 2000 | 4 | 2.5 | 1.25 | 3200 | 123 |"
     )
+    once = OnceRow("lenet", UNSCORED, 1, 1000, 2000, 2.5, 2.34, 123.4, 0.99, None)
+    theirs = OnceRow("lenet", STATIC_BY_ONE, 1, 1000, 2000, 5.0, 4.0, 500.0, 0.98, 0.985)
+    assert once_table([once, theirs]).splitlines()[2:] == [
+        "| lenet | once --noscore | 1 | 1000 | 2.5 | 2.3 | 123 | 2000 | 0.9900 | same |",
+        "| lenet | once quantize_static by single images | 1 | 1000 | 5.0 | 4.0 | 500 | 2000 | 0.9800 | 0.9850 |",
+    ]
     assert pass_table([]) == ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ristretto_cli.cli.flags import (
     Percent,
@@ -29,6 +30,17 @@ from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
     from ristretto_cli.scoring.execution import GraphKind
+
+# Flags that only concern the scores of nets; --cache_mb is a limit, which also holds where nothing is kept.
+_FOR_SCORES = (
+    "iterations",
+    "error_margin",
+    "score",
+    "score_goal",
+    "ap_version",
+    "bit_widths",
+    "early_stop",
+)
 
 
 @click.command(cls=GflagsCommand)
@@ -79,6 +91,7 @@ if TYPE_CHECKING:
     default="",
     callback=widths,
 )
+@option("--noscore", "Score no net: measure ranges and write the net. --bw must give all widths.", is_flag=True)
 @option(
     "--fl_params",
     "How the fractional length of weights is chosen: so that the largest one fits, or their squared error is least.",
@@ -114,7 +127,9 @@ def command(
     how other outputs fare, which layers stay float, and the file that was written.
     """
     _check(flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
-    from ristretto_cli.quantize.job import FlParams, Job, planned_nets, quantize
+    if flags["noscore"]:
+        _check_unscored(click.get_current_context())
+    from ristretto_cli.quantize.job import FlParams, Job, MissingWidths, planned_nets, quantize
     from ristretto_cli.quantize.report import as_json, notes, summary_lines
     from ristretto_cli.quantize.search import Goal
     from ristretto_cli.quantize.written import quantized_text
@@ -131,18 +146,29 @@ def command(
         execution=Execution(gpu, threads, graph),
         **flags,
     )
-    if dry_run:
-        click.echo("\n".join(planned_nets(job)))
-        return
-    check_outputs([target, json_file(json)], [job.model, job.weights])
-    with progress("quantize") as bar:
-        outcome = quantize(job, on_batch=bar.on_batch)
+    try:
+        if dry_run:
+            click.echo("\n".join(planned_nets(job)))
+            return
+        check_outputs([target, json_file(json)], [job.model, job.weights])
+        with progress("quantize") as bar:
+            outcome = quantize(job, on_batch=bar.on_batch)
+    except MissingWidths as fault:
+        raise click.UsageError(str(fault), click.get_current_context()) from fault
     write_atomically(target, quantized_text(job, outcome))
     if json is not None:
         write_json(json, as_json(job, outcome))
     summary, ours = summary_lines(job, outcome), notes(job, outcome)
     # The original's log ends with its summary.
     print_result([*summary, *ours], logged=[*ours, *summary], json=json)
+
+
+def _check_unscored(context: click.Context) -> None:
+    """UsageError where a flag was given that only concerns scores."""
+    given = [name for name in _FOR_SCORES if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        flags = ", ".join(f"--{name}" for name in given)
+        raise click.UsageError(f"{flags}: nothing is scored with --noscore. Leave one or the other out.", context)
 
 
 def _check(trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:

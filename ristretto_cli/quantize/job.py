@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -27,12 +28,22 @@ from ristretto_cli.quantize.plan import (
     trimmable_layers,
     trimmed,
 )
-from ristretto_cli.quantize.search import Asked, Goal, Margin, Result, Scored, search
+from ristretto_cli.quantize.search import (
+    Asked,
+    Goal,
+    Margin,
+    Result,
+    Scored,
+    search,
+    searched_groups,
+    without_scores,
+)
 from ristretto_cli.quantize.trials import Sharing, Trials
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.execution import Execution
+from ristretto_cli.scoring.feeds import check_has_data
 from ristretto_cli.scoring.outputs import check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.score import OnBatch, Pass, Scores, Until, ignore_progress
 from ristretto_cli.scoring.shelf import Shelf
@@ -59,7 +70,8 @@ class Job:
     """What `ristretto quantize` was asked for.
 
     error_margin_percent is what search.Margin takes. score_goal None: what suits the score. bit_widths are in bits.
-    bw: widths of groups that are not searched, by name. fl_params: for dynamic fixed point.
+    bw: widths of groups that are not searched, by name. noscore: score no net; bw must hold all widths that the net
+    needs. fl_params: for dynamic fixed point.
     early_stop: a trial ends as soon as its verdict is known. cache_mb: how much memory, in units of 2^20 bytes, may be
     spent on data and values that several nets need; 0: all is read and computed anew.
     """
@@ -76,6 +88,7 @@ class Job:
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     bw: Mapping[str, int] = field(default_factory=dict)
+    noscore: bool = False
     fl_params: FlParams = FlParams.MAX
     allow_missing_weights: bool = False
     legacy: bool = False
@@ -87,24 +100,25 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job found, and the net to be written. margin: what trials were held to, with the baseline.
+    """What a job found, and the net to be written.
 
-    left_float: the layers with parameters that stay as they are.
+    margin: what trials were held to, with the baseline. It, score_blob and baseline_scores are None where nothing was
+    scored. left_float: the layers with parameters that stay as they are.
     """
 
     mode: TrimmingMode
-    score_blob: str
-    margin: Margin
-    baseline_scores: Scores
+    score_blob: str | None
+    margin: Margin | None
+    baseline_scores: Scores | None
     layers: tuple[Trimmable, ...]
     result: Result
     net_file: NetFile
     left_float: tuple[LeftFloat, ...] = ()
 
     @property
-    def baseline(self) -> float:
-        """The float net's score."""
-        return self.margin.baseline
+    def baseline(self) -> float | None:
+        """The float net's score; None where it was not scored."""
+        return None if self.margin is None else self.margin.baseline
 
 
 def quantize(job: Job, *, on_batch: OnBatch = ignore_progress) -> Outcome:
@@ -119,6 +133,10 @@ def quantize(job: Job, *, on_batch: OnBatch = ignore_progress) -> Outcome:
 def planned_nets(job: Job) -> list[str]:
     """The nets that a job would score, in order, a line each, if every width passed; checks what it can."""
     return _Quantizer(job, ignore_progress).plan()
+
+
+class MissingWidths(RistrettoError):
+    """A job that is to score nothing lacks widths, which only a search could find."""
 
 
 class _Quantizer:
@@ -141,20 +159,26 @@ class _Quantizer:
         self._check_given([])
         self._warn_of_idle_widths()
         self._blob = self._score_blob()
-        self._goal = self._score_goal()
-        if job.early_stop:
-            check_early_stop(self._test_net, self._blob)
+        self._batches = self._trials = None
+        if self._blob is not None:
+            self._goal = self._score_goal(self._blob)
+            if job.early_stop:
+                check_early_stop(self._test_net, self._blob)
+            self._batches, self._trials = self._prepare_trials()
+
+    def _prepare_trials(self) -> tuple[Batches, Trials]:
+        job = self._job
         shelf = Shelf(job.cache_mb << 20)
-        self._batches = Batches(self._test_net, shelf if job.cache_mb else None)
+        batches = Batches(self._test_net, shelf if job.cache_mb else None)
         wanted = Pass(
             job.iterations,
-            self._batches,
-            on_batch=on_batch,
+            batches,
+            on_batch=self._on_batch,
             single_precision=job.legacy,
             how=Judging(job.ap_version),
             stopwatch=self._stopwatch,
         )
-        self._trials = Trials(
+        return batches, Trials(
             self._net_file,
             self._test_net,
             wanted,
@@ -166,21 +190,23 @@ class _Quantizer:
 
     def run(self) -> Outcome:
         """Search, and tell where the time went."""
-        try:
-            outcome = self._run()
-        finally:
-            self._trials.close()
+        if self._trials is None or self._blob is None:
+            outcome = self._run_unscored()
+        else:
+            with closing(self._trials) as trials:
+                outcome = self._run(trials, self._blob)
         log.info("%s", self._stopwatch.line())
         return outcome
 
-    def _run(self) -> Outcome:
+    def _run(self, trials: Trials, blob: str) -> Outcome:
         if not set(self._mode.widths(self._job.bit_widths, [])) <= set(self._job.bit_widths):
             log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
-        log.info("Judged by %s: %s is better.", self._blob, self._goal.better)
-        baseline = self._trials.score_float_net(self._first_of_groups())
+        log.info("Judged by %s: %s is better.", blob, self._goal.better)
+        baseline = trials.score_float_net(self._first_of_groups())
         layers = self._measure()
-        self._check_given([each.ranges for each in layers])
-        margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal)
+        margin = Margin(
+            self._value(baseline, blob), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal
+        )
         if margin.goal is Goal.MIN and margin.baseline == 0:
             log.warning(
                 "The loss of the float net is 0, and so is the error margin, which is in percent of it. "
@@ -191,13 +217,13 @@ class _Quantizer:
             layers,
             self._job.bit_widths,
             margin,
-            partial(self._score_widths, layers, margin),
+            partial(self._score_widths, trials, blob, layers, margin),
             legacy=self._job.legacy,
             given=self._job.bw,
         )
         return Outcome(
             mode=self._mode,
-            score_blob=self._blob,
+            score_blob=blob,
             margin=margin,
             baseline_scores=baseline,
             layers=tuple(layers),
@@ -206,14 +232,30 @@ class _Quantizer:
             left_float=tuple(left_float(self._test_net, {each.layer.name for each in layers})),
         )
 
+    def _run_unscored(self) -> Outcome:
+        layers = self._measure()
+        result = without_scores(self._mode, layers, self._job.bw, legacy=self._job.legacy)
+        return Outcome(
+            mode=self._mode,
+            score_blob=None,
+            margin=None,
+            baseline_scores=None,
+            layers=tuple(layers),
+            result=result,
+            net_file=self._trimmed(layers, result.widths),
+            left_float=tuple(left_float(self._test_net, {each.layer.name for each in layers})),
+        )
+
     def plan(self) -> list[str]:
-        batches = f"{self._job.iterations} iterations"
-        lines = [f"the float net, {batches}"]
         net = self._range_net()
-        lines.append(
+        ranges = (
             f"ranges on {'TRAIN' if net is not self._test_net else 'TEST'} data, "
             f"{self._job.calibration_iterations} iterations"
         )
+        if self._blob is None:
+            return [ranges]
+        batches = f"{self._job.iterations} iterations"
+        lines = [f"the float net, {batches}", ranges]
         unknown = [Ranges(1.0, 1.0, 1.0)]
         families = {family_of(layer) for layer in self._trimmable}
         for group in self._mode.groups:
@@ -225,17 +267,34 @@ class _Quantizer:
             lines.append(f"the combined net, {batches}")
         return lines
 
-    def _score_blob(self) -> str:
+    def _score_blob(self) -> str | None:
+        """The output that the net is scored by; None where no net is scored."""
+        families = frozenset(family_of(layer) for layer in self._trimmable)
+        searched = searched_groups(self._mode, families, self._job.bw, legacy=self._job.legacy)
+        if self._job.noscore:
+            if searched:
+                raise MissingWidths(
+                    f"--noscore needs all widths, and --bw does not give {', '.join(searched)}",
+                    remedy=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
+                )
+            return None
+        check_has_data(self._test_net)
         if self._job.score is not None:
             return check_score(self._test_net, self._job.score)
-        if self._job.legacy:
-            return scored(self._test_net)[0].name
-        return default_score(self._test_net)  # DIFFERS(D7)
+        try:
+            if self._job.legacy:
+                return scored(self._test_net)[0].name
+            return default_score(self._test_net)  # DIFFERS(D7)
+        except RistrettoError as error:
+            if searched:
+                raise
+            log.warning("All widths are given and nothing is scored; flags that concern scores are not used. %s", error)
+            return None
 
-    def _score_goal(self) -> Goal:
+    def _score_goal(self, blob: str) -> Goal:
         if self._job.score_goal is not None:
             return self._job.score_goal
-        if self._job.legacy or not is_loss(self._test_net, self._blob):
+        if self._job.legacy or not is_loss(self._test_net, blob):
             return Goal.MAX
         return Goal.MIN
 
@@ -256,8 +315,8 @@ class _Quantizer:
             if group.name in self._job.bw and not group.families & families:
                 log.warning("--bw %s: the net has no such layers.", group.name)
 
-    def _value(self, scores: Scores) -> float:
-        output = next(output for output in scores.outputs if output.blob == self._blob)
+    def _value(self, scores: Scores, blob: str) -> float:
+        output = next(output for output in scores.outputs if output.blob == blob)
         return float(output.means[0]) if self._job.legacy else output.score
 
     def _load(self, net: Net) -> Net:
@@ -276,23 +335,31 @@ class _Quantizer:
         return trimmed(self._net_file, layers, widths, self._mode, legacy=self._job.legacy)
 
     def _score_widths(
-        self, layers: Sequence[Trimmable], margin: Margin, asked: Asked, following: Asked | None
+        self,
+        trials: Trials,
+        blob: str,
+        layers: Sequence[Trimmable],
+        margin: Margin,
+        asked: Asked,
+        following: Asked | None,
     ) -> Scored:
         until = verdict = None
         if self._job.early_stop and not asked.in_full:
             verdict = EarlyVerdict(margin, self._job.iterations, single_precision=self._job.legacy)
-            until = Until(self._blob, verdict.decided)
-        scores = self._trials.score(
+            until = Until(blob, verdict.decided)
+        scores = trials.score(
             asked.what,
             self._trimmed(layers, asked.widths),
             until,
             None if following is None else partial(self._trimmed, layers, following.widths),
         )
         stopped = verdict is not None and scores.iterations < self._job.iterations
-        return Scored(self._value(scores), scores, verdict.passed if verdict is not None and stopped else None)
+        return Scored(self._value(scores, blob), scores, verdict.passed if verdict is not None and stopped else None)
 
     def _measure(self) -> list[Trimmable]:
+        """The layers with their ranges, for which the given widths are checked."""
         net = self._range_net()
+        check_has_data(net)
         log.info("Reading ranges.")
         ranges = measure_ranges(
             net,
@@ -316,6 +383,7 @@ class _Quantizer:
             told = [f"integer length {_IN_THE_LOG[role]}={bits}" for role, bits in lengths.items()]
             if told:
                 log.info("Layer %s, %s", each.layer.name, ", ".join(told))
+        self._check_given([each.ranges for each in layers])
         return layers
 
     def _range_net(self) -> Net:

@@ -11,10 +11,11 @@ from ristretto_cli.formats.number_format import Role
 from ristretto_cli.quantize.job import Job, Outcome
 from ristretto_cli.quantize.plan import LeftFloat, Trimmable
 from ristretto_cli.quantize.search import Goal, Margin, Trial
-from ristretto_cli.scoring.score import Scores, number, scores_as_json
+from ristretto_cli.scoring.score import number, scores_as_json
 from ristretto_cli.wire.messages import enum_name
 
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
+_NOT_SCORED = "not scored"
 _RULE = "------------------------------"
 _NAMES = 3  # layers of a type that are named in the summary; JSON has all
 _TENFOLD = 1000.0  # percent; a loss that has risen further says nothing in percent of a tiny baseline
@@ -23,8 +24,9 @@ _TENFOLD = 1000.0  # percent; a loss that has risen further says nothing in perc
 def summary_lines(job: Job, outcome: Outcome) -> list[str]:
     """The summary in the original's words, a line each."""
     mode, result = outcome.mode, outcome.result
-    lines = [_RULE, *mode.heading(number(outcome.baseline))]
-    is_loss = outcome.margin.goal is Goal.MIN
+    margin = outcome.margin
+    lines = [_RULE, *mode.heading(_NOT_SCORED if margin is None else number(margin.baseline))]
+    is_loss = margin is not None and margin.goal is Goal.MIN
     for group in result.groups:
         lines += group.group.title
         if group.skipped:
@@ -39,6 +41,8 @@ def summary_lines(job: Job, outcome: Outcome) -> list[str]:
         lines += [f"{bits}bit {part}{end}" for (bits, part), end in zip(chosen, ends, strict=True)]
         if result.combined is not None:
             lines.append(f"{'Score' if is_loss else 'Accuracy'}: {number(result.combined.score)}")
+        elif margin is None:
+            lines.append(f"Accuracy: {_NOT_SCORED}")
     elif result.combined is not None and result.combined not in result.groups[0].trials:
         lines.append(f"{result.groups[0].bits}bit: \t{number(result.combined.score)}")
     return [*lines, "Please fine-tune."]
@@ -50,15 +54,15 @@ def notes(job: Job, outcome: Outcome) -> list[str]:
     lines = []
     if any(trial.stopped for group in outcome.result.groups for trial in group.trials):
         lines.append("* stopped early: the batches left could not have changed whether it passes")
-    combined = outcome.result.combined
-    if combined is not None:
-        lines.append(f"Judged by {outcome.score_blob}: {outcome.margin.goal.better} is better.")
+    combined, margin = outcome.result.combined, outcome.margin
+    if combined is not None and margin is not None:
+        lines.append(f"Judged by {outcome.score_blob}: {margin.goal.better} is better.")
         if not job.legacy:  # DIFFERS(D9)
-            lines.append(_verdict(outcome.score_blob, outcome.margin, combined))
-        others = _other_outputs(outcome.score_blob, outcome.baseline_scores, combined.scores)
-        if others:
-            lines.append("Other outputs (float net, quantized net):")
-            lines += [f"{blob}: {number(before)}, {number(after)}" for blob, (before, after) in others.items()]
+            lines.append(_verdict(str(outcome.score_blob), margin, combined))
+    others = _other_outputs(outcome)
+    if others:
+        lines.append("Other outputs (float net, quantized net):")
+        lines += [f"{blob}: {number(before)}, {number(after)}" for blob, (before, after) in others.items()]
     return [*lines, *_left_float(outcome.left_float), f"Written to {job.model_quantized}"]
 
 
@@ -72,13 +76,8 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         "trimming_mode": job.trimming_mode,
         "legacy": job.legacy,
         "fl_params": job.fl_params.value,
-        "iterations": job.iterations,
         "calibration_iterations": job.calibration_iterations,
-        "error_margin": job.error_margin_percent,
-        "score": outcome.score_blob,
-        "score_goal": outcome.margin.goal.value,
-        "ap_version": job.ap_version.value,
-        "baseline": {"score": outcome.baseline, **scores_as_json(outcome.baseline_scores)},
+        **_scoring(job, outcome),
         "layers": {each.layer.name: _layer(each, outcome) for each in outcome.layers},
         "groups": [
             {
@@ -92,13 +91,8 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
             for group in result.groups
         ],
         "combined": None if result.combined is None else _combined(outcome, result.combined),
-        "other_outputs": {}
-        if result.combined is None
-        else {
-            blob: {"float": before, "combined": after}
-            for blob, (before, after) in _other_outputs(
-                outcome.score_blob, outcome.baseline_scores, result.combined.scores
-            ).items()
+        "other_outputs": {
+            blob: {"float": before, "combined": after} for blob, (before, after) in _other_outputs(outcome).items()
         },
         "left_float": [asdict(layer) for layer in outcome.left_float],
         "summary": [*summary_lines(job, outcome), *notes(job, outcome)],
@@ -107,7 +101,8 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
 
 def _combined(outcome: Outcome, combined: Trial) -> dict[str, Any]:
     bits = {group.group.name: group.bits for group in outcome.result.groups if not group.skipped}
-    return {**_trial(combined), "bits": bits, "worse_by": outcome.margin.missed_by(combined.score)}
+    worse_by = None if outcome.margin is None else outcome.margin.missed_by(combined.score)
+    return {**_trial(combined), "bits": bits, "worse_by": worse_by}
 
 
 def _verdict(blob: str, margin: Margin, combined: Trial) -> str:
@@ -146,13 +141,16 @@ def _short(value: float, margin: float) -> str:
     return number(value)
 
 
-def _other_outputs(judged: str, before: Scores, after: Scores) -> dict[str, tuple[float, float]]:
-    """The outputs of one number that did not judge, of the float net and of another one, by name."""
-    found = {output.blob: output.score for output in after.outputs}
+def _other_outputs(outcome: Outcome) -> dict[str, tuple[float, float]]:
+    """The outputs of one number that did not judge, of the float net and of the combined one, by name."""
+    combined, baseline = outcome.result.combined, outcome.baseline_scores
+    if combined is None or baseline is None:
+        return {}
+    found = {output.blob: output.score for output in combined.scores.outputs}
     return {
         output.blob: (output.score, found[output.blob])
-        for output in before.outputs
-        if output.blob != judged and output.means.size == 1 and output.blob in found
+        for output in baseline.outputs
+        if output.blob != outcome.score_blob and output.means.size == 1 and output.blob in found
     }
 
 
@@ -173,6 +171,22 @@ def _left_float(layers: Sequence[LeftFloat]) -> list[str]:
 
 def _percent(share: float) -> str:
     return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+
+
+def _scoring(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """How nets were scored, and the float net's scores; null where nothing was scored."""
+    margin, baseline = outcome.margin, outcome.baseline_scores
+    if margin is None or baseline is None:
+        keys = ("iterations", "error_margin", "score", "score_goal", "ap_version", "baseline")
+        return dict.fromkeys(keys)
+    return {
+        "iterations": job.iterations,
+        "error_margin": job.error_margin_percent,
+        "score": outcome.score_blob,
+        "score_goal": margin.goal.value,
+        "ap_version": job.ap_version.value,
+        "baseline": {"score": margin.baseline, **scores_as_json(baseline)},
+    }
 
 
 def _layer(each: Trimmable, outcome: Outcome) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class Margin:
 class Result:
     """What a search found: the groups' results, the widths chosen, and the net with all of them scored.
 
-    combined is None where the original would not score it.
+    combined is None where the original would not score it, and where nothing is scored.
     """
 
     groups: tuple[GroupResult, ...]
@@ -159,6 +159,33 @@ def search(
         results.append(GroupResult(group, tuple(trials), passed[-1] if passed else mode.fallback_bits))
     combined = _asked_combined(results, layers)
     return Result(tuple(results), combined.widths, _combined_trial(results, combined, margin, score, legacy=legacy))
+
+
+def searched_groups(
+    mode: TrimmingMode, families: frozenset[str], given: Mapping[str, int], *, legacy: bool
+) -> list[str]:
+    """The names of the groups that have layers but no given width, so that a search needs scores.
+
+    legacy: groups without layers count as well.
+    """
+    return [
+        group.name
+        for group in mode.groups
+        if group.name not in given and (legacy or not families.isdisjoint(group.families))
+    ]
+
+
+def without_scores(
+    mode: TrimmingMode, layers: Sequence[Trimmable], given: Mapping[str, int], *, legacy: bool
+) -> Result:
+    """The result where the width of every group with layers is given: nothing is searched and nothing scored."""
+    results = [
+        _given(group, given)
+        if legacy or any(each_family(group.families, layers))
+        else GroupResult(group, (), LOSSLESS_BITS, skipped=True)
+        for group in mode.groups
+    ]
+    return Result(tuple(results), _combined(results, layers), None)
 
 
 def _planned(

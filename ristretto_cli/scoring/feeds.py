@@ -10,6 +10,7 @@ from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array, fits, show
 from ristretto_cli.sources.open import open_source
 from ristretto_cli.sources.prefetch import Prefetch
+from ristretto_cli.sources.source import SOURCES
 
 
 class Feeds:
@@ -85,6 +86,20 @@ def _unfit(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
             what = f'the given blob "{name}" has shape {show(array.shape)}, and the net takes {show(shapes[name])}'
             errors.append(RistrettoError(what))
     return errors
+
+
+def check_has_data(net: Net) -> None:
+    """RistrettoError(s) for the layers that bring no data of their own."""
+    sources = [layer for layer in net.layers if layer.is_source]
+    raise_all(
+        _of(
+            layer,
+            f"there is no data for {', '.join(blob.name for blob in layer.tops)}",
+            remedy="Put a layer with images and labels in its place, such as Data or ImageData.",
+        )
+        for layer in sources
+        if SOURCES.get(layer.type).fed
+    )
 
 
 def _lacking(layer: Layer, missing: list[str]) -> RistrettoError:

@@ -591,7 +591,7 @@ DATA = [
     bad("Input net to test", TEST, data_layer(INPUT_LAYER),
         'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place.'),
     bad("Input net to quantize", QUANTIZE, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place.'),
+        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Put a layer with images and labels in its place, such as Data or ImageData.'),
     bad("Input net without its blobs", FORWARD, data_layer(INPUT_LAYER),
         'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place.'),
     bad("npz missing", flags(FORWARD, "--input=in.npz"), data_layer(INPUT_LAYER),
