@@ -33,7 +33,11 @@ def command(
     stage: tuple[str, ...],
     allow_missing_weights: bool,
 ) -> None:
-    """Write a net or its weights in another format."""
+    """Write a net or its weights in another format.
+
+    npz: arrays keyed layer/i. Without --model they are those of the file, as stored. With it they are those of the
+    layers of the net's TEST phase that have parameters, as these layers use them: trimmed where a layer trims them.
+    """
     from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
 
     exporter = EXPORTS.get(format)
