@@ -6,9 +6,17 @@ import click
 
 from ristretto_cli.cli.flags import RegistryOption, check_outputs, phase_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.rules import Needs
+
+_RULES = [
+    Needs("--phase", "--format", "onnx"),
+    Needs("--level", "--model"),
+    Needs("--stage", "--model"),
+    Needs("--allow_missing_weights", "--model"),
+]
 
 
-@click.command(cls=GflagsCommand)
+@click.command(cls=GflagsCommand, rules=_RULES)
 @option(
     "--format",
     "What to write.",

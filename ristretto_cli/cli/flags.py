@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ristretto_cli.cli.gflags import option
 from ristretto_cli.errors import RistrettoError
@@ -79,7 +80,7 @@ def threads_option(command: F) -> F:
 
 
 def ap_version_option(command: F) -> F:
-    """--ap_version, as the ApVersion that it names."""
+    """--ap_version, as the Judging that it asks for."""
     return option(
         "--ap_version",
         "The average precision of DetectionEvaluate layers: 11point (VOC 2007), MaxIntegral (VOC 2012), Integral.",
@@ -183,8 +184,10 @@ def _phase(context: click.Context, param: click.Parameter, value: str) -> int:
 
 def _ap_version(context: click.Context, param: click.Parameter, value: str) -> Any:
     from ristretto_cli.layers.average_precision import ApVersion
+    from ristretto_cli.layers.host_layer import Judging
 
-    return ApVersion(value)
+    given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+    return Judging(ApVersion(value), asked_for=given)
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,11 +21,15 @@ from ristretto_cli.cli.flags import (
     widths,
     write_json,
 )
-from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
 from ristretto_cli.cli.progress import progress
+from ristretto_cli.cli.rules import Excludes
+
+if TYPE_CHECKING:
+    from ristretto_cli.layers.host_layer import Judging
 
 
-@click.command(cls=GflagsCommand)
+@click.command(cls=GflagsCommand, rules=[Excludes("--json", "--dry_run")])
 @net_options
 @option("--model_quantized", "The net to write. Default: quantized.prototxt beside the model.", unit="file")
 @option(
@@ -93,10 +97,12 @@ def command(
     json: str | None,
     dry_run: bool,
     fl_params: str,
+    ap_version: Judging,
     **flags: Any,
 ) -> None:
     """Trim a trained net to few bits and write its prototxt."""
-    _check(flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
+    given = given_flags(click.get_current_context())
+    _check(given, flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
     from ristretto_cli.quantize.job import FlParams, Job, planned_nets, quantize
     from ristretto_cli.quantize.report import as_json, summary_lines
     from ristretto_cli.quantize.search import Goal
@@ -110,12 +116,13 @@ def command(
         error_margin_percent=error_margin,
         score_goal=goal,
         fl_params=FlParams(fl_params),
+        how=ap_version,
         **flags,
     )
+    check_outputs([target, json], [job.model, job.weights])
     if dry_run:
         click.echo("\n".join(planned_nets(job)))
         return
-    check_outputs([target, json], [job.model, job.weights])
     with progress("quantize") as bar:
         outcome = quantize(job, on_batch=bar.on_batch)
     write_atomically(target, quantized_text(job, outcome))
@@ -124,13 +131,28 @@ def command(
     print_result(summary_lines(job, outcome))
 
 
-def _check(trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:
-    """UsageError where flags do not go together."""
+def _check(given: Collection[str], trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:
+    """UsageError where flags do not go together. given: those on the command line."""
     from ristretto_cli.formats.number_format import MODES
 
-    names = [group.name for group in MODES.get(trimming_mode).groups]
+    mode = MODES.get(trimming_mode)
+    names = [group.name for group in mode.groups]
     unknown = [name for name in bw if name not in names]
     if unknown:
         raise click.UsageError(f'--bw: {trimming_mode} has no part "{unknown[0]}"; its parts: {", ".join(names)}')
-    if fl_params != "max" and (legacy or "conv_params" not in names):
-        raise click.UsageError(f"--fl_params={fl_params} is for dynamic_fixed_point without --legacy")
+    idle = f"has no effect with --trimming_mode={trimming_mode}"
+    faults = []
+    if "--fl_params" in given and "conv_params" not in names:
+        faults.append(f"--fl_params {idle}, only with dynamic_fixed_point")
+    if fl_params != "max" and legacy:
+        faults.append(f"--fl_params={fl_params} has no effect with --legacy")
+    if "--bit_widths" in given and mode.widths((), []):
+        faults.append(f"--bit_widths {idle}, which has widths of its own")
+    elif "--bit_widths" in given and len(bw) == len(names):
+        faults.append("--bit_widths has no effect with --bw, which gives all widths")
+    if "--early_stop" in given and len(names) == 1:
+        faults.append(f"--early_stop {idle}, whose nets are all scored in full")
+    elif "--early_stop" in given and len(bw) == len(names):
+        faults.append("--early_stop has no effect with --bw, which gives all widths")
+    if faults:
+        raise click.UsageError("\n".join(faults))

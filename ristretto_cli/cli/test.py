@@ -19,7 +19,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
-    from ristretto_cli.layers.average_precision import ApVersion
+    from ristretto_cli.layers.host_layer import Judging
 
 _QUANTIZED = "quantized.prototxt"
 
@@ -40,14 +40,13 @@ def command(
     iterations: int,
     level: int,
     stage: tuple[str, ...],
-    ap_version: ApVersion,
+    ap_version: Judging,
     gpu: int | None,
     threads: int,
     allow_missing_weights: bool,
     json: str | None,
 ) -> None:
     """Score a net, trimmed or not."""
-    from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.net.build import State
     from ristretto_cli.quantize.written import weights_of
     from ristretto_cli.scoring.net_files import score_file
@@ -69,10 +68,15 @@ def command(
             gpu=gpu,
             threads=threads,
             allow_missing=allow_missing_weights,
-            how=Judging(ap_version),
+            how=ap_version,
             on_batch=bar.on_batch,
         )
     if json is not None:
-        found = {"model": model, "weights": weights, "ap_version": ap_version.value, **scores_as_json(scores)}
+        found = {
+            "model": model,
+            "weights": weights,
+            "ap_version": ap_version.ap_version.value,
+            **scores_as_json(scores),
+        }
         write_json(json, found)
     click.echo("\n".join(score_lines(scores)))

@@ -12,7 +12,6 @@ import numpy as np
 
 from ristretto_cli.errors import RistrettoError, Where
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, MODES, Ranges, Role, TrimmingMode
-from ristretto_cli.layers.average_precision import ApVersion
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Net
@@ -24,7 +23,7 @@ from ristretto_cli.quantize.trials import Device, Sharing, Trials
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.engine import log_device
-from ristretto_cli.scoring.outputs import check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.outputs import check_judging, check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.score import OnBatch, Pass, Scores, Until, ignore_progress
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.scoring.stopwatch import Stopwatch
@@ -64,7 +63,7 @@ class Job:
     gpu: int | None = None
     score: str | None = None
     score_goal: Goal | None = None
-    ap_version: ApVersion = ApVersion.INTEGRAL
+    how: Judging = field(default_factory=Judging)
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     bw: Mapping[str, int] = field(default_factory=dict)
@@ -130,6 +129,7 @@ class _Quantizer:
         self._warn_of_idle_widths()
         self._blob = self._score_blob()
         self._goal = self._score_goal()
+        check_judging([self._test_net], job.how, job.model)
         if job.early_stop:
             check_early_stop(self._test_net, self._blob)
         shelf = Shelf(job.cache_mb << 20)
@@ -139,7 +139,7 @@ class _Quantizer:
             self._batches,
             on_batch=on_batch,
             single_precision=job.legacy,
-            how=Judging(job.ap_version),
+            how=job.how,
             stopwatch=self._stopwatch,
         )
         self._trials = Trials(
@@ -162,11 +162,12 @@ class _Quantizer:
         return outcome
 
     def _run(self) -> Outcome:
-        if not set(self._mode.widths(self._job.bit_widths, [])) <= set(self._job.bit_widths):
-            log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
         baseline = self._trials.score_float_net(self._first_of_groups())
         layers = self._measure()
-        self._check_given([each.ranges for each in layers])
+        ranges = [each.ranges for each in layers]
+        self._check_given(ranges)
+        if not self._mode.widths(self._job.bit_widths, ranges):
+            log.warning("%s has none of the widths of --bit_widths for this net.", self._job.trimming_mode)
         margin = Margin(self._value(baseline), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal)
         result = search(
             self._mode,

@@ -65,7 +65,7 @@ def as_json(job: Job, outcome: Outcome) -> dict[str, Any]:
         "error_margin": job.error_margin_percent,
         "score": outcome.score_blob,
         "score_goal": outcome.margin.goal.value,
-        "ap_version": job.ap_version.value,
+        "ap_version": job.how.ap_version.value,
         "baseline": {"score": outcome.baseline, **scores_as_json(outcome.baseline_scores)},
         "layers": {each.layer.name: _layer(each, outcome) for each in outcome.layers},
         "groups": [

@@ -9,6 +9,7 @@ from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import log_device
+from ristretto_cli.scoring.outputs import check_judging
 from ristretto_cli.scoring.score import OnBatch, Scores, ignore_progress, score_net
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.net_file import read_net
@@ -41,4 +42,5 @@ def score_file(
     log_device(gpu)
     rng = np.random.default_rng(0)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
+    check_judging([net], how or Judging(), model)
     return score_net(net, iterations, rng=rng, gpu=gpu, threads=threads, what="testing", how=how, on_batch=on_batch)
