@@ -6,10 +6,9 @@ import click
 
 from ristretto_cli.cli.flags import check_outputs, gpu_option, phase_option, state_options, threads_option
 from ristretto_cli.cli.gflags import GflagsCommand, option
-from ristretto_cli.cli.rules import Needs
 
 
-@click.command(cls=GflagsCommand, rules=[Needs("--allow_missing_weights", "--weights")])
+@click.command(cls=GflagsCommand)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @option("--weights", "The weights. Default: the net's fillers make them.", unit="file")
 @option("--input", "Arrays for Input and MemoryData layers, by blob name; others are fed as well.", unit="npz")

@@ -9,10 +9,9 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.log import printable
 from ristretto_cli.cli.net_flags import Words, input_shape_option
 from ristretto_cli.cli.progress import progress
-from ristretto_cli.cli.rules import Needs
 
 
-@click.command(cls=GflagsCommand, rules=[Needs("--allow_missing_weights", "--weights")])
+@click.command(cls=GflagsCommand)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @option("--weights", "The weights. Default: the net's fillers make them.", unit="file")
 @option("--iterations", "How often to run.", type=click.IntRange(min=1), default=50)
