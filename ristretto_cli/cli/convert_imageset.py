@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
+from ristretto_cli.cli.rules import Needs
 
 _SIDE = click.IntRange(0, 32767)
 
 
-@click.command(cls=GflagsCommand)
+@click.command(cls=GflagsCommand, rules=[Needs("--seed", "--shuffle")])
 @click.argument("root_folder", metavar="ROOTFOLDER/")
 @click.argument("list_file", metavar="LISTFILE")
 @click.argument("db_name", metavar="DB_NAME")
@@ -49,7 +52,12 @@ def command(
     from ristretto_cli.datasets.imageset import How, convert_imageset
     from ristretto_cli.datasets.new_database import Backend
 
+    log = logging.getLogger("ristretto")
     size = (resize_height, resize_width) if resize_height else None
+    if size and check_size:
+        log.warning("--check_size has no effect with --resize_width and --resize_height: all images get that size.")
+    if gray and encoded and not encode_type and not size:
+        log.warning("--gray has no effect with --encoded: files are stored as they are. Give --encode_type as well.")
     how = How(gray=gray, size=size, encoded=encoded, encode_type=encode_type or "", check_size=check_size)
     rng = np.random.default_rng(seed) if shuffle else None
     with progress("convert_imageset") as bar:

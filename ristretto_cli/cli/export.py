@@ -6,9 +6,17 @@ import click
 
 from ristretto_cli.cli.flags import RegistryOption, check_outputs, phase_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.rules import Needs
+
+_RULES = [
+    Needs("--phase", "--format", "onnx"),
+    Needs("--level", "--model"),
+    Needs("--stage", "--model"),
+    Needs("--allow_missing_weights", "--model"),
+]
 
 
-@click.command(cls=GflagsCommand)
+@click.command(cls=GflagsCommand, rules=_RULES)
 @option(
     "--format",
     "What to write.",
@@ -33,7 +41,11 @@ def command(
     stage: tuple[str, ...],
     allow_missing_weights: bool,
 ) -> None:
-    """Write a net or its weights in another format."""
+    """Write a net or its weights in another format.
+
+    npz: arrays keyed layer/i. Without --model they are those of the file, as stored. With it they are those of the
+    layers of the net's TEST phase that have parameters, as these layers use them: trimmed where a layer trims them.
+    """
     from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
 
     exporter = EXPORTS.get(format)

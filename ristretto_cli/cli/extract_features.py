@@ -70,6 +70,8 @@ def command(
     log = logging.getLogger("ristretto")
     gpu = device_id if device == "GPU" else None
     log.info("%s", "Using CPU" if gpu is None else f"Using GPU\nUsing Device_id={gpu}")
+    if device == "CPU" and device_id != 0:
+        log.warning("DEVICE_ID=%d has no effect with CPU.", device_id)
     check_outputs([target for target in targets if target.endswith(".npz")], [model, weights])
     rng = np.random.default_rng(0)
     net = load_net(model, weights, State(), rng=rng, allow_missing=allow_missing_weights)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ristretto_cli.cli.gflags import option
 from ristretto_cli.cli.log import printable
@@ -92,7 +93,7 @@ def graph_option(command: F) -> F:
 
 
 def ap_version_option(command: F) -> F:
-    """--ap_version, as the ApVersion that it names."""
+    """--ap_version, as the Judging that it asks for."""
     return option(
         "--ap_version",
         "The average precision of DetectionEvaluate layers: 11point (VOC 2007), MaxIntegral (VOC 2012), Integral.",
@@ -235,8 +236,10 @@ def _phase(context: click.Context, param: click.Parameter, value: str) -> int:
 
 def _ap_version(context: click.Context, param: click.Parameter, value: str) -> Any:
     from ristretto_cli.layers.average_precision import ApVersion
+    from ristretto_cli.layers.host_layer import Judging
 
-    return ApVersion(value)
+    given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+    return Judging(ApVersion(value), asked_for=given)
 
 
 def _graph(context: click.Context, param: click.Parameter, value: str) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from ristretto_cli.cli.rules import Rule
 from ristretto_cli.errors import did_you_mean
+
+log = logging.getLogger("ristretto")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,28 +32,42 @@ def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) 
 
 
 class GflagsCommand(click.Command):
-    """A command whose flags may be given in every spelling of gflags; the last of several wins.
+    """A command whose flags may be given in every spelling of gflags; the last of several wins, with a warning.
+
+    rules: which flags go together; what breaks one is a usage error.
 
     `-` and `_` are the same inside a name, one dash is as good as two. A boolean is given as `--flag`,
     `--noflag` or `--flag=true`, never as `--flag true`. A value may begin with a dash. What is not a flag is
     refused, unless the command declares arguments. All misspelled flags are reported, not just the first.
     """
 
-    def __init__(self, *args: Any, **attributes: Any) -> None:
+    def __init__(self, *args: Any, rules: Sequence[Rule] = (), **attributes: Any) -> None:
         super().__init__(*args, **attributes)
+        self.rules = tuple(rules)
         for param in self.params:
             if _is_boolean(param) and not param.secondary_opts:
                 param.secondary_opts = [f"--no{_key(_name(param))}"]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # click completes half-written lines by parsing them, where no fault counts.
-        return super().parse_args(ctx, args if ctx.resilient_parsing else self._plain_click(ctx, args))
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        plain, repeated = self._plain_click(ctx, args)
+        rest = super().parse_args(ctx, plain)
+        values = {_name(param): ctx.params[param.name] for param in self.params if _is_valued(param)}
+        faults = [rule.fault(given_flags(ctx), values) for rule in self.rules]
+        if any(faults):
+            raise click.UsageError("\n".join(filter(None, faults)), ctx)
+        for warning in repeated:
+            log.warning("%s", warning)
+        return rest
 
-    def _plain_click(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The same arguments in click's own spelling; UsageError, a line a fault."""
+    def _plain_click(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
+        """The same arguments in click's own spelling, and warnings of flags given twice; UsageError, a line a fault."""
         flags = _by_name(self.get_params(ctx))
         rest = list(args)
         seen: set[click.Option | None] = set()  # None: a flag that is not known
+        words: dict[click.Option, list[Sequence[str]]] = {}
         plain: list[str] = []
         strays: list[str] = []
         faults: list[str] = []
@@ -62,13 +81,16 @@ class GflagsCommand(click.Command):
                 continue
             param = flags.get(_key(arg))
             try:
-                plain += _unknown(arg, rest, flags) if param is None else _read(param, arg, rest, flags)
+                if param is None:
+                    _unknown(arg, rest, flags)
+                words.setdefault(param, []).append(_read(param, arg, rest, flags))
+                plain += words[param][-1]
             except click.UsageError as fault:
                 faults.append(fault.message)
             seen.add(param)
 
         if flags.get("help") in seen - {None}:
-            return ["--help"]
+            return ["--help"], []
         if not any(isinstance(param, click.Argument) for param in self.params):
             faults += [f'unexpected "{arg}": every value belongs to a flag, --flag=value' for arg in strays]
             strays = []
@@ -79,7 +101,36 @@ class GflagsCommand(click.Command):
             faults.append(f"missing: {', '.join(missing)}")
         if faults:
             raise click.UsageError("\n".join(faults), ctx)
-        return [*plain, "--", *strays] if strays else plain
+        repeated = [
+            f"{_name(param)} is given {len(several)} times: the last one counts, {_told(several[-1])}."
+            for param, several in words.items()
+            if not param.multiple and any(one != several[-1] for one in several)
+        ]
+        return ([*plain, "--", *strays] if strays else plain), repeated
+
+
+def given_flags(ctx: click.Context) -> Collection[str]:
+    """The flags that stand on the command line, by their names in the help, other than those that are empty or off."""
+    return [
+        _name(param)
+        for param in ctx.command.params
+        if _is_valued(param)
+        and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        and not _is_nothing(ctx.params[param.name])
+    ]
+
+
+def _is_valued(param: click.Parameter) -> TypeGuard[click.Option]:
+    return isinstance(param, click.Option) and param.expose_value
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is False or (isinstance(value, Sized) and len(value) == 0)
+
+
+def _told(words: Sequence[str]) -> str:
+    """A flag in click's spelling as a user writes it."""
+    return "=".join(words) if words[1:] != [""] else f'{words[0]}=""'
 
 
 def _read(param: click.Option, arg: str, rest: list[str], flags: Mapping[str, click.Option]) -> Sequence[str]:

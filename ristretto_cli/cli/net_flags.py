@@ -40,5 +40,7 @@ def _shapes(context: click.Context, param: click.Parameter, values: Sequence[str
         shape = tuple(int(number) for number in re.split("[,x]", numbers))
         if min(shape) < 1:
             raise click.BadParameter(f'"{value}": every extent must be 1 or more')
+        if name in found:
+            raise click.BadParameter(f'"{name}" has two shapes')
         found[name] = shape
     return found

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from ristretto_cli.cli.flags import (
     Percent,
@@ -25,25 +24,25 @@ from ristretto_cli.cli.flags import (
     widths,
     write_json,
 )
-from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
 from ristretto_cli.cli.progress import progress
+from ristretto_cli.cli.rules import Excludes
 
 if TYPE_CHECKING:
+    from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.scoring.execution import GraphKind
 
 # Flags that only concern the scores of nets; --cache_mb is a limit, which also holds where nothing is kept.
-_FOR_SCORES = (
-    "iterations",
-    "error_margin",
-    "score",
-    "score_goal",
-    "ap_version",
-    "bit_widths",
-    "early_stop",
+_FOR_SCORES = ("iterations", "error_margin", "score", "score_goal", "ap_version", "bit_widths", "early_stop")
+
+
+@click.command(
+    cls=GflagsCommand,
+    rules=[
+        Excludes("--json", "--dry_run"),
+        *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
+    ],
 )
-
-
-@click.command(cls=GflagsCommand)
 @net_options
 @option("--model_quantized", "The net to write. Default: quantized.prototxt beside the model.", unit="file")
 @option(
@@ -119,6 +118,7 @@ def command(
     gpu: int | None,
     threads: int,
     graph: GraphKind,
+    ap_version: Judging,
     **flags: Any,
 ) -> None:
     """Trim a trained net to few bits and write its prototxt.
@@ -126,9 +126,8 @@ def command(
     Prints the widths that were tried with their scores; then which output judged and whether the error margin is kept,
     how other outputs fare, which layers stay float, and the file that was written.
     """
-    _check(flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
-    if flags["noscore"]:
-        _check_unscored(click.get_current_context())
+    given = given_flags(click.get_current_context())
+    _check(given, flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
     from ristretto_cli.quantize.job import FlParams, Job, MissingWidths, planned_nets, quantize
     from ristretto_cli.quantize.report import as_json, notes, summary_lines
     from ristretto_cli.quantize.search import Goal
@@ -144,13 +143,14 @@ def command(
         score_goal=goal,
         fl_params=FlParams(fl_params),
         execution=Execution(gpu, threads, graph),
+        how=ap_version,
         **flags,
     )
+    check_outputs([target, json_file(json)], [job.model, job.weights])
     try:
         if dry_run:
             click.echo("\n".join(planned_nets(job)))
             return
-        check_outputs([target, json_file(json)], [job.model, job.weights])
         with progress("quantize") as bar:
             outcome = quantize(job, on_batch=bar.on_batch)
     except MissingWidths as fault:
@@ -163,21 +163,28 @@ def command(
     print_result([*summary, *ours], logged=[*ours, *summary], json=json)
 
 
-def _check_unscored(context: click.Context) -> None:
-    """UsageError where a flag was given that only concerns scores."""
-    given = [name for name in _FOR_SCORES if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        flags = ", ".join(f"--{name}" for name in given)
-        raise click.UsageError(f"{flags}: nothing is scored with --noscore. Leave one or the other out.", context)
-
-
-def _check(trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:
-    """UsageError where flags do not go together."""
+def _check(given: Collection[str], trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:
+    """UsageError where flags do not go together. given: those on the command line."""
     from ristretto_cli.formats.number_format import MODES
 
-    names = [group.name for group in MODES.get(trimming_mode).groups]
+    mode = MODES.get(trimming_mode)
+    names = [group.name for group in mode.groups]
     unknown = [name for name in bw if name not in names]
     if unknown:
         raise click.UsageError(f'--bw: {trimming_mode} has no part "{unknown[0]}"; its parts: {", ".join(names)}')
-    if fl_params != "max" and (legacy or "conv_params" not in names):
-        raise click.UsageError(f"--fl_params={fl_params} is for dynamic_fixed_point without --legacy")
+    idle = f"has no effect with --trimming_mode={trimming_mode}"
+    faults = []
+    if "--fl_params" in given and "conv_params" not in names:
+        faults.append(f"--fl_params {idle}, only with dynamic_fixed_point")
+    if fl_params != "max" and legacy:
+        faults.append(f"--fl_params={fl_params} has no effect with --legacy")
+    if "--bit_widths" in given and mode.widths((), []):
+        faults.append(f"--bit_widths {idle}, which has widths of its own")
+    elif "--bit_widths" in given and len(bw) == len(names):
+        faults.append("--bit_widths has no effect with --bw, which gives all widths")
+    if "--early_stop" in given and len(names) == 1:
+        faults.append(f"--early_stop {idle}, whose nets are all scored in full")
+    elif "--early_stop" in given and len(bw) == len(names):
+        faults.append("--early_stop has no effect with --bw, which gives all widths")
+    if faults:
+        raise click.UsageError("\n".join(faults))

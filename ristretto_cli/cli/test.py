@@ -23,7 +23,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
-    from ristretto_cli.layers.average_precision import ApVersion
+    from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.scoring.execution import GraphKind
 
 _QUANTIZED = "quantized.prototxt"
@@ -46,7 +46,7 @@ def command(
     iterations: int,
     level: int,
     stage: tuple[str, ...],
-    ap_version: ApVersion,
+    ap_version: Judging,
     gpu: int | None,
     threads: int,
     graph: GraphKind,
@@ -54,7 +54,6 @@ def command(
     json: str | None,
 ) -> None:
     """Score a net, trimmed or not."""
-    from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.net.build import State
     from ristretto_cli.quantize.written import weights_of
     from ristretto_cli.scoring.execution import Execution
@@ -76,10 +75,15 @@ def command(
             state=State(level=level, stages=stage),
             execution=Execution(gpu, threads, graph),
             allow_missing=allow_missing_weights,
-            how=Judging(ap_version),
+            how=ap_version,
             on_batch=bar.on_batch,
         )
     if json is not None:
-        found = {"model": model, "weights": weights, "ap_version": ap_version.value, **scores_as_json(scores)}
+        found = {
+            "model": model,
+            "weights": weights,
+            "ap_version": ap_version.ap_version.value,
+            **scores_as_json(scores),
+        }
         write_json(json, found)
     print_result(score_lines(scores), in_log=True, json=json)

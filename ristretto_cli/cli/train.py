@@ -17,16 +17,18 @@ from ristretto_cli.cli.flags import (
     threads_option,
     write_json,
 )
-from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
 from ristretto_cli.cli.progress import progress
+from ristretto_cli.cli.rules import Excludes
 
 if TYPE_CHECKING:
-    from ristretto_cli.layers.average_precision import ApVersion
+    from ristretto_cli.layers.host_layer import Judging
 
+_BOTH = "give --snapshot to resume training or --weights to finetune, but not both"
 _EFFECT = click.Choice(["stop", "snapshot", "none"])
 
 
-@click.command(cls=GflagsCommand)
+@click.command(cls=GflagsCommand, rules=[Excludes("--weights", "--snapshot", _BOTH)])
 @option("--solver", "The solver's definition, a prototxt.", unit="file", required=True)
 @option("--weights", "Weights to begin with, separated by commas.", unit="files")
 @option("--snapshot", "A .solverstate to go on from.", unit="file")
@@ -47,7 +49,7 @@ def command(
     gpu: int | None,
     level: int,
     stage: tuple[str, ...],
-    ap_version: ApVersion,
+    ap_version: Judging,
     sigint_effect: str,
     sighup_effect: str,
     threads: int,
@@ -60,10 +62,8 @@ def command(
 
     A second ^C ends it at once.
     """
-    if weights and snapshot:
-        raise click.UsageError("give --snapshot to resume training or --weights to finetune, but not both")
     check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
-    from ristretto_cli.layers.host_layer import Judging
+    given = given_flags(click.get_current_context())
     from ristretto_cli.train.launch import Launch, run
     from ristretto_cli.train.signals import Request
 
@@ -72,7 +72,7 @@ def command(
         weights=weights or None,
         snapshot=snapshot or None,
         gpu=gpu,
-        level=level,
+        level=level if "--level" in given else None,
         stages=stage,
         sigint=Request(sigint_effect),
         sighup=Request(sighup_effect),
@@ -80,7 +80,7 @@ def command(
         trim_activations=trim_activations,
         round_to_nearest=round_to_nearest,
         trimmed_weights=trimmed_weights,
-        how=Judging(ap_version),
+        how=ap_version,
     )
     with progress("train") as bar:
         outcome = run(launch, lambda done, total: bar.on_batch(done, total, "iterations"))

@@ -23,6 +23,7 @@ from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
 from ristretto_cli.wire.files import atomic_write, check_writable
+from ristretto_cli.wire.npz import member_name
 
 log = logging.getLogger("ristretto")
 
@@ -151,7 +152,7 @@ def _npz(target: str, blob: str, shape: Shape) -> Iterator[_Sink]:
     with (
         atomic_write(target) as temporary,
         zipfile.ZipFile(temporary, "w", allowZip64=True) as archive,
-        archive.open(f"{blob}.npy", "w", force_zip64=True) as member,
+        archive.open(member_name(blob), "w", force_zip64=True) as member,
     ):
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(member, header)

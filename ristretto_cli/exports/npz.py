@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
+from ristretto_cli.net.build import State
+from ristretto_cli.net.trims import params_in_use
+from ristretto_cli.ops import Array
+from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.wire.npz import write_npz
 from ristretto_cli.wire.weights import read_weights
 
 
 @exporter("npz")
 class NpzExporter(Exporter):
-    """The blobs of a file of weights, keyed `layer/i`, in the shapes that they have there."""
+    """Weights, keyed `layer/i`.
+
+    Without a model: all blobs of the file, in the shapes that they have there. With one: the parameters of the layers
+    of its TEST phase, in the shapes that they have in the net and as these layers use them, so trimmed where the layer
+    trims them.
+    """
 
     def write(self, request: ExportRequest) -> str:
-        file = read_weights(needed(request.weights, "--weights"))
-        arrays = {f"{layer}/{i}": blob.array for layer, blobs in file.layers.items() for i, blob in enumerate(blobs)}
+        weights = needed(request.weights, "--weights")
+        arrays = _stored(weights) if request.model is None else _in_use(request.model, weights, request)
         write_npz(request.output, arrays)
-        return f"{request.output}: {len(arrays)} blobs of {len(file.layers)} layers"
+        layers = {key.rpartition("/")[0] for key in arrays}
+        return f"{request.output}: {len(arrays)} blobs of {len(layers)} layers"
+
+
+def _stored(weights: str) -> Mapping[str, Array]:
+    file = read_weights(weights)
+    return {f"{layer}/{i}": blob.array for layer, blobs in file.layers.items() for i, blob in enumerate(blobs)}
+
+
+def _in_use(model: str, weights: str, request: ExportRequest) -> Mapping[str, Array]:
+    rng = np.random.default_rng(0)
+    state = State(level=request.level, stages=request.stages)
+    net = load_net(model, weights, state, rng=rng, allow_missing=request.allow_missing)
+    return {f"{layer.name}/{i}": array for layer, i, array in params_in_use(net, rng=rng)}

@@ -35,9 +35,10 @@ class HostLayer(LayerType):
 
 @dataclass(frozen=True)
 class Judging:
-    """How nets are judged where there is a choice."""
+    """How nets are judged where there is a choice. asked_for: the user chose it, so a net must be judged by it."""
 
     ap_version: ApVersion = ApVersion.INTEGRAL
+    asked_for: bool = False
 
 
 @dataclass(frozen=True)

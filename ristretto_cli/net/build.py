@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
 from ristretto_cli.ops import VARIES, Shape, show
 from ristretto_cli.wire.messages import TEST, TRAIN, Message
 from ristretto_cli.wire.net_file import NetFile
+
+log = logging.getLogger("ristretto")
 
 
 class DataLayers(Protocol):
@@ -79,7 +82,19 @@ def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
     if not layers:
         remedy = "Look at the include and exclude rules of its layers."
         raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, remedy=remedy)
+    _warn_of_idle_state(net_file, state)
     return build_layers(net_file, layers, state.phase, data)
+
+
+def _warn_of_idle_state(net_file: NetFile, state: State) -> None:
+    """Name the stages, and a level, that no layer's rules are about."""
+    rules = [rule for message in net_file.message.layer for rule in (*message.include, *message.exclude)]
+    known = {stage for rule in rules for stage in (*rule.stage, *rule.not_stage)}
+    for stage in dict.fromkeys(state.stages):
+        if stage not in known:
+            log.warning('Stage "%s" has no effect: no layer of %s has a rule about it.', stage, net_file.file)
+    if state.level and not any(rule.HasField("min_level") or rule.HasField("max_level") for rule in rules):
+        log.warning("Level %d has no effect: no layer of %s has a rule about levels.", state.level, net_file.file)
 
 
 def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], phase: int, data: DataLayers) -> Net:

@@ -8,15 +8,12 @@ from typing import Generic
 
 import numpy as np
 
-from ristretto_cli.backends.numpy_ops import numpy_ops
-from ristretto_cli.formats.number_format import NumberFormat, Rounding, Trims, trims_of
+from ristretto_cli.formats.number_format import NumberFormat, Rounding, trims_of
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net, Param, in_graph
-from ristretto_cli.ops import Array, Grid, Ops, Shape, V
+from ristretto_cli.net.trims import ParamTrim, ParamTrimmer, param_trims
+from ristretto_cli.ops import Ops, Shape, V
 from ristretto_cli.wire.messages import TEST
-from ristretto_cli.wire.weights import let_go
-
-_PART = 2**16  # elements that are trimmed in one go
 
 
 @dataclass
@@ -106,7 +103,7 @@ class _Walk(Generic[V]):
     ) -> None:
         self._net = net
         self._ops = ops
-        self._rng = rng
+        self._trimmer = ParamTrimmer(rng)
         self._states = states
         self._start = start
         self._given = given
@@ -166,7 +163,7 @@ class _Walk(Generic[V]):
     def _compute(self, layer: Layer) -> Sequence[V]:
         layer_type = LAYERS.get(layer.type)
         if not layer_type.trims:
-            params = self._params(layer, None)
+            params = self._params(layer)
             bottoms = self._bottoms(layer)
             keys = [f"{layer.name}/{i}" for i in range(len(layer_type.states(layer)))]
             if keys and self._states:
@@ -178,7 +175,7 @@ class _Walk(Generic[V]):
             self._run.updates.update((layer.params[i].key, value) for i, value in updates.items())
             return tops
         trims = trims_of(layer.message.quantization_param)
-        params = self._params(layer, trims)
+        params = self._params(layer)
         if layer.phase != TEST and not self._trim_activations:  # in training only the parameters are trimmed
             return layer_type.forward(self._ops, layer, self._bottoms(layer), params)
         if trims.layer_in is not None:
@@ -201,34 +198,29 @@ class _Walk(Generic[V]):
         trimmed = number_format.trim(self._ops, self._ops.detach(value), rounding)
         return self._ops.straight_through(value, trimmed, within=number_format.largest)
 
-    def _params(self, layer: Layer, trims: Trims | None) -> list[V]:
-        """The layer's parameters; with trims, the weights and the bias in their formats."""
+    def _params(self, layer: Layer) -> list[V]:
+        """The layer's parameters, trimmed where it trims them."""
         values = []
-        for i, param in enumerate(layer.params):
-            number_format = None if trims is None else trims.weights if i == 0 else trims.bias
+        for param, trim in zip(layer.params, param_trims(layer, self._rounding_in_training), strict=True):
             if param.key in self._given:
-                values.append(self._given_param(param, number_format, layer, trims))
+                values.append(self._given_param(param, trim))
                 continue
             array = self._net.weights[param.key].reshape(param.shape)
-            grid: Grid | None = None
-            if trims is not None and number_format is not None:
-                array = _trim_array(array, number_format, self._rounding(layer, trims), self._rng)
-                grid = number_format.grid()
-            values.append(self._ops.constant(array, grid=grid))
+            if trim is None:
+                values.append(self._ops.constant(array))
+            else:
+                trimmed = self._trimmer.trim(param.key, array, trim)
+                values.append(self._ops.constant(trimmed, grid=trim.number_format.grid()))
         return values
 
-    def _given_param(self, param: Param, number_format: NumberFormat | None, layer: Layer, trims: Trims | None) -> V:
+    def _given_param(self, param: Param, trim: ParamTrim | None) -> V:
         value = self._run.updates.get(param.key, self._given[param.key])  # as a layer before left it that shares it
         if value.shape != param.shape:
             value = self._ops.reshape(value, param.shape)
-        if trims is None or number_format is None:
+        if trim is None:
             return value
-        trimmed = number_format.trim(self._ops, self._ops.detach(value), self._rounding(layer, trims))
+        trimmed = trim.number_format.trim(self._ops, self._ops.detach(value), trim.rounding)
         return self._ops.straight_through(value, trimmed)
-
-    def _rounding(self, layer: Layer, trims: Trims) -> Rounding:
-        """How parameters are rounded."""
-        return trims.rounding if layer.phase == TEST else self._rounding_in_training
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops
@@ -262,16 +254,3 @@ def _done_with(net: Net, keep: Collection[str]) -> dict[int, list[int]]:
         if storage not in kept:
             found.setdefault(i, []).append(storage)
     return found
-
-
-def _trim_array(array: Array, number_format: NumberFormat, rounding: Rounding, rng: np.random.Generator) -> Array:
-    """The array on the format. Formats work element by element, so parts that fit a cache give the same, and need no
-    more memory than the result. Random numbers are drawn in the order of the elements, part by part."""
-    ops = numpy_ops(rng)
-    flat, trimmed = array.reshape(-1), np.empty(array.size, np.float32)
-    for start in range(0, array.size, _PART):
-        part = slice(start, start + _PART)
-        trimmed[part] = number_format.trim(ops, flat[part], rounding)
-    if array.size > _PART:
-        let_go(array)
-    return trimmed.reshape(array.shape)

@@ -13,7 +13,6 @@ import numpy as np
 
 from ristretto_cli.errors import RistrettoError, Where
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, MODES, Ranges, Role, TrimmingMode
-from ristretto_cli.layers.average_precision import ApVersion
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Net
@@ -44,7 +43,7 @@ from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.feeds import check_has_data
-from ristretto_cli.scoring.outputs import check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.outputs import check_judging, check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.score import OnBatch, Pass, Scores, Until, ignore_progress
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.scoring.stopwatch import Stopwatch
@@ -84,7 +83,7 @@ class Job:
     error_margin_percent: float = 2.0
     score: str | None = None
     score_goal: Goal | None = None
-    ap_version: ApVersion = ApVersion.INTEGRAL
+    how: Judging = field(default_factory=Judging)
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     bw: Mapping[str, int] = field(default_factory=dict)
@@ -162,6 +161,7 @@ class _Quantizer:
         self._batches = self._trials = None
         if self._blob is not None:
             self._goal = self._score_goal(self._blob)
+            check_judging([self._test_net], job.how, job.model)
             if job.early_stop:
                 check_early_stop(self._test_net, self._blob)
             self._batches, self._trials = self._prepare_trials()
@@ -175,7 +175,7 @@ class _Quantizer:
             batches,
             on_batch=self._on_batch,
             single_precision=job.legacy,
-            how=Judging(job.ap_version),
+            how=job.how,
             stopwatch=self._stopwatch,
         )
         return batches, Trials(
@@ -199,11 +199,11 @@ class _Quantizer:
         return outcome
 
     def _run(self, trials: Trials, blob: str) -> Outcome:
-        if not set(self._mode.widths(self._job.bit_widths, [])) <= set(self._job.bit_widths):
-            log.warning("%s has widths of its own: --bit_widths is not used.", self._job.trimming_mode)
         log.info("Judged by %s: %s is better.", blob, self._goal.better)
         baseline = trials.score_float_net(self._first_of_groups())
         layers = self._measure()
+        if not self._mode.widths(self._job.bit_widths, [each.ranges for each in layers]):
+            log.warning("%s has none of the widths of --bit_widths for this net.", self._job.trimming_mode)
         margin = Margin(
             self._value(baseline, blob), self._job.error_margin_percent, exact=self._job.legacy, goal=self._goal
         )

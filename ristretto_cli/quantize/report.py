@@ -184,7 +184,7 @@ def _scoring(job: Job, outcome: Outcome) -> dict[str, Any]:
         "error_margin": job.error_margin_percent,
         "score": outcome.score_blob,
         "score_goal": margin.goal.value,
-        "ap_version": job.ap_version.value,
+        "ap_version": job.how.ap_version.value,
         "baseline": {"score": margin.baseline, **scores_as_json(baseline)},
     }
 

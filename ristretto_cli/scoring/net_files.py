@@ -10,6 +10,7 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.execution import DEFAULT, Execution
+from ristretto_cli.scoring.outputs import check_judging
 from ristretto_cli.scoring.score import OnBatch, Scores, ignore_progress, score_net
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.net_file import read_net
@@ -41,4 +42,5 @@ def score_file(
     log_device(execution.gpu)
     rng = np.random.default_rng(0)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
+    check_judging([net], how or Judging(), model)
     return score_net(net, iterations, rng=rng, execution=execution, what="testing", how=how, on_batch=on_batch)

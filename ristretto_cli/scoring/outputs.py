@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ristretto_cli.errors import RistrettoError, did_you_mean
-from ristretto_cli.layers.host_layer import JudgingLayer
+from ristretto_cli.layers.host_layer import Judging, JudgingLayer
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net
 from ristretto_cli.ops import VARIES, show
@@ -109,6 +109,16 @@ def judges_of(net: Net) -> dict[str, tuple[JudgingLayer, Layer]]:
         for layer_type, layer in behind
         if isinstance(layer_type, JudgingLayer) and layer.tops[0].name in outputs
     }
+
+
+def check_judging(nets: Sequence[Net], how: Judging, file: str) -> None:
+    """RistrettoError where a way to judge nets was asked for, and none of these is judged. file: what they are from."""
+    if how.asked_for and not any(map(judges_of, nets)):
+        raise RistrettoError(
+            "--ap_version has no effect: no output is a DetectionEvaluate layer's",
+            where=file,
+            remedy="Leave --ap_version out.",
+        )
 
 
 def loss_weights(net: Net) -> dict[str, float]:

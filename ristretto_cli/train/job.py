@@ -16,6 +16,7 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.outputs import check_judging
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.net import TrainNet
@@ -95,6 +96,7 @@ def opened(job: Job) -> Iterator[Solver]:
                 how=job.how,
             )
             testers.append(files.enter_context(tester))
+        check_judging([tester.net for tester in testers], job.how, job.solver.file)
         feeds = files.enter_context(Feeds(net, seed=for_data))
         yield Solver(
             settings,

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from ristretto_cli.backends.onnx_session import CUDA
-from ristretto_cli.errors import RistrettoError
+from ristretto_cli.errors import RistrettoError, raise_all
+from ristretto_cli.formats.number_format import trims_of
 from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.net.ir import Net
+from ristretto_cli.net.trims import param_trims
 from ristretto_cli.scoring.score import number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.extra import device_of, import_torch
@@ -31,15 +35,15 @@ log = logging.getLogger("ristretto")
 class Launch:
     """What the command line says. weights: files, separated by commas, in place of the solver's; not with snapshot.
 
-    sigint, sighup: the signals' effects. threads: 0 for one per core. trimmed_weights: each snapshot has a third file,
-    ..._trimmed.caffemodel, with the weights on the grids of their layers.
+    sigint, sighup: the signals' effects. threads: 0 for one per core. level: None for the solver's. trimmed_weights:
+    each snapshot has a third file, ..._trimmed.caffemodel, with the weights on the grids of their layers.
     """
 
     solver: str
     weights: str | None = None
     snapshot: str | None = None
     gpu: int | None = None
-    level: int = 0
+    level: int | None = None
     stages: tuple[str, ...] = ()
     sigint: Request = Request.STOP
     sighup: Request = Request.SNAPSHOT
@@ -89,9 +93,7 @@ class Outcome:
 def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, total: None) -> Outcome:
     """Train. RistrettoError(s) for whatever is wrong with the files or the machine; in the main thread alone."""
     file = read_solver(launch.solver)
-    # As in Caffe, a level of 0 is no level; the solver's own stays then.
-    level = launch.level if launch.level != 0 else None
-    settings = settings_of(file, level=level, stages=launch.stages)
+    settings = settings_of(file, level=launch.level, stages=launch.stages)
     if launch.snapshot is not None:
         settings = replace(settings, weights=())
     elif launch.weights is not None:
@@ -121,6 +123,7 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
         on_iteration=on_iteration,
     )
     with opened(job) as solver:
+        _check_trimming(launch, solver.net.net)
         if launch.snapshot is not None:
             log.info("%s", log_lines.resuming(launch.snapshot))
             resume(solver, launch.snapshot)
@@ -131,6 +134,30 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
             finished = solver.run()
         log.info("%s", log_lines.DONE)
         return _outcome(solver, finished, saver.iteration)
+
+
+def _check_trimming(launch: Launch, net: Net) -> None:
+    """RistrettoError for flags about trimming where the net has nothing of that kind to trim."""
+    trims = [trim for layer in net.layers for trim in param_trims(layer) if trim is not None]
+    params = "no layer trims its parameters"
+    faults = [
+        (launch.trim_activations, "--trim_activations", "no layer trims activations", _trims_activations(net)),
+        (launch.round_to_nearest, "--round_to_nearest", params, bool(trims)),
+        (launch.trimmed_weights, "--trimmed_weights", params, bool(trims)),
+    ]
+    raise_all(
+        RistrettoError(
+            f"{flag} has no effect: {why}", where=net.file, remedy=f"Leave {flag} out, or train a trimmed net."
+        )
+        for asked, flag, why, has_effect in faults
+        if asked and not has_effect
+    )
+
+
+def _trims_activations(net: Net) -> bool:
+    trimmed = [layer for layer in net.layers if not layer.is_source and LAYERS.get(layer.type).trims]
+    trims = [trims_of(layer.message.quantization_param) for layer in trimmed]
+    return any(trim.layer_in is not None or trim.layer_out is not None for trim in trims)
 
 
 class _Saver:

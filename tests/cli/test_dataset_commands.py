@@ -92,6 +92,7 @@ def test_convert_imageset_takes_caffes_flags_in_any_place(terminal: Terminal) ->
         *("list.txt", "--resize_width=2", "--resize_height", "3", "--check_size", "--noencoded", "db"),
     )
     assert terminal.log == [
+        "--check_size has no effect with --resize_width and --resize_height: all images get that size.",
         "Shuffling data",
         "A total of 2 images.",
         "encode_type specified, assuming encoded=true.",

@@ -162,6 +162,24 @@ def test_trimmed_weights_lie_on_the_grid_and_score_the_same(trimmed: Job, ristre
     assert scores[0] == scores[1]
 
 
+@pytest.mark.parametrize("settings", ["bw_params: 4 fl_params: 2", "precision: MINIFLOAT mant_bits: 2 exp_bits: 4"])
+@pytest.mark.parametrize("rounding", ["NEAREST", "STOCHASTIC"])
+def test_trimmed_weights_are_those_that_export_writes(
+    training: Job, ristretto: Run, settings: str, rounding: str
+) -> None:
+    training.edit('"Convolution"', '"ConvolutionRistretto"')
+    quantization = f"quantization_param {{ {settings} rounding_scheme: {rounding} }}"
+    training.edit("kernel_size: 3 }", f"kernel_size: 3 }} {quantization}")
+    ristretto(*TRAIN, "--trimmed_weights")
+    ristretto(
+        *("export", "--format=npz", "--model=net.prototxt", "--weights=P_iter_4.caffemodel", "--output=w.npz"),
+    )
+    exported = {key: array.tolist() for key, array in np.load("w.npz").items()}
+    trimmed = weights("P_iter_4_trimmed.caffemodel")
+    assert exported == {f"{name}/{i}": values for name, arrays in trimmed.items() for i, values in enumerate(arrays)}
+    assert exported["conv/0"] != weights("P_iter_4.caffemodel")["conv"][0]
+
+
 def test_activations_are_trimmed_in_training_if_wanted(trimmed: Job, ristretto: Run) -> None:
     trimmed.edit("fl_params: 2 }", "fl_params: 2 bw_layer_out: 2 fl_layer_out: 0 }")
     _, without = ristretto(*TRAIN)

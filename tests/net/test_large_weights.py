@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from ristretto_cli.backends.numpy_ops import numpy_ops
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
-from ristretto_cli.net import forward
+from ristretto_cli.net import trims
+from ristretto_cli.net.trims import ParamTrim, ParamTrimmer
 from ristretto_cli.wire.weights import let_go, letting_go, read_weights, write_weights
 
 # Of weights that it is handed, onnxruntime 1.20 made one copy more.
@@ -31,11 +31,12 @@ FORMATS = [Fixed(8, 7), Fixed(16, 12), Minifloat(5, 5), PowerOfTwo(-8, -1)]
 def test_an_array_trimmed_in_parts_is_the_array_trimmed_at_once(
     number_format: NumberFormat, rounding: Rounding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "_PART", 64)
     array = np.random.default_rng(0).standard_normal((5, 7, 11), np.float32)  # 385 elements: six parts and one more
     array[0, 0, :4] = [np.inf, -np.inf, np.nan, -0.0]
-    whole = number_format.trim(numpy_ops(np.random.default_rng(1)), array, rounding)
-    parts = forward._trim_array(array, number_format, rounding, np.random.default_rng(1))
+    trim = ParamTrim(number_format, rounding)
+    whole = ParamTrimmer(np.random.default_rng(1)).trim("fc/0", array, trim)
+    monkeypatch.setattr(trims, "_PART", 64)
+    parts = ParamTrimmer(np.random.default_rng(1)).trim("fc/0", array, trim)
     np.testing.assert_array_equal(parts.view(np.int32), whole.view(np.int32))
 
 
