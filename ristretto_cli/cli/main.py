@@ -23,6 +23,7 @@ import click
 
 from ristretto_cli import __version__
 from ristretto_cli.cli import log
+from ristretto_cli.cli.termination import clean_up_on_termination
 from ristretto_cli.errors import RistrettoError, did_you_mean
 
 _PROGRAM = "ristretto"
@@ -39,6 +40,7 @@ Exit codes:
 def main() -> None:
     """The console script."""
     _open_closed_streams()
+    clean_up_on_termination()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ristretto_cli.wire.temporary import undone_at_termination
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -81,7 +83,7 @@ def progress(label: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    with RichProgress(
+    bar = RichProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
@@ -92,5 +94,6 @@ def progress(label: str) -> Iterator[Progress]:
         transient=True,
         redirect_stdout=False,  # would send the result to stderr
         redirect_stderr=True,
-    ) as rich:
+    )
+    with bar as rich, undone_at_termination(bar.stop):  # which hides the cursor until it is stopped
         yield _Bar(rich, label)

@@ -22,7 +22,7 @@ from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
-from ristretto_cli.wire.files import atomic_write, check_writable
+from ristretto_cli.wire.files import atomic_write, cannot_write, check_writable
 from ristretto_cli.wire.npz import member_name
 
 log = logging.getLogger("ristretto")
@@ -139,11 +139,15 @@ def _database(target: str, blob: str, backend: Backend) -> Iterator[_Sink]:
 
 
 class _ArraySink:
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], target: str) -> None:
         self._stream = stream
+        self._target = target
 
     def add(self, rows: Array) -> None:
-        self._stream.write(np.ascontiguousarray(rows, "<f4").tobytes())
+        try:
+            self._stream.write(np.ascontiguousarray(rows, "<f4").tobytes())
+        except OSError as fault:  # here, where it is known which of the targets it is
+            raise cannot_write(self._target, fault) from None
 
 
 @contextmanager
@@ -156,4 +160,4 @@ def _npz(target: str, blob: str, shape: Shape) -> Iterator[_Sink]:
     ):
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(member, header)
-        yield _ArraySink(member)
+        yield _ArraySink(member, target)

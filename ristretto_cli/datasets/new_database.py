@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,8 @@ import lmdb
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.sources.database import Record
+from ristretto_cli.wire.files import cannot_write
+from ristretto_cli.wire.temporary import new_folder
 
 log = logging.getLogger("ristretto")
 
@@ -24,6 +25,10 @@ log = logging.getLogger("ristretto")
 _MOST_PENDING, _MOST_PENDING_BYTES = 1000, 1 << 20
 _FIRST_MAP_BYTES = 64 << 20  # doubled when full; the file is as long as what it holds
 _LONGEST_VALUE = 2**31 - 1  # what protobuf reads as one message
+_LOCK_BYTES = 8192  # LMDB's lock file for the usual 126 readers
+
+# Faults of the disk, which plyvel tells in words alone.
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 
 
 class Backend(Enum):
@@ -59,9 +64,10 @@ class NewDatabase:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is pending."""
+        """Write what is pending; RistrettoError where the disk is full."""
         if self._pending:
-            self._store.write(self._pending)
+            with _naming(self._where):
+                self._store.write(self._pending)
         self._pending, self._pending_bytes = [], 0
 
 
@@ -72,22 +78,27 @@ def new_database(path: str, backend: Backend) -> Iterator[NewDatabase]:
     RistrettoError where there is something at `path`, as in Caffe, or it cannot be written.
     """
     target = check_new(path)
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}")
-    try:
-        store = _open(temporary, path, backend)
+    with ExitStack() as stack:
+        with _naming(path):
+            folder = stack.enter_context(new_folder(target))
+            store = _Lmdb(folder.path) if backend is Backend.LMDB else _LevelDb(folder.path, path)
+            stack.callback(store.close)
         log.info("Opened %s %s", backend.value, path)
-        try:
-            database = NewDatabase(store, path)
-            yield database
-            database.commit()
-        finally:
+        database = NewDatabase(store, path)
+        yield database
+        database.commit()
+        with _naming(path):
             store.close()
-        try:
-            temporary.rename(target)
-        except OSError as fault:
-            raise _unwritable(path, fault) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            folder.finish()
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Tell of a database that the disk cannot take, by its name."""
+    try:
+        yield
+    except OSError as fault:
+        raise cannot_write(path, fault) from None
 
 
 def check_new(path: str) -> Path:
@@ -109,7 +120,7 @@ def check_new(path: str) -> Path:
 
 
 class _Store(Protocol):
-    """What differs between the backends. longest_key: in bytes."""
+    """What differs between the backends. longest_key: in bytes. OSError where the disk cannot take what is written."""
 
     longest_key: int
 
@@ -117,40 +128,47 @@ class _Store(Protocol):
     def close(self) -> None: ...
 
 
-def _open(folder: Path, path: str, backend: Backend) -> _Store:
-    try:
-        folder.mkdir()
-        return _Lmdb(folder, path) if backend is Backend.LMDB else _LevelDb(folder, path)
-    except OSError as fault:
-        raise _unwritable(path, fault) from None
-
-
 class _Lmdb:
-    def __init__(self, folder: Path, where: str) -> None:
-        self._where = where
-        try:
-            # Without waiting for the disk: what is not finished is thrown away in any case.
+    """An LMDB written without its lock file, which is a shared mapping: on a full disk, touching it is a SIGBUS."""
+
+    def __init__(self, folder: Path) -> None:
+        self._data = folder / "data.mdb"
+        # The lock file that Caffe leaves, and needs where it may not create one. Its first user initializes it.
+        (folder / "lock.mdb").write_bytes(bytes(_LOCK_BYTES))
+        with self._faults_as_os_errors():
+            # Nothing is sent to the disk before the end, since an unfinished database is thrown away. Unused parts of
+            # pages are zeroed, so that equal records make equal files.
             self._environment = lmdb.open(
-                str(folder), map_size=_FIRST_MAP_BYTES, mode=0o664, sync=False, metasync=False, meminit=False
+                str(folder), map_size=_FIRST_MAP_BYTES, mode=0o664, sync=False, metasync=False, lock=False
             )
-        except lmdb.Error as fault:
-            raise _unwritable(where, fault) from None
         self.longest_key = int(self._environment.max_key_size())
 
     def write(self, records: Sequence[Record]) -> None:
-        while True:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    for key, value in records:
-                        transaction.put(key, value)
-                return
-            except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.Error as fault:
-                raise _unwritable(self._where, fault) from None
+        with self._faults_as_os_errors():
+            while True:
+                try:
+                    with self._environment.begin(write=True) as transaction:
+                        for key, value in records:
+                            transaction.put(key, value)
+                    return
+                except lmdb.MapFullError:
+                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 
     def close(self) -> None:
         self._environment.close()
+
+    @contextmanager
+    def _faults_as_os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.Error as fault:
+            code = getattr(fault, "code", 0)
+            if code == errno.EIO:
+                # LMDB's word for a write that was cut short. The next write has the cause.
+                with self._data.open("ab") as stream:
+                    stream.write(bytes(_MOST_PENDING_BYTES))
+            # Codes of LMDB's own are negative; lmdb puts the name of its function before the reason.
+            raise OSError(max(code, 0), str(fault).rpartition(": ")[2]) from None
 
 
 class _LevelDb:
@@ -163,9 +181,8 @@ class _LevelDb:
             raise RistrettoError(
                 f"{where}: writing LevelDB needs plyvel", remedy="pip install 'ristretto-cli[leveldb]'"
             ) from None
-        self._where = where
         self._error: Any = plyvel.Error
-        try:
+        with self._faults_as_os_errors():
             # Caffe's own settings.
             self._db = plyvel.DB(
                 str(folder),
@@ -175,23 +192,21 @@ class _LevelDb:
                 write_buffer_size=256 << 20,
                 max_open_files=100,
             )
-        except plyvel.Error as fault:
-            raise _unwritable(where, fault) from None
 
     def write(self, records: Sequence[Record]) -> None:
-        try:
-            with self._db.write_batch() as batch:
-                for key, value in records:
-                    batch.put(key, value)
-        except self._error as fault:
-            raise _unwritable(self._where, fault) from None
+        with self._faults_as_os_errors(), self._db.write_batch() as batch:
+            for key, value in records:
+                batch.put(key, value)
 
     def close(self) -> None:
         self._db.close()
 
-
-def _unwritable(path: str, fault: Exception) -> RistrettoError:
-    words = fault.strerror if isinstance(fault, OSError) and fault.strerror else fault.args[0] if fault.args else fault
-    reason = words.decode(errors="replace") if isinstance(words, bytes) else str(words)
-    # lmdb puts the name of its function before the reason.
-    return RistrettoError(f"cannot be written: {reason.rpartition(': ')[2].lower()}", where=path)
+    @contextmanager
+    def _faults_as_os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as fault:
+            words = fault.args[0] if fault.args else ""
+            reason = (words.decode(errors="replace") if isinstance(words, bytes) else str(words)).rpartition(": ")[2]
+            code = next((code for code in _DISK_FAULTS if os.strerror(code) == reason), 0)
+            raise OSError(code, reason) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.wire.files import check_writable, write_atomically
+from ristretto_cli.wire.temporary import undone_at_termination
 
 _PICTURES = frozenset({"svg", "png", "pdf", "ps", "jpg", "jpeg", "gif"})
 _MOST_SECONDS = 300
@@ -31,15 +32,22 @@ def _picture(path: str, kind: str, text: str) -> bytes:
             where=path,
             remedy="Install graphviz, or write the drawing's text: --output=net.dot.",
         )
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            [program, f"-T{kind}"], input=text.encode(), capture_output=True, timeout=_MOST_SECONDS, check=False
-        )
+        with (
+            subprocess.Popen([program, f"-T{kind}"], stdin=pipe, stdout=pipe, stderr=pipe) as dot,
+            undone_at_termination(dot.kill),
+        ):
+            try:
+                picture, said = dot.communicate(text.encode(), timeout=_MOST_SECONDS)
+            except BaseException:
+                dot.kill()
+                raise
     except subprocess.TimeoutExpired:
         raise RistrettoError(
             f"dot did not finish within {_MOST_SECONDS} s", where=path, remedy="Write the text: --output=net.dot."
         ) from None
-    if done.returncode != 0:
-        what = done.stderr.decode(errors="replace").strip()[-200:] or "it tells no reason"
-        raise RistrettoError(f"dot ended with code {done.returncode}: {what}", where=path)
-    return done.stdout
+    if dot.returncode != 0:
+        what = said.decode(errors="replace").strip()[-200:] or "it tells no reason"
+        raise RistrettoError(f"dot ended with code {dot.returncode}: {what}", where=path)
+    return picture

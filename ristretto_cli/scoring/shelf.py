@@ -48,7 +48,8 @@ class Shelf:
             return self._write(arrays, size)
         except OSError as error:
             self.full = True
-            folder = tempfile.gettempdir()
+            # Where all folders for temporary files are full, there is none.
+            folder = tempfile.tempdir or "The folder for temporary files"
             log.warning("%s has no room for data (%s): they are read anew for each net.", folder, error.strerror)
             return None
 

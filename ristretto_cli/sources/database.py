@@ -6,12 +6,14 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import lmdb
 
 from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.wire.temporary import undone_at_termination
 
 Record: TypeAlias = tuple[bytes, bytes]  # key, value
 
@@ -58,13 +60,20 @@ class LevelDb:
             ) from None
         self._path = path
         self._error: Any = plyvel.Error
-        self._double = tempfile.TemporaryDirectory(prefix="ristretto-leveldb-")
+        self._double = ExitStack()
         try:
-            _mirror(path, Path(self._double.name))
-            self._db = plyvel.DB(self._double.name, create_if_missing=False)
-        except (plyvel.Error, OSError) as error:
-            self._double.cleanup()
+            double = tempfile.TemporaryDirectory(prefix="ristretto-leveldb-")
+            self._double.enter_context(undone_at_termination(double.cleanup))
+            self._double.enter_context(double)
+            _mirror(path, Path(double.name))
+            self._db = plyvel.DB(double.name, create_if_missing=False)
+        except plyvel.Error as error:  # some of which are OSErrors, too
+            self._double.close()
             raise LayerError(f"{path} cannot be read as LevelDB: {_leveldb_reason(error)}") from None
+        except OSError as error:
+            self._double.close()
+            what = f"{path} cannot be read through a temporary copy: {error.strerror or error}"
+            raise LayerError(what, remedy="Set TMPDIR to a folder with more space.") from None
 
     def records(self) -> Iterator[Record]:
         try:
@@ -75,7 +84,7 @@ class LevelDb:
 
     def close(self) -> None:
         self._db.close()
-        self._double.cleanup()
+        self._double.close()
 
 
 class _Environment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from ristretto_cli.ops import Array, Shape, show
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.settings import Snapshots
 from ristretto_cli.train.state import State
-from ristretto_cli.wire.files import check_writable, remove_leftovers
+from ristretto_cli.wire.files import check_writable
 from ristretto_cli.wire.messages import Message, new
 from ristretto_cli.wire.solverstate import SolverStateFile, read_solver_state, write_solver_state
+from ristretto_cli.wire.temporary import remove_leftovers
 from ristretto_cli.wire.weights import StoredBlob, WeightsFile, write_weights
 
 log = logging.getLogger("ristretto")
@@ -25,7 +27,8 @@ log = logging.getLogger("ristretto")
 def prepare_snapshots(settings: Snapshots) -> None:
     """RistrettoError where snapshots could not be written; what a killed training left half-written is removed."""
     check_writable(model_file(settings, 0))
-    remove_leftovers(f"{settings.prefix}_iter_")
+    start = Path(os.path.realpath(f"{settings.prefix}_iter_"))
+    remove_leftovers(start.parent, start.name, prefix=True)
 
 
 def model_file(settings: Snapshots, iteration: int) -> str:

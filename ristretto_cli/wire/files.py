@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.wire.temporary import new_file
 
-_MOST_OF_NAME = 50  # characters of a name that its temporary name has, too
+_REMEDIES = {
+    errno.ENOSPC: "Free some space, or write to another disk.",
+    errno.EDQUOT: "Free some space of your quota, or write to another disk.",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
+    errno.EIO: "The disk may be failing: write to another one.",
+}
 _OF_LMDB = re.compile(r"(data|lock)\.mdb")
 _OF_LEVELDB = re.compile(r"CURRENT|LOCK|LOG|MANIFEST-\d+|\d+\.(ldb|sst|log)")
 
@@ -40,30 +46,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             yield target
             return
-        temporary = target.with_name(f".{target.name[:_MOST_OF_NAME]}.{secrets.token_hex(6)}")
-        try:
-            temporary.touch(exist_ok=False)
+        with new_file(target) as temporary:
             yield temporary
-            if target.exists():
-                temporary.chmod(target.stat().st_mode & 0o777)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as fault:
-        raise _explained(path, fault, "written") from None
+        raise cannot_write(path, fault) from None
 
 
-def remove_leftovers(path_start: str) -> None:
-    """Remove what writes of files whose paths begin so have left behind when the process was killed.
-
-    Nobody else is to be writing such files at the time. What cannot be removed stays.
-    """
-    folder, start = Path(os.path.realpath(path_start)).parent, os.path.basename(path_start)  # noqa: PTH119
-    left = re.compile(rf"\.{re.escape(start[:_MOST_OF_NAME])}.*\.[0-9a-f]{{12}}", re.DOTALL)
-    with suppress(OSError, ValueError):
-        for file in folder.iterdir():
-            if left.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+def cannot_write(path: str | Path, fault: OSError) -> RistrettoError:
+    """What to tell where an output cannot be written: its name, the reason, and a remedy where there is one."""
+    return _explained(path, fault, "written")
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -91,7 +82,7 @@ def check_writable(path: str | Path) -> None:
         if not may_write or (target.exists() and not os.access(target, os.W_OK)):
             raise RistrettoError("cannot be written: permission denied", where=str(path))
     except OSError as fault:
-        raise _explained(path, fault, "written") from None
+        raise cannot_write(path, fault) from None
     except ValueError:
         raise RistrettoError("this is no file name", where=repr(str(path))) from None
 
@@ -128,4 +119,5 @@ def _explained(path: str | Path, fault: OSError, done: str) -> RistrettoError:
     if isinstance(fault, IsADirectoryError):
         return RistrettoError("is a folder, a file is needed", where=_shown(path))
     reason = (fault.strerror or str(fault)).lower()
-    return RistrettoError(f"cannot be {done}: {reason}", where=str(path))
+    remedy = _REMEDIES.get(fault.errno or 0, "") if done == "written" else ""
+    return RistrettoError(f"cannot be {done}: {reason}", where=str(path), remedy=remedy)

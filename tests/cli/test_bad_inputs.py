@@ -654,7 +654,7 @@ OUTPUTS = [
     bad("quantize with a name that is too long", flags(QUANTIZE, "--model_quantized=" + "x" * 300), nothing,
         re.compile(r"x{300}: cannot be written: file name too long")),
     bad("quantize to a full device", flags(QUANTIZE, "--model_quantized=/dev/full"), with_dev_full,
-        "/dev/full: cannot be written: no space left on device"),
+        "/dev/full: cannot be written: no space left on device. Free some space, or write to another disk."),
     bad("test with its model as json", flags(TEST, "--json=net.prototxt"), nothing,
         "net.prototxt: is read by this command. Give the output a name of its own."),
     bad("forward over its input", flags(FORWARD, "--input=in.npz", "--output=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.zeros((2, 1, 4, 4)), label=np.zeros(2))),
@@ -893,7 +893,7 @@ FAULTS = {
     "disk full": (
         OSError(28, "No space left on device"),
         1,
-        "ristretto: {}: cannot be written: no space left on device",
+        "ristretto: {}: cannot be written: no space left on device. Free some space, or write to another disk.",
     ),
 }
 

@@ -362,5 +362,6 @@ def test_a_write_that_breaks_off_leaves_the_folder_as_it_was(
     args, output = WRITERS[writer]
     assert run(args) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"ristretto: {output}: cannot be written: no space left on device"
+    line = f"ristretto: {output}: cannot be written: no space left on device."
+    assert last == f"{line} Free some space, or write to another disk."
     assert job.files() == before

@@ -402,6 +402,9 @@ def test_a_full_disk_ends_the_training_in_one_line(training: Job) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *TRAIN], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "ristretto: P_iter_2.caffemodel: cannot be written: file too large"
+    assert done.stderr.splitlines()[-1] == (
+        "ristretto: P_iter_2.caffemodel: cannot be written: file too large. "
+        "Raise the limit on the size of files (ulimit -f)."
+    )
     assert snapshots() == []
     assert [name for name in os.listdir() if name.startswith(".P_iter")] == []  # noqa: PTH208

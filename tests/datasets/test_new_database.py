@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
 
-from ristretto_cli.datasets.new_database import Backend, NewDatabase, new_database
+from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError
 
 from .conftest import backend_or_skip, records
@@ -100,23 +105,69 @@ def test_a_key_that_lmdb_cannot_hold_is_refused(here: Path) -> None:
             new.put(b"k" * 512, b"")
 
 
-def test_a_full_disk_is_told_in_a_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize(
+    ("call", "fault", "line"),
+    [
+        ("fsync", errno.ENOSPC, "no space left on device. Free some space, or write to another disk."),
+        ("fsync", errno.EIO, "input/output error. The disk may be failing: write to another one."),
+        ("rename", errno.EDQUOT, "disk quota exceeded. Free some space of your quota, or write to another disk."),
+    ],
+)
+def test_a_fault_of_the_disk_at_the_end_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: str, fault: int, line: str
+) -> None:
     def fail(*args: object, **kwargs: object) -> None:
-        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+        raise OSError(fault, os.strerror(fault))
 
-    with pytest.raises(RistrettoError) as caught, new_database("db", Backend.LMDB) as new:
-        monkeypatch.setattr(new._store, "_environment", _Broken(new, fail))
+    with pytest.raises(RistrettoError) as caught, new_database("db", backend_or_skip(name)) as new:
         new.put(b"key", b"value")
-    assert str(caught.value) == "db: cannot be written: no space left on device"
+        monkeypatch.setattr(os, call, fail)
+    assert str(caught.value) == f"db: cannot be written: {line}"
     assert list(here.iterdir()) == []
 
 
-class _Broken:
-    """An environment whose transactions fail."""
+def test_a_map_that_cannot_grow_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a limit on the address space."""
 
-    def __init__(self, new: NewDatabase, fail: object) -> None:
-        self._real = new._store._environment
-        self.begin = fail
+    class Environment:
+        def __init__(self, real: Any) -> None:
+            self.begin, self.info, self.close = real.begin, real.info, real.close
 
-    def close(self) -> None:
-        self._real.close()
+        def set_mapsize(self, size: int) -> None:
+            raise lmdb.MemoryError("mdb_env_set_mapsize: Cannot allocate memory")
+
+    with pytest.raises(RistrettoError) as caught, new_database("db", Backend.LMDB) as new:
+        store: Any = new._store
+        monkeypatch.setattr(store, "_environment", Environment(store._environment))
+        for i in range(5):
+            new.put(b"%d" % i, bytes(30 << 20))
+    assert str(caught.value) == "db: cannot be written: cannot allocate memory"
+    assert list(here.iterdir()) == []
+
+
+def test_equal_records_make_equal_lmdbs(here: Path) -> None:
+    """What glibc fills new memory with must not get into a file."""
+    code = (
+        "import sys\n"
+        "from ristretto_cli.datasets.new_database import Backend, new_database\n"
+        "with new_database(sys.argv[1], Backend.LMDB) as new:\n"
+        "    for i in range(3000):\n"
+        "        new.put(b'%010d' % (i * 7919 % 3000), bytes([i % 256]) * (i * 37 % 6000))\n"
+    )
+    for name, byte in (("a", "85"), ("b", "170")):
+        environment = {**os.environ, "MALLOC_PERTURB_": byte}
+        subprocess.run([sys.executable, "-c", code, name], env=environment, check=True)
+    assert Path("a/data.mdb").read_bytes() == Path("b/data.mdb").read_bytes()
+    assert Path("a/lock.mdb").read_bytes() == Path("b/lock.mdb").read_bytes()
+
+
+def test_the_lock_file_serves_who_opens_the_lmdb_with_locks(here: Path) -> None:
+    with new_database("db", Backend.LMDB) as new:
+        new.put(b"key", b"value")
+    with lmdb.open("db") as environment:
+        with environment.begin(write=True) as transaction:
+            transaction.put(b"more", b"value")
+        assert environment.reader_check() == 0
+        assert environment.stat()["entries"] == 2
+    assert sorted(path.name for path in Path("db").iterdir()) == ["data.mdb", "lock.mdb"]

@@ -100,3 +100,23 @@ def test_a_disk_that_is_full_is_no_error(
     assert caplog.messages == [
         f"{temporary} has no room for data (No space left on device): they are read anew for each net."
     ]
+
+
+def test_without_any_folder_for_temporary_files_it_is_full(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """tempfile finds none where all of them, and the current folder, are on full disks."""
+
+    def fail() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    shelf = Shelf(0)
+    with caplog.at_level(logging.WARNING, "ristretto"):
+        assert shelf.put({"a": A}) is None
+    assert shelf.full
+    assert caplog.messages == [
+        "The folder for temporary files has no room for data (No usable temporary directory found): "
+        "they are read anew for each net."
+    ]

@@ -41,6 +41,7 @@ NET = """
 """
 WEIGHTS = {"fc/0": np.arange(6, dtype=np.float32).reshape(2, 3), "fc/1": np.array([0.5, -0.5], np.float32)}
 DIFFS = {key: -array for key, array in WEIGHTS.items()}
+REMEDY = "Raise the limit on the size of files (ulimit -f)."
 STATE = State(7, 2, (np.full((2, 3), 0.25, np.float32), np.array([1, 2], np.float32)))
 LAYOUT = [("fc/0", (2, 3)), ("fc/1", (2,))]
 
@@ -216,7 +217,9 @@ def test_a_full_disk_leaves_the_older_snapshot_and_nothing_half(net: Net, hdf5: 
     for iteration in (7, 8):
         with pytest.raises(RistrettoError) as caught, small_files(100):
             write_snapshot(snapshots, net, State(iteration, 2, STATE.history), WEIGHTS)
-        assert str(caught.value) == f"P_iter_{iteration}.caffemodel{ending}: cannot be written: file too large"
+        assert (
+            str(caught.value) == f"P_iter_{iteration}.caffemodel{ending}: cannot be written: file too large. {REMEDY}"
+        )
     assert files() == before
 
 
@@ -225,7 +228,7 @@ def test_where_the_disk_is_full_behind_the_weights_the_older_state_is_still_ther
 ) -> None:
     write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
     large = State(8, 2, (np.zeros(10_000, np.float32),))
-    told = r"^P_iter_8.solverstate: cannot be written: file too large$"
+    told = r"^P_iter_8.solverstate: cannot be written: file too large\."
     with pytest.raises(RistrettoError, match=told), small_files(20_000):
         write_snapshot(Snapshots("P"), net, large, WEIGHTS)
     assert read_state("P_iter_7.solverstate", LAYOUT).learned_net == "P_iter_7.caffemodel"
@@ -289,12 +292,13 @@ def test_kill_9_at_any_time_leaves_no_half_file_under_a_final_name(net: Net) -> 
 
 
 def test_only_leftovers_of_this_prefix_are_removed(net: Net) -> None:
-    names = [".P_iter_8.caffemodel.0123456789ab", ".PP_iter_8.caffemodel.0123456789ab", ".P_iter_8.caffemodel.mine"]
-    for name in [*names, "P_iter_8.caffemodel.0123456789ab"]:
+    ending = "0123456789ab.ristretto"
+    names = [f".P_iter_8.caffemodel.{ending}", f".PP_iter_8.caffemodel.{ending}", ".P_iter_8.caffemodel.mine"]
+    for name in [*names, f"P_iter_8.caffemodel.{ending}"]:
         Path(name).touch()
     prepare_snapshots(Snapshots("P"))
     assert [name for name in names if Path(name).exists()] == names[1:]
-    assert Path("P_iter_8.caffemodel.0123456789ab").exists()
+    assert Path(f"P_iter_8.caffemodel.{ending}").exists()
 
 
 # --- what is read

@@ -1,0 +1,128 @@
+"""A disk that is full, or a file that may not grow: one line, exit code 1, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import EXPORT, FORWARD, QUANTIZE, TEST, Job, datum
+
+RISTRETTO = (sys.executable, "-m", "ristretto_cli")
+ROOM = "free some space, or write to another disk."
+LIMIT = "raise the limit on the size of files (ulimit -f)."
+
+# Commands that write 100 kB or more, and such that write a little; {out} is where to.
+LARGE = {
+    "lmdb": ("convert_mnist_data", "-backend=lmdb", "images", "labels", "{out}"),
+    "leveldb": ("convert_mnist_data", "-backend=leveldb", "images", "labels", "{out}"),
+    "features": ("extract_features", "net.caffemodel", "net.prototxt", "data", "{out}.npz", "1000", "lmdb"),
+}
+SMALL = {
+    "npz": (*FORWARD[:-1], "--output={out}.npz"),
+    "onnx": (*EXPORT[:-1], "--output={out}.onnx"),
+    "quantize": (*(arg.replace("=out", "={out}") for arg in QUANTIZE),),
+    "json": (*TEST[:-1], "--json={out}.json"),
+    "draw": ("draw", "--model=net.prototxt", "--output={out}.dot"),
+    "binary": ("upgrade_net_proto_binary", "net.caffemodel", "{out}.caffemodel"),
+    "mean": ("compute_image_mean", "db", "{out}.binaryproto"),
+}
+FREE = [0, 8, 12, 60]  # kB: the lock file has 8, an empty LMDB 8 more
+
+# A file system of 1 MB with {free} kB left, in which a command runs; its exit code and what it leaves on stdout.
+FULL = """
+mount -t tmpfs -o size=1024k,nr_inodes=1000 tmpfs full || exit 99
+dd if=/dev/zero of=full/filling bs=1024 count=$((1024 - {free})) 2> /dev/null
+"$@" > out.txt
+code=$?
+ls -A full | grep -v '^filling$'
+umount full
+exit $code
+"""
+
+
+@pytest.fixture(autouse=True)
+def digits(job: Job) -> None:
+    """Files for convert_mnist_data: 200 images."""
+    job.write("images", struct.pack(">IIII", 0x803, 200, 28, 28) + bytes(200 * 28 * 28))
+    job.write("labels", struct.pack(">II", 0x801, 200) + bytes(200))
+
+
+def on_full_disk(free: int, args: tuple[str, ...], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on a disk with `free` kB left; skips the test where none can be mounted."""
+    Path("full").mkdir(exist_ok=True)
+    line = ["sh", "-c", FULL.replace("{free}", str(free)), "-", *RISTRETTO, *args]
+    env = {**os.environ, **environment}
+    # A user may mount in a name space of its own, if the system lets it.
+    for front in ([["unshare", "-rm"]] if shutil.which("unshare") else []) + ([[]] if os.geteuid() == 0 else []):
+        done = subprocess.run([*front, *line], capture_output=True, text=True, timeout=120, check=False, env=env)
+        mounted = done.returncode != 99 and "unshare:" not in done.stderr
+        if mounted:
+            return done
+    pytest.skip("no file system can be mounted here, neither in a user name space nor as root")
+
+
+def expect_one_line(done: subprocess.CompletedProcess[str], reason: str, remedy: str) -> None:
+    assert done.returncode == 1, done.stderr
+    told = [line for line in done.stderr.splitlines() if not re.match(r"[IW]\d{4} ", line)]
+    assert len(told) == 1
+    assert re.fullmatch(
+        rf"ristretto: (full/)?out[.\w]*: cannot be written: {reason}\. {re.escape(remedy)}", told[0], re.I
+    )
+
+
+@pytest.mark.parametrize("free", FREE)
+@pytest.mark.parametrize("name", LARGE)
+def test_large_outputs_do_not_fit_on_a_full_disk(job: Job, name: str, free: int) -> None:
+    if name == "leveldb":
+        pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
+    done = on_full_disk(free, tuple(arg.format(out="full/out") for arg in LARGE[name]))
+    expect_one_line(done, "no space left on device", ROOM)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_output_fits_on_a_disk_without_room(job: Job, name: str) -> None:
+    done = on_full_disk(0, tuple(arg.format(out="full/out") for arg in SMALL[name]))
+    expect_one_line(done, "no space left on device", ROOM)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("limit", [0, 8192, 12288, 60000])
+@pytest.mark.parametrize("name", LARGE)
+def test_files_that_may_not_grow_are_told(job: Job, name: str, limit: int) -> None:
+    """Without a file system of its own: a limit on the size of files stands for a full disk."""
+    if name == "leveldb":
+        pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
+    before = job.files()
+    done = subprocess.run(
+        [*RISTRETTO, *(arg.format(out="out") for arg in LARGE[name])],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    expect_one_line(done, "file too large", LIMIT)
+    assert job.files() == before
+
+
+def test_a_full_disk_for_the_copy_of_a_leveldb_is_told(job: Job) -> None:
+    plyvel = pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
+    with plyvel.DB("level", create_if_missing=True) as level, level.write_batch() as batch:
+        for i in range(4000):
+            batch.put(b"%08d" % i, datum(os.urandom(16)))
+    done = on_full_disk(20, ("compute_image_mean", "-backend=leveldb", "level"), TMPDIR="full")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "ristretto: level cannot be read through a temporary copy: No space left on device. "
+        "Set TMPDIR to a folder with more space."
+    )
+    assert done.stdout == ""
