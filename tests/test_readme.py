@@ -36,3 +36,9 @@ def test_every_difference_that_the_code_tags_is_told() -> None:
     tags = {tag for path in PACKAGE.rglob("*.py") for tag in re.findall(r"DIFFERS\((D\d+)\)", path.read_text())}
     assert tags
     assert [tag for tag in sorted(tags) if f"| {tag} |" not in decisions] == []
+
+
+def test_every_target_of_make_is_listed() -> None:
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    listed = re.findall(r"^    make ([a-z-]+) +# ", README, flags=re.MULTILINE)
+    assert {*listed} == {target for line in targets for target in line.split()}
