@@ -146,7 +146,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -194,7 +194,7 @@ def run_demo(digits: Path, place: Path, *, with_torch: bool) -> str:
     for command in place.iterdir():
         command.chmod(0o755)
     done = subprocess.run(
-        [digits / "demo.sh", place], cwd=place, capture_output=True, text=True, timeout=300, check=False
+        [digits / "demo.sh", place], cwd=place, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -230,7 +230,7 @@ def test_the_script_that_made_the_digits_weights_makes_them_again(digits: Path, 
     (tmp_path / "ristretto").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ristretto_cli "$@"\n')
     (tmp_path / "ristretto").chmod(0o755)
     (copy / "digits.caffemodel").unlink()
-    done = subprocess.run([copy / "train.sh", tmp_path], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([copy / "train.sh", tmp_path], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     (score,) = accuracies(done.stdout)
     assert score == pytest.approx(356 / 360, abs=0.01)
@@ -258,7 +258,7 @@ def test_making_the_databases_without_scikit_learn_names_the_extra(tmp_path: Pat
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

@@ -87,4 +87,4 @@ def _nodes(trees, kind):
 
 
 def _python(*args):
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=600, check=False)
