@@ -84,7 +84,7 @@ def test_every_prototxt_is_known_here() -> None:
 
 @pytest.mark.parametrize("name", NETS)
 def test_every_net_has_a_readme_that_names_its_databases(name: str) -> None:
-    text = (MODELS / name / "readme.md").read_text()
+    text = (MODELS / name / "readme.md").read_text(encoding="utf-8")
     assert [database for database in NETS[name][0] if database not in text] == []
 
 
@@ -178,7 +178,7 @@ def test_digits_weights_are_small_and_fit(digits: Path, monkeypatch: pytest.Monk
 
 
 def test_digits_accuracy_is_what_the_readme_says(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "356 of the 360 test images are named rightly: 0.9889" in (digits / "readme.md").read_text()
+    assert "356 of the 360 test images are named rightly: 0.9889" in (digits / "readme.md").read_text(encoding="utf-8")
     monkeypatch.chdir(digits)
     weights = read_weights("digits.caffemodel")
     rng = np.random.default_rng(0)
