@@ -6,7 +6,9 @@ import locale
 import logging
 import os
 import re
+import shutil
 import signal
+import stat
 import sys
 import tempfile
 import textwrap
@@ -73,6 +75,14 @@ def _state() -> dict[str, object]:
 
 
 # --- files
+
+
+def copy_writable(source: Path, target: Path, **settings: Any) -> Path:
+    """shutil.copytree into a folder that may exist; the copies may be written, also where the originals may not."""
+    shutil.copytree(source, target, dirs_exist_ok=True, **settings)
+    for path in (target, *target.rglob("*")):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
+    return target
 
 
 class Workshop:

@@ -22,6 +22,8 @@ from ristretto_cli.wire.messages import TEST, TRAIN, message_class, new
 from ristretto_cli.wire.net_file import read_net, read_solver
 from ristretto_cli.wire.weights import read_weights
 
+from .conftest import copy_writable
+
 REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / "models"
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", REPO.parent / "shared"))
@@ -140,7 +142,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if importlib.util.find_spec("sklearn") is None:
         pytest.skip("needs scikit-learn: pip install 'ristretto-cli[demo]'")
     folder = tmp_path_factory.mktemp("models") / "digits"
-    shutil.copytree(MODELS / "digits", folder, ignore=shutil.ignore_patterns("*_lmdb", "quantized.prototxt"))
+    copy_writable(MODELS / "digits", folder, ignore=shutil.ignore_patterns("*_lmdb", "quantized.prototxt"))
     assert python(folder, "make_lmdb.py").stdout == ("digits_train_lmdb: 1437 images\ndigits_test_lmdb: 360 images\n")
     return folder
 
@@ -226,7 +228,7 @@ def test_the_demo_regains_more_than_half_of_the_loss_by_fine_tuning(digits: Path
 def test_the_script_that_made_the_digits_weights_makes_them_again(digits: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs torch: pip install 'ristretto-cli[train]'")
-    copy = shutil.copytree(digits, tmp_path / "digits")
+    copy = copy_writable(digits, tmp_path / "digits")
     (tmp_path / "ristretto").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ristretto_cli "$@"\n')
     (tmp_path / "ristretto").chmod(0o755)
     (copy / "digits.caffemodel").unlink()
