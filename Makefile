@@ -4,30 +4,61 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+EXTRAS ?= demo,plot,test,check
+# where the other environments are that `make test-oldest` and `make test-pythons` test in
+VENVS ?= .venvs
+OLDEST := $(VENVS)/oldest
+PYTHONS ?= 3.10 3.11 3.12 3.13
+# passed on to pytest: ARGS="-x tests/wire"
+ARGS ?=
+# how many processes `make test-random` tests in
+JOBS ?= 2
 # how long `make fuzz` works on each kind of file
 SECONDS ?= 20
 # what training is tested with; TORCH="torch --index-url https://download.pytorch.org/whl/cpu" is smaller where a
-# plain torch comes with CUDA
+# plain torch comes with CUDA, and TORCH= leaves training untested
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check fuzz bench clean
+METADATA := setup.cfg pyproject.toml proto/caffe.proto proto/forks.proto proto/build_backend.py
+PIP := -m pip install --quiet --disable-pip-version-check
+# torch is large and has wheels for some Pythons only; without it the tests of training are skipped.
+with_torch = $(if $(TORCH),$(1)/bin/python $(PIP) --only-binary torch $(TORCH) ||) echo "no torch: training is not tested"
 
-$(READY): setup.cfg pyproject.toml proto/caffe.proto proto/forks.proto proto/build_backend.py
+.PHONY: demo test test-random test-oldest test-pythons check fuzz bench clean
+
+$(READY): $(METADATA)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,plot,test,check]"
+	$(BIN)/python $(PIP) --editable ".[$(EXTRAS)]"
 	@# plyvel has no wheel for every Python; without it the tests of LevelDB are skipped.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary plyvel plyvel \
+	@$(BIN)/python $(PIP) --only-binary plyvel plyvel \
 		|| echo "no plyvel for this Python: LevelDB databases are not tested"
-	@# torch is large and has wheels for some Pythons alone; without it the tests of training are skipped.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary torch $(TORCH) \
-		|| echo "no torch: training is not tested"
+	@$(call with_torch,$(VENV))
 	touch $(READY)
 
-demo: $(READY)  ## quantize the embedded example
-	models/digits/demo.sh $(abspath $(BIN))
+# uv installs the lowest versions that setup.cfg allows. The floors have wheels for these two Pythons.
+$(OLDEST)/ready: $(METADATA)
+	python=$$(.ci/find-python 3.11 3.10) && $$python -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python $(PIP) uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
+		--editable ".[leveldb,demo,plot,test]"
+	@$(call with_torch,$(OLDEST))
+	touch $(OLDEST)/ready
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+demo: $(READY)  ## quantize the embedded example
+	models/digits/demo.sh $(BIN)
+
+test: $(READY)  ## run the tests; ARGS are pytest's
+	$(BIN)/python -m pytest $(ARGS)
+
+test-random: SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom))
+test-random: $(READY)  ## run the tests in random order, in JOBS processes; SEED=N repeats an order
+	$(BIN)/python -m pytest -n $(JOBS) -p randomly --randomly-seed=$(strip $(SEED)) $(ARGS)
+
+test-oldest: $(OLDEST)/ready  ## run the tests with the lowest versions of all dependencies that setup.cfg allows
+	$(OLDEST)/bin/python -m pytest $(ARGS)
+
+test-pythons:  ## run the tests on each of PYTHONS that there is
+	MAKE="$(MAKE)" VENVS="$(VENVS)" .ci/test-pythons $(PYTHONS)
 
 check: $(READY)  ## style, types, import floors
 	$(BIN)/ruff check .
@@ -38,7 +69,7 @@ check: $(READY)  ## style, types, import floors
 fuzz: $(READY)  ## feed the readers damaged files, each kind for SECONDS; findings go to build/fuzz
 	@# atheris has no wheel for every Python; without it hypothesis makes the inputs.
 	@$(BIN)/python -c "import atheris" 2>/dev/null \
-		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable ".[fuzz]" \
+		|| $(BIN)/python $(PIP) --only-binary atheris --editable ".[fuzz]" \
 		|| echo "no atheris for this Python: hypothesis is used"
 	$(BIN)/python fuzz/run.py --seconds $(SECONDS)
 
@@ -46,4 +77,4 @@ bench: $(READY)  ## time nets and searches; NETS="lenet vgg16" chooses
 	$(BIN)/python -m benchmarks $(NETS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENVS) build dist *.egg-info

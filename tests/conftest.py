@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import locale
+import logging
+import os
+import re
+import shutil
+import signal
+import stat
+import sys
+import tempfile
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +27,62 @@ from ristretto_cli.quantize.job import Job
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.wire.messages import TEST, new
 from ristretto_cli.wire.weights import write_weights
+
+# --- the same for every test, whoever runs them and in whatever order
+
+# What people set for their terminals, and what Caffe, the command line and Python read: tests begin without.
+_SETTINGS = re.compile(
+    r"COLUMNS|LINES|NO_COLOR|FORCE_COLOR|TTY_.*|GLOG_.*|MPL.*|_?RISTRETTO_(TRACEBACK|COMPLETE)"
+    r"|PYTHON(UNBUFFERED|WARNINGS|DEVMODE|VERBOSE|PROFILEIMPORTTIME|IOENCODING)"
+)
+_OTHERS = re.compile("RISTRETTO_.*|PATH|PYTHONPATH|HOME|TMPDIR|TZ|LANG|LC_.*")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(nothing_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the user's reaches a test, or a process that it starts."""
+    for name in [name for name in os.environ if _SETTINGS.fullmatch(name)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """The log and torch's threads, which commands set for their process, are reset; all else a test has to restore."""
+    logger = logging.getLogger("ristretto")
+    level, handlers, torch = logger.level, logger.handlers[:], sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    before = _state()
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+    if torch and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    assert _state() == before
+
+
+def _state() -> dict[str, object]:
+    """What of a process outlives a test."""
+    # Not all of the environment: libraries set variables of their own when they are imported.
+    names = [name for name in os.environ if _SETTINGS.fullmatch(name) or _OTHERS.fullmatch(name)]
+    return {
+        "environment": {name: os.environ[name] for name in names},
+        "current folder": Path.cwd(),
+        "signal handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)],
+        "locale": locale.setlocale(locale.LC_ALL),
+        "folder for temporary files": tempfile.gettempdir(),
+        "numpy's errors": np.geterr(),
+    }
+
+
+# --- files
+
+
+def copy_writable(source: Path, target: Path, **settings: Any) -> Path:
+    """shutil.copytree into a folder that may exist; the copies may be written, also where the originals may not."""
+    shutil.copytree(source, target, dirs_exist_ok=True, **settings)
+    for path in (target, *target.rglob("*")):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
+    return target
 
 
 class Workshop:

@@ -22,6 +22,8 @@ from ristretto_cli.wire.messages import TEST, TRAIN, message_class, new
 from ristretto_cli.wire.net_file import read_net, read_solver
 from ristretto_cli.wire.weights import read_weights
 
+from .conftest import copy_writable
+
 REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / "models"
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", REPO.parent / "shared"))
@@ -84,7 +86,7 @@ def test_every_prototxt_is_known_here() -> None:
 
 @pytest.mark.parametrize("name", NETS)
 def test_every_net_has_a_readme_that_names_its_databases(name: str) -> None:
-    text = (MODELS / name / "readme.md").read_text()
+    text = (MODELS / name / "readme.md").read_text(encoding="utf-8")
     assert [database for database in NETS[name][0] if database not in text] == []
 
 
@@ -140,13 +142,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if importlib.util.find_spec("sklearn") is None:
         pytest.skip("needs scikit-learn: pip install 'ristretto-cli[demo]'")
     folder = tmp_path_factory.mktemp("models") / "digits"
-    shutil.copytree(MODELS / "digits", folder, ignore=shutil.ignore_patterns("*_lmdb", "quantized.prototxt"))
+    copy_writable(MODELS / "digits", folder, ignore=shutil.ignore_patterns("*_lmdb", "quantized.prototxt"))
     assert python(folder, "make_lmdb.py").stdout == ("digits_train_lmdb: 1437 images\ndigits_test_lmdb: 360 images\n")
     return folder
 
 
 def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -178,7 +180,7 @@ def test_digits_weights_are_small_and_fit(digits: Path, monkeypatch: pytest.Monk
 
 
 def test_digits_accuracy_is_what_the_readme_says(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "356 of the 360 test images are named rightly: 0.9889" in (digits / "readme.md").read_text()
+    assert "356 of the 360 test images are named rightly: 0.9889" in (digits / "readme.md").read_text(encoding="utf-8")
     monkeypatch.chdir(digits)
     weights = read_weights("digits.caffemodel")
     rng = np.random.default_rng(0)
@@ -194,7 +196,7 @@ def run_demo(digits: Path, place: Path, *, with_torch: bool) -> str:
     for command in place.iterdir():
         command.chmod(0o755)
     done = subprocess.run(
-        [digits / "demo.sh", place], cwd=place, capture_output=True, text=True, timeout=300, check=False
+        [digits / "demo.sh", place], cwd=place, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -226,11 +228,11 @@ def test_the_demo_regains_more_than_half_of_the_loss_by_fine_tuning(digits: Path
 def test_the_script_that_made_the_digits_weights_makes_them_again(digits: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs torch: pip install 'ristretto-cli[train]'")
-    copy = shutil.copytree(digits, tmp_path / "digits")
+    copy = copy_writable(digits, tmp_path / "digits")
     (tmp_path / "ristretto").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ristretto_cli "$@"\n')
     (tmp_path / "ristretto").chmod(0o755)
     (copy / "digits.caffemodel").unlink()
-    done = subprocess.run([copy / "train.sh", tmp_path], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([copy / "train.sh", tmp_path], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     (score,) = accuracies(done.stdout)
     assert score == pytest.approx(356 / 360, abs=0.01)
@@ -258,7 +260,7 @@ def test_making_the_databases_without_scikit_learn_names_the_extra(tmp_path: Pat
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

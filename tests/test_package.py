@@ -15,13 +15,13 @@ import ristretto_cli
 ROOT = Path(ristretto_cli.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-WITH_EXAMPLES = [name for name, path in zip(NAMES, FILES, strict=True) if ">>> " in path.read_text()]
+WITH_EXAMPLES = [name for name, path in zip(NAMES, FILES, strict=True) if ">>> " in path.read_text(encoding="utf-8")]
 
 
 @pytest.fixture(scope="module")
 def trees():
     """Each module's syntax, by the name of its file."""
-    return {name: ast.parse(path.read_text()) for name, path in zip(NAMES, FILES, strict=True)}
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in zip(NAMES, FILES, strict=True)}
 
 
 def test_the_package_is_all_here(trees):
@@ -87,4 +87,4 @@ def _nodes(trees, kind):
 
 
 def _python(*args):
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=600, check=False)

@@ -42,7 +42,7 @@ class Place:
             env=given,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=600,
             check=False,
         )
 

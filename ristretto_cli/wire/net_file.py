@@ -60,12 +60,22 @@ def read_solver(path: str | Path) -> SolverFile:
         raise RistrettoError("the file holds no solver: it is empty", where=str(path))
     solver = upgrade_solver(parsed.message, file=str(parsed.where("solver_type")))
     if not solver.HasField("snapshot_prefix"):
-        solver.snapshot_prefix = str(Path(path).with_suffix(""))
+        _set_prefix(solver, Path(path).with_suffix(""), path)
         _LOG.info("snapshot_prefix was not specified and is set to %s", solver.snapshot_prefix)
     elif Path(solver.snapshot_prefix).is_dir():
-        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / Path(path).stem)
+        _set_prefix(solver, Path(solver.snapshot_prefix) / Path(path).stem, path)
         _LOG.info("snapshot_prefix was a directory and is replaced to %s", solver.snapshot_prefix)
     return SolverFile(str(path), solver, parsed)
+
+
+def _set_prefix(solver: Message, prefix: Path, path: str | Path) -> None:
+    try:
+        solver.snapshot_prefix = str(prefix)
+    except UnicodeEncodeError:  # a message holds UTF-8 only, file names hold any bytes
+        remedy = "Set snapshot_prefix to a name, or rename the file."
+        raise RistrettoError(
+            "the file's name is not UTF-8, so snapshot_prefix cannot default to it", where=str(path), remedy=remedy
+        ) from None
 
 
 def _net_file(parsed: Parsed, message: Message, path: str) -> NetFile:

@@ -776,7 +776,7 @@ TABLE = [*WEIGHTS, *TEXT, *CONNECTIONS, *SHAPES, *ABSURD, *NETS, *DATA, *OUTPUTS
 
 LOG_LINE = re.compile(r"[IW]\d{4} [0-9:.]+ +\d+ \w+\.py:\d+] .*")
 NOTES = re.compile(r"Scoring net\.prototxt with the weights that it names, .*|--gpu .*: one GPU is used, 0")
-MOST_SECONDS = 20  # far more than any row takes; a machine may be busy
+MOST_SECONDS = 20  # of processor time, which other processes do not change; far more than any row takes
 MOST_BYTES = 50 << 20
 
 
@@ -836,9 +836,9 @@ def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
 ) -> None:
     row.change(job)
     before = job.files()
-    start = time.monotonic()
+    start = time.process_time()
     code = run(row.args)
-    seconds = time.monotonic() - start
+    seconds = time.process_time() - start
     out, err = capsys.readouterr()
     check_told(row, err)
     assert (code, out) == (row.code, "")
@@ -873,7 +873,7 @@ def test_a_process_ends_with_the_same_lines(row: Row, job: Job) -> None:
     before = job.files()
     environment = {**os.environ, "TMPDIR": str(job.folder.parent)}
     done = subprocess.run(
-        [sys.executable, "-m", "ristretto_cli", *row.args], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, "-m", "ristretto_cli", *row.args], capture_output=True, text=True, env=environment, timeout=600
     )
     check_told(row, done.stderr)
     assert (done.returncode, done.stdout) == (row.code, "")

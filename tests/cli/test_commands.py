@@ -477,7 +477,7 @@ def test_a_value_out_of_range_is_refused(terminal: Terminal, flag: str, line: st
 def test_the_program_runs_as_a_module_of_its_own(two_classes: Any) -> None:
     two_classes()
     done = subprocess.run(
-        [sys.executable, "-m", "ristretto_cli", *TEST], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-m", "ristretto_cli", *TEST], capture_output=True, text=True, timeout=600, check=True
     )
     assert done.stdout.splitlines() == SCORES
     assert all(GLOG.match(line) for line in done.stderr.splitlines())

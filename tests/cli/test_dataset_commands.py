@@ -282,7 +282,7 @@ def test_an_interrupted_process_leaves_nothing(terminal: Terminal) -> None:
         "from ristretto_cli.cli.main import run\n"
         "sys.exit(run(['convert_imageset', 'images/', 'list.txt', 'db']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines()[-1] == "ristretto: interrupted"
     assert sorted(path.name for path in Path().iterdir()) == ["images", "list.txt"]

@@ -161,7 +161,7 @@ def test_a_hard_link_to_an_input_does_not_change_it(job: Job) -> None:
 def shell(line: str) -> subprocess.CompletedProcess[bytes]:
     """A line of sh in the current folder, in which $R is the program."""
     environment = {**os.environ, "R": f"{sys.executable} -m ristretto_cli"}
-    return subprocess.run(["sh", "-c", line], capture_output=True, env=environment, timeout=120, check=False)
+    return subprocess.run(["sh", "-c", line], capture_output=True, env=environment, timeout=600, check=False)
 
 
 @pytest.mark.parametrize(("closed", "result"), [(">&-", False), ("2>&-", True), ("<&-", True), ("<&- >&- 2>&-", False)])

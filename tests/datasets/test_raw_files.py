@@ -78,7 +78,7 @@ BIG = 2**32 - 1
         (IMAGES, IMAGES, f"labels: Incorrect label file magic. {MAGIC_REMEDY}"),
         (b"", LABELS, f"images: Incorrect image file magic. {MAGIC_REMEDY}"),
         (IMAGES[:15], LABELS, f"images: Incorrect image file magic. {MAGIC_REMEDY}"),
-        (gzip.compress(IMAGES), LABELS, "images: the file is compressed. Unpack it first, with gunzip."),
+        (gzip.compress(IMAGES, mtime=0), LABELS, "images: the file is compressed. Unpack it first, with gunzip."),
         (
             IMAGES[:-1],
             LABELS,

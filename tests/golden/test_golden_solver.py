@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import pytest
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.wire.net_file import read_solver
 from ristretto_cli.wire.weights import read_weights
+
+from ..conftest import copy_writable
 
 pytest.importorskip("torch", reason="training needs torch")
 
@@ -45,7 +46,7 @@ def test_a_training_gives_what_the_original_gave(
     from ristretto_cli.train.job import Job, opened, resume, save
     from ristretto_cli.train.settings import settings_of
 
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    copy_writable(folder, tmp_path)
     monkeypatch.chdir(tmp_path)
     solver_file = read_solver(case["solver"])
     if "initial_weights" in case:

@@ -43,7 +43,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (SHARED / "data" / "unpack").exists():
         pytest.skip("needs the recorded networks of the shared folder: set RISTRETTO_SHARED")
     folder = Path(CACHE) if CACHE else tmp_path_factory.mktemp("databases")
-    subprocess.run(["bash", SHARED / "data" / "unpack", folder], check=True, timeout=300)
+    subprocess.run(["bash", SHARED / "data" / "unpack", folder], check=True, timeout=600)
     return folder
 
 
@@ -52,7 +52,7 @@ def imagenet(databases: Path) -> Path:
     """The same folder, with the databases of SqueezeNet."""
     if not (databases / "dev_cal227_lmdb" / "data.mdb").exists():
         script = SHARED / "data" / "make_imagenet_lmdb.py"
-        subprocess.run([sys.executable, script, databases], check=True, timeout=300)
+        subprocess.run([sys.executable, script, databases], check=True, timeout=600)
     return databases
 
 

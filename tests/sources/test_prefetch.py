@@ -26,7 +26,7 @@ class Counter(Source):
             self.gate.set()
 
     def next(self) -> Any:
-        self.gate.wait(10)
+        self.gate.wait(300)
         self.threads.add(threading.current_thread().name)
         if self.made == self._fail_at:
             raise RistrettoError("no more", where="counter")
@@ -38,7 +38,7 @@ class Counter(Source):
 
 
 def until(condition: Any) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300  # a machine may be busy
     while not condition() and time.monotonic() < end:
         time.sleep(0.001)
     return bool(condition())
@@ -48,7 +48,7 @@ def until(condition: Any) -> bool:
 def no_thread_stays() -> Any:
     before = threading.active_count()
     yield
-    assert until(lambda: threading.active_count() == before)
+    assert until(lambda: threading.active_count() <= before)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
@@ -95,8 +95,12 @@ def test_closing_early_ends_the_thread_and_closes_the_source_once(taken: int) ->
 def test_closing_waits_for_a_batch_in_the_making() -> None:
     source = Counter(open_gate=False)
     ahead = Prefetch(source, 1)
-    threading.Timer(0.05, source.gate.set).start()
-    ahead.close()
+    closing = threading.Thread(target=ahead.close)
+    closing.start()
+    assert until(ahead._stop.is_set)
+    assert source.closed == 0
+    source.gate.set()
+    closing.join()
     assert source.made == 1
     assert source.closed == 1
 

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pytest
 
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.launch import Launch, run
+
+from ..conftest import copy_writable
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 TRAINING = SHARED / "golden" / "training"
@@ -92,7 +93,7 @@ def test_a_training_logs_the_lines_that_the_original_logged(
     pytest.importorskip("torch", reason="training needs torch")
     if not (TRAINING / name).exists():
         pytest.skip(f"no recorded cases in {TRAINING}")
-    shutil.copytree(TRAINING / name, tmp_path / name, copy_function=shutil.copyfile)
+    copy_writable(TRAINING / name, tmp_path / name)
     monkeypatch.chdir(tmp_path / name)
     case: dict[str, Any] = json.loads(Path("case.json").read_text())
     with caplog.at_level(logging.INFO, "ristretto"):

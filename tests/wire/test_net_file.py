@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,19 @@ def test_what_is_no_solver_is_told(tmp_path: Path, text: str, told: str) -> None
     with pytest.raises(RistrettoError) as caught:
         read_solver(write(tmp_path, text))
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["base_lr: 1", 'snapshot_prefix: "."'])
+def test_a_solver_whose_name_is_not_utf_8_needs_a_snapshot_prefix(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path(os.fsdecode(b"caf\xe9.prototxt"))
+    try:
+        file.write_text(text)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(RistrettoError, match=r"the file's name is not UTF-8, .*\. Set snapshot_prefix to a name"):
+        read_solver(file)
+    file.write_text('snapshot_prefix: "p"')
+    assert read_solver(file).message.snapshot_prefix == "p"
