@@ -11,7 +11,9 @@ import numpy as np
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.number_format import (
+    HEADROOM,
     LOSSLESS_BITS,
+    UNSATURATED_BITS,
     Group,
     NumberFormat,
     Ranges,
@@ -86,8 +88,8 @@ def integer_length(largest: float, role: Role) -> int:
     """The integer bits, with the sign, for values up to `largest`.
 
     Parameters keep all of their range. Activations have one bit less, so that the top half of their range
-    saturates: as the original has it, because a bit of precision is worth more there. A range of zero
-    gives the original's -2^31.
+    saturates: as the original has it, because with few bits a bit of precision is worth more there. A range of
+    zero gives the original's -2^31.
 
     >>> integer_length(3.0, Role.PARAMS), integer_length(3.0, Role.LAYER_IN)
     (3, 2)
@@ -96,6 +98,17 @@ def integer_length(largest: float, role: Role) -> int:
         return _DEAD_INTEGER_LENGTH
     exponent = math.log2(largest)
     return math.ceil(exponent + 1) if role is Role.PARAMS else math.ceil(exponent)
+
+
+def unsaturated_integer_length(bits: int, largest: float) -> int:
+    """The fewest integer bits, with the sign, with which values up to HEADROOM * `largest` do not saturate.
+
+    >>> unsaturated_integer_length(16, 1.0), unsaturated_integer_length(16, 4 / 3)
+    (2, 3)
+    """
+    # Two's complement has no positive 2^(bits-1): the grid ends half a step below the next power of two.
+    fraction, exponent = math.frexp(HEADROOM * largest)
+    return exponent + (1 if fraction < 1 - 2.0**-bits else 2)
 
 
 def _fractional_length(bits: int, integer_bits: int) -> int:
@@ -166,6 +179,8 @@ def write_fixed(quantization: Message, widths: Mapping[Role, int], ranges: Range
             integer_bits += max(_HEADROOM_BITS, for_biases)
         else:
             integer_bits = integer_length(largest or 1.0, role)  # DIFFERS(D6)
+            if role in _ACTIVATIONS and bits >= UNSATURATED_BITS:
+                integer_bits = unsaturated_integer_length(bits, largest or 1.0)  # DIFFERS(D13)
             if role is Role.PARAMS:
                 integer_bits += _bits_for_biases(bits, integer_bits, ranges)  # DIFFERS(D5)
                 if ranges.weights is not None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.number_format import (
+    HEADROOM,
     LOSSLESS_BITS,
+    UNSATURATED_BITS,
     Group,
     NumberFormat,
     Ranges,
@@ -164,6 +166,8 @@ class MinifloatMode(TrimmingMode):
         exp_bits = exponent_bits(everywhere)
         if bits >= LOSSLESS_BITS and not legacy:
             exp_bits = max(exp_bits, FLOAT32_EXPONENT_BITS)  # DIFFERS(D4)
+        elif bits >= UNSATURATED_BITS and not legacy:
+            exp_bits = unsaturated_exponent_bits(everywhere)  # DIFFERS(D13)
         quantization.mant_bits = bits - 1 - exp_bits
         quantization.exp_bits = exp_bits
 
@@ -180,4 +184,19 @@ def exponent_bits(ranges: Sequence[Ranges]) -> int:
             exponent = math.log2(largest) - 1 if largest > 0 else 0.0
             if exponent > 0:
                 bits = max(bits, math.ceil(math.log2(exponent) + 1))
+    return bits
+
+
+def unsaturated_exponent_bits(ranges: Sequence[Ranges]) -> int:
+    """The fewest exponent bits, at least 4, with which no activation up to HEADROOM times its range saturates.
+
+    >>> unsaturated_exponent_bits([Ranges(layer_in=341.0, layer_out=2.0, params=0.5)])
+    4
+    >>> unsaturated_exponent_bits([Ranges(layer_in=342.0, layer_out=2.0, params=0.5)])
+    5
+    """
+    largest = HEADROOM * max((max(layer.layer_in, layer.layer_out) for layer in ranges), default=0.0)
+    bits = 4
+    while largest >= 2.0 ** (Floats(0, bits).top_exponent + 1):
+        bits += 1
     return bits

@@ -18,6 +18,8 @@ from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
 LOSSLESS_BITS = 32  # the width that stands for "not trimmed"
+UNSATURATED_BITS = 16  # from this width on, activations do not saturate
+HEADROOM = 1.5  # such activations may exceed the measured range by this factor, on data that was not measured
 
 MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "")
 _BY_PRECISION: dict[str, TrimmingMode] = {}
@@ -151,7 +153,8 @@ class TrimmingMode(ABC):
         """
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
-        """The integer bits that a layer's ranges ask for, for the log; none where the format has no such thing."""
+        """The integer bits that a layer's ranges ask for by the original's rule, for the log; none where the format has
+        no such thing. Formats may have others: see write."""
         return {}
 
     def heading(self, baseline: str) -> list[str]:

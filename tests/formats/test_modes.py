@@ -1,14 +1,17 @@
 """Trimming modes: formats from ranges into a QuantizationParameter, and back."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.fixed import Fixed, integer_length
-from ristretto_cli.formats.minifloat import Minifloat, exponent_bits
-from ristretto_cli.formats.number_format import MODES, Ranges, Role, Rounding, set_precision, trims_of
+from ristretto_cli.formats.minifloat import Minifloat, exponent_bits, unsaturated_exponent_bits
+from ristretto_cli.formats.number_format import HEADROOM, MODES, Ranges, Role, Rounding, set_precision, trims_of
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.wire.messages import new
 from ristretto_cli.wire.prototxt import parse
@@ -138,12 +141,62 @@ def test_a_range_of_zero_is_taken_for_one_otherwise():
     assert (found.fl_layer_in, found.fl_layer_out, found.fl_params) == (8, 8, 7)
 
 
-@pytest.mark.parametrize("bits", [16, 8, 4, 2, 1])
-def test_what_is_written_in_fixed_point_is_read_back(bits):
-    trims = trims_of(written("dynamic_fixed_point", bits))
+@pytest.mark.parametrize(("bits", "legacy"), [(16, True), (15, False), (8, False), (4, False), (2, False), (1, False)])
+def test_what_is_written_in_fixed_point_is_read_back(bits, legacy):
+    trims = trims_of(written("dynamic_fixed_point", bits, legacy=legacy))
     assert trims.layer_in == Fixed(bits, bits - 8)
     assert trims.layer_out == Fixed(bits, bits - 3)
     assert trims.weights == trims.bias == Fixed(bits, bits)
+
+
+@pytest.mark.parametrize(
+    ("largest", "frac_bits"),
+    [
+        # One and a half times the range must round to 32767 steps at most.
+        (200.0, 6),  # 300 of at most 511.98
+        (6.5, 11),
+        (255.0, 6),
+        (1.0, 14),
+        (1.3333, 14),
+        (4 / 3 - 2**-18, 13),  # 2 - 1.5 * 2^-18: half a step of 2^-14 below 2 would still do, this is closer to it
+        (4 / 3 - 2**-15, 14),  # 2 - 1.5 * 2^-15 is farther from it
+        (4 / 3, 13),
+        (2.0, 13),
+        (0.0, 14),  # as if it were 1
+        (2.0**-149, 163),
+        (3.4e38, -114),
+    ],
+)
+def test_activations_of_16_bits_hold_half_as_much_again_as_their_range(largest, frac_bits):
+    found = written("dynamic_fixed_point", 16, Ranges(layer_in=largest, layer_out=largest, params=0.4))
+    assert (found.fl_layer_in, found.fl_layer_out, found.fl_params) == (frac_bits, frac_bits, 16)
+
+
+@pytest.mark.parametrize(("bits", "frac_bits"), [(15, 7), (16, 6), (17, 7), (31, 21)])
+def test_activations_hold_their_range_from_16_bits_on(bits, frac_bits):
+    assert written("dynamic_fixed_point", bits).fl_layer_in == frac_bits
+
+
+@settings(deadline=None)
+@given(
+    bits=st.integers(16, 32),
+    largest=st.floats(2.0**-149, 2.0**127, width=32),
+    fraction=st.floats(-1, 1, width=32),
+)
+def test_no_activation_within_its_range_saturates_from_16_bits_on(bench, bits, largest, fraction):
+    number_format = trims_of(written("dynamic_fixed_point", bits, Ranges(largest, largest, 1.0))).layer_in
+    half_a_step = Fraction(2) ** -(number_format.frac_bits + 1)
+    for value in np.float32([largest, -largest, np.float32(largest) * np.float32(fraction)]):
+        (found,) = bench.trim(number_format, [value])
+        assert abs(Fraction(float(found)) - Fraction(float(value))) <= half_a_step
+
+
+@given(bits=st.integers(16, 31), largest=st.floats(2.0**-149, 2.0**127, width=32))
+def test_no_finer_steps_leave_the_headroom(bits, largest):
+    frac_bits = written("dynamic_fixed_point", bits, Ranges(largest, largest, 1.0)).fl_layer_out
+    steps = Fraction(HEADROOM) * Fraction(largest) * Fraction(2) ** frac_bits
+    beyond = 2 ** (bits - 1) - Fraction(1, 2)  # from here on values round to more steps than the format has
+    assert steps < beyond <= 2 * steps
 
 
 def test_a_bias_beyond_the_range_of_the_weights_is_kept_at_16_bit(bench):
@@ -269,6 +322,39 @@ def test_exponent_bits_are_those_of_the_whole_net_whatever_its_weights():
 
 def test_float32s_largest_activation_needs_8_exponent_bits():
     assert exponent_bits([Ranges(3.4e38, 1.0, 1.0)]) == 8
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"),
+    [
+        (0.0, 4),
+        (341.0, 4),
+        (342.0, 5),  # 513 has an exponent of 9, above the 8 of 4 bits
+        (512.0, 5),
+        (87381.0, 5),
+        (87382.0, 6),
+        (3.4e38, 8),
+    ],
+)
+def test_minifloat_of_16_bits_holds_half_as_much_again_as_the_largest_activation(largest, bits):
+    everywhere = [RANGES, Ranges(1.0, largest, 1e9)]
+    found = written("minifloat", 16, Ranges(1.0, 1.0, 1.0), everywhere=everywhere)
+    assert (found.exp_bits, found.mant_bits) == (bits, 15 - bits)
+    assert unsaturated_exponent_bits([]) == 4
+
+
+def test_minifloat_of_fewer_bits_and_legacy_ones_hold_what_the_original_holds():
+    everywhere = [Ranges(512.0, 1.0, 1.0)]
+    assert written("minifloat", 15, everywhere=everywhere).exp_bits == 4
+    assert written("minifloat", 16, everywhere=everywhere, legacy=True).exp_bits == 4
+
+
+@settings(deadline=None)
+@given(bits=st.integers(16, 32), largest=st.floats(1, 2.0**127, width=32))
+def test_no_activation_saturates_as_a_minifloat_of_16_bits_or_more(bench, bits, largest):
+    number_format = trims_of(written("minifloat", bits, Ranges(1.0, largest, 1.0))).layer_out
+    found = bench.trim(number_format, [largest, -largest]).astype(np.float64)
+    assert abs(found - [largest, -largest]).max() <= largest * 2.0 ** -(number_format.mant_bits + 1)
 
 
 def test_minifloat_tries_the_widths_that_leave_a_mantissa():

@@ -7,10 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ristretto_cli.cli.main import run
-from ristretto_cli.quantize.job import Outcome, quantize
+from ristretto_cli.quantize.job import Job, Outcome, quantize
 from ristretto_cli.quantize.report import as_json, notes, summary_lines
 from ristretto_cli.quantize.search import Goal, Margin
 from ristretto_cli.scoring.outputs import is_loss
@@ -114,17 +115,57 @@ def test_a_loss_is_what_a_loss_layer_makes_or_what_has_a_loss_weight(workshop: A
 
 def test_a_loss_is_held_to_percent_of_itself(regress: Any) -> None:
     # Weights of 1 become 127/128 with 8 bits (0.0802), 7/8 with 4 (0.0836), 1/2 with 2 (0.1245). Pixels of 200/256
-    # saturate just below 1/2 with any width (0.1025), so that activations stay as they are.
+    # are kept with 16 bits and saturate just below 1/2 with 8 (0.1031).
     outcome = quantize(regress())
     assert outcome.baseline == pytest.approx(0.080093, abs=1e-5)
-    assert bits(outcome) == [8, 8, 32]
+    assert bits(outcome) == [8, 8, 16]
     trials = [[trial.score for trial in group.trials] for group in outcome.result.groups]
     assert trials[0][1:] == pytest.approx([0.0802, 0.0836], abs=1e-4)
-    assert trials[2] == pytest.approx([0.1025], abs=1e-4)
+    assert trials[2] == pytest.approx([0.0801, 0.1031], abs=1e-4)
 
 
 def test_a_wider_margin_allows_a_larger_loss(regress: Any) -> None:
-    assert bits(quantize(regress(error_margin_percent=5.0))) == [4, 4, 32]
+    assert bits(quantize(regress(error_margin_percent=5.0))) == [4, 4, 16]
+
+
+SHARPEN = """
+    layer { name: "low" type: "Data" top: "low" data_param { source: "low" batch_size: 4 backend: LMDB } }
+    layer { name: "high" type: "Data" top: "high" data_param { source: "high" batch_size: 4 backend: LMDB } }
+    layer { name: "blur" type: "Convolution" bottom: "low" top: "blur"
+            convolution_param { num_output: 1 kernel_size: 3 pad: 1 bias_term: false } }
+    layer { name: "out" type: "Convolution" bottom: "blur" top: "out"
+            convolution_param { num_output: 1 kernel_size: 1 bias_term: false } }
+    layer { name: "l2" type: "EuclideanLoss" bottom: "out" bottom: "high" top: "l2" }
+"""
+
+
+@pytest.mark.parametrize(("legacy", "least", "most"), [(False, -0.01, 0.01), (True, 1.0, 1e9)])
+def test_16_bits_keep_the_loss_of_a_net_that_gives_numbers(
+    workshop: Any, legacy: bool, least: float, most: float
+) -> None:
+    """Such a loss is small beside the values, so that a few saturated ones would be all there is of it."""
+    rng = np.random.default_rng(10)
+    low = rng.uniform(0, 0.98, (12, 1, 10, 10))
+    kernel = np.full((1, 1, 3, 3), 0.06)
+    kernel[0, 0, 1, 1] = 0.52
+    padded = np.pad(low, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    high = sum(kernel[0, 0, i, j] * padded[:, :, i : i + 10, j : j + 10] for i in range(3) for j in range(3))
+    workshop.database("low", low)
+    workshop.database("high", high + rng.normal(0, 0.02, low.shape))
+    job = Job(
+        model=workshop.net(SHARPEN),
+        weights=workshop.weights({"blur": [kernel], "out": [np.ones((1, 1, 1, 1))]}),
+        model_quantized="q.prototxt",
+        trimming_mode="dynamic_fixed_point",
+        iterations=3,
+        calibration_iterations=1,
+        score="l2",
+        bw=dict.fromkeys(("conv_params", "fc_params", "layer"), 16),
+        legacy=legacy,
+    )
+    outcome = quantize(job)
+    assert outcome.result.combined is not None
+    assert least < outcome.result.combined.score / outcome.baseline - 1 < most
 
 
 def test_minifloat_is_judged_by_a_loss_as_well(regress: Any) -> None:
