@@ -14,6 +14,7 @@ import numpy as np
 from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.threads import default_threads
 from ristretto_cli.wire.weights import letting_go
 
 CUDA = "CUDAExecutionProvider"
@@ -31,7 +32,7 @@ class Session:
     """A graph made ready to run; it cannot be used for anything else behind that.
 
     outputs: what `run` returns, by any names. gpu: the number of the CUDA device, None for the CPU. threads:
-    how many the CPU may use, 0 for one per core. RistrettoError where onnxruntime cannot use the device.
+    how many the CPU may use, 0 for the default. RistrettoError where onnxruntime cannot use the device.
     """
 
     def __init__(self, graph: Graph, outputs: Mapping[str, Node], *, gpu: int | None = None, threads: int = 0) -> None:
@@ -41,7 +42,7 @@ class Session:
         model = graph.model(outputs, embed_weights=False)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or default_threads()
         # onnxruntime would compute other things of what is quantized than the graph says.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         large = [t.name for t in model.graph.initializer if is_large(graph.initializers[t.name])]

@@ -72,9 +72,12 @@ def gpu_option(command: F) -> F:
 
 
 def threads_option(command: F) -> F:
-    """--threads, how many of the CPU a net may use; 0 for one per core."""
+    """--threads, how many of the CPU a net may use; 0 for the default."""
     return option(
-        "--threads", "How many threads a net may use. Default: one per core.", type=click.IntRange(0, 1024), default=0
+        "--threads",
+        "How many threads a net may use. Default: one per core, within OMP_NUM_THREADS, CPU affinity and CPU quotas.",
+        type=click.IntRange(0, 1024),
+        default=0,
     )(command)
 
 

@@ -52,7 +52,7 @@ class Job:
     error_margin_percent is what search.Margin takes. score_goal None: what suits the score. bit_widths are in bits.
     bw: widths of groups that are not searched, by name. fl_params: for dynamic fixed point.
     early_stop: a trial ends as soon as its verdict is known. cache_mb: how much memory, in units of 2^20 bytes, may be
-    spent on data and values that several nets need; 0: all is read and computed anew. threads: of the CPU, 0 for all.
+    spent on data and values that several nets need; 0: all is read and computed anew. threads: 0 for the default.
     """
 
     model: str

@@ -40,7 +40,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Device:
-    """What nets run on. threads: how many the CPU may use, 0 for one per core."""
+    """What nets run on. threads: how many the CPU may use, 0 for the default."""
 
     gpu: int | None = None
     threads: int = 0

@@ -121,8 +121,8 @@ def compile_net(
 ) -> Runner:
     """What computes the values that select picks, and those blobs on_host, which the graph does not have, by name.
 
-    Layers that keep a state go on in each run where the last one ended. threads: how many the CPU may use, 0 for one
-    per core. cut: where to begin; no layer behind the graph stands before it. memory: as CarryingSession says.
+    Layers that keep a state go on in each run where the last one ended. threads: how many the CPU may use, 0 for the
+    default. cut: where to begin; no layer behind the graph stands before it. memory: as CarryingSession says.
     """
     behind = host_layers(net, on_host)
     pick = partial(_pick, net, select, [i for i, _ in behind], gpu=gpu, cut=cut)

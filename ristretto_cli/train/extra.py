@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.threads import default_threads
 
 
 def import_torch() -> Any:
@@ -20,6 +21,11 @@ def import_torch() -> Any:
     except ImportError as error:
         raise RistrettoError("training needs torch: pip install 'ristretto-cli[train]'") from error
     return torch
+
+
+def use_threads(threads: int) -> None:
+    """Have torch use this number of threads of the CPU, 0 for the default."""
+    import_torch().set_num_threads(threads or default_threads())
 
 
 def device_of(gpu: int | None) -> str:

@@ -20,7 +20,7 @@ from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.host import Host, host_layers
 from ristretto_cli.scoring.one_pass import chosen_blobs, values_by_key, without_repetitions
-from ristretto_cli.train.extra import device_of, import_torch
+from ristretto_cli.train.extra import device_of, import_torch, use_threads
 
 Tensor: TypeAlias = Any  # torch may be missing where types are checked
 
@@ -44,8 +44,7 @@ class Gradients:
         self._torch = import_torch()
         from ristretto_cli.backends.torch_ops import TorchOps
 
-        if threads > 0:
-            self._torch.set_num_threads(threads)
+        use_threads(threads)
         self._net = net
         self._rng = rng
         self._ops: Any = TorchOps(rng, device_of(gpu))

@@ -14,7 +14,7 @@ from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.scoring.score import number
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.extra import device_of, import_torch
+from ristretto_cli.train.extra import device_of, import_torch, use_threads
 from ristretto_cli.train.job import Job, opened, resume, save
 from ristretto_cli.train.settings import Settings, settings_of, split_files
 from ristretto_cli.train.signals import Request, Requests, listening
@@ -31,7 +31,7 @@ log = logging.getLogger("ristretto")
 class Launch:
     """What the command line says. weights: files, separated by commas, in place of the solver's; not with snapshot.
 
-    sigint, sighup: the signals' effects. threads: 0 for one per core. trimmed_weights: each snapshot has a third file,
+    sigint, sighup: the signals' effects. threads: 0 for the default. trimmed_weights: each snapshot has a third file,
     ..._trimmed.caffemodel, with the weights on the grids of their layers.
     """
 
@@ -98,9 +98,8 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
         settings = replace(settings, weights=tuple(split_files([launch.weights])))
     if settings.snapshots.interval or settings.snapshots.after_train:
         prepare_snapshots(settings.snapshots)
-    torch = import_torch()
-    if launch.threads:
-        torch.set_num_threads(launch.threads)
+    import_torch()
+    use_threads(launch.threads)
     gpu = _gpu(launch.gpu, settings)
     device = device_of(gpu)
     log.info("%s", log_lines.CPU if gpu is None else log_lines.gpus([gpu]))

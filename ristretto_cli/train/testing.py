@@ -33,7 +33,7 @@ class Tester:
     """A test net: what stands in both it and the net that learns has that one's weights, the rest its own, which it
     brings along.
 
-    Its data and what its layers keep go on where the last test ended, as in Caffe. threads: of the CPU, 0 for all. Use
+    Its data and what its layers keep go on where the last test ended, as in Caffe. threads: 0 for the default. Use
     it as a context manager: it closes the files. RistrettoError(s) where a layer of both has other parameters here.
     """
 
