@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,11 +19,15 @@ from ristretto_cli.cli.flags import (
     net_options,
     print_result,
     threads_option,
+    usable_gpu,
     widths,
     write_json,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
 
 
 @click.command(cls=GflagsCommand)
@@ -93,6 +98,7 @@ def command(
     json: str | None,
     dry_run: bool,
     fl_params: str,
+    gpu: GpuRequest,
     **flags: Any,
 ) -> None:
     """Trim a trained net to few bits and write its prototxt."""
@@ -116,6 +122,7 @@ def command(
         click.echo("\n".join(planned_nets(job)))
         return
     check_outputs([target, json], [job.model, job.weights])
+    job = replace(job, gpu=usable_gpu(gpu))
     with progress("quantize") as bar:
         outcome = quantize(job, on_batch=bar.on_batch)
     write_atomically(target, quantized_text(job, outcome))

@@ -13,12 +13,14 @@ from ristretto_cli.cli.flags import (
     gpu_option,
     state_options,
     threads_option,
+    usable_gpu,
     write_json,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.layers.average_precision import ApVersion
 
 _QUANTIZED = "quantized.prototxt"
@@ -41,7 +43,7 @@ def command(
     level: int,
     stage: tuple[str, ...],
     ap_version: ApVersion,
-    gpu: int | None,
+    gpu: GpuRequest,
     threads: int,
     allow_missing_weights: bool,
     json: str | None,
@@ -60,13 +62,14 @@ def command(
         weights = weights_of(model)
         click.echo(f"Scoring {model} with the weights that it names, {weights}.", err=True)
     check_outputs([json], [model, weights])
+    device = usable_gpu(gpu)
     with progress("test") as bar:
         scores = score_file(
             model,
             weights,
             iterations,
             state=State(level=level, stages=stage),
-            gpu=gpu,
+            gpu=device,
             threads=threads,
             allow_missing=allow_missing_weights,
             how=Judging(ap_version),

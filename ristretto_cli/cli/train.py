@@ -18,6 +18,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.layers.average_precision import ApVersion
 
 _EFFECT = click.Choice(["stop", "snapshot", "none"])
@@ -41,7 +42,7 @@ def command(
     solver: str,
     weights: str | None,
     snapshot: str | None,
-    gpu: int | None,
+    gpu: GpuRequest,
     level: int,
     stage: tuple[str, ...],
     ap_version: ApVersion,

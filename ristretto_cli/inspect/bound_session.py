@@ -8,18 +8,23 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ristretto_cli.backends.onnx_graph import Graph, Node
-from ristretto_cli.backends.onnx_session import Session, run_faults
+from ristretto_cli.backends.onnx_session import Session, run_faults, unusable
 from ristretto_cli.ops import Array
 
 DeviceValue: TypeAlias = Any  # onnxruntime's OrtValue: an array in the memory of the device; not typed
 
 
 def to_device(array: Array, gpu: int | None) -> DeviceValue:
-    """An array in the memory of the CPU or of a CUDA device."""
+    """An array in the memory of the CPU or of a CUDA device; GpuUnusable where onnxruntime cannot use that."""
     import onnxruntime
 
     value = np.ascontiguousarray(array, dtype=np.float32).reshape(np.shape(array))
-    return onnxruntime.OrtValue.ortvalue_from_numpy(value, *_device(gpu))
+    try:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(value, *_device(gpu))
+    except Exception as error:  # onnxruntime's errors have no common class
+        if gpu is None:
+            raise
+        raise unusable(gpu, error) from error
 
 
 class BoundSession(Session):

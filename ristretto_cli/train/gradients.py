@@ -29,7 +29,8 @@ class Gradients:
     """A net on torch of which a pass returns its blobs and gradients. blobs: only these, all by default; the
     parameters' gradients are there in any case.
 
-    RistrettoError(s) for names that are no blobs, for a net without a loss, and where torch, or the GPU, is missing.
+    gpu: one that torch can use. RistrettoError(s) for names that are no blobs, for a net without a loss, and where
+    torch is missing.
     """
 
     def __init__(
