@@ -18,6 +18,7 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.engine import compile_net, record
 from ristretto_cli.scoring.execution import Execution
+from ristretto_cli.threads import default_threads
 
 Pass = Callable[[], object]
 
@@ -59,7 +60,7 @@ def write_onnx(net: Net, path: Path) -> None:
 def onnxruntime_pass(model: Path, batch: Mapping[str, Array], threads: int) -> Pass:
     """A pass of an ONNX file on onnxruntime as anybody would run it. threads: 0 for one per core."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or default_threads()
     options.log_severity_level = FATAL_ONLY
     session: Any = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     feeds = {value.name: batch[value.name] for value in session.get_inputs()}

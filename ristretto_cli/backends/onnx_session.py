@@ -11,10 +11,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ristretto_cli.backends.gpu import GpuUnusable
 from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
 from ristretto_cli.backends.onnx_profile import Profiler
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.threads import default_threads
 from ristretto_cli.wire.weights import letting_go
 
 CUDA = "CUDAExecutionProvider"
@@ -22,6 +24,9 @@ FATAL_ONLY = 4  # onnxruntime's severity; what goes wrong comes as an exception 
 
 # What onnxruntime says of an index that Gather cannot follow.
 _INDEX_OUTSIDE = re.compile(r"Name:'(?P<node>.*?)' Status Message: .*out of data bounds.*range \[-(?P<extent>\d+),")
+
+# What onnxruntime says of a run that the GPU did not carry out.
+_GPU_FAILURE = re.compile(r"\b(?:CUDA|CUDNN|CUBLAS|CUFFT|CURAND) failure")
 
 _SPREADING = frozenset({"Add", "Sub", "Mul", "Div"})
 
@@ -32,8 +37,8 @@ class Session:
     """A graph made ready to run; it cannot be used for anything else behind that.
 
     outputs: what `run` returns, by any names. gpu: the number of the CUDA device, None for the CPU. threads:
-    how many the CPU may use, 0 for one per core. profiler: profiles it. RistrettoError where onnxruntime cannot use
-    the device.
+    how many the CPU may use, 0 for the default. profiler: profiles it. GpuUnusable where onnxruntime cannot use the
+    device.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class Session:
         model = graph.model(outputs, embed_weights=False)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or default_threads()
         if profiler is not None:
             profiler.prepare(options)
         # onnxruntime would compute other things of what is quantized than the graph says.
@@ -80,9 +85,9 @@ class Session:
         except Exception as error:  # onnxruntime's errors have no common class
             if gpu is None:
                 raise
-            raise _unusable(gpu, f": {error}") from error
+            raise unusable(gpu, error) from error
         if gpu is not None and CUDA not in self._session.get_providers():
-            raise _unusable(gpu)
+            raise unusable(gpu)
         if profiler is not None:
             profiler.add(self._session, model.graph.node)
         self._shapes = {value.name: value.shape for value in graph.inputs.values()}
@@ -92,7 +97,8 @@ class Session:
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
         """The outputs for these inputs; inputs that no output depends on may be missing.
 
-        MemoryError where the machine has too little; RistrettoError for an index that is out of range.
+        MemoryError where the machine has too little; RistrettoError for an index that is out of range, and where
+        the GPU fails.
         """
         given = {}
         for name in self._feeds:
@@ -133,6 +139,8 @@ def run_faults() -> Iterator[None]:
     except Exception as error:  # onnxruntime's errors have no common class
         if "Failed to allocate memory" in str(error):
             raise MemoryError from error
+        if _GPU_FAILURE.search(str(error)):
+            raise RistrettoError(f"the GPU failed: {error}", remedy="Without --gpu the CPU is used.") from error
         outside = _INDEX_OUTSIDE.search(str(error))
         if outside is None:
             raise
@@ -144,9 +152,26 @@ def run_faults() -> Iterator[None]:
         ) from error
 
 
-def _unusable(gpu: int, why: str = "") -> RistrettoError:
-    return RistrettoError(
-        f"onnxruntime cannot use CUDA device {gpu}{why}",
+def probe(gpu: int) -> None:
+    """Compute a small convolution and a small product on a CUDA device; GpuUnusable where that fails."""
+    graph = Graph()
+    x = graph.input("x", (1, 1, 2, 2))
+    ones = graph.constant(np.ones((1, 1, 2, 2), np.float32))
+    convolved = graph.record("Conv", [x, ones], [(1, 1, 1, 1)])[0]
+    product = graph.record("MatMul", [x, x], [(1, 1, 2, 2)])[0]
+    session = Session(graph, {"convolved": convolved, "product": product}, gpu=gpu)
+    try:
+        found = session.run({"x": np.array([[[[1, 2], [3, 4]]]], np.float32)})
+    except Exception as error:  # onnxruntime's own is the cause of those that run_faults knows
+        raise unusable(gpu, error.__cause__ or error) from error
+    if [found["convolved"].ravel().tolist(), found["product"].ravel().tolist()] != [[10], [7, 10, 15, 22]]:
+        raise unusable(gpu, "it computes wrong values")
+
+
+def unusable(gpu: int, why: object = None) -> GpuUnusable:
+    """The error for a CUDA device that onnxruntime cannot use."""
+    return GpuUnusable(
+        f"onnxruntime cannot use CUDA device {gpu}" + (f": {why}" if why else ""),
         remedy="Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu.",
     )
 
@@ -156,9 +181,9 @@ def _providers(onnxruntime: Runtime, gpu: int | None) -> list[Any]:
     if gpu is None:
         return ["CPUExecutionProvider"]
     if CUDA not in onnxruntime.get_available_providers():
-        raise RistrettoError(
-            "the installed onnxruntime cannot use a GPU",
-            remedy="Install the one that can: pip uninstall onnxruntime; pip install onnxruntime-gpu.",
+        raise GpuUnusable(
+            "the installed onnxruntime has no CUDA support",
+            remedy="For a GPU: pip uninstall onnxruntime; pip install onnxruntime-gpu.",
         )
     # TF32 would round every operand of a convolution to 10 bits of mantissa.
     return [(CUDA, {"device_id": gpu, "use_tf32": 0}), "CPUExecutionProvider"]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ristretto_cli.cli.flags import check_outputs, graph_option
+from ristretto_cli.cli.flags import check_outputs, gpu_required, graph_option, require_gpu_option, usable_gpu
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.scoring.execution import GraphKind
 
 
@@ -19,12 +20,15 @@ def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[
     return tuple(value.split(","))
 
 
-def _device(context: click.Context, param: click.Parameter, value: str) -> int:
+def _gpu(context: click.Context, param: click.Parameter, value: str) -> GpuRequest:
+    from ristretto_cli.backends.gpu import parse_gpu
+
     # The help of Caffe's tool calls it DEVICE_ID=0, and so it is written in scripts.
-    digits = value.removeprefix("DEVICE_ID=")
-    if not (digits.isascii() and digits.isdigit()):
-        raise click.BadParameter(f'"{value}" is no GPU such as 0')
-    return int(digits)
+    number = value.removeprefix("DEVICE_ID=")
+    try:
+        return parse_gpu(number, f'"GPU {number}"', required=gpu_required(context))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(cls=GflagsCommand)
@@ -34,8 +38,9 @@ def _device(context: click.Context, param: click.Parameter, value: str) -> int:
 @click.argument("targets", metavar="DB1[,DB2...]", callback=_names)
 @click.argument("num_mini_batches", metavar="NUM_MINI_BATCHES", type=click.IntRange(min=1))
 @click.argument("db_type", metavar="DB_TYPE", type=click.Choice(["lmdb", "leveldb"]))
-@click.argument("device", metavar="[CPU|GPU]", type=click.Choice(["CPU", "GPU"]), default="CPU")
-@click.argument("device_id", metavar="[DEVICE_ID]", default="0", callback=_device)
+@click.argument("device", metavar="[CPU|GPU]", type=click.Choice(["CPU", "GPU"]), required=False)
+@click.argument("device_id", metavar="[DEVICE_ID]", default="0", callback=_gpu)
+@require_gpu_option
 @option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
 @graph_option
 def command(
@@ -45,8 +50,8 @@ def command(
     targets: tuple[str, ...],
     num_mini_batches: int,
     db_type: str,
-    device: str,
-    device_id: int,
+    device: str | None,
+    device_id: GpuRequest,
     allow_missing_weights: bool,
     graph: GraphKind,
 ) -> None:
@@ -58,6 +63,8 @@ def command(
     if len(blobs) != len(targets):
         what = f"{len(blobs)} and {len(targets)}"
         raise click.UsageError(f"the number of blob names and dataset names must be equal, not {what}")
+    if device == "CPU" and device_id.required:
+        raise click.UsageError("give CPU or --require_gpu, but not both")
     import numpy as np
 
     from ristretto_cli.datasets.features import extract_features
@@ -68,11 +75,9 @@ def command(
     from ristretto_cli.scoring.net_files import load_net
 
     log = logging.getLogger("ristretto")
-    gpu = device_id if device == "GPU" else None
-    log.info("%s", "Using CPU" if gpu is None else f"Using GPU\nUsing Device_id={gpu}")
-    if device == "CPU" and device_id != 0:
-        log.warning("DEVICE_ID=%d has no effect with CPU.", device_id)
     check_outputs([target for target in targets if target.endswith(".npz")], [model, weights])
+    gpu = usable_gpu(device_id) if device == "GPU" or device_id.required else None
+    log.info("%s", "Using CPU" if gpu is None else f"Using GPU\nUsing Device_id={gpu}")
     rng = np.random.default_rng(0)
     net = load_net(model, weights, State(), rng=rng, allow_missing=allow_missing_weights)
     pairs = list(zip(blobs, targets, strict=True))

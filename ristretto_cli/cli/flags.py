@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -18,6 +18,11 @@ from ristretto_cli.cli.gflags import option
 from ristretto_cli.cli.log import printable
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.registry import Registry
+
+if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
+
+_REQUIRED = "ristretto_cli.require_gpu"  # where click's context has the value of --require_gpu
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,14 +75,45 @@ def phase_option(command: F) -> F:
 
 
 def gpu_option(command: F) -> F:
-    """--gpu, the number of the device; nothing or an empty value means the CPU."""
-    return option("--gpu", "Run on this GPU. Default: the CPU.", unit="device", callback=_device)(command)
+    """--gpu and --require_gpu, as one GpuRequest called `gpu`; see usable_gpu."""
+    text = (
+        "The GPU to run on: a number, a list (its first) or all (GPU 0). Otherwise, and if it cannot be used: the CPU."
+    )
+    return option("--gpu", text, unit="device", callback=_gpu)(require_gpu_option(command))
+
+
+def require_gpu_option(command: F) -> F:
+    """--require_gpu, for gpu_required."""
+    return option(
+        "--require_gpu",
+        "Fail if the GPU cannot be used. If none is given, GPU 0 is asked for.",
+        is_flag=True,
+        is_eager=True,  # the callback of --gpu needs it
+        expose_value=False,
+        callback=_require_gpu,
+    )(command)
+
+
+def gpu_required(context: click.Context) -> bool:
+    """Whether --require_gpu was given."""
+    return bool(context.meta.get(_REQUIRED))
+
+
+def usable_gpu(request: GpuRequest) -> int | None:
+    """The GPU for nets on onnxruntime, None for the CPU; a warning, or RistrettoError, where it cannot be used."""
+    from ristretto_cli.backends.gpu import choose_gpu
+    from ristretto_cli.backends.onnx_session import probe
+
+    return choose_gpu(request, probe)
 
 
 def threads_option(command: F) -> F:
-    """--threads, how many of the CPU a net may use; 0 for one per core."""
+    """--threads, how many of the CPU a net may use; 0 for the default."""
     return option(
-        "--threads", "How many threads a net may use. Default: one per core.", type=click.IntRange(0, 1024), default=0
+        "--threads",
+        "How many threads a net may use. Default: one per core, within OMP_NUM_THREADS, CPU affinity and CPU quotas.",
+        type=click.IntRange(0, 1024),
+        default=0,
     )(command)
 
 
@@ -252,12 +288,17 @@ def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[
     return tuple(name for name in value.split(",") if name)
 
 
-def _device(context: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    if value is None or value == "":
-        return None
-    first = "0" if value == "all" else value.split(",")[0]
-    if not (first.isascii() and first.isdigit()):
-        raise click.BadParameter(f'"{value}" is no GPU such as 0')
-    if first != value:
-        click.echo(f"--gpu {value}: one GPU is used, {first}", err=True)
-    return int(first)
+def _gpu(context: click.Context, param: click.Parameter, value: str | None) -> GpuRequest:
+    from ristretto_cli.backends.gpu import GpuRequest, parse_gpu
+
+    required = gpu_required(context)
+    if not value:
+        return GpuRequest(required=required)
+    try:
+        return parse_gpu(value, f"--gpu={value}", required=required)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _require_gpu(context: click.Context, param: click.Parameter, value: bool) -> None:
+    context.meta[_REQUIRED] = value

@@ -14,10 +14,12 @@ from ristretto_cli.cli.flags import (
     phase_option,
     state_options,
     threads_option,
+    usable_gpu,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.scoring.execution import GraphKind
 
 
@@ -46,7 +48,7 @@ def command(
     blobs: str,
     backward: bool,
     allow_missing_weights: bool,
-    gpu: int | None,
+    gpu: GpuRequest,
     threads: int,
     graph: GraphKind,
     seed: int,
@@ -56,8 +58,10 @@ def command(
         raise click.UsageError("--graph is for onnxruntime; --backward runs on torch")
     import numpy as np
 
+    from ristretto_cli.backends.gpu import choose_gpu
     from ristretto_cli.net.build import State
     from ristretto_cli.ops import show
+    from ristretto_cli.scoring.engine import log_device
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.feeds import Feeds
     from ristretto_cli.scoring.net_files import load_net
@@ -65,6 +69,14 @@ def command(
     from ristretto_cli.wire.npz import read_npz, write_npz
 
     check_outputs([output], [model, weights, input])
+    if backward:
+        from ristretto_cli.train.extra import probe
+
+        device = choose_gpu(gpu, probe)
+    else:
+        device = usable_gpu(gpu)
+    if device is not None:
+        log_device(device)
     rng = np.random.default_rng(seed)
     state = State(phase, level, stage)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights)
@@ -74,9 +86,9 @@ def command(
         if backward:
             from ristretto_cli.train.gradients import Gradients
 
-            results = Gradients(net, rng=rng, blobs=names, gpu=gpu, threads=threads).run(feeds.next())
+            results = Gradients(net, rng=rng, blobs=names, gpu=device, threads=threads).run(feeds.next())
         else:
-            execution = Execution(gpu, threads, graph)
+            execution = Execution(device, threads, graph)
             results = OnePass(net, rng=rng, blobs=names, execution=execution).run(feeds.next())
     write_npz(output, results)
     for key, array in results.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from ristretto_cli.cli.flags import (
     net_options,
     print_result,
     threads_option,
+    usable_gpu,
     widths,
     write_json,
 )
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 # Flags that only concern the scores of nets; --cache_mb is a limit, which also holds where nothing is kept.
 _FOR_SCORES = ("iterations", "error_margin", "score", "score_goal", "ap_version", "bit_widths", "early_stop")
+
+if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
 
 
 @click.command(
@@ -115,7 +120,7 @@ def command(
     json: str | None,
     dry_run: bool,
     fl_params: str,
-    gpu: int | None,
+    gpu: GpuRequest,
     threads: int,
     graph: GraphKind,
     ap_version: Judging,
@@ -142,7 +147,6 @@ def command(
         error_margin_percent=error_margin,
         score_goal=goal,
         fl_params=FlParams(fl_params),
-        execution=Execution(gpu, threads, graph),
         how=ap_version,
         **flags,
     )
@@ -151,6 +155,7 @@ def command(
         if dry_run:
             click.echo("\n".join(planned_nets(job)))
             return
+        job = replace(job, execution=Execution(usable_gpu(gpu), threads, graph))
         with progress("quantize") as bar:
             outcome = quantize(job, on_batch=bar.on_batch)
     except MissingWidths as fault:

@@ -17,12 +17,14 @@ from ristretto_cli.cli.flags import (
     print_result,
     state_options,
     threads_option,
+    usable_gpu,
     write_json,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.scoring.execution import GraphKind
 
@@ -47,7 +49,7 @@ def command(
     level: int,
     stage: tuple[str, ...],
     ap_version: Judging,
-    gpu: int | None,
+    gpu: GpuRequest,
     threads: int,
     graph: GraphKind,
     allow_missing_weights: bool,
@@ -67,13 +69,14 @@ def command(
         weights = weights_of(model)
         click.echo(f"Scoring {model} with the weights that it names, {weights}.", err=True)
     check_outputs([json_file(json)], [model, weights])
+    device = usable_gpu(gpu)
     with progress("test") as bar:
         scores = score_file(
             model,
             weights,
             iterations,
             state=State(level=level, stages=stage),
-            execution=Execution(gpu, threads, graph),
+            execution=Execution(device, threads, graph),
             allow_missing=allow_missing_weights,
             how=ap_version,
             on_batch=bar.on_batch,

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ristretto_cli.cli.flags import gpu_option, graph_option, print_result, state_options, threads_option
+from ristretto_cli.cli.flags import gpu_option, graph_option, print_result, state_options, threads_option, usable_gpu
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.net_flags import Words, input_shape_option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.scoring.execution import GraphKind
 
 
@@ -35,7 +36,7 @@ def command(
     stage: tuple[str, ...],
     input_shape: dict[str, tuple[int, ...]],
     allow_missing_weights: bool,
-    gpu: int | None,
+    gpu: GpuRequest,
     threads: int,
     graph: GraphKind,
 ) -> None:
@@ -56,7 +57,8 @@ def command(
     from ristretto_cli.wire.net_file import read_net
     from ristretto_cli.wire.weights import read_weights
 
-    log_device(gpu)
+    device = usable_gpu(gpu)
+    log_device(device)
     state = State({"TRAIN": TRAIN, "TEST": TEST}[phase], level, stage)
     known = build_without_data(read_net(model), state, input_shape)
     rng = np.random.default_rng(0)
@@ -64,7 +66,7 @@ def command(
         net = fill_weights(known.net, rng=rng)
     else:
         net = load_weights(known.net, read_weights(weights), rng=rng, allow_missing=allow_missing_weights)
-    execution = Execution(gpu, threads, graph)
+    execution = Execution(device, threads, graph)
     with progress("time") as bar:
         timing = time_net(net, iterations, without_data=known.notes, rng=rng, execution=execution, on_run=bar.on_batch)
     print_result(timing_lines(timing))

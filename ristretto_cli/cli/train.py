@@ -22,6 +22,7 @@ from ristretto_cli.cli.progress import progress
 from ristretto_cli.cli.rules import Excludes
 
 if TYPE_CHECKING:
+    from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.layers.host_layer import Judging
 
 _BOTH = "give --snapshot to resume training or --weights to finetune, but not both"
@@ -46,7 +47,7 @@ def command(
     solver: str,
     weights: str | None,
     snapshot: str | None,
-    gpu: int | None,
+    gpu: GpuRequest,
     level: int,
     stage: tuple[str, ...],
     ap_version: Judging,

@@ -21,7 +21,7 @@ from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.ops import Shape, show
 from ristretto_cli.scoring.score import OnBatch, ignore_progress
-from ristretto_cli.sources.decoding import THREADS
+from ristretto_cli.sources.decoding import decoding_threads
 from ristretto_cli.sources.images import (
     COLOR,
     GRAY,
@@ -234,12 +234,13 @@ def _check_format(kind: str) -> None:
 
 def _ahead(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
     """function of each item, in their order, worked out in threads a little ahead of whoever asks for it."""
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+    threads = decoding_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > 4 * THREADS:
+            if len(waiting) > 4 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from ristretto_cli.threads import default_threads
+
 T = TypeVar("T")
 R = TypeVar("R")
 
-THREADS = min(8, os.cpu_count() or 1)
+_MOST = 8
+
+
+def decoding_threads() -> int:
+    """How many threads decode the images of a batch."""
+    return min(_MOST, default_threads())
 
 
 class Workers:
@@ -20,10 +26,11 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        if len(items) < 2 or THREADS == 1:
+        threads = decoding_threads()
+        if len(items) < 2 or threads == 1:
             return [function(item) for item in items]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         return list(self._pool.map(function, items))
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.threads import default_threads
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -20,6 +21,8 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 ONE_LABEL = "A line has one label, its last number; several labels come by HDF5Data, or by Data with float_data."
 MAX_SIDE = 32767  # what OpenCV can resize to
 NATIVE, GRAY, COLOR = cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR
+
+cv2.setNumThreads(default_threads())  # OpenCV's own default does not respect OMP_NUM_THREADS
 
 
 def read_image_file(file: str) -> bytes:

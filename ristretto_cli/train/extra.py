@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
+from ristretto_cli.backends.gpu import GpuUnusable
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.threads import default_threads
 
 
 def import_torch() -> Any:
@@ -22,15 +25,36 @@ def import_torch() -> Any:
     return torch
 
 
+def use_threads(threads: int) -> None:
+    """Have torch use this number of threads of the CPU, 0 for the default."""
+    import_torch().set_num_threads(threads or default_threads())
+
+
 def device_of(gpu: int | None) -> str:
-    """torch's name of a GPU, or of the CPU for None; RistrettoError where torch does not have it."""
-    if gpu is None:
-        return "cpu"
+    """torch's name of a GPU, or of the CPU for None."""
+    return "cpu" if gpu is None else f"cuda:{gpu}"
+
+
+def probe(gpu: int) -> None:
+    """Compute a small convolution on a GPU; GpuUnusable where torch cannot."""
     torch = import_torch()
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with warnings.catch_warnings(record=True) as told:  # that the driver is too old, say
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu >= count:
-        raise RistrettoError(
-            f"torch has no GPU {gpu}: it knows of {count}",
-            remedy="Look whether the driver fits the installed torch, or leave --gpu out.",
-        )
-    return f"cuda:{gpu}"
+        found = f"the last one that it finds is GPU {count - 1}" if count else "it finds none"
+        raise _unusable(gpu, *(warning.message for warning in told), found)
+    try:
+        x = torch.ones((1, 1, 2, 2), device=device_of(gpu))
+        product = float(torch.nn.functional.conv2d(x, x))
+    except RuntimeError as error:
+        raise _unusable(gpu, error) from error
+    if product != 4:
+        raise _unusable(gpu, "it computes wrong values")
+
+
+def _unusable(gpu: int, *reasons: object) -> GpuUnusable:
+    return GpuUnusable(
+        f"torch cannot use GPU {gpu}: {'; '.join(map(str, reasons))}",
+        remedy="Look whether a torch with CUDA is installed, and whether the driver fits it.",
+    )

@@ -20,7 +20,7 @@ from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.host import Host, host_layers
 from ristretto_cli.scoring.one_pass import chosen_blobs, values_by_key, without_repetitions
-from ristretto_cli.train.extra import device_of, import_torch
+from ristretto_cli.train.extra import device_of, import_torch, use_threads
 
 Tensor: TypeAlias = Any  # torch may be missing where types are checked
 
@@ -29,7 +29,8 @@ class Gradients:
     """A net on torch of which a pass returns its blobs and gradients. blobs: only these, all by default; the
     parameters' gradients are there in any case.
 
-    RistrettoError(s) for names that are no blobs, for a net without a loss, and where torch, or the GPU, is missing.
+    gpu: one that torch can use. RistrettoError(s) for names that are no blobs, for a net without a loss, and where
+    torch is missing.
     """
 
     def __init__(
@@ -44,8 +45,7 @@ class Gradients:
         self._torch = import_torch()
         from ristretto_cli.backends.torch_ops import TorchOps
 
-        if threads > 0:
-            self._torch.set_num_threads(threads)
+        use_threads(threads)
         self._net = net
         self._rng = rng
         self._ops: Any = TorchOps(rng, device_of(gpu))

@@ -36,7 +36,7 @@ class Job:
     """What is to be trained, and how.
 
     device: torch's name of where. gpu: where onnxruntime scores test nets; None: on the CPU. threads: of the CPU for
-    that, 0 for one per core. trim_activations: also in training. round_to_nearest: weights, in training. how: how test
+    that, 0 for the default. trim_activations: also in training. round_to_nearest: weights, in training. how: how test
     nets that find objects are judged. write: what saves the solver, `save` by default. request, on_iteration, clock:
     see Solver.
     """

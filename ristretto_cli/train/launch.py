@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ristretto_cli.backends.onnx_session import CUDA
+from ristretto_cli.backends import onnx_session
+from ristretto_cli.backends.gpu import GpuRequest, GpuUnusable, choose_gpu
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import trims_of
 from ristretto_cli.layers.host_layer import Judging
@@ -18,7 +19,7 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.net.trims import param_trims
 from ristretto_cli.scoring.score import number
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.extra import device_of, import_torch
+from ristretto_cli.train.extra import device_of, import_torch, probe, use_threads
 from ristretto_cli.train.job import Job, opened, resume, save
 from ristretto_cli.train.settings import Settings, settings_of, split_files
 from ristretto_cli.train.signals import Request, Requests, listening
@@ -35,14 +36,15 @@ log = logging.getLogger("ristretto")
 class Launch:
     """What the command line says. weights: files, separated by commas, in place of the solver's; not with snapshot.
 
-    sigint, sighup: the signals' effects. threads: 0 for one per core. level: None for the solver's. trimmed_weights:
-    each snapshot has a third file, ..._trimmed.caffemodel, with the weights on the grids of their layers.
+    gpu: None stands for what the solver file asks for. sigint, sighup: the signals' effects. threads: 0 for the
+    default. level: None for the solver's. trimmed_weights: each snapshot has a third file, ..._trimmed.caffemodel, with
+    the weights on the grids of their layers.
     """
 
     solver: str
     weights: str | None = None
     snapshot: str | None = None
-    gpu: int | None = None
+    gpu: GpuRequest = field(default_factory=GpuRequest)
     level: int | None = None
     stages: tuple[str, ...] = ()
     sigint: Request = Request.STOP
@@ -100,11 +102,9 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
         settings = replace(settings, weights=tuple(split_files([launch.weights])))
     if settings.snapshots.interval or settings.snapshots.after_train:
         prepare_snapshots(settings.snapshots)
-    torch = import_torch()
-    if launch.threads:
-        torch.set_num_threads(launch.threads)
-    gpu = _gpu(launch.gpu, settings)
-    device = device_of(gpu)
+    import_torch()
+    use_threads(launch.threads)
+    gpu = choose_gpu(_requested(launch, settings), probe)
     log.info("%s", log_lines.CPU if gpu is None else log_lines.gpus([gpu]))
 
     saver = _Saver(launch.trimmed_weights)
@@ -112,8 +112,8 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
     job = Job(
         file,
         settings,
-        device=device,
-        gpu=_gpu_for_tests(gpu),
+        device=device_of(gpu),
+        gpu=_gpu_for_tests(gpu) if settings.tests.nets else None,
         threads=launch.threads,
         trim_activations=launch.trim_activations,
         round_to_nearest=launch.round_to_nearest,
@@ -192,23 +192,20 @@ def _outcome(solver: Solver, finished: bool, saved: int | None) -> Outcome:
     )
 
 
-def _gpu(asked: int | None, settings: Settings) -> int | None:
-    """The GPU to train on: the one that was asked for, else the solver file's if there is one."""
-    if asked is not None:
-        return asked
-    try:
-        device_of(settings.gpu)
-    except RistrettoError:
-        log.warning("The solver file asks for GPU %d, which torch does not have: the CPU is used.", settings.gpu)
-        return None
-    return settings.gpu
+def _requested(launch: Launch, settings: Settings) -> GpuRequest:
+    """The command line's request for a GPU, or else the solver file's."""
+    if launch.gpu.number is not None or settings.gpu is None:
+        return launch.gpu
+    return replace(launch.gpu, number=settings.gpu, source=f"solver_mode: GPU in {launch.solver}")
 
 
 def _gpu_for_tests(gpu: int | None) -> int | None:
-    """The GPU for onnxruntime, which may be one for the CPU alone."""
-    import onnxruntime
-
-    if gpu is not None and CUDA not in onnxruntime.get_available_providers():
-        log.info("The installed onnxruntime is for the CPU: test nets are scored there.")
+    """The GPU for test nets, which onnxruntime scores; the CPU where onnxruntime cannot use the one that trains."""
+    if gpu is None:
+        return None
+    try:
+        onnx_session.probe(gpu)
+    except GpuUnusable as fault:
+        log.warning("Test nets are scored on the CPU, which computes the same: %s", fault)
         return None
     return gpu

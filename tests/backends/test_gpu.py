@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from ristretto_cli.backends.gpu import GpuUnusable
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS
 from ristretto_cli.backends.onnx_kernels import ALL, NONE, is_exact
 from ristretto_cli.backends.onnx_ops import OnnxOps
-from ristretto_cli.backends.onnx_session import CUDA, Session
+from ristretto_cli.backends.onnx_session import CUDA, Session, probe
 from ristretto_cli.cli.main import run
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.scoring import engine
@@ -35,13 +37,19 @@ TRIMMED = """
 
 
 class Sessions:
-    """What onnxruntime was asked for: the arguments of each session, and its model."""
+    """What onnxruntime was asked for: the arguments of each session, and its model.
+
+    fault: what making a session raises, where only_on_gpu is set only with CUDA. run: what sessions run in place of
+    their graphs.
+    """
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.models: list[Any] = []
         self.providers = [CUDA, CPU]
         self.fault: Exception | None = None
+        self.only_on_gpu = False
+        self.run: Callable[..., Any] | None = None
 
     def op_types(self) -> set[str]:
         return {node.op_type for model in self.models for node in model.graph.node}
@@ -57,10 +65,12 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     def make(model: bytes, options: Any, *, providers: list[Any], **settings: Any) -> Any:
         sessions.asked.append({"providers": providers, **settings})
         sessions.models.append(onnx.ModelProto.FromString(model))
-        if sessions.fault is not None:
+        if sessions.fault is not None and not (sessions.only_on_gpu and providers == [CPU]):
             raise sessions.fault
         session = real(model, options, providers=[CPU], **settings)
         monkeypatch.setattr(session, "get_providers", lambda: sessions.providers)
+        if sessions.run is not None:
+            monkeypatch.setattr(session, "run", sessions.run)
         return session
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
@@ -107,8 +117,8 @@ def test_an_onnxruntime_without_cuda_is_refused_before_any_session(
     with pytest.raises(RistrettoError) as caught:
         double(gpu=0)
     assert str(caught.value) == (
-        "the installed onnxruntime cannot use a GPU. "
-        "Install the one that can: pip uninstall onnxruntime; pip install onnxruntime-gpu."
+        "the installed onnxruntime has no CUDA support. "
+        "For a GPU: pip uninstall onnxruntime; pip install onnxruntime-gpu."
     )
     assert cuda.asked == []
 
@@ -172,9 +182,88 @@ def test_quantize_and_test_run_on_the_gpu_that_they_are_given(
     assert run([*search, "--calibration_iterations=2"]) == 0
     told = capsys.readouterr()
     assert "Use GPU with device ID 1" in told.err
+    assert not re.search(r"^W", told.err, re.MULTILINE)
     assert "Baseline 32bit float: 0.8" in told.out
     assert run(["test", "--iterations=2", "--gpu=1"]) == 0
     assert "accuracy = 0.8" in capsys.readouterr().out
     devices = [asked["providers"][0] for asked in cuda.asked]
     assert len(devices) > 3
     assert devices == [(CUDA, {"device_id": 1, "use_tf32": 0})] * len(devices)
+
+
+# --- the device is tried once, before anything else runs on it
+
+
+def test_a_device_that_computes_a_convolution_and_a_product_is_usable(cuda: Sessions) -> None:
+    probe(1)
+    (asked,) = cuda.asked
+    assert asked["providers"][0] == (CUDA, {"device_id": 1, "use_tf32": 0})
+    assert {"Conv", "MatMul"} <= cuda.op_types()
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (RuntimeError("CUDNN failure 1001: not initialized"), "CUDNN failure 1001: not initialized"),
+        (RuntimeError("Failed to allocate memory for 16 bytes"), "Failed to allocate memory for 16 bytes"),
+        ([np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 2, 2))], "it computes wrong values"),
+    ],
+)
+def test_a_device_that_fails_in_its_first_run_or_gives_wrong_values_is_not(
+    cuda: Sessions, monkeypatch: pytest.MonkeyPatch, result: Any, why: str
+) -> None:
+    def compute(*_: Any) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    cuda.run = compute
+    with pytest.raises(GpuUnusable) as caught:
+        probe(3)
+    assert str(caught.value).startswith(f"onnxruntime cannot use CUDA device 3: {why}. ")
+
+
+def test_a_device_that_no_session_can_be_made_on_is_replaced_by_the_cpu(
+    cuda: Sessions, two_classes: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_classes()
+    cuda.fault = RuntimeError("CUDA failure 101:\ninvalid device ordinal")
+    args = ["time", "--model=net.prototxt", "--iterations=1", "--gpu=7"]
+    cuda.only_on_gpu = True
+    assert run(args) == 0
+    told = capsys.readouterr()
+    assert "Average Forward pass: " in told.out
+    assert "Use CPU." in told.err
+    (warning,) = [line for line in told.err.splitlines() if line.startswith("W")]
+    assert warning.endswith(
+        "No GPU is usable for --gpu=7: onnxruntime cannot use CUDA device 7: CUDA failure 101: invalid device "
+        f"ordinal. {REMEDY} The CPU is used instead, which computes the same. --require_gpu makes this an error."
+    )
+    assert len([asked for asked in cuda.asked if asked["providers"][0] != CPU]) == 1
+
+    assert run([*args, "--require_gpu"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "CUDA failure 101: invalid device ordinal." in line
+
+
+def test_of_several_gpus_the_first_is_used_and_that_is_told(
+    cuda: Sessions, two_classes: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_classes()
+    assert run(["test", "--model=net.prototxt", "--weights=net.caffemodel", "--iterations=1", "--gpu=2,3"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].endswith("--gpu=2,3: only one GPU is used, GPU 2.")
+    assert told[1].endswith("Use GPU with device ID 2")
+    assert {asked["providers"][0][1]["device_id"] for asked in cuda.asked} == {2}
+
+
+def test_a_gpu_that_fails_later_is_told_as_that(cuda: Sessions) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+
+    cuda.run = fail
+    with pytest.raises(RistrettoError) as caught:
+        double(gpu=0)
+    assert str(caught.value) == (
+        "the GPU failed: CUDA failure 700: an illegal memory access was encountered. Without --gpu the CPU is used."
+    )

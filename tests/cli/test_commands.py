@@ -253,24 +253,6 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_scored(termina
     assert line.endswith("nowhere does not exist. Create it first.")
 
 
-def test_without_a_gpu_gpu_0_is_refused_in_a_line(terminal: Terminal) -> None:
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime can use a GPU")
-    terminal(*FIXED_POINT, "--gpu=0", code=1)
-    assert GLOG.match(terminal.err[0])[1] == "Use GPU with device ID 0"  # type: ignore[index]
-    assert terminal.err[-1] == (
-        "ristretto: the installed onnxruntime cannot use a GPU. "
-        "Install the one that can: pip uninstall onnxruntime; pip install onnxruntime-gpu."
-    )
-
-
-def test_of_several_gpus_the_first_is_used_and_that_is_told(terminal: Terminal) -> None:
-    terminal(*FIXED_POINT, "--gpu=all", "--dry_run")
-    assert terminal.err == ["--gpu all: one GPU is used, 0"]
-
-
 # --- test
 
 # Of an image that is named rightly the loss is ln(1 + e^-d), d = 150 / 256; of the others it is d more.

@@ -238,7 +238,8 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
         ),
         (
             (*EXTRACT, "fc", "a.npz", "1", "lmdb", "GPU", "DEVICE_ID=x"),
-            "Invalid value for '[DEVICE_ID]': \"DEVICE_ID=x\" is no GPU such as 0",
+            "Invalid value for '[DEVICE_ID]': invalid GPU \"x\": "
+            "expected a device number such as 0, a list such as 0,1, or all",
             2,
         ),
         ((*EXTRACT, "fc", "net.prototxt.npz", "1", "lmdb"), "net.prototxt: this file does not exist", 1),

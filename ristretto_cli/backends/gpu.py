@@ -1,0 +1,65 @@
+"""Which device a command runs on: decided once, before anything is computed."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ristretto_cli.errors import RistrettoError
+
+log = logging.getLogger("ristretto")
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class GpuUnusable(RistrettoError):
+    """A GPU cannot be used: why, and what would have to be installed or set up."""
+
+
+@dataclass(frozen=True)
+class GpuRequest:
+    """What a user asks for. number: the GPU to use; None: the CPU, or GPU 0 where one is required. several: more GPUs
+    than that one were named. source: what asks for it, as messages name it.
+
+    required: it is an error if the GPU cannot be used.
+    """
+
+    number: int | None = None
+    several: bool = False
+    source: str = ""
+    required: bool = False
+
+
+def parse_gpu(text: str, source: str, *, required: bool = False) -> GpuRequest:
+    """A request in Caffe's words: `0`, a list such as `0,1` (of which the first is used) or `all`, which is GPU 0.
+
+    ValueError for any other text.
+    """
+    numbers = ["0"] if text == "all" else text.split(",")
+    if not all(_NUMBER.fullmatch(number) for number in numbers):
+        raise ValueError(f'invalid GPU "{text}": expected a device number such as 0, a list such as 0,1, or all')
+    return GpuRequest(int(numbers[0]), text == "all" or len(numbers) > 1, source, required)
+
+
+def choose_gpu(request: GpuRequest, probe: Callable[[int], object]) -> int | None:
+    """The number of the GPU to use, None for the CPU, which replaces a GPU that cannot be used, with a warning.
+
+    probe: computes something on a GPU; GpuUnusable where that fails. RistrettoError where a GPU is required then.
+    """
+    if request.number is None and not request.required:
+        return None
+    number = request.number or 0
+    try:
+        probe(number)
+    except GpuUnusable as fault:
+        if request.required:
+            remedy = "Without --require_gpu the CPU is used."
+            raise RistrettoError(f"no GPU is usable: {fault}", remedy=remedy) from fault
+        remedy = "The CPU is used instead, which computes the same. --require_gpu makes this an error."
+        log.warning("No GPU is usable for %s: %s %s", request.source, fault, remedy)
+        return None
+    if request.several:
+        log.warning("%s: only one GPU is used, GPU %d.", request.source, number)
+    return number
