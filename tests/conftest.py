@@ -50,10 +50,12 @@ def nothing_leaks() -> Iterator[None]:
     """The log and torch's threads, which commands set for their process, are reset; all else a test has to restore."""
     logger = logging.getLogger("ristretto")
     level, handlers, torch = logger.level, logger.handlers[:], sys.modules.get("torch")
+    root_level = logging.getLogger().level
     threads = torch.get_num_threads() if torch else 0
     before = _state()
     yield
     logger.setLevel(level)
+    logging.getLogger().setLevel(root_level)
     logger.handlers[:] = handlers
     if torch and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

@@ -58,8 +58,14 @@ def nodes(model: Any) -> list[tuple[str, str]]:
     return [(node.name, node.op_type) for node in model.graph.node]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("flags", [[], ["--cache_mb=0"], ["--early_stop"], ["--legacy"]], ids=str)
+@pytest.mark.parametrize(
+    ("mode", "flags"),
+    [
+        *((mode, flags) for mode in MODES for flags in ([], ["--cache_mb=0"], ["--legacy"])),
+        ("dynamic_fixed_point", ["--early_stop"]),
+    ],
+    ids=str,
+)
 def test_a_search_finds_the_same(two_classes: Any, mode: str, flags: Sequence[str]) -> None:
     two_classes()
     assert quantize(mode, *flags) == 0

@@ -191,7 +191,7 @@ def test_legacy_takes_more_of_a_loss_for_better_as_the_original_does(regress: An
 def test_a_net_without_accuracy_is_judged_by_its_loss(regress: Any) -> None:
     outcome = quantize(regress(score=None))
     assert (outcome.score_blob, outcome.margin.goal) == ("l2", Goal.MIN)
-    assert bits(outcome) == [8, 8, 32]
+    assert bits(outcome) == [8, 8, 16]
 
 
 def test_a_loss_of_zero_allows_nothing_and_that_is_said(regress: Any, caplog: pytest.LogCaptureFixture) -> None:
