@@ -44,8 +44,8 @@ class GridOps(ScaledOps):
         self._cuts: dict[tuple[str, int], Node] = {}
 
     def to_grid(self, x: Node, grid: Grid) -> Node:
-        if grid.low < 0 <= grid.high and self.never_negative(x):
-            grid = replace(grid, low=0)  # with 8 bits, pairs of products with such bytes fit 16 bits
+        if grid.low < 0 and fits_bytes(above := replace(grid, low=0)) and self.never_negative(x):
+            grid = above  # of a signed 8-bit format, pairs of products with such bytes fit 16 bits
         stored = self._stored.get(x.name)
         if stored is not None and grid.contains(stored.grid):
             return x

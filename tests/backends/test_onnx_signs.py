@@ -99,3 +99,12 @@ def test_bytes_of_what_is_never_negative_begin_at_zero(agree, rectify):
     (product,) = [node for node in model.graph.node if node.op_type == "QLinearConv"]
     zero_point = next(t for t in model.graph.initializer if t.name == product.input[2])
     assert zero_point.raw_data == b"\0"
+
+
+def test_more_bits_than_a_byte_has_keep_their_sign(agree):
+    """QuantizeLinear makes 16-bit integers in one pass, but only of the whole signed format."""
+
+    def build(ops, x):
+        return ops.to_grid(ops.relu(x), Grid(8, -(2**15), 2**15 - 1))
+
+    assert agree(build, [[-1.5, 0.3, 200.0]]).nodes == {"Relu": 1, "QuantizeLinear": 1, "DequantizeLinear": 1}
