@@ -71,6 +71,7 @@ def _state() -> dict[str, object]:
         "locale": locale.setlocale(locale.LC_ALL),
         "folder for temporary files": tempfile.gettempdir(),
         "numpy's errors": np.geterr(),
+        "level of the root logger": logging.getLogger().level,
     }
 
 
