@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -26,22 +27,34 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 def write_static_qdq(net: Net, model: Path, batches: Sequence[Mapping[str, Array]], path: Path) -> None:
     """The float model quantized, all but accuracies and losses. batches: what ranges are measured on (MinMax)."""
     prepared = path.with_suffix(".prepared.onnx")
-    logging.getLogger().setLevel(logging.ERROR)  # it advises on the root logger
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-    graph = onnx.load(prepared, load_external_data=False).graph
-    inputs = {value.name for value in graph.input}
-    quantize_static(
-        str(prepared),
-        str(path),
-        _Batches([{name: array for name, array in batch.items() if name in inputs} for batch in batches]),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=False,
-        calibrate_method=CalibrationMethod.MinMax,
-        nodes_to_exclude=_behind_the_scores(net, graph),
-    )
+    with _errors_only():
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared, load_external_data=False).graph
+        inputs = {value.name for value in graph.input}
+        quantize_static(
+            str(prepared),
+            str(path),
+            _Batches([{name: array for name, array in batch.items() if name in inputs} for batch in batches]),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=False,
+            calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=_behind_the_scores(net, graph),
+        )
     prepared.unlink()
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """onnxruntime's tools advise on the root logger: only errors are logged there in the block."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _behind_the_scores(net: Net, graph: onnx.GraphProto) -> list[str]:

@@ -32,7 +32,7 @@ from ristretto_cli.wire.weights import write_weights
 
 # What people set for their terminals, and what Caffe, the command line and Python read: tests begin without.
 _SETTINGS = re.compile(
-    r"COLUMNS|LINES|NO_COLOR|FORCE_COLOR|TTY_.*|GLOG_.*|MPL.*|_?RISTRETTO_(TRACEBACK|COMPLETE)"
+    r"COLUMNS|LINES|NO_COLOR|FORCE_COLOR|TTY_.*|GLOG_.*|_?RISTRETTO_(TRACEBACK|COMPLETE)"
     r"|PYTHON(UNBUFFERED|WARNINGS|DEVMODE|VERBOSE|PROFILEIMPORTTIME|IOENCODING)"
 )
 _OTHERS = re.compile("RISTRETTO_.*|PATH|PYTHONPATH|HOME|TMPDIR|TZ|LANG|LC_.*")
@@ -73,6 +73,7 @@ def _state() -> dict[str, object]:
         "locale": locale.setlocale(locale.LC_ALL),
         "folder for temporary files": tempfile.gettempdir(),
         "numpy's errors": np.geterr(),
+        "level of the root logger": logging.getLogger().level,
     }
 
 

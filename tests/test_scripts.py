@@ -41,7 +41,7 @@ class Place:
             cwd=self.folder,
             env=given,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=600,
             check=False,
         )

@@ -54,7 +54,7 @@ def matplotlib() -> None:
 def test_a_picture_has_a_panel_for_losses_one_for_outputs_and_one_for_the_rate(ristretto: Run) -> None:
     out, err = ristretto(*ARGS)
     assert (out, err) == ("curves.svg: the curves of 1 log\n", "")
-    text = Path("curves.svg").read_text()
+    text = Path("curves.svg").read_text(encoding="utf-8")
     for label in ("loss", "train loss", "outputs", "test accuracy", "learning rate", "lr", "iteration"):
         assert f">{label}</text>" in text
 
@@ -63,7 +63,7 @@ def test_a_picture_has_a_panel_for_losses_one_for_outputs_and_one_for_the_rate(r
 def test_a_log_without_tests_has_no_panel_for_them(ristretto: Run) -> None:
     Path("a.log").write_text("Iteration 3, loss = 2")
     ristretto(*ARGS)
-    text = Path("curves.svg").read_text()
+    text = Path("curves.svg").read_text(encoding="utf-8")
     assert ">train loss</text>" in text
     assert ">outputs</text>" not in text
     assert ">learning rate</text>" not in text
@@ -74,12 +74,12 @@ def test_several_logs_are_told_apart_by_their_names(ristretto: Run) -> None:
     Path("b.log").write_text(LOG)
     Path("other").mkdir()
     ristretto("plot", "a.log", "b.log", "--output", "curves.svg")
-    text = Path("curves.svg").read_text()
+    text = Path("curves.svg").read_text(encoding="utf-8")
     assert ">a.log: train loss</text>" in text
     assert ">b.log: train loss</text>" in text
     Path("b.log").rename("other/a.log")
     ristretto("plot", "a.log", "other/a.log", "-output=curves.svg")
-    assert ">other/a.log: train loss</text>" in Path("curves.svg").read_text()
+    assert ">other/a.log: train loss</text>" in Path("curves.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("matplotlib")
@@ -106,10 +106,12 @@ def test_a_png_shows_curves(ristretto: Run) -> None:
 @pytest.mark.usefixtures("matplotlib")
 def test_names_are_shown_as_they_are(ristretto: Run) -> None:
     """Dollars are no formulas, an underscore hides nothing, and letters that the font lacks are no warnings."""
-    Path("a.log").write_text(LOG.replace("accuracy", "$x^2_<&\u4e2d") + "    Test net output #1: $\\frac$ = 1\n")
+    Path("a.log").write_text(
+        LOG.replace("accuracy", "$x^2_<&\u4e2d") + "    Test net output #1: $\\frac$ = 1\n", encoding="utf-8"
+    )
     _, err = ristretto(*ARGS)
     assert err == ""
-    assert ">test $x^2_&lt;&amp;\u4e2d</text>" in Path("curves.svg").read_text()
+    assert ">test $x^2_&lt;&amp;\u4e2d</text>" in Path("curves.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("matplotlib")
@@ -148,7 +150,7 @@ def test_a_file_that_is_no_log_is_told_in_one_line(ristretto: Run) -> None:
 )
 def test_bad_flags(ristretto: Run, args: tuple[str, ...], code: int, said: str) -> None:
     assert said in refused(ristretto, *args, code=code)
-    assert Path("a.log").read_text() == LOG
+    assert Path("a.log").read_text(encoding="utf-8") == LOG
 
 
 def test_matplotlib_that_is_missing_is_told_in_one_line(ristretto: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import cv2
@@ -100,7 +101,7 @@ def test_anno_type_makes_them_boxes(write: Any, open_layer: Any) -> None:
 
 def test_leveldb_holds_them_as_well(tmp_path: Any, open_layer: Any) -> None:
     plyvel = pytest.importorskip("plyvel", reason="reading LevelDB needs plyvel")
-    with plyvel.DB(str(tmp_path / "db"), create_if_missing=True) as database:
+    with closing(plyvel.DB(str(tmp_path / "db"), create_if_missing=True)) as database:
         database.put(b"a", record((1, [ALL])))
     assert rows(open_layer((LAYER % (1, "", "")).replace("LMDB", "LEVELDB"))) == [[0, 1, 0, 0, 0, 1, 1, 0]]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,7 @@ class TestLevelDb:
     ) -> None:
         plyvel = pytest.importorskip("plyvel", reason="reading LevelDB needs plyvel")
         options = {"create_if_missing": True, "compression": compression, "write_buffer_size": 1 << 16}
-        with plyvel.DB(str(tmp_path / "db"), **options) as database:
+        with closing(plyvel.DB(str(tmp_path / "db"), **options)) as database:
             for i in np.random.default_rng(0).permutation(1000).tolist():
                 database.put(b"%04d" % i, datum(image(i % 256, (1, 16, 16)), i))
             for i in range(0, 1000, 10):
