@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, windows_of
-from ristretto_cli.backends.onnx_graph import Node
+from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY
+from ristretto_cli.backends.onnx_graph import Node, conv_attributes
 from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, Product, fits_bytes, record_rescaled
 from ristretto_cli.backends.onnx_kernels import ALL, IntegerKernels
+from ristretto_cli.backends.onnx_pool import Windows
 from ristretto_cli.backends.onnx_scaled import MOST_SHIFT, ScaledOps
 from ristretto_cli.backends.onnx_stored import Blocks, Factors, Stored
-from ristretto_cli.ops import Grid
+from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 
 _SHORTS = Grid(0, -(2**15), 2**15 - 1)
 _MOST_IN_BLOCKS = 2**21
@@ -205,7 +206,7 @@ class GridOps(ScaledOps):
         channels = x.shape[1]
         weight = self.constant(np.full((channels, 1, 1, 1), scale, np.float32))
         bias = self.constant(np.full(channels, offset, np.float32))
-        return super().conv(x, weight, bias, stride=(1, 1), pad=(0, 0), dilation=(1, 1), group=channels)
+        return super().conv(x, weight, bias, ConvGeometry.dense(2, group=channels))
 
     def relu(self, x: Node) -> Node:
         stored = self._stored.get(x.name)
@@ -221,18 +222,16 @@ class GridOps(ScaledOps):
         whole = cache(lambda: super(GridOps, self).relu(before()))
         return self._keep(Stored(grid, whole, bytes_from, links=links))
 
-    def max_pool(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Node:
-        pool = partial(super().max_pool, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+    def max_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+        pool = partial(super().max_pool, geometry=geometry)
         top = pool(x)
-        filled = any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad))
+        filled = any(axis.outside for axis in Windows.of(x.shape[2:], geometry))
         stored = self._stored.get(x.name)
         if stored is None or filled:
             return top
         if stored.parts is not None and stored.parts[1] == 1:
             parts, axis = stored.parts  # behind the pooling there is less to be joined, and brought onto one grid
-            pooled = [self.max_pool(part, kernel=kernel, stride=stride, pad=pad, ceil=ceil) for part in parts]
+            pooled = [self.max_pool(part, geometry) for part in parts]
             return self.concat(pooled, axis)
         if stored.as_bytes or stored.unrounded is None:
             return self._moved(x, top, pool)
@@ -294,25 +293,9 @@ class GridOps(ScaledOps):
         made = _needed(part.bytes_from)(low)
         return made if part.grid.high == high else self._cut(made, low, part.grid.high)
 
-    def conv(
-        self,
-        x: Node,
-        weight: Node,
-        bias: Node | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Node:
-        apply = partial(super().conv, stride=stride, pad=pad, dilation=dilation, group=group)
-        attributes = {
-            "kernel_shape": list(weight.shape[2:]),
-            "strides": list(stride),
-            "pads": [*pad, *pad],
-            "dilations": list(dilation),
-            "group": group,
-        }
+    def conv(self, x: Node, weight: Node, bias: Node | None, geometry: ConvGeometry) -> Node:
+        apply = partial(super().conv, geometry=geometry)
+        attributes = conv_attributes(weight.shape[2:], geometry)
         return self._multiply(Factors(x, apply, weight, bias, "Conv", attributes), apply(x, weight, bias))
 
     def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
