@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY
-from ristretto_cli.backends.onnx_graph import Node, conv_attributes
+from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, Product, fits_bytes, record_rescaled
 from ristretto_cli.backends.onnx_kernels import ALL, IntegerKernels
 from ristretto_cli.backends.onnx_pool import Windows
@@ -161,13 +161,12 @@ class GridOps(ScaledOps):
         weight_grid = self._constant_grids.get(factors.weight.name)
         if fits_bytes(grid) and bottom.bytes_from is not None and weight_grid is not None:
             product = Product(
-                factors.op,
                 steps=bottom.grid,
                 weight=self.graph.initializers[factors.weight.name],
                 weight_grid=weight_grid,
                 bias=None if factors.bias is None else self.graph.initializers[factors.bias.name],
                 shape=x.shape,
-                attributes=factors.attributes,
+                geometry=factors.geometry,
             )
             form = product.integer_form(grid)
             kernel = None if form is None else self._kernels.fastest(form)
@@ -295,12 +294,11 @@ class GridOps(ScaledOps):
 
     def conv(self, x: Node, weight: Node, bias: Node | None, geometry: ConvGeometry) -> Node:
         apply = partial(super().conv, geometry=geometry)
-        attributes = conv_attributes(weight.shape[2:], geometry)
-        return self._multiply(Factors(x, apply, weight, bias, "Conv", attributes), apply(x, weight, bias))
+        return self._multiply(Factors(x, apply, weight, bias, geometry), apply(x, weight, bias))
 
     def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
         apply = super().linear
-        return self._multiply(Factors(x, apply, weight, bias, "Gemm", {}), apply(x, weight, bias))
+        return self._multiply(Factors(x, apply, weight, bias), apply(x, weight, bias))
 
     def _multiply(self, factors: Factors, top: Node) -> Node:
         """The product, of whole numbers where the bottom is there as such; top: of the values themselves.
@@ -312,7 +310,7 @@ class GridOps(ScaledOps):
         constants = (factors.weight, factors.bias)
         if any(value is not None and self.known(value) is None for value in constants):
             return top
-        if factors.op == "Conv" and stored is not None and not stored.as_bytes:
+        if factors.geometry is not None and stored is not None and not stored.as_bytes:
             shift = -stored.grid.frac_bits
             if self._is_exact_times_two_to(factors.weight, shift):
                 bound = self.bound(top)
@@ -327,7 +325,7 @@ class GridOps(ScaledOps):
         stored, bound = self._stored.get(factors.bottom.name), self.bound(x)
         if bound is None or abs(exponent) > MOST_SHIFT or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
             return False
-        if factors.op != "Conv":
+        if factors.geometry is None:
             return True
         shift = exponent if stored is None else exponent - stored.grid.frac_bits
         return self._is_exact_times_two_to(factors.weight, shift) and (
@@ -337,7 +335,7 @@ class GridOps(ScaledOps):
     def _product_times_two_to(self, x: Node, exponent: int) -> Node:
         """A product of constants, times a power of two; a convolution of constants which are so many times as large."""
         factors = self._factors[x.name]
-        if factors.op != "Conv":
+        if factors.geometry is None:
             return self.mul(x, self.constant(math.ldexp(1.0, exponent)))
         bottom, weight, shift = factors.bottom, factors.weight, exponent
         stored = self._stored.get(bottom.name)
