@@ -93,6 +93,61 @@ class Floats:
         return 2.0 ** -min(self.bias, 126)
 
 
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Where the filters of a convolution are applied: an entry per spatial axis, and the number of groups.
+
+    >>> ConvGeometry(stride=(2,), pad=(1,), dilation=(1,)).convolved((7,), (3,))
+    (4,)
+    """
+
+    stride: Shape
+    pad: Shape
+    dilation: Shape
+    group: int = 1
+
+    @classmethod
+    def dense(cls, axes: int, *, stride: Shape | None = None, group: int = 1) -> ConvGeometry:
+        """Neither padding nor dilation; stride 1 unless it is given."""
+        return cls(stride or (1,) * axes, (0,) * axes, (1,) * axes, group)
+
+    def convolved(self, extent: Shape, kernel: Shape) -> Shape:
+        """Spatial extents of a convolution's output; an entry below 1 means that the kernel does not fit."""
+        return tuple(
+            (n + 2 * p - (d * (k - 1) + 1)) // s + 1
+            for n, k, s, p, d in zip(extent, kernel, self.stride, self.pad, self.dilation, strict=True)
+        )
+
+    def deconvolved(self, extent: Shape, kernel: Shape) -> Shape:
+        """Spatial extents of a deconvolution's output."""
+        return tuple(
+            s * (n - 1) + d * (k - 1) + 1 - 2 * p
+            for n, k, s, p, d in zip(extent, kernel, self.stride, self.pad, self.dilation, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class PoolGeometry:
+    """The windows of a pooling, an entry per spatial axis. ceil: the number of windows is rounded up, not down."""
+
+    kernel: Shape
+    stride: Shape
+    pad: Shape
+    ceil: bool
+
+    def pooled(self, extent: Shape) -> Shape:
+        """Spatial extents of the output."""
+        out = []
+        for n, k, s, p in zip(extent, self.kernel, self.stride, self.pad, strict=True):
+            span = n + 2 * p - k
+            windows = (-(-span // s) if self.ceil else span // s) + 1
+            # Caffe drops a last window that starts in the padding, but looks for one only where there is padding.
+            if any(self.pad) and (windows - 1) * s >= n + p:
+                windows -= 1
+            out.append(windows)
+        return tuple(out)
+
+
 class Value(Protocol):
     """What a backend computes with: all that a layer may know of it is its shape."""
 
@@ -178,11 +233,9 @@ class Ops(Protocol[V]):
         indices of any shape (*I) to (*A, *I, *B). An index below 0 or above K - 1 ends the run with
         RistrettoError, where the device can tell (the CPU can)."""
 
-    def unfold(
-        self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
-    ) -> V:
-        """What conv's windows see, one after another. x (N, C, *S) to (N, C * prod(K), *S'), with S' as for conv;
-        for each channel the cells of the window in reading order."""
+    def unfold(self, x: V, kernel: Shape, geometry: ConvGeometry) -> V:
+        """What conv's windows see, one after another, whatever the group. x (N, C, *S) to (N, C * prod(kernel), *S'),
+        with S' as for conv; for each channel the cells of the window in reading order."""
 
     # reductions; the reduced axes stay, with extent 1
     def sum(self, x: V, axes: Sequence[int]) -> V: ...
@@ -199,46 +252,24 @@ class Ops(Protocol[V]):
     def linear(self, x: V, weight: V, bias: V | None) -> V:
         """x (M, K), weight (N, K), bias (N) to x @ weight.T + bias, (M, N)."""
 
-    def conv(
-        self,
-        x: V,
-        weight: V,
-        bias: V | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> V:
+    def conv(self, x: V, weight: V, bias: V | None, geometry: ConvGeometry) -> V:
         """Cross-correlation. x (N, C, *S), weight (C', C / group, *K), bias (C') to (N, C', *S'), where
         S' = (S + 2 pad - (dilation (K - 1) + 1)) // stride + 1."""
 
-    def deconv(
-        self,
-        x: V,
-        weight: V,
-        bias: V | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> V:
+    def deconv(self, x: V, weight: V, bias: V | None, geometry: ConvGeometry) -> V:
         """The transpose of conv. x (N, C, *S), weight (C, C' / group, *K), bias (C') to (N, C', *S'), where
         S' = stride (S - 1) + dilation (K - 1) + 1 - 2 pad."""
 
-    def max_pool(self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool) -> V:
-        """Largest value of each window. x (N, C, H, W) to (N, C, H', W') with extents of `pooled`; padding
+    def max_pool(self, x: V, geometry: PoolGeometry) -> V:
+        """Largest value of each window. x (N, C, H, W) to (N, C, H', W') with extents of `geometry.pooled`; padding
         never wins; a window that lies wholly outside gives -FLT_MAX."""
 
-    def max_pool_with_index(
-        self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> tuple[V, V]:
+    def max_pool_with_index(self, x: V, geometry: PoolGeometry) -> tuple[V, V]:
         """max_pool, and where in its plane (h * W + w, as float32) each maximum stands: of equals, the first;
         -1 for a window that lies wholly outside."""
 
-    def ave_pool(self, x: V, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool) -> V:
-        """Mean of each window. x (N, C, H, W) to (N, C, H', W') with extents of `pooled`; the divisor counts
+    def ave_pool(self, x: V, geometry: PoolGeometry) -> V:
+        """Mean of each window. x (N, C, H, W) to (N, C, H', W') with extents of `geometry.pooled`; the divisor counts
         the padding, but nothing beyond it. A window wholly outside gives NaN where it starts right behind the
         image (nothing by nothing), else 0 (by a count below zero)."""
 
@@ -313,48 +344,3 @@ def fits(shape: Sequence[int], known: Sequence[int]) -> bool:
 def broadcast(*shapes: Shape) -> Shape:
     """The common shape of element-wise operands."""
     return tuple(int(n) for n in np.broadcast_shapes(*shapes))
-
-
-def convolved(
-    extent: Sequence[int],
-    kernel: Sequence[int],
-    *,
-    stride: Sequence[int],
-    pad: Sequence[int],
-    dilation: Sequence[int],
-) -> Shape:
-    """Spatial extents behind a convolution; an entry below 1 means that the kernel does not fit."""
-    return tuple(
-        (n + 2 * p - (d * (k - 1) + 1)) // s + 1
-        for n, k, s, p, d in zip(extent, kernel, stride, pad, dilation, strict=True)
-    )
-
-
-def deconvolved(
-    extent: Sequence[int],
-    kernel: Sequence[int],
-    *,
-    stride: Sequence[int],
-    pad: Sequence[int],
-    dilation: Sequence[int],
-) -> Shape:
-    """Spatial extents behind a deconvolution."""
-    return tuple(
-        s * (n - 1) + d * (k - 1) + 1 - 2 * p
-        for n, k, s, p, d in zip(extent, kernel, stride, pad, dilation, strict=True)
-    )
-
-
-def pooled(
-    extent: Sequence[int], *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-) -> Shape:
-    """Spatial extents behind a pooling."""
-    out = []
-    for n, k, s, p in zip(extent, kernel, stride, pad, strict=True):
-        span = n + 2 * p - k
-        windows = (-(-span // s) if ceil else span // s) + 1
-        # Caffe drops a last window that starts in the padding, but looks for one only where there is padding.
-        if any(pad) and (windows - 1) * s >= n + p:
-            windows -= 1
-        out.append(windows)
-    return tuple(out)

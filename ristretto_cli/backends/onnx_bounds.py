@@ -12,7 +12,7 @@ from ristretto_cli.backends.numpy_ops import NumpyOps
 from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_ops import OnnxOps
 from ristretto_cli.backends.onnx_pool import Windows
-from ristretto_cli.ops import AnyArray, Grid, Shape
+from ristretto_cli.ops import AnyArray, ConvGeometry, Grid, PoolGeometry, Shape
 
 # Far enough below float32's end that rounding on the way cannot reach infinity.
 FAR_FROM_INFINITY = 2.0**120
@@ -192,32 +192,18 @@ class BoundedOps(OnnxOps):
     def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
         return self._set_bound(super().linear(x, weight, bias), self._products(x, weight, bias, weight.shape[1]))
 
-    def conv(
-        self,
-        x: Node,
-        weight: Node,
-        bias: Node | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Node:
-        top = super().conv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
+    def conv(self, x: Node, weight: Node, bias: Node | None, geometry: ConvGeometry) -> Node:
+        top = super().conv(x, weight, bias, geometry)
         return self._set_bound(top, self._products(x, weight, bias, math.prod(weight.shape[1:])))
 
-    def max_pool(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Node:
-        top = super().max_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
-        filled = any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad))
+    def max_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+        top = super().max_pool(x, geometry)
+        filled = any(axis.outside for axis in Windows.of(x.shape[2:], geometry))
         return self._set_bound(top, None) if filled else self._same(top, x)
 
-    def ave_pool(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Node:
-        top = super().ave_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
-        filled = any(axis.cells[-1] <= 0 for axis in windows_of(x, top, kernel, stride, pad))
+    def ave_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+        top = super().ave_pool(x, geometry)
+        filled = any(axis.cells[-1] <= 0 for axis in Windows.of(x.shape[2:], geometry))
         return self._set_bound(top, None if filled else self.bound(x), never_negative=self.never_negative(x))
 
     def lrn(self, x: Node, *, size: int, alpha: float, beta: float, k: float) -> Node:
@@ -263,11 +249,6 @@ class BoundedOps(OnnxOps):
         most = self._times(self.bound(x), self.bound(weight))
         added = self.bound(bias) if bias is not None else 0.0
         return None if most is None or added is None else most * count + added
-
-
-def windows_of(x: Node, top: Node, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> list[Windows]:
-    """The windows of a pooling from x to top, axis by axis."""
-    return [Windows.of(*axis) for axis in zip(x.shape[2:], top.shape[2:], kernel, stride, pad, strict=True)]
 
 
 def _largest(array: AnyArray) -> float | None:

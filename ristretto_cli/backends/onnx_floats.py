@@ -9,13 +9,13 @@ from functools import cache, partial
 
 import numpy as np
 
-from ristretto_cli.backends.onnx_bounds import windows_of
 from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_grids import MOST_LINKS, GridOps
 from ristretto_cli.backends.onnx_kernels import ALL, IntegerKernels
+from ristretto_cli.backends.onnx_pool import Windows
 from ristretto_cli.backends.shapes import Sized
 from ristretto_cli.formats.minifloat import nearest
-from ristretto_cli.ops import Floats
+from ristretto_cli.ops import Floats, PoolGeometry
 
 _FEW_MANT_BITS = 10
 _MOST_MANT_BITS = 22
@@ -151,12 +151,10 @@ class FloatsOps(GridOps):
             self._note(top, replace(self._trims(top, before.floats, before.cut, 0.0), links=before.links))
         return top
 
-    def max_pool(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Node:
-        pool = partial(super().max_pool, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+    def max_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+        pool = partial(super().max_pool, geometry=geometry)
         top = pool(x)
-        if not any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad)):
+        if not any(axis.outside for axis in Windows.of(x.shape[2:], geometry)):
             self._follow(x, top, pool)
         return top
 

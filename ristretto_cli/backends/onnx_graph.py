@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ristretto_cli.ops import AnyArray, Shape
+from ristretto_cli.ops import AnyArray, ConvGeometry, Shape
 
 # onnxruntime 1.20 runs opset 21 in full; of 22, even 1.31 lacks some (RandomUniform).
 OPSET = 21
@@ -190,6 +190,17 @@ class Graph:
 
     def _fresh(self, name: str) -> str:
         return unused(name, self._names)
+
+
+def conv_attributes(kernel: Shape, geometry: ConvGeometry) -> dict[str, Any]:
+    """The attributes of a Conv, ConvTranspose or QLinearConv node."""
+    return {
+        "kernel_shape": kernel,
+        "strides": geometry.stride,
+        "pads": geometry.pad * 2,
+        "dilations": geometry.dilation,
+        "group": geometry.group,
+    }
 
 
 def unused(name: str, taken: set[str]) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY, windows_of
+from ristretto_cli.backends.onnx_bounds import FAR_FROM_INFINITY
 from ristretto_cli.backends.onnx_graph import Node
 from ristretto_cli.backends.onnx_integers import MOST_STEPS_BITS, Product, fits_bytes, record_rescaled
 from ristretto_cli.backends.onnx_kernels import ALL, IntegerKernels
+from ristretto_cli.backends.onnx_pool import Windows
 from ristretto_cli.backends.onnx_scaled import MOST_SHIFT, ScaledOps
 from ristretto_cli.backends.onnx_stored import Blocks, Factors, Stored
-from ristretto_cli.ops import Grid
+from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 
 _SHORTS = Grid(0, -(2**15), 2**15 - 1)
 _MOST_IN_BLOCKS = 2**21
@@ -160,13 +161,12 @@ class GridOps(ScaledOps):
         weight_grid = self._constant_grids.get(factors.weight.name)
         if fits_bytes(grid) and bottom.bytes_from is not None and weight_grid is not None:
             product = Product(
-                factors.op,
                 steps=bottom.grid,
                 weight=self.graph.initializers[factors.weight.name],
                 weight_grid=weight_grid,
                 bias=None if factors.bias is None else self.graph.initializers[factors.bias.name],
                 shape=x.shape,
-                attributes=factors.attributes,
+                geometry=factors.geometry,
             )
             form = product.integer_form(grid)
             kernel = None if form is None else self._kernels.fastest(form)
@@ -205,7 +205,7 @@ class GridOps(ScaledOps):
         channels = x.shape[1]
         weight = self.constant(np.full((channels, 1, 1, 1), scale, np.float32))
         bias = self.constant(np.full(channels, offset, np.float32))
-        return super().conv(x, weight, bias, stride=(1, 1), pad=(0, 0), dilation=(1, 1), group=channels)
+        return super().conv(x, weight, bias, ConvGeometry.dense(2, group=channels))
 
     def relu(self, x: Node) -> Node:
         stored = self._stored.get(x.name)
@@ -221,18 +221,16 @@ class GridOps(ScaledOps):
         whole = cache(lambda: super(GridOps, self).relu(before()))
         return self._keep(Stored(grid, whole, bytes_from, links=links))
 
-    def max_pool(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Node:
-        pool = partial(super().max_pool, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+    def max_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+        pool = partial(super().max_pool, geometry=geometry)
         top = pool(x)
-        filled = any(len(axis.cells) > axis.inside for axis in windows_of(x, top, kernel, stride, pad))
+        filled = any(axis.outside for axis in Windows.of(x.shape[2:], geometry))
         stored = self._stored.get(x.name)
         if stored is None or filled:
             return top
         if stored.parts is not None and stored.parts[1] == 1:
             parts, axis = stored.parts  # behind the pooling there is less to be joined, and brought onto one grid
-            pooled = [self.max_pool(part, kernel=kernel, stride=stride, pad=pad, ceil=ceil) for part in parts]
+            pooled = [self.max_pool(part, geometry) for part in parts]
             return self.concat(pooled, axis)
         if stored.as_bytes or stored.unrounded is None:
             return self._moved(x, top, pool)
@@ -294,30 +292,13 @@ class GridOps(ScaledOps):
         made = _needed(part.bytes_from)(low)
         return made if part.grid.high == high else self._cut(made, low, part.grid.high)
 
-    def conv(
-        self,
-        x: Node,
-        weight: Node,
-        bias: Node | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Node:
-        apply = partial(super().conv, stride=stride, pad=pad, dilation=dilation, group=group)
-        attributes = {
-            "kernel_shape": list(weight.shape[2:]),
-            "strides": list(stride),
-            "pads": [*pad, *pad],
-            "dilations": list(dilation),
-            "group": group,
-        }
-        return self._multiply(Factors(x, apply, weight, bias, "Conv", attributes), apply(x, weight, bias))
+    def conv(self, x: Node, weight: Node, bias: Node | None, geometry: ConvGeometry) -> Node:
+        apply = partial(super().conv, geometry=geometry)
+        return self._multiply(Factors(x, apply, weight, bias, geometry), apply(x, weight, bias))
 
     def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
         apply = super().linear
-        return self._multiply(Factors(x, apply, weight, bias, "Gemm", {}), apply(x, weight, bias))
+        return self._multiply(Factors(x, apply, weight, bias), apply(x, weight, bias))
 
     def _multiply(self, factors: Factors, top: Node) -> Node:
         """The product, of whole numbers where the bottom is there as such; top: of the values themselves.
@@ -329,7 +310,7 @@ class GridOps(ScaledOps):
         constants = (factors.weight, factors.bias)
         if any(value is not None and self.known(value) is None for value in constants):
             return top
-        if factors.op == "Conv" and stored is not None and not stored.as_bytes:
+        if factors.geometry is not None and stored is not None and not stored.as_bytes:
             shift = -stored.grid.frac_bits
             if self._is_exact_times_two_to(factors.weight, shift):
                 bound = self.bound(top)
@@ -344,7 +325,7 @@ class GridOps(ScaledOps):
         stored, bound = self._stored.get(factors.bottom.name), self.bound(x)
         if bound is None or abs(exponent) > MOST_SHIFT or math.ldexp(bound, exponent) >= FAR_FROM_INFINITY:
             return False
-        if factors.op != "Conv":
+        if factors.geometry is None:
             return True
         shift = exponent if stored is None else exponent - stored.grid.frac_bits
         return self._is_exact_times_two_to(factors.weight, shift) and (
@@ -354,7 +335,7 @@ class GridOps(ScaledOps):
     def _product_times_two_to(self, x: Node, exponent: int) -> Node:
         """A product of constants, times a power of two; a convolution of constants which are so many times as large."""
         factors = self._factors[x.name]
-        if factors.op != "Conv":
+        if factors.geometry is None:
             return self.mul(x, self.constant(math.ldexp(1.0, exponent)))
         bottom, weight, shift = factors.bottom, factors.weight, exponent
         stored = self._stored.get(bottom.name)

@@ -15,12 +15,11 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from ristretto_cli.backends.onnx_graph import Graph, Node
-from ristretto_cli.ops import AnyArray, Array, Grid, Shape
+from ristretto_cli.backends.onnx_graph import Graph, Node, conv_attributes
+from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Grid, Shape
 
 _EXACT = 2**24  # float32 holds all integers up to this one
 _MOST_SHIFT = 60  # bits; scales of larger magnitude could leave float32's range
@@ -61,16 +60,15 @@ ALL_KERNELS = frozenset(Kernel(operation, weights) for operation in Operation fo
 class Product:
     """A convolution or an inner product of a value with constants, (C', ...) and (C').
 
-    op: "Conv" or "Gemm". steps: the grid of what is multiplied. attributes: those of the ONNX node.
+    steps: the grid of what is multiplied. geometry: that of a convolution; None for an inner product.
     """
 
-    op: str
     steps: Grid
     weight: Array
     weight_grid: Grid
     bias: Array | None
     shape: Shape
-    attributes: dict[str, Any]
+    geometry: ConvGeometry | None
 
     @property
     def unit_bits(self) -> int:
@@ -91,12 +89,11 @@ class Product:
     @property
     def operation(self) -> Operation:
         """Which of onnxruntime's operations it is."""
-        group = self.attributes.get("group", 1)
-        if self.op == "Gemm":
+        if self.geometry is None:
             return Operation.GEMM
-        if group == 1:
+        if self.geometry.group == 1:
             return Operation.CONV
-        depthwise = self.weight.shape[0] == group and self.weight.shape[1] == 1
+        depthwise = self.weight.shape[0] == self.geometry.group and self.weight.shape[1] == 1
         return Operation.DEPTHWISE_CONV if depthwise else Operation.GROUPED_CONV
 
 
@@ -166,10 +163,11 @@ class IntegerForm:
         Its convolutions copy the bytes under each place of a filter, some channels at a time, which costs more than the
         products save where a group has few channels and few filters.
         """
-        if kernel.operation not in (Operation.CONV, Operation.GROUPED_CONV):
+        geometry = self.product.geometry
+        if geometry is None or kernel.operation not in (Operation.CONV, Operation.GROUPED_CONV):
             return True
-        channels, group = self.weight.shape[1], int(self.product.attributes.get("group", 1))
-        return bool(self.weight.shape[0] // group * channels >= (192 if kernel.weights is Weights.UNSIGNED else 96))
+        filters, channels = self.weight.shape[0] // geometry.group, self.weight.shape[1]
+        return bool(filters * channels >= (192 if kernel.weights is Weights.UNSIGNED else 96))
 
     @cached_property
     def sums_of_two_fit_16_bits(self) -> bool:
@@ -206,8 +204,9 @@ class IntegerForm:
         operands = [stored, unit, bottom_zero, weight, scale, weight_zero]
         step = graph.constant(np.asarray(math.ldexp(1.0, self._dropped_bits), np.float32))
         bias = graph.constant(self.bias)
-        shape, attributes = [self.product.shape], self.product.attributes
-        if self.product.op == "Conv":
+        shape, geometry = [self.product.shape], self.product.geometry
+        if geometry is not None:
+            attributes = conv_attributes(self.weight.shape[2:], geometry)
             return graph.record("QLinearConv", [*operands, step, top_zero, bias], shape, **attributes)[0]
         return graph.record("QGemm", [*operands, bias, step, top_zero], shape, domain="com.microsoft", transB=1)[0]
 

@@ -27,7 +27,7 @@ from ristretto_cli.backends.onnx_integers import (
     record_rescaled,
 )
 from ristretto_cli.backends.onnx_session import Session
-from ristretto_cli.ops import AnyArray, Grid
+from ristretto_cli.ops import AnyArray, ConvGeometry, Grid
 
 _BYTES = Grid(0, -128, 127)
 _RECTIFIED = Grid(0, 0, 127)
@@ -119,19 +119,12 @@ class _Case:
         low, high = -self.largest, min(127, self.largest)
         weight = rng.choice([low, low + 1, 3, high - 1, high], self.weight).astype(np.float32)
         bias = rng.integers(-2000, 2000, self.weight[0]) + rng.choice([0, 0.25, 0.5], self.weight[0])
-        kernel, attributes = self.weight[2:], {}
-        if kernel:
-            attributes = {
-                "kernel_shape": list(kernel),
-                "strides": [self.stride] * 2,
-                "pads": [self.pad] * 4,
-                "dilations": [1, 1],
-                "group": self.bottom[1] // self.weight[1],
-            }
-        extents = [(n + 2 * self.pad - k) // self.stride + 1 for n, k in zip(self.bottom[2:], kernel, strict=True)]
-        shape = (self.bottom[0], self.weight[0], *extents)
-        op = "Conv" if kernel else "Gemm"
-        product = Product(op, self.steps, weight, _BYTES, bias.astype(np.float32), shape, attributes)
+        geometry, shape = None, self.bottom[:1] + self.weight[:1]
+        if kernel := self.weight[2:]:
+            group = self.bottom[1] // self.weight[1]
+            geometry = ConvGeometry((self.stride,) * 2, (self.pad,) * 2, (1, 1), group)
+            shape += geometry.convolved(self.bottom[2:], kernel)
+        product = Product(self.steps, weight, _BYTES, bias.astype(np.float32), shape, geometry)
         # Sums spread over the bytes and beyond both their ends.
         bits = round(math.log2(self.largest * math.sqrt(math.prod(self.weight[1:]))))
         return IntegerForm(product, Grid(-max(1, bits), -128, 127))
@@ -176,12 +169,11 @@ def _sums(product: Product, bottom: AnyArray) -> AnyArray:
     """The product in float64."""
     x, weight = bottom.astype(np.float64), product.weight.astype(np.float64)
     bias = np.zeros(weight.shape[0]) if product.bias is None else product.bias.astype(np.float64)
-    if product.op == "Gemm":
+    if product.geometry is None:
         return np.asarray(x @ weight.T + bias)
-    settings = product.attributes
-    pad, stride, group = settings["pads"][0], settings["strides"][0], settings["group"]
-    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
+    (down, across), group = product.geometry.stride, product.geometry.group
+    x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in product.geometry.pad)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))[:, :, ::down, ::across]
     parts = zip(np.split(windows, group, axis=1), np.split(weight, group), strict=True)
     # (N, C, H', W', KH, KW) by (C', C, KH, KW) to (N, H', W', C')
     sums = [np.tensordot(part, filters, ((1, 4, 5), (1, 2, 3))) for part, filters in parts]

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 import numpy as np
 from onnx import TensorProto
 
-from ristretto_cli.backends.onnx_graph import Node
+from ristretto_cli.backends.onnx_graph import Node, conv_attributes
 from ristretto_cli.backends.onnx_regions import RegionNodes
 from ristretto_cli.backends.shapes import ShapeOps, Sized, checked_axes
 from ristretto_cli.formats.fixed import stepwise
 from ristretto_cli.formats.minifloat import floatwise
-from ristretto_cli.ops import AnyArray, Floats, Grid, Shape, log_of_softmax, standardized
+from ristretto_cli.ops import AnyArray, ConvGeometry, Floats, Grid, Shape, log_of_softmax, standardized
 
 _SHAPES = ShapeOps()
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -164,17 +164,16 @@ class OnnxOps(RegionNodes):
         whole = self._one("Cast", [self._one("Min", [known, beyond], indices)], indices, to=TensorProto.INT64)
         return self._one("Gather", [x, whole], shape, axis=axis)
 
-    def unfold(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
-    ) -> Node:
-        top = _SHAPES.unfold(x, kernel=kernel, stride=stride, pad=pad, dilation=dilation).shape
-        extent, axes = top[2:], range(len(kernel))
+    def unfold(self, x: Node, kernel: Shape, geometry: ConvGeometry) -> Node:
+        top = _SHAPES.unfold(x, kernel, geometry).shape
+        extent, axes, pad = top[2:], range(len(kernel)), geometry.pad
         if any(pad):
             x = self.pad(x, [0, 0, *pad], [0, 0, *pad])
         shape = list(x.shape)
         for axis in reversed(axes):  # from the last, so that the axes in front keep their numbers
-            cells = np.arange(kernel[axis])[:, None] * dilation[axis]
-            places = self.graph.constant((cells + np.arange(extent[axis]) * stride[axis]).astype(np.int64))
+            cells = np.arange(kernel[axis])[:, None] * geometry.dilation[axis]
+            starts = np.arange(extent[axis]) * geometry.stride[axis]
+            places = self.graph.constant((cells + starts).astype(np.int64))
             shape[axis + 2 : axis + 3] = places.shape
             x = self._one("Gather", [x, places], Sized(tuple(shape)), axis=axis + 2)
         order = [0, 1, *(2 * axis + 2 for axis in axes), *(2 * axis + 3 for axis in axes)]
@@ -205,36 +204,15 @@ class OnnxOps(RegionNodes):
         return self._one("MatMul", [a, b], _SHAPES.matmul(a, b))
 
     def linear(self, x: Node, weight: Node, bias: Node | None) -> Node:
-        operands = [x, weight] if bias is None else [x, weight, bias]
-        return self._one("Gemm", operands, _SHAPES.linear(x, weight, bias), transB=1)
+        return self._one("Gemm", _operands(x, weight, bias), _SHAPES.linear(x, weight, bias), transB=1)
 
-    def conv(
-        self,
-        x: Node,
-        weight: Node,
-        bias: Node | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Node:
-        shape = _SHAPES.conv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
-        return self._filter("Conv", x, weight, bias, shape, stride, pad, dilation, group)
+    def conv(self, x: Node, weight: Node, bias: Node | None, geometry: ConvGeometry) -> Node:
+        operands, attributes = _operands(x, weight, bias), conv_attributes(weight.shape[2:], geometry)
+        return self._one("Conv", operands, _SHAPES.conv(x, weight, bias, geometry), **attributes)
 
-    def deconv(
-        self,
-        x: Node,
-        weight: Node,
-        bias: Node | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Node:
-        shape = _SHAPES.deconv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
-        return self._filter("ConvTranspose", x, weight, bias, shape, stride, pad, dilation, group)
+    def deconv(self, x: Node, weight: Node, bias: Node | None, geometry: ConvGeometry) -> Node:
+        operands, attributes = _operands(x, weight, bias), conv_attributes(weight.shape[2:], geometry)
+        return self._one("ConvTranspose", operands, _SHAPES.deconv(x, weight, bias, geometry), **attributes)
 
     def lrn(self, x: Node, *, size: int, alpha: float, beta: float, k: float) -> Node:
         shape = _SHAPES.lrn(x, size=size, alpha=alpha, beta=beta, k=k)
@@ -266,26 +244,6 @@ class OnnxOps(RegionNodes):
         # Some generators, CUDA's among them, can give 1.
         return self._one("Min", [numbers, self.constant(BELOW_ONE)], numbers)
 
-    def _filter(
-        self,
-        op: str,
-        x: Node,
-        weight: Node,
-        bias: Node | None,
-        shape: Sized,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Node:
-        operands = [x, weight] if bias is None else [x, weight, bias]
-        return self._one(
-            op,
-            operands,
-            shape,
-            kernel_shape=list(weight.shape[2:]),
-            strides=list(stride),
-            pads=[*pad, *pad],
-            dilations=list(dilation),
-            group=group,
-        )
+
+def _operands(x: Node, weight: Node, bias: Node | None) -> list[Node]:
+    return [x, weight] if bias is None else [x, weight, bias]

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from ristretto_cli.backends.onnx_graph import Graph, Node
 from ristretto_cli.backends.shapes import ShapeOps, Sized
-from ristretto_cli.ops import Array, Shape, Value
+from ristretto_cli.ops import Array, PoolGeometry, Shape, Value
 
 _SHAPES = ShapeOps()
 LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
@@ -35,8 +35,19 @@ class Windows:
     inside: int
     after: int
 
+    @property
+    def outside(self) -> int:
+        """How many windows lie behind."""
+        return len(self.cells) - self.inside
+
     @classmethod
-    def of(cls, extent: int, windows: int, kernel: int, stride: int, pad: int) -> Windows:
+    def of(cls, extent: Shape, geometry: PoolGeometry) -> list[Windows]:
+        """The windows of a pooling, axis by axis."""
+        each = (extent, geometry.pooled(extent), geometry.kernel, geometry.stride, geometry.pad)
+        return [cls._along(*axis) for axis in zip(*each, strict=True)]
+
+    @classmethod
+    def _along(cls, extent: int, windows: int, kernel: int, stride: int, pad: int) -> Windows:
         end = extent + 2 * pad  # positions count from the start of the padding
         starts = [i * stride for i in range(windows)]
         cells = tuple(min(start + kernel, end) - start for start in starts)
@@ -53,32 +64,26 @@ class PoolNodes:
     def __init__(self) -> None:
         self.graph = Graph()
 
-    def max_pool(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Node:
-        shape = _SHAPES.max_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
-        windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
+    def max_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+        _SHAPES.max_pool(x, geometry)
+        windows, inner, settings = _plan(x.shape, geometry)
         (top,) = self.graph.record("MaxPool", [x], [inner], **settings)
-        return self._fill(top, [len(w.cells) - w.inside for w in windows], LOWEST)
+        return self._fill(top, [w.outside for w in windows], LOWEST)
 
-    def max_pool_with_index(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> tuple[Node, Node]:
-        shape = _SHAPES.max_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
-        windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
+    def max_pool_with_index(self, x: Node, geometry: PoolGeometry) -> tuple[Node, Node]:
+        _SHAPES.max_pool(x, geometry)
+        windows, inner, settings = _plan(x.shape, geometry)
         top, places = self.graph.record("MaxPool", [x], [inner, inner], **settings)
         # ONNX counts the places through the whole blob, Caffe in each plane.
         plane = self._ints([int(np.prod(x.shape[2:]))])
         index = self._one("Mod", [places, plane], Sized(inner))
         mask = self._one("Cast", [index], Sized(inner), to=TensorProto.FLOAT)
-        outside = [len(w.cells) - w.inside for w in windows]
+        outside = [w.outside for w in windows]
         return self._fill(top, outside, LOWEST), self._fill(mask, outside, -1.0)
 
-    def ave_pool(
-        self, x: Node, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Node:
-        shape = _SHAPES.ave_pool(x, kernel=kernel, stride=stride, pad=pad, ceil=ceil).shape
-        windows, inner, settings = _plan(x.shape, shape, kernel, stride, pad)
+    def ave_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+        shape = _SHAPES.ave_pool(x, geometry).shape
+        windows, inner, settings = _plan(x.shape, geometry)
         if all(axis.real == axis.cells == (extent,) for axis, extent in zip(windows, x.shape[2:], strict=True)):
             return self.graph.record("GlobalAveragePool", [x], [shape])[0]
         # With count_include_pad, onnxruntime 1.23 errs where the padding is not the same on both sides.
@@ -106,18 +111,16 @@ class PoolNodes:
         return self.graph.constant(np.asarray(numbers, dtype=np.int64))
 
 
-def _plan(
-    x: Shape, shape: Shape, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]
-) -> tuple[list[Windows], Shape, dict[str, Any]]:
+def _plan(x: Shape, geometry: PoolGeometry) -> tuple[list[Windows], Shape, dict[str, Any]]:
     """The windows of each axis, the shape of those inside, and the attributes of the node that takes them."""
-    windows = [Windows.of(*axis) for axis in zip(x[2:], shape[2:], kernel, stride, pad, strict=True)]
+    windows = Windows.of(x[2:], geometry)
     return (
         windows,
         (*x[:2], *(axis.inside for axis in windows)),
         {
-            "kernel_shape": list(kernel),
-            "strides": list(stride),
-            "pads": [*pad, *(axis.after for axis in windows)],
+            "kernel_shape": geometry.kernel,
+            "strides": geometry.stride,
+            "pads": [*geometry.pad, *(axis.after for axis in windows)],
         },
     )
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from ristretto_cli.backends.onnx_graph import Node
-from ristretto_cli.ops import Grid
+from ristretto_cli.ops import ConvGeometry, Grid
 
 
 class Blocks(Enum):
@@ -46,11 +45,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class Factors:
-    """What a convolution or an inner product was made of. apply: makes it of others."""
+    """What a convolution or an inner product was made of. apply: makes it of others.
+
+    geometry: that of a convolution; None for an inner product.
+    """
 
     bottom: Node
     apply: Callable[[Node, Node, Node | None], Node]
     weight: Node
     bias: Node | None
-    op: str
-    attributes: dict[str, Any]
+    geometry: ConvGeometry | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,14 +16,13 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import (
     MOST_PLACES,
     AnyArray,
+    ConvGeometry,
     Floats,
     Grid,
+    PoolGeometry,
     Shape,
     Value,
     broadcast,
-    convolved,
-    deconvolved,
-    pooled,
     show,
 )
 
@@ -171,13 +170,11 @@ class ShapeOps:
         (axis,) = checked_axes(sized(x.shape).shape, [axis])
         return sized((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
-    def unfold(
-        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
-    ) -> Sized:
+    def unfold(self, x: Value, kernel: Shape, geometry: ConvGeometry) -> Sized:
         # It reads what one filter over all channels reads.
         one = Sized((1, *x.shape[1:2], *kernel))
-        extent = self.conv(x, one, None, stride=stride, pad=pad, dilation=dilation, group=1).shape[2:]
-        sized((*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], pad, strict=True))))
+        extent = self.conv(x, one, None, replace(geometry, group=1)).shape[2:]
+        sized((*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], geometry.pad, strict=True))))
         return sized((x.shape[0], x.shape[1] * math.prod(kernel), *extent))
 
     def sum(self, x: Value, axes: Sequence[int]) -> Sized:
@@ -206,69 +203,44 @@ class ShapeOps:
         _check_bias(bias, weight.shape[0])
         return sized((x.shape[0], weight.shape[0]))
 
-    def conv(
-        self,
-        x: Value,
-        weight: Value,
-        bias: Value | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Sized:
-        kernel = _check_filter(x, weight, stride, pad, dilation)
-        channels, filters = x.shape[1], weight.shape[0]
+    def conv(self, x: Value, weight: Value, bias: Value | None, geometry: ConvGeometry) -> Sized:
+        kernel = _check_filter(x, weight, geometry)
+        channels, filters, group = x.shape[1], weight.shape[0], geometry.group
         if group < 1 or channels % group or filters % group:
             raise LayerError(f"{channels} channels to {filters} cannot be split into {group} groups")
         if weight.shape[1] != channels // group:
             raise LayerError(f"weights {show(weight.shape)} in {group} groups do not fit {show(x.shape)}")
         _check_bias(bias, filters)
-        extent = convolved(x.shape[2:], kernel, stride=stride, pad=pad, dilation=dilation)
+        extent = geometry.convolved(x.shape[2:], kernel)
         if min(extent) < 1:
             raise LayerError(
-                f"kernel {show(kernel)} with dilation {show(dilation)} is larger than the input "
-                f"{show(x.shape[2:])} with padding {show(pad)}"
+                f"kernel {show(kernel)} with dilation {show(geometry.dilation)} is larger than the input "
+                f"{show(x.shape[2:])} with padding {show(geometry.pad)}"
             )
         return sized((x.shape[0], filters, *extent))
 
-    def deconv(
-        self,
-        x: Value,
-        weight: Value,
-        bias: Value | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Sized:
-        kernel = _check_filter(x, weight, stride, pad, dilation)
-        channels, filters = x.shape[1], weight.shape[1] * group
+    def deconv(self, x: Value, weight: Value, bias: Value | None, geometry: ConvGeometry) -> Sized:
+        kernel = _check_filter(x, weight, geometry)
+        channels, group = x.shape[1], geometry.group
+        filters = weight.shape[1] * group
         if group < 1 or channels % group:
             raise LayerError(f"{channels} channels cannot be split into {group} groups")
         if weight.shape[0] != channels:
             raise LayerError(f"weights {show(weight.shape)} in {group} groups do not fit {show(x.shape)}")
         _check_bias(bias, filters)
-        extent = deconvolved(x.shape[2:], kernel, stride=stride, pad=pad, dilation=dilation)
+        extent = geometry.deconvolved(x.shape[2:], kernel)
         if min(extent) < 1:
-            raise LayerError(f"padding {show(pad)} takes away the whole output of the deconvolution")
+            raise LayerError(f"padding {show(geometry.pad)} takes away the whole output of the deconvolution")
         return sized((x.shape[0], filters, *extent))
 
-    def max_pool(
-        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Sized:
-        return _pooled(x, kernel, stride, pad, ceil)
+    def max_pool(self, x: Value, geometry: PoolGeometry) -> Sized:
+        return _pooled(x, geometry)
 
-    def max_pool_with_index(
-        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> tuple[Sized, Sized]:
-        return (_pooled(x, kernel, stride, pad, ceil),) * 2
+    def max_pool_with_index(self, x: Value, geometry: PoolGeometry) -> tuple[Sized, Sized]:
+        return (_pooled(x, geometry),) * 2
 
-    def ave_pool(
-        self, x: Value, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Sized:
-        return _pooled(x, kernel, stride, pad, ceil)
+    def ave_pool(self, x: Value, geometry: PoolGeometry) -> Sized:
+        return _pooled(x, geometry)
 
     def lrn(self, x: Value, *, size: int, alpha: float, beta: float, k: float) -> Sized:
         if len(x.shape) < 2:
@@ -378,9 +350,10 @@ def _reduced(x: Value, axes: Sequence[int]) -> Sized:
     return sized(tuple(1 if axis in gone else n for axis, n in enumerate(x.shape)))
 
 
-def _check_filter(x: Value, weight: Value, stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]) -> Shape:
+def _check_filter(x: Value, weight: Value, geometry: ConvGeometry) -> Shape:
     """The kernel's extents, if there is an entry per spatial axis of x everywhere and all are possible."""
     kernel, axes = sized(weight.shape).shape[2:], len(x.shape) - 2
+    stride, pad, dilation = geometry.stride, geometry.pad, geometry.dilation
     if axes < 1 or len(weight.shape) != len(x.shape):
         raise LayerError(f"weights {show(weight.shape)} do not fit an input {show(x.shape)}")
     if not len(stride) == len(pad) == len(dilation) == axes:
@@ -395,14 +368,15 @@ def _check_bias(bias: Value | None, filters: int) -> None:
         raise LayerError(f"a bias {show(bias.shape)} does not fit {filters} outputs")
 
 
-def _pooled(x: Value, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool) -> Sized:
+def _pooled(x: Value, geometry: PoolGeometry) -> Sized:
+    kernel, stride, pad = geometry.kernel, geometry.stride, geometry.pad
     if len(x.shape) < 3 or not len(kernel) == len(stride) == len(pad) == len(x.shape) - 2:
         raise LayerError(f"pooling {show(kernel)} does not fit an input {show(x.shape)}")
     if min([*kernel, *stride]) < 1 or min(pad) < 0:
         raise LayerError("kernel and stride must be 1 or more, pad 0 or more")
     if any(p >= k for p, k in zip(pad, kernel, strict=True)):
         raise LayerError(f"padding {show(pad)} must be smaller than the kernel {show(kernel)}")
-    extent = pooled(x.shape[2:], kernel=kernel, stride=stride, pad=pad, ceil=ceil)
+    extent = geometry.pooled(x.shape[2:])
     if min(extent) < 1:
         raise LayerError(f"kernel {show(kernel)} is larger than the input {show(x.shape[2:])} with padding {show(pad)}")
     return sized((*x.shape[:2], *extent))

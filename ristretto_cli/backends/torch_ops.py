@@ -26,7 +26,7 @@ from ristretto_cli.backends.torch_regions import RegionTensors
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.fixed import stepwise
 from ristretto_cli.formats.minifloat import floatwise
-from ristretto_cli.ops import AnyArray, Floats, Grid, Shape
+from ristretto_cli.ops import AnyArray, ConvGeometry, Floats, Grid, Shape
 
 _ONE, _ZERO = np.float32(1).tobytes(), np.float32(0).tobytes()
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -171,15 +171,13 @@ class TorchOps(RegionTensors):
         picked = x.index_select(axis, indices.detach().reshape(-1).long())
         return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
-    def unfold(
-        self, x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
-    ) -> Tensor:
-        axes = range(len(kernel))
-        x = self.pad(x, [0, 0, *pad], [0, 0, *pad])
+    def unfold(self, x: Tensor, kernel: Shape, geometry: ConvGeometry) -> Tensor:
+        axes, stride, dilation = range(len(kernel)), geometry.stride, geometry.dilation
+        extent = geometry.convolved(tuple(x.shape[2:]), kernel)
+        x = self.pad(x, [0, 0, *geometry.pad], [0, 0, *geometry.pad])
         channels = x.shape[1]
         for axis in reversed(axes):  # from the last, so that the axes in front keep their numbers
-            count = (x.shape[axis + 2] - (dilation[axis] * (kernel[axis] - 1) + 1)) // stride[axis] + 1
-            cells = np.arange(kernel[axis])[:, None] * dilation[axis] + np.arange(count) * stride[axis]
+            cells = np.arange(kernel[axis])[:, None] * dilation[axis] + np.arange(extent[axis]) * stride[axis]
             places = torch.from_numpy(cells.reshape(-1)).to(x.device)
             x = x.index_select(axis + 2, places).unflatten(axis + 2, cells.shape)
         x = x.permute(0, 1, *(2 * axis + 2 for axis in axes), *(2 * axis + 3 for axis in axes))
@@ -206,31 +204,11 @@ class TorchOps(RegionTensors):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
 
-    def conv(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Tensor:
-        return _of(_CONV, x)(x, weight, bias, tuple(stride), tuple(pad), tuple(dilation), group)
+    def conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
+        return _of(_CONV, x)(x, weight, bias, geometry.stride, geometry.pad, geometry.dilation, geometry.group)
 
-    def deconv(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Tensor:
-        return _of(_DECONV, x)(x, weight, bias, tuple(stride), tuple(pad), 0, group, tuple(dilation))
+    def deconv(self, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
+        return _of(_DECONV, x)(x, weight, bias, geometry.stride, geometry.pad, 0, geometry.group, geometry.dilation)
 
     def lrn(self, x: Tensor, *, size: int, alpha: float, beta: float, k: float) -> Tensor:
         return AcrossChannels.apply(x, size, alpha, beta, k)

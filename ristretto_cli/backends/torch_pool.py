@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ristretto_cli.backends.torch_functions import Tensor
 from ristretto_cli.errors import LayerError
-from ristretto_cli.ops import Array, Shape, pooled
+from ristretto_cli.ops import Array, PoolGeometry, Shape
 
 LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
 _MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -42,47 +42,39 @@ class _Plan:
 class PoolTensors:
     """The pooling primitives of TorchOps."""
 
-    def max_pool(
-        self, x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Tensor:
-        plan = _plan(tuple(x.shape[2:]), tuple(kernel), tuple(stride), tuple(pad), ceil)
+    def max_pool(self, x: Tensor, geometry: PoolGeometry) -> Tensor:
+        plan = _plan(tuple(x.shape[2:]), geometry)
         pool = _MAX[_axes(x)]
         if plan.ceil is not None:
-            return pool(x, tuple(kernel), tuple(stride), tuple(pad), ceil_mode=plan.ceil)
-        top = pool(_border(x, plan.before, plan.after, -math.inf), tuple(kernel), tuple(stride))
-        return _border(top, (0,) * len(kernel), plan.outside, LOWEST)
+            return pool(x, geometry.kernel, geometry.stride, geometry.pad, ceil_mode=plan.ceil)
+        top = pool(_border(x, plan.before, plan.after, -math.inf), geometry.kernel, geometry.stride)
+        return _border(top, (0,) * len(geometry.kernel), plan.outside, LOWEST)
 
-    def max_pool_with_index(
-        self, x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> tuple[Tensor, Tensor]:
-        plan = _plan(tuple(x.shape[2:]), tuple(kernel), tuple(stride), tuple(pad), ceil)
-        pool, none = _MAX[_axes(x)], (0,) * len(kernel)
+    def max_pool_with_index(self, x: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
+        plan = _plan(tuple(x.shape[2:]), geometry)
+        pool, none = _MAX[_axes(x)], (0,) * len(geometry.kernel)
         if plan.ceil is not None:
             settings = {"ceil_mode": plan.ceil, "return_indices": True}
-            top, places = pool(x, tuple(kernel), tuple(stride), tuple(pad), **settings)
+            top, places = pool(x, geometry.kernel, geometry.stride, geometry.pad, **settings)
             return top, places.to(torch.float32)
         bordered = _border(x, plan.before, plan.after, -math.inf)
-        top, places = pool(bordered, tuple(kernel), tuple(stride), return_indices=True)
+        top, places = pool(bordered, geometry.kernel, geometry.stride, return_indices=True)
         places = _moved(places, bordered.shape[2:], plan.before, x.shape[2:])
         return _border(top, none, plan.outside, LOWEST), _border(places, none, plan.outside, -1.0)
 
-    def ave_pool(
-        self, x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
-    ) -> Tensor:
-        if tuple(kernel) == tuple(x.shape[2:]) and not any(pad):
+    def ave_pool(self, x: Tensor, geometry: PoolGeometry) -> Tensor:
+        if geometry.kernel == tuple(x.shape[2:]) and not any(geometry.pad):
             return x.mean(tuple(range(2, x.dim())), keepdim=True)
-        plan = _plan(tuple(x.shape[2:]), tuple(kernel), tuple(stride), tuple(pad), ceil)
+        plan = _plan(tuple(x.shape[2:]), geometry)
         if _axes(x) == 1:  # torch has no divisor_override for one axis
-            row = x.unsqueeze(2)
-            one = self.ave_pool(row, kernel=(1, *kernel), stride=(1, *stride), pad=(0, *pad), ceil=ceil)
-            return one.squeeze(2)
+            kernel, stride, pad = (1, *geometry.kernel), (1, *geometry.stride), (0, *geometry.pad)
+            return self.ave_pool(x.unsqueeze(2), PoolGeometry(kernel, stride, pad, geometry.ceil)).squeeze(2)
         pool: Any = F.avg_pool2d if _axes(x) == 2 else F.avg_pool3d
         if plan.ceil is not None:
-            return pool(x, tuple(kernel), tuple(stride), tuple(pad), ceil_mode=plan.ceil)
+            return pool(x, geometry.kernel, geometry.stride, geometry.pad, ceil_mode=plan.ceil)
         bordered = _border(x, plan.before, plan.after, 0.0)
-        sums = _border(
-            pool(bordered, tuple(kernel), tuple(stride), divisor_override=1), (0,) * len(kernel), plan.outside, 0.0
-        )
+        sums = pool(bordered, geometry.kernel, geometry.stride, divisor_override=1)
+        sums = _border(sums, (0,) * len(geometry.kernel), plan.outside, 0.0)
         # Caffe divides a sum of nothing by the count of cells, which may be 0 or below: NaN, or 0.
         return sums / torch.from_numpy(plan.cells.copy()).to(x.device) + 0.0
 
@@ -95,9 +87,9 @@ def _axes(x: Tensor) -> int:
 
 
 @lru_cache(maxsize=512)
-def _plan(extent: Shape, kernel: Shape, stride: Shape, pad: Shape, ceil: bool) -> _Plan:
-    windows = pooled(extent, kernel=kernel, stride=stride, pad=pad, ceil=ceil)
-    axes = list(zip(extent, windows, kernel, stride, pad, strict=True))
+def _plan(extent: Shape, geometry: PoolGeometry) -> _Plan:
+    windows = geometry.pooled(extent)
+    axes = list(zip(extent, windows, geometry.kernel, geometry.stride, geometry.pad, strict=True))
     inside = [sum(i * s < n + p for i in range(w)) for n, w, _, s, p in axes]
     cells = np.ones((1, 1) + (1,) * len(axes), np.float32)
     for number, (n, w, k, s, p) in enumerate(axes):
@@ -110,7 +102,7 @@ def _plan(extent: Shape, kernel: Shape, stride: Shape, pad: Shape, ceil: bool) -
         own = next(modes, None)
     after = tuple(max((i - 1) * s + k - p - n, 0) for i, (n, _, k, s, p) in zip(inside, axes, strict=True))
     outside = tuple(w - i for i, (_, w, _, _, _) in zip(inside, axes, strict=True))
-    return _Plan(own, pad, after, outside, cells)
+    return _Plan(own, geometry.pad, after, outside, cells)
 
 
 def _of_torch(axes: Sequence[Sequence[int]], ceil: bool) -> Shape:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import Shape, Value
+from ristretto_cli.ops import ConvGeometry, Shape, Value
 
 
 def macs_of(layer: Layer) -> int:
@@ -57,33 +57,13 @@ class _CountingOps(ShapeOps):
         self._count(top.shape, weight.shape[1], weight)
         return top
 
-    def conv(
-        self,
-        x: Value,
-        weight: Value,
-        bias: Value | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Sized:
-        top = super().conv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
+    def conv(self, x: Value, weight: Value, bias: Value | None, geometry: ConvGeometry) -> Sized:
+        top = super().conv(x, weight, bias, geometry)
         self._count(top.shape, math.prod(weight.shape[1:]), weight)
         return top
 
-    def deconv(
-        self,
-        x: Value,
-        weight: Value,
-        bias: Value | None,
-        *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        group: int,
-    ) -> Sized:
-        top = super().deconv(x, weight, bias, stride=stride, pad=pad, dilation=dilation, group=group)
+    def deconv(self, x: Value, weight: Value, bias: Value | None, geometry: ConvGeometry) -> Sized:
+        top = super().deconv(x, weight, bias, geometry)
         # Each element of the bottom is spread over a window of each of its group's maps.
         self._count(x.shape, math.prod(weight.shape[1:]), weight)
         return top

@@ -23,5 +23,5 @@ class ConvolutionDepthwise(Convolution):
 
     def make_explicit(self, message: Message, bottoms: Sequence[Shape]) -> None:
         settings = FilterSettings.of(message.convolution_param, bottoms, depthwise=True)
-        message.convolution_param.group = settings.group
+        message.convolution_param.group = settings.geometry.group
         message.convolution_param.num_output = settings.num_output

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.axes import canonical_axis
 from ristretto_cli.net.ir import ParamDef
-from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.ops import ConvGeometry, Ops, Shape, V, show
 from ristretto_cli.wire.messages import Message
 
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """A ConvolutionParameter for bottoms of one shape. kernel, stride, pad, dilation: one per spatial axis.
+    """A ConvolutionParameter for bottoms of one shape. kernel: one entry per spatial axis.
 
-    before, after: padding beside pad, on one side of each axis alone.
+    before, after: padding beside geometry.pad, on one side of each axis alone.
 
     axis: where the channels are; the axes before it are the batch, those behind it are spatial.
     """
@@ -25,12 +25,9 @@ class FilterSettings:
     axis: int
     channels: int
     num_output: int
-    group: int
     bias_term: bool
     kernel: Shape
-    stride: Shape
-    pad: Shape
-    dilation: Shape
+    geometry: ConvGeometry
     before: Shape
     after: Shape
 
@@ -59,12 +56,14 @@ class FilterSettings:
             axis=axis,
             channels=channels,
             num_output=num_output,
-            group=group,
             bias_term=param.bias_term,
             kernel=_per_axis(param, "kernel_size", "kernel", axes, default=0, least=1),
-            stride=_per_axis(param, "stride", "stride", axes, default=1, least=1),
-            pad=pad,
-            dilation=_per_axis(param, "dilation", "", axes, default=1, least=1),
+            geometry=ConvGeometry(
+                stride=_per_axis(param, "stride", "stride", axes, default=1, least=1),
+                pad=pad,
+                dilation=_per_axis(param, "dilation", "", axes, default=1, least=1),
+                group=group,
+            ),
             before=before,
             after=after,
         )
@@ -75,7 +74,7 @@ class FilterSettings:
         if deconvolution:
             self.refuse_one_sided()
             outputs, inputs = inputs, outputs
-        weights = ParamDef((outputs, inputs // self.group, *self.kernel), param.weight_filler)
+        weights = ParamDef((outputs, inputs // self.geometry.group, *self.kernel), param.weight_filler)
         return (weights, ParamDef((self.num_output,), param.bias_filler)) if self.bias_term else (weights,)
 
     def refuse_one_sided(self) -> None:
@@ -88,22 +87,14 @@ class FilterSettings:
         batch, spatial = x.shape[: self.axis], x.shape[self.axis + 1 :]
         weight = params[0]
         # Without spatial axes each blob is one point; the primitives want at least one axis.
-        point = () if spatial else (1,)
+        point, geometry = () if spatial else (1,), self.geometry
         if len(batch) != 1 or point:
             x = ops.reshape(x, (math.prod(batch), self.channels, *spatial, *point))
         if any([*self.before, *self.after]):
             x = ops.pad(x, [0, 0, *self.before], [0, 0, *self.after])
         if point:
-            weight = ops.reshape(weight, (*weight.shape, 1))
-        top = primitive(
-            x,
-            weight,
-            params[1] if self.bias_term else None,
-            stride=self.stride or (1,),
-            pad=self.pad or (0,),
-            dilation=self.dilation or (1,),
-            group=self.group,
-        )
+            weight, geometry = ops.reshape(weight, (*weight.shape, 1)), ConvGeometry.dense(1, group=geometry.group)
+        top = primitive(x, weight, params[1] if self.bias_term else None, geometry)
         if len(batch) != 1 or point:
             top = ops.reshape(top, (*batch, *top.shape[1 : 2 + len(spatial)]))
         return top

@@ -34,11 +34,5 @@ class Im2col(LayerType):
                 f"no axes of a bottom of shape {show(x.shape)} are behind the channels, axis {window.axis}",
                 remedy="Set axis to that of the channels.",
             )
-        top = ops.unfold(
-            ops.reshape(x, (prod(batch), *image)),
-            kernel=window.kernel,
-            stride=window.stride,
-            pad=window.pad,
-            dilation=window.dilation,
-        )
+        top = ops.unfold(ops.reshape(x, (prod(batch), *image)), window.kernel, window.geometry)
         return [ops.reshape(top, (*batch, *top.shape[1:]))]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import Ops, V
+from ristretto_cli.ops import Ops, PoolGeometry, V
 from ristretto_cli.wire.messages import enum_name
 
 
@@ -31,7 +31,8 @@ class LRN(LayerType):
         if enum_name(param, "norm_region") == "ACROSS_CHANNELS":
             return [ops.lrn(x, size=size, alpha=param.alpha, beta=param.beta, k=param.k)]
         border = (size - 1) // 2
-        mean = ops.ave_pool(ops.mul(x, x), kernel=(size, size), stride=(1, 1), pad=(border, border), ceil=True)
+        windows = PoolGeometry(kernel=(size, size), stride=(1, 1), pad=(border, border), ceil=True)
+        mean = ops.ave_pool(ops.mul(x, x), windows)
         # Caffe does not read k here.
         scale = ops.add(ops.mul(mean, ops.constant(param.alpha)), ops.constant(1.0))
         return [ops.mul(x, ops.pow(scale, ops.constant(-param.beta)))]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from ristretto_cli.layers.filter_settings import one_sided
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.stochastic_pooling import draw, expect
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.ops import Ops, PoolGeometry, Shape, V
 from ristretto_cli.wire.messages import TRAIN, Message, enum_name
 
 LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
@@ -36,55 +34,43 @@ class Pooling(LayerType):
         param = layer.message.pooling_param
         method = enum_name(param, "pool")
         x = _bordered(ops, x, param, method)
-        window = _Window.of(param, x.shape)
+        geometry = _geometry(param, x.shape)
         if len(layer.tops) == 2:
             if method != "MAX":
                 raise LayerError(f"it has 2 tops; with pool {method} it takes 1")
-            return ops.max_pool_with_index(x, **window.settings())
+            return ops.max_pool_with_index(x, geometry)
         if method == "MAX":
-            return [ops.max_pool(x, **window.settings())]
+            return [ops.max_pool(x, geometry)]
         if method == "AVE":
-            return [ops.ave_pool(x, **window.settings())]
+            return [ops.ave_pool(x, geometry)]
         if method == "AVE_EXC_PAD":
             # The mean of ones is the part of a window that is no padding.
             ones = ops.expand(ops.constant(1.0), (1, 1, *x.shape[2:]))
-            return [ops.div(ops.ave_pool(x, **window.settings()), ops.ave_pool(ones, **window.settings()))]
-        if any(window.pad):
+            return [ops.div(ops.ave_pool(x, geometry), ops.ave_pool(ones, geometry))]
+        if any(geometry.pad):
             raise LayerError("pad does not go with pool STOCHASTIC")
         if layer.phase == TRAIN:
-            return [draw(ops, x, window.kernel, window.stride, window.ceil)]
-        return [expect(ops, x, window.kernel, window.stride, window.ceil)]
+            return [draw(ops, x, geometry)]
+        return [expect(ops, x, geometry)]
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A PoolingParameter for a bottom, checked; a number for the height and one for the width."""
-
-    kernel: Shape
-    stride: Shape
-    pad: Shape
-    ceil: bool
-
-    @classmethod
-    def of(cls, param: Message, shape: Shape) -> _Window:
-        if len(shape) != 4:
-            raise LayerError(f"its bottom has {len(shape)} axes and must have 4: (N, C, H, W)")
-        stride, sides = _pair(param, "stride", "stride"), one_sided(param)
-        pad = _pair(param, "pad", "pad") if sides is None else _shared(*sides)
-        if param.global_pooling:
-            if any(param.HasField(field) for field in ("kernel_size", "kernel_h", "kernel_w")):
-                raise LayerError("global_pooling goes without a kernel size", remedy="Remove one.")
-            if stride != (1, 1) or pad != (0, 0):
-                raise LayerError("global_pooling goes with stride 1 and pad 0 only")
-            kernel: Shape = shape[2:]
-        else:
-            kernel = _pair(param, "kernel_size", "kernel")
-            if min(kernel) < 1:
-                raise LayerError("kernel_size is missing or 0", remedy="Set kernel_size, or kernel_h and kernel_w.")
-        return cls(kernel, stride, pad, enum_name(param, "round_mode") == "CEIL" and param.ceil_mode)
-
-    def settings(self) -> dict[str, Any]:
-        return {"kernel": self.kernel, "stride": self.stride, "pad": self.pad, "ceil": self.ceil}
+def _geometry(param: Message, shape: Shape) -> PoolGeometry:
+    """A PoolingParameter for a bottom, checked."""
+    if len(shape) != 4:
+        raise LayerError(f"its bottom has {len(shape)} axes and must have 4: (N, C, H, W)")
+    stride, sides = _pair(param, "stride", "stride"), one_sided(param)
+    pad = _pair(param, "pad", "pad") if sides is None else _shared(*sides)
+    if param.global_pooling:
+        if any(param.HasField(field) for field in ("kernel_size", "kernel_h", "kernel_w")):
+            raise LayerError("global_pooling goes without a kernel size", remedy="Remove one.")
+        if stride != (1, 1) or pad != (0, 0):
+            raise LayerError("global_pooling goes with stride 1 and pad 0 only")
+        kernel: Shape = shape[2:]
+    else:
+        kernel = _pair(param, "kernel_size", "kernel")
+        if min(kernel) < 1:
+            raise LayerError("kernel_size is missing or 0", remedy="Set kernel_size, or kernel_h and kernel_w.")
+    return PoolGeometry(kernel, stride, pad, enum_name(param, "round_mode") == "CEIL" and param.ceil_mode)
 
 
 def _shared(before: Shape, after: Shape) -> Shape:

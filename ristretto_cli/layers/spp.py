@@ -9,7 +9,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.stochastic_pooling import draw, expect
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import Ops, Shape, V, show
+from ristretto_cli.ops import Ops, PoolGeometry, Shape, V, show
 from ristretto_cli.wire.messages import TRAIN, enum_name
 
 
@@ -40,6 +40,7 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
     kernel: Shape = tuple(-(-n // bins) for n in extent)
     # Half of what the windows cover beyond the image, on each side; of an odd number, one more.
     pad: Shape = tuple((k * bins - n + 1) // 2 for k, n in zip(kernel, extent, strict=True))
+    windows = PoolGeometry(kernel, stride=kernel, pad=pad, ceil=True)
     if any(p >= k for p, k in zip(pad, kernel, strict=True)):
         raise LayerError(
             f"{bins} windows of {show(kernel)} on level {level} do not fit an image of {show(extent)}: they would "
@@ -47,12 +48,12 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
             remedy="Lower pyramid_height.",
         )
     if method == "MAX":
-        return ops.max_pool(x, kernel=kernel, stride=kernel, pad=pad, ceil=True)
+        return ops.max_pool(x, windows)
     if method == "AVE":
-        return ops.ave_pool(x, kernel=kernel, stride=kernel, pad=pad, ceil=True)
+        return ops.ave_pool(x, windows)
     if any(pad):
         raise LayerError(
             f"pool STOCHASTIC goes without padding, and level {level} of an image of {show(extent)} needs {show(pad)}",
             remedy="Lower pyramid_height, or choose another pool.",
         )
-    return (draw if layer.phase == TRAIN else expect)(ops, x, kernel, kernel, True)
+    return (draw if layer.phase == TRAIN else expect)(ops, x, windows)

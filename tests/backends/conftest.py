@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_floats import FloatsOps
+from ristretto_cli.backends.onnx_graph import conv_attributes
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS, IntegerForm, Weights
 from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact_kernels
 from ristretto_cli.backends.onnx_session import Session
@@ -97,7 +98,8 @@ def _stand_in(form, graph, stored, low, kernel):
     x = one("Cast", stored, shape=stored.shape, to=TensorProto.FLOAT)
     x = one("Add", x, number(form.product.steps.low), shape=stored.shape)
     operands = [x, number(form.weight), number(form.bias)]
-    sums = one("Conv", *operands, **form.product.attributes) if form.product.op == "Conv" else None
+    geometry = form.product.geometry
+    sums = None if geometry is None else one("Conv", *operands, **conv_attributes(form.weight.shape[2:], geometry))
     sums = sums or one("Gemm", *operands, transB=1)
     sums = one("Cast", one("Cast", sums, to=TensorProto.INT32), to=TensorProto.FLOAT)  # else Conv and Mul are fused
     scale = np.where(form.rest, np.nextafter(np.float32(1), np.float32(2)), np.float32(1))

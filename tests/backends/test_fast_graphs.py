@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ristretto_cli.backends.onnx_bounds import BoundedOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.errors import LayerError
-from ristretto_cli.ops import Floats, Grid
+from ristretto_cli.ops import ConvGeometry, Floats, Grid, PoolGeometry
 
 SHAPES = [(2, 3, 5, 5), (1, 16, 4, 4), (2, 32, 3, 3), (1, 4, 6, 3), (2, 17, 2, 2), (2, 5, 7), (3, 20)]
 SPECIAL = [math.nan, math.inf, -math.inf, 1e30, -1e38, 2.0**63, 2.0**64, 1e-40, -0.0]
@@ -46,12 +46,11 @@ def a_step(ops: Any, values: list[Any], kind: str, rng: Any) -> Any:
         case "relu":
             return ops.relu(x)
         case "max_pool" | "ave_pool" if len(x.shape) == 4:
-            kernel = [int(rng.integers(1, 1 + min(3, n))) for n in x.shape[2:]]
-            pad = [int(rng.integers(0, k)) for k in kernel]
+            kernel = tuple(int(rng.integers(1, 1 + min(3, n))) for n in x.shape[2:])
+            pad = tuple(int(rng.integers(0, k)) for k in kernel)
+            stride = tuple(rng.integers(1, 4, 2).tolist())
             try:
-                return getattr(ops, kind)(
-                    x, kernel=kernel, stride=rng.integers(1, 4, 2).tolist(), pad=pad, ceil=bool(pick(0, 1))
-                )
+                return getattr(ops, kind)(x, PoolGeometry(kernel, stride, pad, ceil=bool(pick(0, 1))))
             except LayerError:
                 return None
         case "concat" if x.shape[1] <= 32:
@@ -85,15 +84,9 @@ def a_convolution(ops: Any, x: Any, rng: Any) -> Any:
     dilation = int(rng.choice([1, 1, 1, 2]))
     tops = group * int(rng.choice([1, 2, 3, 16 // min(16, group)]))
     weight, bias = parameters(ops, (tops, channels // group, *kernel), rng)
-    return ops.conv(
-        x,
-        weight,
-        bias,
-        stride=rng.integers(1, 3, axes).tolist(),
-        pad=[dilation * (k - 1) if dilation > 1 else int(rng.integers(0, k)) for k in kernel],
-        dilation=[dilation] * axes,
-        group=group,
-    )
+    stride = tuple(rng.integers(1, 3, axes).tolist())
+    pad = tuple(dilation * (k - 1) if dilation > 1 else int(rng.integers(0, k)) for k in kernel)
+    return ops.conv(x, weight, bias, ConvGeometry(stride, pad, (dilation,) * axes, group))
 
 
 def parameters(ops: Any, shape: tuple[int, ...], rng: Any) -> tuple[Any, Any]:

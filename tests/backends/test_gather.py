@@ -1,5 +1,7 @@
 """The primitives that pick entries: gather and unfold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.ops import ConvGeometry
 
 
 @pytest.mark.parametrize("axis", [1, -1])
@@ -42,7 +45,7 @@ def test_an_index_that_is_out_of_range_names_the_layer():
 @st.composite
 def geometries(draw):
     def each(least, most):
-        return draw(st.lists(st.integers(least, most), min_size=axes, max_size=axes))
+        return tuple(draw(st.lists(st.integers(least, most), min_size=axes, max_size=axes)))
 
     axes = draw(st.integers(1, 3))
     return each(1, 6), each(1, 3), each(1, 3), each(0, 2), each(1, 2)
@@ -52,10 +55,10 @@ def geometries(draw):
 @given(geometries())
 def test_conv_is_a_product_with_what_unfold_gives(compute, refuse, geometry):
     extent, kernel, stride, pad, dilation = geometry
-    place = {"stride": stride, "pad": pad, "dilation": dilation}
+    place = ConvGeometry(stride, pad, dilation)
 
     def unfold(ops, x):
-        return ops.unfold(x, kernel=kernel, **place)
+        return ops.unfold(x, kernel, place)
 
     x = np.random.default_rng(0).integers(-9, 9, (2, 3, *extent)).astype(np.float32)
     if any(n + 2 * p < d * (k - 1) + 1 for n, k, p, d in zip(extent, kernel, pad, dilation, strict=True)):
@@ -64,18 +67,18 @@ def test_conv_is_a_product_with_what_unfold_gives(compute, refuse, geometry):
     columns = compute(unfold, x)
     weight = np.random.default_rng(1).integers(-9, 9, (4, 3, *kernel)).astype(np.float32)
     product = np.einsum("nk...,fk->nf...", columns, weight.reshape(4, -1))
-    assert np.array_equal(product, compute(lambda ops, a, w: ops.conv(a, w, None, group=1, **place), x, weight))
+    assert np.array_equal(product, compute(lambda ops, a, w: ops.conv(a, w, None, place), x, weight))
 
 
 def test_unfold_of_what_is_no_image_is_refused(refuse):
-    place = {"kernel": [1], "stride": [1], "pad": [0], "dilation": [1]}
-    assert "do not fit an input 2x3" in refuse(lambda ops, x: ops.unfold(x, **place), (2, 3))
+    said = refuse(lambda ops, x: ops.unfold(x, (1,), ConvGeometry.dense(1)), (2, 3))
+    assert "do not fit an input 2x3" in said
 
 
-@pytest.mark.parametrize("change", [{"stride": [1]}, {"pad": [0]}, {"dilation": [1, 1, 1]}])
+@pytest.mark.parametrize("change", [{"stride": (1,)}, {"pad": (0,)}, {"dilation": (1, 1, 1)}])
 def test_unfold_wants_an_entry_for_each_axis(refuse, change):
-    place = {"kernel": [1, 1], "stride": [1, 1], "pad": [0, 0], "dilation": [1, 1], **change}
-    assert "one entry per spatial axis" in refuse(lambda ops, x: ops.unfold(x, **place), (1, 1, 2, 2))
+    place = replace(ConvGeometry.dense(2), **change)
+    assert "one entry per spatial axis" in refuse(lambda ops, x: ops.unfold(x, (1, 1), place), (1, 1, 2, 2))
 
 
 def test_softplus_is_exact_for_large_numbers(compute):

@@ -7,12 +7,13 @@ import pytest
 
 from ristretto_cli.backends.onnx_bounds import BoundedOps
 from ristretto_cli.backends.onnx_session import Session
-from ristretto_cli.ops import Grid
+from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 
 NAN, INF = float("nan"), float("inf")
-ONE_CELL = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1), "group": 1}
-POOL = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0)}
-OUTSIDE = {"kernel": (1, 1), "stride": (3, 3), "pad": (0, 0)}  # rounded up, a last window starts behind 2x2
+ONE_CELL = ConvGeometry.dense(2)
+POOL = PoolGeometry(kernel=(2, 2), stride=(2, 2), pad=(0, 0), ceil=True)
+# Rounded up, a last window starts behind 2x2.
+OUTSIDE = PoolGeometry(kernel=(1, 1), stride=(3, 3), pad=(0, 0), ceil=True)
 
 
 def bounded(most=4.0, shape=(1, 2, 2, 2)):
@@ -44,10 +45,10 @@ def bounded(most=4.0, shape=(1, 2, 2, 2)):
         (lambda ops, x: ops.transpose(x, (3, 2, 1, 0)), 4),
         (lambda ops, x: ops.slice(x, 1, 0, 1), 4),
         (lambda ops, x: ops.concat([x, ops.mul(x, ops.constant(2))], 1), 8),
-        (lambda ops, x: ops.max_pool(x, **POOL, ceil=True), 4),
-        (lambda ops, x: ops.ave_pool(x, **POOL, ceil=True), 4),
+        (lambda ops, x: ops.max_pool(x, POOL), 4),
+        (lambda ops, x: ops.ave_pool(x, POOL), 4),
         # two channels of magnitudes up to 4, times weights up to 3, and a bias of 1
-        (lambda ops, x: ops.conv(x, ops.constant([[[[3]], [[-1]]]]), ops.constant([1]), **ONE_CELL), 25),
+        (lambda ops, x: ops.conv(x, ops.constant([[[[3]], [[-1]]]]), ops.constant([1]), ONE_CELL), 25),
         (lambda ops, x: ops.linear(ops.reshape(x, (1, 8)), ops.constant([[1] * 8]), None), 32),
     ],
 )
@@ -70,13 +71,13 @@ def test_what_is_made_of_magnitudes_up_to_4(build, bound):
         lambda ops, x: ops.sqrt(x),
         lambda ops, x: ops.matmul(x, x),
         lambda ops, x: ops.sum(x, (1,)),
-        lambda ops, x: ops.deconv(x, ops.constant([[[[1]]], [[[1]]]]), None, **ONE_CELL),
-        lambda ops, x: ops.max_pool(x, **OUTSIDE, ceil=True),  # -FLT_MAX
-        lambda ops, x: ops.ave_pool(x, **OUTSIDE, ceil=True),  # 0 by a count below 0
+        lambda ops, x: ops.deconv(x, ops.constant([[[[1]]], [[[1]]]]), None, ONE_CELL),
+        lambda ops, x: ops.max_pool(x, OUTSIDE),  # -FLT_MAX
+        lambda ops, x: ops.ave_pool(x, OUTSIDE),  # 0 by a count below 0
         lambda ops, x: ops.clip(x, -INF, 2),
         lambda ops, x: ops.to_grid(x, Grid(-200, -8, 7)),
-        lambda ops, x: ops.conv(x, ops.constant([[[[NAN]], [[1]]]]), None, **ONE_CELL),
-        lambda ops, x: ops.conv(x, ops.constant([[[[1]], [[1]]]]), ops.constant([-INF]), **ONE_CELL),
+        lambda ops, x: ops.conv(x, ops.constant([[[[NAN]], [[1]]]]), None, ONE_CELL),
+        lambda ops, x: ops.conv(x, ops.constant([[[[1]], [[1]]]]), ops.constant([-INF]), ONE_CELL),
     ],
 )
 def test_nothing_is_claimed_of_what_can_be_infinite_or_is_not_looked_at(build):

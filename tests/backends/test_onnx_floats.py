@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx_floats import FloatsOps
-from ristretto_cli.ops import Floats, Grid
+from ristretto_cli.ops import ConvGeometry, Floats, Grid, PoolGeometry
 
 NAN, INF = float("nan"), float("inf")
 EIGHT = Floats(mant_bits=3, exp_bits=4)  # largest 480, smallest 2^-7
-ONE_CELL = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1), "group": 1}
+ONE_CELL = ConvGeometry.dense(2)
 
 
 def once(floats):
@@ -26,7 +26,7 @@ def scaled(ops, x, factor, bias=None):
     """A convolution that multiplies each channel with a number, and adds one to it."""
     weight = np.full((x.shape[1], 1, 1, 1), factor, np.float32)
     added = None if bias is None else ops.constant(np.full(x.shape[1], bias, np.float32))
-    return ops.conv(x, ops.constant(weight), added, **{**ONE_CELL, "group": x.shape[1]})
+    return ops.conv(x, ops.constant(weight), added, ConvGeometry.dense(2, group=x.shape[1]))
 
 
 def image(numbers):
@@ -122,7 +122,7 @@ def test_every_format_is_that_of_the_plain_ops(agree, mant_bits, exp_bits):
 def test_the_second_trim_goes_in_front_of_what_moves_elements(agree):
     def build(ops, x):
         value = ops.relu(ops.to_floats(scaled(ops, ops.to_floats(x, EIGHT), 0.375, 0.01), EIGHT))
-        value = ops.max_pool(value, kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True)
+        value = ops.max_pool(value, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True))
         value = ops.slice(ops.reshape(value, (1, 3)), 1, 0, 2)
         return ops.to_floats(value, EIGHT)
 
@@ -151,7 +151,7 @@ def test_a_concatenation_of_formats_and_of_what_was_never_trimmed(agree):
 def test_a_window_behind_the_image_is_trimmed_like_everything_else(agree):
     def build(ops, x):
         value = ops.relu(ops.to_floats(x, EIGHT))
-        value = ops.max_pool(value, kernel=(1, 1), stride=(1, 3), pad=(0, 0), ceil=True)
+        value = ops.max_pool(value, PoolGeometry(kernel=(1, 1), stride=(1, 3), pad=(0, 0), ceil=True))
         return value, ops.to_floats(value, EIGHT)
 
     fast = agree(build, image([3, 4]))

@@ -10,11 +10,11 @@ from ristretto_cli.backends.onnx_floats import FloatsOps
 from ristretto_cli.backends.onnx_kernels import NONE
 from ristretto_cli.backends.onnx_scaled import least_magnitude
 from ristretto_cli.backends.onnx_session import Session
-from ristretto_cli.ops import Grid
+from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 
 NAN, INF = float("nan"), float("inf")
-ONE_CELL = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1), "group": 1}
-ONE_PLACE = {"kernel": (1, 1), "stride": (1, 1), "pad": (0, 0), "ceil": True}
+ONE_CELL = ConvGeometry.dense(2)
+ONE_PLACE = PoolGeometry(kernel=(1, 1), stride=(1, 1), pad=(0, 0), ceil=True)
 QUANTIZED = {"QuantizeLinear": 1, "DequantizeLinear": 1}
 
 
@@ -30,7 +30,7 @@ def scaled(ops, x, factor, bias=None, *, grid=None):
     """A convolution that multiplies each channel with a number, and adds one to it."""
     weight = np.full((x.shape[1], 1, 1, 1), factor)
     added = None if bias is None else constant(ops, np.broadcast_to(bias, x.shape[1:2]))
-    return ops.conv(x, constant(ops, weight, grid), added, **{**ONE_CELL, "group": x.shape[1]})
+    return ops.conv(x, constant(ops, weight, grid), added, ConvGeometry.dense(2, group=x.shape[1]))
 
 
 def image(numbers, channels=1):
@@ -293,9 +293,9 @@ def test_two_layers_share_a_weight_on_different_grids(agree):
     weight = np.full((1, 1, 1, 1), 0.5, np.float32)
 
     def build(ops, x):
-        first = ops.conv(ops.to_grid(x, fixed(8, 0)), ops.constant(weight, grid=fixed(8, 1)), None, **ONE_CELL)
+        first = ops.conv(ops.to_grid(x, fixed(8, 0)), ops.constant(weight, grid=fixed(8, 1)), None, ONE_CELL)
         trimmed = ops.to_grid(first, fixed(8, 1))
-        second = ops.conv(trimmed, ops.constant(weight, grid=fixed(4, 2)), None, **ONE_CELL)
+        second = ops.conv(trimmed, ops.constant(weight, grid=fixed(4, 2)), None, ONE_CELL)
         return trimmed, ops.to_grid(second, fixed(8, 1))
 
     fast = agree(build, image([3, -7]))
@@ -305,25 +305,25 @@ def test_two_layers_share_a_weight_on_different_grids(agree):
 
 def test_a_product_with_weights_that_are_no_constants_is_left_alone(agree):
     def build(ops, x, weight):
-        return ops.to_grid(ops.conv(ops.to_grid(x, fixed(8, 1)), weight, None, **ONE_CELL), fixed(8, 1))
+        return ops.to_grid(ops.conv(ops.to_grid(x, fixed(8, 1)), weight, None, ONE_CELL), fixed(8, 1))
 
     assert agree(build, image([3, -7]), [[[[0.5]]]]).top.ravel().tolist() == [1.5, -3.5]
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "settings"),
+    ("x", "weight", "geometry"),
     [
-        ((2, 3, 7), (4, 3, 3), {"stride": (2,), "pad": (1,), "dilation": (1,), "group": 1}),
-        ((2, 3, 5, 6), (4, 3, 3, 2), {"stride": (2, 1), "pad": (2, 0), "dilation": (2, 1), "group": 1}),
-        ((1, 4, 5, 5), (6, 2, 3, 3), {"stride": (1, 1), "pad": (1, 1), "dilation": (1, 1), "group": 2}),
-        ((1, 17, 4, 4), (17, 1, 3, 3), {"stride": (1, 1), "pad": (1, 1), "dilation": (1, 1), "group": 17}),
-        ((1, 32, 4, 4), (32, 1, 5, 5), {"stride": (1, 1), "pad": (2, 2), "dilation": (1, 1), "group": 32}),
-        ((1, 16, 4, 4), (32, 16, 3, 3), {"stride": (1, 1), "pad": (1, 1), "dilation": (1, 1), "group": 1}),
-        ((3, 2, 3, 4, 3), (5, 2, 2, 1, 2), {"stride": (1, 2, 1), "pad": (1, 0, 0), "dilation": (1,) * 3, "group": 1}),
+        ((2, 3, 7), (4, 3, 3), ConvGeometry(stride=(2,), pad=(1,), dilation=(1,))),
+        ((2, 3, 5, 6), (4, 3, 3, 2), ConvGeometry(stride=(2, 1), pad=(2, 0), dilation=(2, 1))),
+        ((1, 4, 5, 5), (6, 2, 3, 3), ConvGeometry(stride=(1, 1), pad=(1, 1), dilation=(1, 1), group=2)),
+        ((1, 17, 4, 4), (17, 1, 3, 3), ConvGeometry(stride=(1, 1), pad=(1, 1), dilation=(1, 1), group=17)),
+        ((1, 32, 4, 4), (32, 1, 5, 5), ConvGeometry(stride=(1, 1), pad=(2, 2), dilation=(1, 1), group=32)),
+        ((1, 16, 4, 4), (32, 16, 3, 3), ConvGeometry(stride=(1, 1), pad=(1, 1), dilation=(1, 1))),
+        ((3, 2, 3, 4, 3), (5, 2, 2, 1, 2), ConvGeometry(stride=(1, 2, 1), pad=(1, 0, 0), dilation=(1, 1, 1))),
     ],
 )
 @pytest.mark.parametrize("widths", [(8, 8, 8), (16, 8, 16), (8, 4, 4), (16, 16, 8)])
-def test_convolutions_of_every_kind(agree, x, weight, settings, widths):
+def test_convolutions_of_every_kind(agree, x, weight, geometry, widths):
     into, of, out = widths
     rng = np.random.default_rng(0)
     weights = rng.integers(-(2 ** (of - 1)), 2 ** (of - 1), weight) / 32
@@ -331,7 +331,7 @@ def test_convolutions_of_every_kind(agree, x, weight, settings, widths):
 
     def build(ops, value):
         trimmed = ops.to_grid(value, fixed(into, 2))
-        product = ops.conv(trimmed, constant(ops, weights, fixed(of, 5)), constant(ops, biases), **settings)
+        product = ops.conv(trimmed, constant(ops, weights, fixed(of, 5)), constant(ops, biases), geometry)
         top = ops.to_grid(product, fixed(out, 0))
         return top, ops.relu(top), ops.relu(product)
 
@@ -351,7 +351,7 @@ def test_in_blocks_of_channels_ties_and_ends_are_as_everywhere(agree, channels, 
     def build(ops, value):
         product = scaled(ops, ops.to_grid(value, fixed(32, 1)), 1)
         top = ops.to_grid(product, fixed(bits, 0))
-        pooled = ops.max_pool(top, kernel=(1, 2), stride=(1, 2), pad=(0, 1), ceil=True)
+        pooled = ops.max_pool(top, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 1), ceil=True))
         again = ops.to_grid(scaled(ops, ops.relu(pooled), 0.5), fixed(bits, 0))
         return top, ops.relu(top), pooled, again
 
@@ -381,7 +381,7 @@ def test_where_there_are_blocks_they_are_used_for_grids_of_up_to_22_bits():
 def test_maxima_are_taken_before_rounding_and_are_the_same(agree):
     def build(ops, x):
         top = ops.to_grid(scaled(ops, ops.to_grid(x, fixed(16, 3)), 0.5, 0.0625), fixed(12, 0))
-        return ops.max_pool(top, kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True)
+        return ops.max_pool(top, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True))
 
     fast = agree(build, image([0.9, 1.1, -3, -2.9, 9999, 8, -9999, -9998]))
     assert fast.top.ravel().tolist() == [1, -1, 2047, -2048]
@@ -389,7 +389,8 @@ def test_maxima_are_taken_before_rounding_and_are_the_same(agree):
 
 def test_a_window_behind_the_image_keeps_its_lowest_number(agree):
     def build(ops, x):
-        return ops.max_pool(ops.to_grid(x, fixed(8, 0)), kernel=(1, 1), stride=(1, 3), pad=(0, 0), ceil=True)
+        geometry = PoolGeometry(kernel=(1, 1), stride=(1, 3), pad=(0, 0), ceil=True)
+        return ops.max_pool(ops.to_grid(x, fixed(8, 0)), geometry)
 
     assert agree(build, image([3, 4, 5, 6, 7])).top.ravel().tolist()[:2] == [3, 6]
     assert agree(build, image([3, 4])).top.ravel().tolist() == [3, -np.finfo(np.float32).max]
@@ -398,7 +399,7 @@ def test_a_window_behind_the_image_keeps_its_lowest_number(agree):
 def test_parts_on_different_grids_are_pooled_each_for_itself(agree):
     def build(ops, a, b):
         joined = ops.concat([ops.to_grid(a, fixed(8, 4)), ops.to_grid(b, fixed(8, -1))], 1)
-        pooled = ops.max_pool(joined, kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True)
+        pooled = ops.max_pool(joined, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True))
         return ops.to_grid(pooled, fixed(8, 0))
 
     fast = agree(build, image([1.55, -9, 3, 4]), image([41, 300, -5, -6]))
@@ -409,7 +410,7 @@ def test_parts_on_different_grids_are_pooled_each_for_itself(agree):
 def test_pooling_of_parts_that_were_joined_along_another_axis(agree):
     def build(ops, a, b):
         joined = ops.concat([ops.to_grid(a, fixed(8, 4)), ops.to_grid(b, fixed(8, -1))], 3)
-        pooled = ops.max_pool(joined, kernel=(1, 3), stride=(1, 3), pad=(0, 0), ceil=True)
+        pooled = ops.max_pool(joined, PoolGeometry(kernel=(1, 3), stride=(1, 3), pad=(0, 0), ceil=True))
         return ops.to_grid(pooled, fixed(8, 0))
 
     assert agree(build, image([1.55, -9, 3, 4]), image([41, -5])).top.ravel().tolist() == [3, 40]
@@ -460,7 +461,7 @@ def recorded(build):
     [
         (lambda ops, v, i: ops.relu(v), 1500),
         (lambda ops, v, i: ops.reshape(v, (1, 4, 1) if i % 2 else (1, 4, 1, 1)), 501),
-        (lambda ops, v, i: ops.max_pool(v, **ONE_PLACE), 500),
+        (lambda ops, v, i: ops.max_pool(v, ONE_PLACE), 500),
         (lambda ops, v, i: ops.slice(ops.concat([v, v], 1), 1, 0, 4), 500),
         (lambda ops, v, i: ops.relu(ops.to_grid(scaled(ops, v, 1, grid=fixed(8, 0)), fixed(8, i % 3))), 500),
     ],

@@ -1,27 +1,24 @@
 """Products of eight-bit integers: when they are exact, and which kernels can compute them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx_integers import IntegerForm, Kernel, Operation, Product, Weights, fits_bytes
-from ristretto_cli.ops import Grid
+from ristretto_cli.ops import ConvGeometry, Grid
 
 BYTES = Grid(0, -128, 127)
 
 
-def product(weight, bias=None, *, steps=BYTES, frac_bits=0, op="Gemm"):
-    """An inner product with these weights, (N, K)."""
+def product(weight, bias=None, *, steps=BYTES, frac_bits=0, group=1):
+    """An inner product with these weights, (N, K), or a convolution, (N, K, *kernel)."""
     weight = np.asarray(weight, np.float32)
     return Product(
-        op,
         steps=steps,
         weight=weight,
         weight_grid=Grid(frac_bits, -(2**15), 2**15),
         bias=None if bias is None else np.asarray(bias, np.float32),
         shape=(1, weight.shape[0]),
-        attributes={},
+        geometry=ConvGeometry.dense(weight.ndim - 2, group=group) if weight.ndim > 2 else None,
     )
 
 
@@ -46,7 +43,7 @@ def test_weights_that_are_no_bytes_have_no_integer_form(weight):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 1, 1, 1)])
 def test_convolutions_of_one_and_three_axes_have_none(shape):
-    assert product(np.ones(shape), op="Conv").integer_form(BYTES) is None
+    assert product(np.ones(shape)).integer_form(BYTES) is None
 
 
 @pytest.mark.parametrize("bias", [2.0**31, -(2.0**31), 1e30, float("inf"), float("nan")])
@@ -79,10 +76,8 @@ def test_weights_are_looked_at_in_parts():
     assert form.weight.sum() == 3 * 2**20 + 99
 
 
-def kernels(weight, *, steps=BYTES, op="Gemm", group=1):
-    form = product(weight, steps=steps, op=op).integer_form(BYTES)
-    attributes = {"group": group} if op == "Conv" else {}
-    return [kernel.weights for kernel in replace(form, product=replace(form.product, attributes=attributes)).kernels()]
+def kernels(weight, *, steps=BYTES):
+    return [kernel.weights for kernel in product(weight, steps=steps).integer_form(BYTES).kernels()]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +108,7 @@ def test_pairs_of_small_products_cannot_saturate(steps, largest, bounded):
     ],
 )
 def test_the_operation_of_a_product(weight, group, operation):
-    made = product(np.ones(weight), op="Conv" if len(weight) > 2 else "Gemm")
-    assert replace(made, attributes={"group": group}).operation is operation
+    assert product(np.ones(weight), group=group).operation is operation
 
 
 @pytest.mark.parametrize(
@@ -131,8 +125,7 @@ def test_the_operation_of_a_product(weight, group, operation):
     ],
 )
 def test_convolutions_of_few_channels_and_filters_are_faster_in_float32(weight, group, weights, faster):
-    made = product(np.ones(weight), op="Conv" if len(weight) > 2 else "Gemm")
-    form = IntegerForm(replace(made, attributes={"group": group}), BYTES)
+    form = IntegerForm(product(np.ones(weight), group=group), BYTES)
     assert form.is_faster(Kernel(form.product.operation, weights)) is faster
 
 

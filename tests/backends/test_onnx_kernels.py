@@ -16,7 +16,7 @@ def in_order(kernels):
 
 
 def a_form(weight=1, steps=BYTES):
-    product = Product("Gemm", steps, np.full((1, 1), weight, np.float32), BYTES, None, (1, 1), {})
+    product = Product(steps, np.full((1, 1), weight, np.float32), BYTES, None, (1, 1), None)
     return IntegerForm(product, BYTES)
 
 

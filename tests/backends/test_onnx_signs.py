@@ -6,7 +6,7 @@ import pytest
 from ristretto_cli.backends.onnx_floats import FloatsOps
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS, Weights
 from ristretto_cli.backends.onnx_kernels import IntegerKernels
-from ristretto_cli.ops import Grid
+from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 
 BYTES = Grid(3, -128, 127)
 IMAGE = (1, 16, 4, 4)
@@ -17,7 +17,7 @@ def two_images(ops):
     return ops.input("x", IMAGE), ops.input("y", IMAGE)
 
 
-POOL = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0), "ceil": True}
+POOL = PoolGeometry(kernel=(2, 2), stride=(2, 2), pad=(0, 0), ceil=True)
 ALWAYS = {
     "relu": lambda ops, x, y: ops.relu(x),
     "abs": lambda ops, x, y: ops.abs(x),
@@ -41,8 +41,8 @@ IF_BOTTOMS_ARE = {
     "transpose": lambda ops, x, y: ops.transpose(x, (0, 2, 3, 1)),
     "slice": lambda ops, x, y: ops.slice(x, 1, 3, 9),
     "concat": lambda ops, x, y: ops.concat([x, y], 1),
-    "max pooling": lambda ops, x, y: ops.max_pool(x, **POOL),
-    "average pooling": lambda ops, x, y: ops.ave_pool(x, **POOL),
+    "max pooling": lambda ops, x, y: ops.max_pool(x, POOL),
+    "average pooling": lambda ops, x, y: ops.ave_pool(x, POOL),
     "lrn": lambda ops, x, y: ops.lrn(x, size=3, alpha=0.5, beta=0.75, k=1.0),
     "trim": lambda ops, x, y: ops.to_grid(x, BYTES),
     "where": lambda ops, x, y: ops.where(ops.less(x, y), x, y),
@@ -81,7 +81,9 @@ def test_a_window_behind_the_image_takes_the_sign_away():
     ops = FloatsOps()
     x, _ = two_images(ops)
     x = ops.slice(x, 2, 0, 2)  # windows of one cell begin at 0 and 3, and there are cells 0 and 1
-    assert not ops.never_negative(ops.max_pool(ops.relu(x), kernel=(1, 1), stride=(3, 3), pad=(0, 0), ceil=True))
+    assert not ops.never_negative(
+        ops.max_pool(ops.relu(x), PoolGeometry(kernel=(1, 1), stride=(3, 3), pad=(0, 0), ceil=True))
+    )
 
 
 @pytest.mark.parametrize("rectify", ["relu", "abs", "square"])
@@ -89,7 +91,7 @@ def test_bytes_of_what_is_never_negative_begin_at_zero(agree, rectify):
     def build(ops, x):
         trimmed = ops.to_grid(ALWAYS[rectify](ops, x, x), BYTES)
         weight = ops.constant(np.full((16, 16, 1, 1), -127 / 128, np.float32), grid=Grid(7, -128, 127))
-        top = ops.conv(trimmed, weight, None, stride=(1, 1), pad=(0, 0), dilation=(1, 1), group=1)
+        top = ops.conv(trimmed, weight, None, ConvGeometry.dense(2))
         return ops.to_grid(top, Grid(-1, -128, 127))
 
     agree(build, np.random.default_rng(0).normal(0, 6, IMAGE).astype(np.float32))

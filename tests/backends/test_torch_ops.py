@@ -12,7 +12,7 @@ from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
-from ristretto_cli.ops import Floats, Grid
+from ristretto_cli.ops import ConvGeometry, Floats, Grid, PoolGeometry
 
 torch = pytest.importorskip("torch", reason="the torch backend needs torch: pip install 'ristretto-cli[train]'")
 torch_ops = pytest.importorskip("ristretto_cli.backends.torch_ops")
@@ -147,7 +147,7 @@ SHAPES = [
     lambda ops, x: ops.concat([x, x, ops.slice(x, 2, 1, 3)], 2),
     lambda ops, x: ops.slice(x, -1, 2, 5),
     lambda ops, x: ops.pad(x, (0, 1, 2, 0), (1, 0, 0, 3), 7.0),
-    lambda ops, x: ops.unfold(x, kernel=(2, 3), stride=(1, 2), pad=(1, 0), dilation=(2, 1)),
+    lambda ops, x: ops.unfold(x, (2, 3), ConvGeometry(stride=(1, 2), pad=(1, 0), dilation=(2, 1))),
     lambda ops, x: ops.max(x, [1, 3]),
     lambda ops, x: ops.sum(x, []),
     lambda ops, x: ops.top_k(x, 3, 1),
@@ -202,32 +202,32 @@ def test_an_index_that_is_out_of_range_names_the_layer(index):
 @pytest.mark.parametrize("group", [1, 2])
 def test_filters_agree(axes, group):
     extent, kernel = (7, 6, 5)[:axes], (3, 2, 2)[:axes]
-    where = {"stride": (2, 1, 1)[:axes], "pad": (1, 0, 2)[:axes], "dilation": (1, 2, 1)[:axes], "group": group}
-    check(lambda ops, x, w, b: ops.conv(x, w, b, **where), (2, 4, *extent), (6, 4 // group, *kernel), (6,), high=0)
-    check(lambda ops, x, w: ops.deconv(x, w, None, **where), (2, 4, *extent), (4, 6 // group, *kernel), high=0)
+    where = ConvGeometry((2, 1, 1)[:axes], (1, 0, 2)[:axes], (1, 2, 1)[:axes], group)
+    check(lambda ops, x, w, b: ops.conv(x, w, b, where), (2, 4, *extent), (6, 4 // group, *kernel), (6,), high=0)
+    check(lambda ops, x, w: ops.deconv(x, w, None, where), (2, 4, *extent), (4, 6 // group, *kernel), high=0)
     check(lambda ops, x, w, b: ops.linear(x, w, b), (3, 4), (5, 4), (5,))
 
 
 POOLS = [
-    {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0), "ceil": True},
-    {"kernel": (3, 3), "stride": (2, 2), "pad": (1, 1), "ceil": True},
-    {"kernel": (3, 2), "stride": (2, 3), "pad": (2, 1), "ceil": True},  # a padding beyond half the kernel
-    {"kernel": (3, 2), "stride": (2, 3), "pad": (2, 1), "ceil": False},
-    {"kernel": (1, 1), "stride": (3, 4), "pad": (0, 0), "ceil": True},  # windows outside
-    {"kernel": (1, 2), "stride": (4, 5), "pad": (0, 0), "ceil": True},
-    {"kernel": (5, 6), "stride": (1, 1), "pad": (0, 0), "ceil": True},
+    PoolGeometry(kernel=(2, 2), stride=(2, 2), pad=(0, 0), ceil=True),
+    PoolGeometry(kernel=(3, 3), stride=(2, 2), pad=(1, 1), ceil=True),
+    PoolGeometry(kernel=(3, 2), stride=(2, 3), pad=(2, 1), ceil=True),  # a padding beyond half the kernel
+    PoolGeometry(kernel=(3, 2), stride=(2, 3), pad=(2, 1), ceil=False),
+    PoolGeometry(kernel=(1, 1), stride=(3, 4), pad=(0, 0), ceil=True),  # windows outside
+    PoolGeometry(kernel=(1, 2), stride=(4, 5), pad=(0, 0), ceil=True),
+    PoolGeometry(kernel=(5, 6), stride=(1, 1), pad=(0, 0), ceil=True),
 ]
 
 
-@pytest.mark.parametrize("settings", POOLS)
+@pytest.mark.parametrize("geometry", POOLS)
 @pytest.mark.parametrize("axes", [1, 2])
-def test_pooling_agrees(settings, axes):
-    one = {key: value if key == "ceil" else value[:axes] for key, value in settings.items()}
+def test_pooling_agrees(geometry, axes):
+    one = PoolGeometry(geometry.kernel[:axes], geometry.stride[:axes], geometry.pad[:axes], geometry.ceil)
     # Few different values, so that many are equal.
     x = np.random.default_rng(3).integers(-2, 3, X[: 2 + axes]).astype(np.float32)
-    agree(lambda ops, v: ops.max_pool(v, **one), x, exact=True)
-    agree(lambda ops, v: ops.max_pool_with_index(v, **one), x, exact=True)
-    agree(lambda ops, v: ops.ave_pool(v, **one), x)
+    agree(lambda ops, v: ops.max_pool(v, one), x, exact=True)
+    agree(lambda ops, v: ops.max_pool_with_index(v, one), x, exact=True)
+    agree(lambda ops, v: ops.ave_pool(v, one), x)
 
 
 def test_regions_agree():
@@ -283,8 +283,8 @@ def test_of_equals_the_first_operand_of_maximum_gets_the_gradient():
 
 
 def test_of_equals_the_first_cell_of_a_window_gets_the_gradient():
-    settings = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0), "ceil": True}
-    assert gradient(lambda ops, x: ops.max_pool(x, **settings), [[[[1.0, 2.0], [2.0, 2.0]]]]) == [[[[[0, 1], [0, 0]]]]]
+    geometry = PoolGeometry(kernel=(2, 2), stride=(2, 2), pad=(0, 0), ceil=True)
+    assert gradient(lambda ops, x: ops.max_pool(x, geometry), [[[[1.0, 2.0], [2.0, 2.0]]]]) == [[[[[0, 1], [0, 0]]]]]
 
 
 def test_the_root_of_0_has_no_gradient():
