@@ -11,7 +11,8 @@ from ristretto_cli.formats.number_format import MODES, Role
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
-from ristretto_cli.quantize.plan import Trimmable, family_of, trimmable_layers, trimmed
+from ristretto_cli.quantize.rewrite import apply_bit_widths
+from ristretto_cli.quantize.trimmable import Trimmable, family_of, trimmable_layers
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.sources.open import DataLayers
@@ -67,5 +68,5 @@ class Trimmer:
         if not trimming.widths(offered, [each.ranges for each in self._layers]):
             return None
         widths = {each.family: mode.widths for each in self._layers}
-        net_file = trimmed(self._net_file, self._layers, widths, trimming, legacy=False)
+        net_file = apply_bit_widths(self._net_file, self._layers, widths, trimming, legacy=False)
         return load_weights(build(net_file, State(TEST), DataLayers()), self._weights, rng=self._rng)

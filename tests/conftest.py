@@ -23,7 +23,7 @@ import pytest
 
 from ristretto_cli.net.build import State
 from ristretto_cli.net.ir import Net
-from ristretto_cli.quantize.job import Job
+from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.wire.messages import TEST, new
 from ristretto_cli.wire.weights import write_weights
@@ -192,9 +192,9 @@ class TwoClasses:
 
     workshop: Workshop
 
-    def job(self, mode: str = "dynamic_fixed_point", *, text: str = NET, **settings: Any) -> Job:
+    def job(self, mode: str = "dynamic_fixed_point", *, text: str = NET, **settings: Any) -> QuantizeConfig:
         """A job for the net, or another one with the same layers."""
-        return Job(
+        return QuantizeConfig(
             model=self.workshop.net(text),
             weights="net.caffemodel",
             model_quantized="quantized.prototxt",

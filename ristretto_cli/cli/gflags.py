@@ -34,19 +34,33 @@ def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) 
 class GflagsCommand(click.Command):
     """A command whose flags may be given in every spelling of gflags; the last of several wins, with a warning.
 
-    rules: which flags go together; what breaks one is a usage error.
+    rules: which flags go together; what breaks one is a usage error. late_params: flags that registries declare, which
+    are loaded no sooner than the command line is read or the help is shown.
 
     `-` and `_` are the same inside a name, one dash is as good as two. A boolean is given as `--flag`,
     `--noflag` or `--flag=true`, never as `--flag true`. A value may begin with a dash. What is not a flag is
     refused, unless the command declares arguments. All misspelled flags are reported, not just the first.
     """
 
-    def __init__(self, *args: Any, rules: Sequence[Rule] = (), **attributes: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        rules: Sequence[Rule] = (),
+        late_params: Callable[[], Sequence[click.Option]] | None = None,
+        **attributes: Any,
+    ) -> None:
         super().__init__(*args, **attributes)
         self.rules = tuple(rules)
+        self._late_params = late_params
         for param in self.params:
             if _is_boolean(param) and not param.secondary_opts:
                 param.secondary_opts = [f"--no{_key(_name(param))}"]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if self._late_params is not None:
+            late, self._late_params = self._late_params, None
+            self.params += late()
+        return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # click completes half-written lines by parsing them, where no fault counts.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,25 @@ if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
 
 
+def _mode_flags() -> Sequence[click.Option]:
+    """A flag for each option that a trimming mode declares."""
+    from ristretto_cli.formats.number_format import mode_options
+
+    return [
+        click.Option(
+            [f"--{name}"],
+            help=f"{declared.help} Only with {' or '.join(modes)}.",
+            type=click.Choice(declared.choices),
+            default=declared.default,
+            show_default=True,
+        )
+        for name, (declared, modes) in mode_options().items()
+    ]
+
+
 @click.command(
     cls=GflagsCommand,
+    late_params=_mode_flags,
     rules=[
         Excludes("--json", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
@@ -96,12 +113,6 @@ if TYPE_CHECKING:
     callback=widths,
 )
 @option("--noscore", "Score no net: measure ranges and write the net. --bw must give all widths.", is_flag=True)
-@option(
-    "--fl_params",
-    "How the fractional length of weights is chosen: so that the largest one fits, or their squared error is least.",
-    type=click.Choice(["max", "mse"]),
-    default="max",
-)
 @option("--early_stop", "End a trial as soon as its batches decide whether it passes.", is_flag=True)
 @option(
     "--cache_mb",
@@ -119,7 +130,6 @@ def command(
     score_goal: str | None,
     json: str | None,
     dry_run: bool,
-    fl_params: str,
     gpu: GpuRequest,
     threads: int,
     graph: GraphKind,
@@ -132,45 +142,59 @@ def command(
     how other outputs fare, which layers stay float, and the file that was written.
     """
     given = given_flags(click.get_current_context())
-    _check(given, flags["trimming_mode"], flags["bw"], fl_params, legacy=flags["legacy"])
-    from ristretto_cli.quantize.job import FlParams, Job, MissingWidths, planned_nets, quantize
-    from ristretto_cli.quantize.report import as_json, notes, summary_lines
-    from ristretto_cli.quantize.search import Goal
-    from ristretto_cli.quantize.written import quantized_text
+    mode_options = _taken_mode_options(flags)
+    _check(given, flags["trimming_mode"], flags["bw"], mode_options, legacy=flags["legacy"])
+    from ristretto_cli.formats.number_format import MODES
+    from ristretto_cli.quantize.config import QuantizeConfig
+    from ristretto_cli.quantize.margin import Goal
+    from ristretto_cli.quantize.pipeline import planned_nets, quantize
+    from ristretto_cli.quantize.prepare import MissingWidths
     from ristretto_cli.scoring.execution import Execution
-    from ristretto_cli.wire.files import write_atomically
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
-    goal = None if score_goal is None else Goal(score_goal)
-    job = Job(
+    config = QuantizeConfig(
         model_quantized=target,
+        mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
-        score_goal=goal,
-        fl_params=FlParams(fl_params),
+        score_goal=None if score_goal is None else Goal(score_goal),
         how=ap_version,
         **flags,
     )
-    check_outputs([target, json_file(json)], [job.model, job.weights])
+    check_outputs([target, json_file(json)], [config.model, config.weights])
     try:
         if dry_run:
-            click.echo("\n".join(planned_nets(job)))
+            click.echo("\n".join(planned_nets(config)))
             return
-        job = replace(job, execution=Execution(usable_gpu(gpu), threads, graph))
+        config = replace(config, execution=Execution(usable_gpu(gpu), threads, graph))
         with progress("quantize") as bar:
-            outcome = quantize(job, on_batch=bar.on_batch)
+            result = quantize(config, on_batch=bar.on_batch)
     except MissingWidths as fault:
         raise click.UsageError(str(fault), click.get_current_context()) from fault
-    write_atomically(target, quantized_text(job, outcome))
+    result.write()
     if json is not None:
-        write_json(json, as_json(job, outcome))
-    summary, ours = summary_lines(job, outcome), notes(job, outcome)
+        write_json(json, result.as_json())
+    summary, ours = result.summary_lines(), result.notes()
     # The original's log ends with its summary.
     print_result([*summary, *ours], logged=[*ours, *summary], json=json)
 
 
-def _check(given: Collection[str], trimming_mode: str, bw: Mapping[str, int], fl_params: str, *, legacy: bool) -> None:
-    """UsageError where flags do not go together. given: those on the command line."""
-    from ristretto_cli.formats.number_format import MODES
+def _taken_mode_options(flags: dict[str, Any]) -> dict[str, str]:
+    """The values of the options that modes declare, taken out of the command's flags."""
+    from ristretto_cli.formats.number_format import mode_options
+
+    return {name: flags.pop(name) for name in mode_options()}
+
+
+def _check(
+    given: Collection[str],
+    trimming_mode: str,
+    bw: Mapping[str, int],
+    mode_values: Mapping[str, str],
+    *,
+    legacy: bool,
+) -> None:
+    """UsageError for flags that contradict each other. given: those on the command line."""
+    from ristretto_cli.formats.number_format import MODES, mode_options
 
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
@@ -179,10 +203,11 @@ def _check(given: Collection[str], trimming_mode: str, bw: Mapping[str, int], fl
         raise click.UsageError(f'--bw: {trimming_mode} has no part "{unknown[0]}"; its parts: {", ".join(names)}')
     idle = f"has no effect with --trimming_mode={trimming_mode}"
     faults = []
-    if "--fl_params" in given and "conv_params" not in names:
-        faults.append(f"--fl_params {idle}, only with dynamic_fixed_point")
-    if fl_params != "max" and legacy:
-        faults.append(f"--fl_params={fl_params} has no effect with --legacy")
+    for name, (declared, modes) in mode_options().items():
+        if f"--{name}" in given and declared not in mode.options:
+            faults.append(f"--{name} {idle}, only with {' or '.join(modes)}")
+        if mode_values[name] != declared.default and legacy and not declared.in_legacy:
+            faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
     if "--bit_widths" in given and mode.widths((), []):
         faults.append(f"--bit_widths {idle}, which has widths of its own")
     elif "--bit_widths" in given and len(bw) == len(names):

@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Score a net, trimmed or not."""
     from ristretto_cli.net.build import State
-    from ristretto_cli.quantize.written import weights_of
+    from ristretto_cli.quantize.header import weights_of
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
     from ristretto_cli.scoring.score import score_lines, scores_as_json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,7 @@ from ristretto_cli.formats.number_format import (
     LOSSLESS_BITS,
     UNSATURATED_BITS,
     Group,
+    ModeOption,
     NumberFormat,
     Ranges,
     Role,
@@ -120,6 +122,13 @@ _ACTIVATIONS = frozenset({Role.LAYER_IN, Role.LAYER_OUT})
 _PARAMS = frozenset({Role.PARAMS})
 
 
+class FlParams(Enum):
+    """How the fractional length of weights is chosen; the value is the word that --fl_params takes."""
+
+    MAX = "max"  # the largest weight is kept
+    MSE = "mse"  # the squared error is least
+
+
 @trimming_mode("dynamic_fixed_point", "fixed_point")
 class DynamicFixedPoint(TrimmingMode):
     """Weights of convolutions, weights of inner products, and activations, each with a width of its own."""
@@ -135,6 +144,16 @@ class DynamicFixedPoint(TrimmingMode):
             "layer activations",
             frozenset({"CONV", "FC"}),
             _ACTIVATIONS,
+        ),
+    )
+    options = (
+        ModeOption(
+            "fl_params",
+            "How the fractional length of weights is chosen: so that the largest one fits, or their squared error is "
+            "least.",
+            choices=tuple(rule.value for rule in FlParams),
+            default=FlParams.MAX.value,
+            in_legacy=False,
         ),
     )
 
@@ -160,14 +179,20 @@ class DynamicFixedPoint(TrimmingMode):
         everywhere: Sequence[Ranges],
         legacy: bool,
     ) -> None:
-        write_fixed(quantization, widths, ranges, legacy=legacy)
+        least_error = FlParams(self.option("fl_params")) is FlParams.MSE
+        write_fixed(quantization, widths, ranges, legacy=legacy, least_error=least_error)
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
         return {role: integer_length(ranges.of(role), role) for role in Role}
 
 
-def write_fixed(quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool) -> None:
-    """Set bw_* and fl_* of each role that has a width in bits."""
+def write_fixed(
+    quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool, least_error: bool = False
+) -> None:
+    """Set bw_* and fl_* of each role that has a width in bits.
+
+    least_error: weights get the fractional length with the least squared error, where ranges have the weights.
+    """
     for role, bits in widths.items():
         largest = ranges.of(role)
         if legacy:
@@ -183,7 +208,7 @@ def write_fixed(quantization: Message, widths: Mapping[Role, int], ranges: Range
                 integer_bits = unsaturated_integer_length(bits, largest or 1.0)  # DIFFERS(D13)
             if role is Role.PARAMS:
                 integer_bits += _bits_for_biases(bits, integer_bits, ranges)  # DIFFERS(D5)
-                if ranges.weights is not None:
+                if least_error and ranges.weights is not None:
                     integer_bits = _bits_of_least_error(bits, integer_bits, ranges, ranges.weights)
         setattr(quantization, f"bw_{role.value}", bits)
         setattr(quantization, f"fl_{role.value}", _fractional_length(bits, integer_bits))

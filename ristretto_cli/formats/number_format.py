@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
-from ristretto_cli.errors import LayerError
+from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean
 from ristretto_cli.ops import Array, Grid, Ops, V
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message, enum_name, enum_value
@@ -76,7 +77,7 @@ class Ranges:
 
     biases: its biases, where they are to be kept in range too. input_energy: the mean sum of squares of the
     inputs that one output is made of; it tells how much an error of the weights matters beside one of a bias.
-    weights: they themselves, where their format is to be chosen for the least squared error.
+    weights: the weights themselves; None where they are not at hand.
     """
 
     layer_in: float
@@ -116,17 +117,45 @@ class Group:
     roles: frozenset[Role]
 
 
+@dataclass(frozen=True)
+class ModeOption:
+    """A setting of a trimming mode: a flag of the command line, `--name`, that takes one of some words.
+
+    in_legacy: whether it has an effect with --legacy.
+    """
+
+    name: str
+    help: str
+    choices: tuple[str, ...]
+    default: str
+    in_legacy: bool = True
+
+
 class TrimmingMode(ABC):
     """How the layers of a net are trimmed in one number format.
 
     groups are searched one after the other and then combined. A mode with a single group has nothing to
-    combine: its last passing trial is the result.
+    combine: its last passing trial is the result. options: what can be chosen; see `option`.
     """
 
     precision: ClassVar[str]  # its name in QuantizationParameter.Precision
     groups: ClassVar[tuple[Group, ...]]
     combined_title: ClassVar[str] = ""  # the summary's heading of the combined groups, where there are several
     fallback_bits: ClassVar[int] = LOSSLESS_BITS  # the width where none is within the margin
+    options: ClassVar[tuple[ModeOption, ...]] = ()
+
+    def __init__(self) -> None:
+        self._chosen: Mapping[str, str] = {}
+
+    def option(self, name: str) -> str:
+        """The value of one of this mode's options."""
+        return self._chosen.get(name, next(option.default for option in self.options if option.name == name))
+
+    def with_options(self, chosen: Mapping[str, str]) -> TrimmingMode:
+        """A copy of the mode with these values of its options, by name; see configured_mode, which checks them."""
+        mode = copy(self)
+        mode._chosen = dict(chosen)
+        return mode
 
     @abstractmethod
     def trims(self, quantization: Message) -> Trims:
@@ -165,6 +194,34 @@ class TrimmingMode(ABC):
             "connected (FC) layers.",
             f"Baseline 32bit float: {baseline}",
         ]
+
+
+def mode_options() -> dict[str, tuple[ModeOption, list[str]]]:
+    """The options of all modes, by name, each with the names of the modes that have it."""
+    found: dict[str, tuple[ModeOption, list[str]]] = {}
+    for mode in MODES.names(aliases=False):
+        for option in MODES.get(mode).options:
+            known, modes = found.setdefault(option.name, (option, []))
+            if known != option:
+                raise ValueError(f"{modes[0]} and {mode} declare different options {option.name}")
+            modes.append(mode)
+    return found
+
+
+def configured_mode(name: str, chosen: Mapping[str, str]) -> TrimmingMode:
+    """The mode of a name with values of its options; RistrettoError for what is not known, naming what is."""
+    mode = MODES.get(name)
+    own = {option.name: option for option in mode.options}
+    for key, value in chosen.items():
+        if key not in own:
+            _, having = mode_options().get(key, (None, []))
+            hint = f"Only with {' or '.join(having)}." if having else did_you_mean(key, own)
+            raise RistrettoError(
+                f'trimming mode "{name}" has no option {key}', remedy=hint or f"Options: {', '.join(own) or 'none'}."
+            )
+        if value not in own[key].choices:
+            raise RistrettoError(f"{key}={value} is not possible", remedy=f"Give {' or '.join(own[key].choices)}.")
+    return mode.with_options(chosen)
 
 
 def rounding_of(quantization: Message) -> Rounding:

@@ -1,38 +1,37 @@
-"""The search: which widths keep the score within the margin."""
+"""The search: candidates for each group of a trimming mode, from the widest down, and then all groups combined."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Group, Role, TrimmingMode
-from ristretto_cli.quantize.plan import Trimmable, Widths, each_family
+from ristretto_cli.quantize.rewrite import Widths
+from ristretto_cli.quantize.trimmable import Trimmable, each_family
 from ristretto_cli.scoring.score import Scores
-
-# Scores are means of float32 values; two that differ by less are the same. Of a loss, by less of the baseline:
-# losses come in all magnitudes.
-_ROUNDING = 1e-6
-
-
-class Goal(Enum):
-    """Which scores are better; the value is the word that --score_goal takes."""
-
-    MAX = "max"
-    MIN = "min"
-
-    @property
-    def better(self) -> str:
-        """Which scores are better, in a word."""
-        return "higher" if self is Goal.MAX else "lower"
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One scored net: the width that its group was given, its score, and whether that is within the margin.
+class Candidate:
+    """A net that the search may choose: its name in the log, the bits of its group, and the widths of its layers.
 
-    stopped: the score is of some batches only, the others could not have changed whether it passes.
+    in_full: evaluate it on all batches, even if fewer decide whether it passes.
+    """
+
+    name: str
+    bits: int
+    widths: Widths = field(hash=False)
+    in_full: bool = False
+
+
+Passed = Callable[[Candidate], bool]  # whether a candidate is within the error margin
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The score of a candidate with so many bits, and whether it is within the margin.
+
+    stopped: the score is that of the first batches only; the others could not have changed whether it passes.
     """
 
     bits: int
@@ -43,122 +42,176 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A net that is to be scored: what it is, and its widths. in_full: over all batches, even if fewer decide."""
+class SearchGroup:
+    """A group of the mode with its candidates, widest first.
 
-    what: str
-    widths: Widths
-    in_full: bool = False
+    given: its width where that is fixed; then it has no candidates. skipped: no layer is in it.
+    """
+
+    group: Group
+    candidates: tuple[Candidate, ...] = ()
+    given: int | None = None
+    skipped: bool = False
+
+    def evaluated(self, passed: Passed) -> Iterator[Candidate]:
+        """The candidates up to the first one that fails. Asks for each only after it was yielded."""
+        for candidate in self.candidates:
+            yield candidate
+            if not passed(candidate):
+                return
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The score of a net. verdict: whether it is within the margin, where scoring was stopped when that was known."""
+class SearchSpace:
+    """All groups of a mode with their candidates for a net."""
 
-    value: float
-    scores: Scores
-    verdict: bool | None = None
+    mode: TrimmingMode
+    layers: Sequence[Trimmable]
+    groups: tuple[SearchGroup, ...]
+    legacy: bool
+
+    def bits(self, group: SearchGroup, passed: Passed) -> int:
+        """The width of a group: the given one, or the smallest one that passed."""
+        if group.skipped:
+            return LOSSLESS_BITS  # DIFFERS(D8)
+        if group.given is not None:
+            return group.given
+        narrow = [candidate.bits for candidate in group.evaluated(passed) if passed(candidate)]
+        return narrow[-1] if narrow else self.mode.fallback_bits
+
+    def combined(self, passed: Passed) -> Candidate:
+        """The net with the widths of all groups."""
+        widths: dict[str, dict[Role, int]] = {}
+        chosen = [self.bits(group, passed) for group in self.groups]
+        for group, bits in zip(self.groups, chosen, strict=True):
+            for family in each_family(group.group.families, self.layers):
+                for role in group.group.roles:
+                    widths.setdefault(family, {})[role] = bits
+        return Candidate("the combined net", max(chosen, default=LOSSLESS_BITS), widths, in_full=True)
+
+    def result(self, passed: Passed) -> Candidate | None:
+        """The candidate that is the result: for a mode of one group the one with its width, otherwise the combined net.
+
+        None where the original writes a net that it did not score.
+        """
+        if len(self.groups) == 1:
+            (group,) = self.groups
+            bits = self.bits(group, passed)
+            for candidate in group.evaluated(passed):
+                if candidate.bits == bits:
+                    return candidate
+            if self.legacy and group.given is None:
+                return None
+        return self.combined(passed)
+
+
+def search_space(
+    mode: TrimmingMode,
+    layers: Sequence[Trimmable],
+    offered: Sequence[int],
+    given: Mapping[str, int],
+    *,
+    legacy: bool,
+) -> SearchSpace:
+    """The candidates for some layers. offered: the widths to try, in bits. given: fixed widths of groups, by name.
+
+    legacy: groups without layers are searched as well.
+    """
+    widths = mode.widths(offered, [each.ranges for each in layers])
+    groups = []
+    for group in mode.groups:
+        families = list(each_family(group.families, layers))
+        if not families and not legacy:
+            groups.append(SearchGroup(group, skipped=True))
+        elif group.name in given:
+            groups.append(SearchGroup(group, given=given[group.name]))
+        else:
+            candidates = [
+                Candidate(
+                    f"{bits}bit {group.part}",
+                    bits,
+                    {family: dict.fromkeys(group.roles, bits) for family in families},  # DIFFERS(D4)
+                    in_full=len(mode.groups) == 1,  # its score is that of the result
+                )
+                for bits in widths
+            ]
+            groups.append(SearchGroup(group, tuple(candidates)))
+    return SearchSpace(mode, layers, tuple(groups), legacy)
+
+
+def search(space: SearchSpace, passed: Passed) -> Iterator[Candidate]:
+    """The candidates to evaluate, one after another; passed is asked for those that were yielded.
+
+    Each group is searched from the widest candidate down to the first one that fails. The result comes last, unless
+    it was a candidate of a group.
+    """
+    for group in space.groups:
+        yield from group.evaluated(passed)
+    result = space.result(passed)
+    if result is not None and not any(result in group.candidates for group in space.groups):
+        yield result
+
+
+def next_if_passed(
+    space: SearchSpace, evaluations: Mapping[Candidate, Evaluation], current: Candidate
+) -> Candidate | None:
+    """The candidate that follows the current one if that passes; None if it is the last."""
+
+    def passed(candidate: Candidate) -> bool:
+        return candidate == current or evaluations[candidate].passed
+
+    following = search(space, passed)
+    for candidate in following:
+        if candidate == current:
+            return next(following, None)
+    return None
 
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The trials of one group, widest first, and the width chosen.
+    """The evaluations of one group, widest first, and the chosen width.
 
-    skipped: no layer is in it. given: the width was asked for, and there are no trials.
+    skipped: no layer is in it. given: the width was fixed, and there are no evaluations.
     """
 
     group: Group
-    trials: tuple[Trial, ...]
+    trials: tuple[Evaluation, ...]
     bits: int
     skipped: bool = False
     given: bool = False
 
 
 @dataclass(frozen=True)
-class Margin:
-    """How much worse than the baseline a score may be.
+class SearchResult:
+    """The result of a search: each group's, the chosen widths, and the evaluation of the net that has all of them.
 
-    percent: with Goal.MAX in percent points, a hundredth each, as suits an accuracy; with Goal.MIN in percent of
-    the baseline's magnitude, as suits a loss. exact: compare as the original does, in which the last bit of a
-    float decides.
-    """
-
-    baseline: float
-    percent: float
-    exact: bool = False
-    goal: Goal = Goal.MAX
-
-    def allows(self, score: float) -> bool:
-        """Whether a score is good enough; NaN is not."""
-        slack = 0.0 if self.exact else _ROUNDING  # DIFFERS(D10)
-        if self.goal is Goal.MAX:
-            return score + self.percent / 100 + slack >= self.baseline
-        return score <= self.baseline + abs(self.baseline) * (self.percent / 100 + slack)
-
-    def missed_by(self, score: float) -> float:
-        """How much worse than the baseline a score is, in the unit of `percent`."""
-        if self.goal is Goal.MAX:
-            return (self.baseline - score) * 100
-        if self.baseline == 0:
-            return math.inf if score > 0 else 0.0
-        return (score - self.baseline) / abs(self.baseline) * 100
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a search found: the groups' results, the widths chosen, and the net with all of them scored.
-
-    combined is None where the original would not score it, and where nothing is scored.
+    combined is None where the original would not score that net, and where nothing is scored.
     """
 
     groups: tuple[GroupResult, ...]
     widths: Widths
-    combined: Trial | None
+    combined: Evaluation | None
 
 
-# What scores a net; beside it, it is told which one follows if this one passes.
-ScoreWidths = Callable[[Asked, "Asked | None"], Scored]
+def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation]) -> SearchResult:
+    """The result of a search by the evaluations of its candidates; none where the width of every group is given."""
 
-_Planned = Sequence[tuple[int, Asked]]  # a group's widths, and the nets that they give
+    def passed(candidate: Candidate) -> bool:
+        return evaluations[candidate].passed
 
-
-def search(
-    mode: TrimmingMode,
-    layers: Sequence[Trimmable],
-    offered: Sequence[int],
-    margin: Margin,
-    score: ScoreWidths,
-    *,
-    legacy: bool,
-    given: Mapping[str, int] | None = None,
-) -> Result:
-    """Search each group of a mode from the widest width down to the first that fails, then combine.
-
-    legacy: groups without layers are searched as well. given: widths of groups that are not searched, by name.
-    """
-    given = given or {}
-    planned = [_planned(mode, group, layers, offered, given, legacy=legacy) for group in mode.groups]
-    results: list[GroupResult] = []
-    for i, (group, nets) in enumerate(zip(mode.groups, planned, strict=True)):
-        if nets is None:
-            results.append(GroupResult(group, (), LOSSLESS_BITS, skipped=True))  # DIFFERS(D8)
-            continue
-        if group.name in given:
-            results.append(_given(group, given))
-            continue
-        trials: list[Trial] = []
-        for k, (bits, asked) in enumerate(nets):
-            following = next((later[0][1] for later in (nets[k + 1 :], *planned[i + 1 :]) if later), None)
-            if following is None and len(mode.groups) > 1:
-                later_given = [_given(later, given) for later in mode.groups[i + 1 :] if later.name in given]
-                following = _asked_combined([*results, GroupResult(group, (), bits), *later_given], layers)
-            trials.append(_trial(bits, score(asked, following), margin))
-            if not trials[-1].passed:
-                break
-        passed = [trial.bits for trial in trials if trial.passed]
-        results.append(GroupResult(group, tuple(trials), passed[-1] if passed else mode.fallback_bits))
-    combined = _asked_combined(results, layers)
-    return Result(tuple(results), combined.widths, _combined_trial(results, combined, margin, score, legacy=legacy))
+    groups = [
+        GroupResult(
+            group.group,
+            tuple(evaluations[candidate] for candidate in group.evaluated(passed)),
+            space.bits(group, passed),
+            skipped=group.skipped,
+            given=group.given is not None,
+        )
+        for group in space.groups
+    ]
+    result = space.result(passed)
+    combined = None if result is None else evaluations.get(result)
+    return SearchResult(tuple(groups), space.combined(passed).widths, combined)
 
 
 def searched_groups(
@@ -173,83 +226,3 @@ def searched_groups(
         for group in mode.groups
         if group.name not in given and (legacy or not families.isdisjoint(group.families))
     ]
-
-
-def without_scores(
-    mode: TrimmingMode, layers: Sequence[Trimmable], given: Mapping[str, int], *, legacy: bool
-) -> Result:
-    """The result where the width of every group with layers is given: nothing is searched and nothing scored."""
-    results = [
-        _given(group, given)
-        if legacy or any(each_family(group.families, layers))
-        else GroupResult(group, (), LOSSLESS_BITS, skipped=True)
-        for group in mode.groups
-    ]
-    return Result(tuple(results), _combined(results, layers), None)
-
-
-def _planned(
-    mode: TrimmingMode,
-    group: Group,
-    layers: Sequence[Trimmable],
-    offered: Sequence[int],
-    given: Mapping[str, int],
-    *,
-    legacy: bool,
-) -> _Planned | None:
-    """The nets of a group, widest first; None where it has no layers, unless legacy searches it nevertheless."""
-    families = list(each_family(group.families, layers))
-    if not families and not legacy:
-        return None
-    if group.name in given:
-        return []
-    # Of a single group one net is what others combine, and its score is told as that.
-    in_full = len(mode.groups) == 1
-    return [
-        (
-            bits,
-            Asked(
-                f"{bits}bit {group.part}",
-                {family: dict.fromkeys(group.roles, bits) for family in families},  # DIFFERS(D4)
-                in_full,
-            ),
-        )
-        for bits in mode.widths(offered, [each.ranges for each in layers])
-    ]
-
-
-def _given(group: Group, given: Mapping[str, int]) -> GroupResult:
-    return GroupResult(group, (), given[group.name], given=True)
-
-
-def _trial(bits: int, scored: Scored, margin: Margin) -> Trial:
-    stopped = scored.verdict is not None
-    passed = margin.allows(scored.value) if scored.verdict is None else scored.verdict
-    return Trial(bits, scored.value, passed, scored.scores, stopped)
-
-
-def _asked_combined(results: Sequence[GroupResult], layers: Sequence[Trimmable]) -> Asked:
-    return Asked("the combined net", _combined(results, layers), in_full=True)
-
-
-def _combined(results: Sequence[GroupResult], layers: Sequence[Trimmable]) -> dict[str, dict[Role, int]]:
-    widths: dict[str, dict[Role, int]] = {}
-    for result in results:
-        for family in each_family(result.group.families, layers):
-            for role in result.group.roles:
-                widths.setdefault(family, {})[role] = result.bits
-    return widths
-
-
-def _combined_trial(
-    results: Sequence[GroupResult], combined: Asked, margin: Margin, score: ScoreWidths, *, legacy: bool
-) -> Trial | None:
-    if len(results) == 1:
-        (result,) = results
-        for trial in result.trials:
-            if trial.bits == result.bits:
-                return trial
-        if legacy and not result.given:
-            return None  # the original writes a net here that it never scored
-    bits = max((result.bits for result in results), default=LOSSLESS_BITS)
-    return _trial(bits, score(combined, None), margin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -65,12 +65,13 @@ class Scores:
         return next(output.score for output in self.outputs if output.blob == blob)
 
 
-@dataclass(frozen=True)
-class Until:
-    """When to stop before all batches are run: by the sum of a blob's values so far, and how many batches that are."""
+class StoppingRule(Protocol):
+    """Whether to stop before all batches are run, by the sum of a blob's values over the first batches."""
 
     blob: str
-    decided: Callable[[float, int], bool]
+
+    def should_stop(self, total: float, done: int) -> bool:
+        """Whether the sum `total` of the first `done` batches is enough."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Pass:
     on_batch: OnBatch = ignore_progress
     single_precision: bool = False
     how: Judging = field(default_factory=Judging)
-    until: Until | None = None
+    stopping: StoppingRule | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
 
@@ -185,7 +186,8 @@ class Scorer:
                     prefix.keep({name: results.pop(name) for name in prefix.cut.kept})
                 tally.add(results)
                 wanted.on_batch(i + 1, wanted.iterations, wanted.what)
-                if wanted.until is not None and wanted.until.decided(float(tally.sums[wanted.until.blob][0]), i + 1):
+                rule = wanted.stopping
+                if rule is not None and rule.should_stop(float(tally.sums[rule.blob][0]), i + 1):
                     break
         scores = self._scores(tally, wanted)
         for line in score_lines(scores):

@@ -1,6 +1,7 @@
 """Trimming modes: formats from ranges into a QuantizationParameter, and back."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.fixed import Fixed, integer_length
 from ristretto_cli.formats.minifloat import Minifloat, exponent_bits, unsaturated_exponent_bits
-from ristretto_cli.formats.number_format import HEADROOM, MODES, Ranges, Role, Rounding, set_precision, trims_of
+from ristretto_cli.formats.number_format import (
+    HEADROOM,
+    MODES,
+    Ranges,
+    Role,
+    Rounding,
+    configured_mode,
+    mode_options,
+    set_precision,
+    trims_of,
+)
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.wire.messages import new
 from ristretto_cli.wire.prototxt import parse
@@ -20,12 +31,12 @@ ALL_ROLES = (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)
 RANGES = Ranges(layer_in=200.0, layer_out=6.5, params=0.4)
 
 
-def written(mode, bits, ranges=RANGES, *, roles=ALL_ROLES, everywhere=None, legacy=False):
-    """The QuantizationParameter that a mode writes for these widths."""
+def written(mode, bits, ranges=RANGES, *, roles=ALL_ROLES, everywhere=None, legacy=False, **options):
+    """The QuantizationParameter that a mode writes for these widths; options: the mode's own."""
     quantization = new("QuantizationParameter")
     widths = dict.fromkeys(roles, bits)
     set_precision(quantization, MODES.get(mode))
-    MODES.get(mode).write(quantization, widths, ranges, everywhere=everywhere or [ranges], legacy=legacy)
+    configured_mode(mode, options).write(quantization, widths, ranges, everywhere=everywhere or [ranges], legacy=legacy)
     return quantization
 
 
@@ -47,6 +58,39 @@ def read(text):
 )
 def test_the_old_names_of_the_modes_are_known(old, new_name):
     assert MODES.get(old) is MODES.get(new_name)
+
+
+def test_configured_mode_has_its_options_and_leaves_the_registered_one_alone():
+    assert configured_mode("fixed_point", {"fl_params": "mse"}).option("fl_params") == "mse"
+    assert configured_mode("fixed_point", {}).option("fl_params") == "max"
+    assert MODES.get("fixed_point").option("fl_params") == "max"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fl_params": "min"}, "fl_params=min is not possible. Give max or mse."),
+        (
+            {"fl_param": "mse"},
+            'trimming mode "dynamic_fixed_point" has no option fl_param. Did you mean fl_params?',
+        ),
+        ({"colour": "red"}, 'trimming mode "dynamic_fixed_point" has no option colour. Options: fl_params.'),
+    ],
+)
+def test_configured_mode_refuses_unknown_options_and_values(options, message):
+    with pytest.raises(RistrettoError) as refused:
+        configured_mode("dynamic_fixed_point", options)
+    assert str(refused.value) == message
+
+
+def test_mode_options_of_one_name_must_be_equal(monkeypatch):
+    assert [(name, modes) for name, (_, modes) in mode_options().items()] == [("fl_params", ["dynamic_fixed_point"])]
+    own = MODES.get("dynamic_fixed_point").options
+    monkeypatch.setattr(type(MODES.get("minifloat")), "options", own)
+    assert mode_options()["fl_params"][1] == ["dynamic_fixed_point", "minifloat"]
+    monkeypatch.setattr(type(MODES.get("minifloat")), "options", (replace(own[0], default="mse"),))
+    with pytest.raises(ValueError, match="dynamic_fixed_point and minifloat declare different options fl_params"):
+        mode_options()
 
 
 def test_an_unknown_mode_is_answered_with_the_nearest():
@@ -219,11 +263,13 @@ def test_with_the_weights_their_squared_error_decides():
     # In halves 0.9 loses 0.4 and eight times 0.3 gain 0.2: 0.48 in all. In quarters up to 0.25: 0.65 and 0.05, 0.4425.
     weights = np.array([0.9] + [0.3] * 8, np.float32)
     assert written("dynamic_fixed_point", 2, Ranges(1.0, 1.0, params=0.9)).fl_params == 1
-    assert written("dynamic_fixed_point", 2, Ranges(1.0, 1.0, params=0.9, weights=weights)).fl_params == 2
+    assert (
+        written("dynamic_fixed_point", 2, Ranges(1.0, 1.0, params=0.9, weights=weights), fl_params="mse").fl_params == 2
+    )
     # A bias of 0.5 loses 0.25 in quarters, which counts as much as an error of the weights with an energy of 15.
     for energy, fl_params in ((14.0, 1), (16.0, 2)):
         ranges = Ranges(1.0, 1.0, params=0.9, biases=(0.5,), input_energy=energy, weights=weights)
-        assert written("dynamic_fixed_point", 2, ranges).fl_params == fl_params
+        assert written("dynamic_fixed_point", 2, ranges, fl_params="mse").fl_params == fl_params
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -234,7 +280,7 @@ def test_the_least_squared_error_is_that_of_no_other_fractional_length(bits, ben
         return np.square(bench.trim(Fixed(bits, frac_bits), weights) - weights).mean()
 
     ranges = Ranges(1.0, 1.0, params=float(abs(weights).max()), weights=weights)
-    chosen = written("dynamic_fixed_point", bits, ranges).fl_params
+    chosen = written("dynamic_fixed_point", bits, ranges, fl_params="mse").fl_params
     assert error(chosen) == min(map(error, range(-5, 25)))
 
 
@@ -243,13 +289,15 @@ def test_of_very_many_weights_those_looked_at_are_of_all_rows_and_places():
     kernels = np.full((2**15, 2, 6, 6), 0.3, np.float32)
     kernels[:, :, ::3, ::3] = 0.001
     ranges = Ranges(1.0, 1.0, params=0.3, weights=kernels)
-    assert written("dynamic_fixed_point", 4, ranges).fl_params == 4  # 0.3 is 5 sixteenths; 0.001 asks for 13
+    assert (
+        written("dynamic_fixed_point", 4, ranges, fl_params="mse").fl_params == 4
+    )  # 0.3 is 5 sixteenths; 0.001 asks for 13
 
 
 @pytest.mark.parametrize("weights", [np.zeros(3, np.float32), np.zeros(0, np.float32), np.full(3, 1e-30, np.float32)])
 def test_weights_of_no_size_have_a_format_too(weights):
     ranges = Ranges(1.0, 1.0, params=float(weights.max(initial=0.0)), weights=weights)
-    assert written("dynamic_fixed_point", 8, ranges).bw_params == 8
+    assert written("dynamic_fixed_point", 8, ranges, fl_params="mse").bw_params == 8
 
 
 def test_at_a_low_width_fine_weights_win_over_a_whole_bias():

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from ristretto_cli.cli.main import run
-from ristretto_cli.quantize.job import Job, Outcome, quantize
-from ristretto_cli.quantize.report import as_json, notes, summary_lines
-from ristretto_cli.quantize.search import Goal, Margin
+from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.pipeline import quantize
+from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.scoring.outputs import is_loss
 
 from ..conftest import IDENTITY, NET
@@ -40,8 +41,8 @@ def regress(two_classes: Any) -> Any:
     return make
 
 
-def bits(outcome: Outcome) -> list[int]:
-    return [group.bits for group in outcome.result.groups]
+def bits(outcome: QuantizationResult) -> list[int]:
+    return [group.bits for group in outcome.search.groups]
 
 
 # --- the margin
@@ -119,7 +120,7 @@ def test_a_loss_is_held_to_percent_of_itself(regress: Any) -> None:
     outcome = quantize(regress())
     assert outcome.baseline == pytest.approx(0.080093, abs=1e-5)
     assert bits(outcome) == [8, 8, 16]
-    trials = [[trial.score for trial in group.trials] for group in outcome.result.groups]
+    trials = [[trial.score for trial in group.trials] for group in outcome.search.groups]
     assert trials[0][1:] == pytest.approx([0.0802, 0.0836], abs=1e-4)
     assert trials[2] == pytest.approx([0.0801, 0.1031], abs=1e-4)
 
@@ -152,7 +153,7 @@ def test_16_bits_keep_the_loss_of_a_net_that_gives_numbers(
     high = sum(kernel[0, 0, i, j] * padded[:, :, i : i + 10, j : j + 10] for i in range(3) for j in range(3))
     workshop.database("low", low)
     workshop.database("high", high + rng.normal(0, 0.02, low.shape))
-    job = Job(
+    job = QuantizeConfig(
         model=workshop.net(SHARPEN),
         weights=workshop.weights({"blur": [kernel], "out": [np.ones((1, 1, 1, 1))]}),
         model_quantized="q.prototxt",
@@ -164,15 +165,15 @@ def test_16_bits_keep_the_loss_of_a_net_that_gives_numbers(
         legacy=legacy,
     )
     outcome = quantize(job)
-    assert outcome.result.combined is not None
-    assert least < outcome.result.combined.score / outcome.baseline - 1 < most
+    assert outcome.search.combined is not None
+    assert least < outcome.search.combined.score / outcome.baseline - 1 < most
 
 
 def test_minifloat_is_judged_by_a_loss_as_well(regress: Any) -> None:
     # 200/256 and 50/256 become 0.75 and 0.1875 with 8 bits: 0.0807. No narrower width has room for the exponent.
     outcome = quantize(regress("minifloat"))
     assert bits(outcome) == [8]
-    assert outcome.result.groups[0].trials[-1].score == pytest.approx(0.0807, abs=1e-4)
+    assert outcome.search.groups[0].trials[-1].score == pytest.approx(0.0807, abs=1e-4)
 
 
 def test_the_goal_can_be_named(regress: Any) -> None:
@@ -202,34 +203,34 @@ def test_a_loss_of_zero_allows_nothing_and_that_is_said(regress: Any, caplog: py
         outcome = quantize(job)
     assert outcome.baseline == 0
     assert "--score" in caplog.text and "The loss of the float net is 0" in caplog.text
-    text = "\n".join([*summary_lines(job, outcome), *notes(job, outcome)])
+    text = "\n".join([*outcome.summary_lines(), *outcome.notes()])
     assert "inf" not in text and "nan" not in text
 
 
 def test_the_summary_names_the_loss_and_which_way_is_better(regress: Any) -> None:
     job = regress()
     outcome = quantize(job)
-    lines = summary_lines(job, outcome)
+    lines = outcome.summary_lines()
     assert lines[4:6] == ["Baseline 32bit float: 0.0800934", "Dynamic fixed point CONV"]
     assert lines[-2].startswith("Score: 0.080")
-    assert notes(job, outcome)[0] == "Judged by l2: lower is better."
+    assert outcome.notes()[0] == "Judged by l2: lower is better."
 
 
 def test_the_summary_tells_by_how_much_a_loss_misses_the_margin(regress: Any) -> None:
     # Such weights are 1/2 at most, in both layers, where 1 is needed.
     job = regress("integer_power_of_2_weights")
     outcome = quantize(job)
-    score = outcome.result.groups[0].trials[0].score
+    score = outcome.search.groups[0].trials[0].score
     above = (score / outcome.baseline - 1) * 100
     assert above > 2
-    assert notes(job, outcome)[1] == (
+    assert outcome.notes()[1] == (
         f"The error margin is missed: l2 is {above:.1f} % above the baseline; the margin is 2 %."
     )
 
 
 def test_json_has_the_goal(regress: Any) -> None:
     job = regress("minifloat")
-    data = as_json(job, quantize(job))
+    data = quantize(job).as_json()
     assert (data["score"], data["score_goal"]) == ("l2", "min")
 
 

@@ -10,8 +10,18 @@ import pytest
 
 from ristretto_cli.formats.number_format import MODES, Ranges, Role
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.quantize.plan import Trimmable, Widths
-from ristretto_cli.quantize.search import Asked, Margin, Result, Scored, search
+from ristretto_cli.quantize.margin import Margin
+from ristretto_cli.quantize.rewrite import Widths
+from ristretto_cli.quantize.search import (
+    Candidate,
+    Evaluation,
+    SearchResult,
+    next_if_passed,
+    search,
+    search_result,
+    search_space,
+)
+from ristretto_cli.quantize.trimmable import Trimmable
 from ristretto_cli.scoring.score import Scores
 from ristretto_cli.wire.messages import TEST, new
 
@@ -38,14 +48,17 @@ class Net:
         self.names: list[str] = []
         self.widths: dict[str, Widths] = {}
 
-    def score(self, asked: Asked, following: Asked | None) -> Scored:
-        self.names.append(asked.what)
-        self.widths[asked.what] = asked.widths
-        self.following[asked.what] = following and following.what
-        self.in_full |= {asked.what} if asked.in_full else set()
-        if following is not None and following.what == "the combined net":
+    def evaluate(self, candidate: Candidate, following: Candidate | None, margin: Margin) -> Evaluation:
+        name = candidate.name
+        self.names.append(name)
+        self.widths[name] = candidate.widths
+        self.following[name] = following and following.name
+        self.in_full |= {name} if candidate.in_full else set()
+        if following is not None and following.name == "the combined net":
             self.combined_ahead = following.widths
-        return Scored(self._scores.get(asked.what, 0.9), NO_SCORES, self._verdicts.get(asked.what))
+        score = self._scores.get(name, 0.9)
+        passed = self._verdicts.get(name, margin.allows(score))
+        return Evaluation(candidate.bits, score, passed, NO_SCORES, stopped=name in self._verdicts)
 
 
 def run(
@@ -56,13 +69,18 @@ def run(
     offered: tuple[int, ...] = OFFERED,
     largest: float = 1.0,
     given: Mapping[str, int] | None = None,
-) -> Result:
+) -> SearchResult:
     layers = [layer(family, largest) for family in families]
     margin = Margin(0.9, 2.0, exact=legacy)
-    return search(MODES.get(mode), layers, offered, margin, net.score, legacy=legacy, given=given)
+    space = search_space(MODES.get(mode), layers, offered, given or {}, legacy=legacy)
+    evaluations: dict[Candidate, Evaluation] = {}
+    for candidate in search(space, lambda candidate: evaluations[candidate].passed):
+        following = next_if_passed(space, evaluations, candidate)
+        evaluations[candidate] = net.evaluate(candidate, following, margin)
+    return search_result(space, evaluations)
 
 
-def bits(result: Result) -> list[int]:
+def bits(result: SearchResult) -> list[int]:
     return [group.bits for group in result.groups]
 
 
@@ -306,6 +324,17 @@ def test_the_last_one_is_followed_by_the_combined_net_as_it_will_be() -> None:
         "the combined net": None,
     }
     assert net.combined_ahead == result.widths
+
+
+def test_a_search_where_all_pass_lists_its_candidates_without_evaluations() -> None:
+    space = search_space(MODES.get("dynamic_fixed_point"), [layer("CONV")], (8, 4), {}, legacy=False)
+    assert [candidate.name for candidate in search(space, lambda candidate: True)] == [
+        "8bit CONV weights",
+        "4bit CONV weights",
+        "8bit layer activations",
+        "4bit layer activations",
+        "the combined net",
+    ]
 
 
 def test_an_early_verdict_counts_and_not_the_score_so_far() -> None:

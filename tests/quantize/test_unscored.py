@@ -10,9 +10,8 @@ import pytest
 
 from ristretto_cli.cli.main import run
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.quantize import trials
-from ristretto_cli.quantize.job import quantize
-from ristretto_cli.quantize.report import summary_lines
+from ristretto_cli.quantize import caching_scorer
+from ristretto_cli.quantize.pipeline import quantize
 
 from ..conftest import NET
 
@@ -34,13 +33,13 @@ def without(net: str, *types: str) -> str:
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What is scored while the test runs."""
     made: list[object] = []
-    inner = trials.Scorer.run
+    inner = caching_scorer.Scorer.run
 
-    def run_and_note(scorer: trials.Scorer, wanted: trials.Pass) -> Any:
+    def run_and_note(scorer: caching_scorer.Scorer, wanted: caching_scorer.Pass) -> Any:
         made.append(wanted.what)
         return inner(scorer, wanted)
 
-    monkeypatch.setattr(trials.Scorer, "run", run_and_note)
+    monkeypatch.setattr(caching_scorer.Scorer, "run", run_and_note)
     return made
 
 
@@ -59,8 +58,8 @@ def test_the_net_is_the_one_that_is_written_with_scores(
     outcome = quantize(files.job(mode, bw=bw, legacy=legacy, noscore=True))
     assert not scored
     assert outcome.net_file.message == expected.net_file.message
-    assert outcome.result.widths == expected.result.widths
-    assert (outcome.baseline, outcome.result.combined) == (None, None)
+    assert outcome.search.widths == expected.search.widths
+    assert (outcome.baseline, outcome.search.combined) == (None, None)
 
 
 def test_the_summary_and_the_json_say_that_nothing_was_scored(
@@ -99,8 +98,8 @@ def test_the_summary_and_the_json_say_that_nothing_was_scored(
 def test_a_part_that_the_net_has_no_layers_for_need_not_be_given(two_classes: Any) -> None:
     job = two_classes().job(text=CONVOLUTION_ALONE, bw={"conv_params": 3, "layer": 5}, noscore=True)
     outcome = quantize(job)
-    assert [group.skipped for group in outcome.result.groups] == [False, True, False]
-    assert "none: the net has no such layers" in summary_lines(job, outcome)
+    assert [group.skipped for group in outcome.search.groups] == [False, True, False]
+    assert "none: the net has no such layers" in outcome.summary_lines()
 
 
 @pytest.mark.parametrize(

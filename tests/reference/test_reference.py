@@ -12,9 +12,9 @@ import pytest
 
 from ristretto_cli.formats.fixed import integer_length
 from ristretto_cli.formats.number_format import Role
-from ristretto_cli.quantize.job import Job, Outcome, quantize
-from ristretto_cli.quantize.report import summary_lines
-from ristretto_cli.quantize.written import quantized_text
+from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.pipeline import quantize
+from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.scoring.score import Scores
 from ristretto_cli.wire.messages import Message
 from ristretto_cli.wire.prototxt import read
@@ -43,7 +43,7 @@ def test_legacy_finds_what_the_original_found(name: str, mode: str, recorded: Pr
     assert (expected["iterations"], expected["error_margin"]) == (case.iterations, case.error_margin_percent)
     job = _job(case, tmp_path / "quantized.prototxt", mode, legacy=True)
     outcome = quantize(job)
-    Path(job.model_quantized).write_text(quantized_text(job, outcome))
+    Path(job.model_quantized).write_text(outcome.prototxt())
 
     assert _integer_lengths(outcome) == expected["integer_lengths"] or mode != DYNAMIC
     assert _trims(job.model_quantized) == _trims(case.folder / "gpu" / f"{mode}.prototxt")
@@ -51,11 +51,11 @@ def test_legacy_finds_what_the_original_found(name: str, mode: str, recorded: Pr
     found = [scores.of(outcome.score_blob) for scores in _trials(outcome)]
     means = [trial["means"][outcome.score_blob] for i, trial in enumerate(expected["trials"]) if i != 1]
     assert found == pytest.approx(means, abs=one_image)
-    _assert_same_summary(summary_lines(job, outcome), expected["summary"], one_image)
+    _assert_same_summary(outcome.summary_lines(), expected["summary"], one_image)
 
 
-def _job(case: Recorded, target: Path, mode: str, **settings: Any) -> Job:
-    return Job(
+def _job(case: Recorded, target: Path, mode: str, **settings: Any) -> QuantizeConfig:
+    return QuantizeConfig(
         model=case.model,
         weights=case.weights,
         model_quantized=str(target),
@@ -64,7 +64,7 @@ def _job(case: Recorded, target: Path, mode: str, **settings: Any) -> Job:
     )
 
 
-def _integer_lengths(outcome: Outcome) -> dict[str, list[int]]:
+def _integer_lengths(outcome: QuantizationResult) -> dict[str, list[int]]:
     return {
         each.layer.name: [
             integer_length(each.ranges.of(role), role) for role in (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)
@@ -79,10 +79,10 @@ def _trims(path: str | Path) -> list[tuple[str, str, Message]]:
     return [(layer.name, layer.type, layer.quantization_param) for layer in message.layer]
 
 
-def _trials(outcome: Outcome) -> list[Scores]:
+def _trials(outcome: QuantizationResult) -> list[Scores]:
     """The scores in the order in which nets were scored."""
-    trials = [trial for group in outcome.result.groups for trial in group.trials]
-    combined = outcome.result.combined
+    trials = [trial for group in outcome.search.groups for trial in group.trials]
+    combined = outcome.search.combined
     if combined is not None and not any(combined is trial for trial in trials):
         trials.append(combined)
     return [outcome.baseline_scores, *(trial.scores for trial in trials)]
@@ -108,7 +108,7 @@ def test_resnet20_keeps_its_accuracy_with_8_bits(recorded: Prepare, tmp_path: Pa
         if layer.HasField("quantization_param")
     }
     assert written == (8, 8)
-    combined = outcome.result.combined
+    combined = outcome.search.combined
     assert combined is not None
     assert outcome.baseline == pytest.approx(0.919, abs=0.002)
     assert combined.score >= outcome.baseline - 0.01
@@ -120,7 +120,7 @@ def test_resnet20_with_8_bits_on_all_10000_images(recorded: Prepare, tmp_path: P
     outcome = quantize(_job(case, tmp_path / "q.prototxt", DYNAMIC, bit_widths=(8,), iterations=100))
     assert outcome.baseline == pytest.approx(0.9181, abs=0.0002)
     # 0.917, 0.9183 and 0.9153 were measured: convolutions' weights, inner products' weights, activations
-    assert [group.trials[0].score >= 0.915 for group in outcome.result.groups] == [True] * 3
-    combined = outcome.result.combined
+    assert [group.trials[0].score >= 0.915 for group in outcome.search.groups] == [True] * 3
+    combined = outcome.search.combined
     assert combined is not None
     assert combined.score >= 0.912  # 0.9131 was measured, with all of them together

@@ -10,27 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.quantize.early import EarlyVerdict
-from ristretto_cli.quantize.job import Job, quantize
-from ristretto_cli.quantize.report import as_json, notes, summary_lines
-from ristretto_cli.quantize.search import Goal, Margin
+from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.early_stopping import EarlyStopping
+from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.pipeline import quantize
 
 
 def test_a_score_that_can_no_longer_fall_too_low_passes() -> None:
     # 0.5 is enough: with 1 + 1 of 4 batches it is reached, whatever comes.
-    verdict = EarlyVerdict(Margin(0.52, 2.0), 4)
-    assert not verdict.decided(1.0, 1)
+    verdict = EarlyStopping("accuracy", Margin(0.52, 2.0), 4)
+    assert not verdict.should_stop(1.0, 1)
     assert verdict.passed is None
-    assert not verdict.decided(1.9, 2)
-    assert verdict.decided(2.1, 3)
+    assert not verdict.should_stop(1.9, 2)
+    assert verdict.should_stop(2.1, 3)
     assert verdict.passed is True
 
 
 def test_a_score_that_can_no_longer_rise_high_enough_fails() -> None:
-    verdict = EarlyVerdict(Margin(0.52, 2.0), 4)
-    assert not verdict.decided(0.0, 1)  # three batches of 1 would do
-    assert not verdict.decided(0.0, 2)  # so would two
-    assert verdict.decided(0.0, 3)
+    verdict = EarlyStopping("accuracy", Margin(0.52, 2.0), 4)
+    assert not verdict.should_stop(0.0, 1)  # three batches of 1 would do
+    assert not verdict.should_stop(0.0, 2)  # so would two
+    assert verdict.should_stop(0.0, 3)
     assert verdict.passed is False
 
 
@@ -38,13 +38,13 @@ def test_rounding_can_reach_a_margin_that_exact_numbers_miss() -> None:
     # In float32 0.08 + 1 over 2 is 0.54 and a bit.
     reached = float((np.float32(0.08) + np.float32(1)) / np.float32(2))
     assert reached > (float(np.float32(0.08)) + 1) / 2
-    verdict = EarlyVerdict(Margin(reached, 0.0, exact=True), 2, single_precision=True)
-    assert not verdict.decided(float(np.float32(0.08)), 1)
+    verdict = EarlyStopping("accuracy", Margin(reached, 0.0, exact=True), 2, single_precision=True)
+    assert not verdict.should_stop(float(np.float32(0.08)), 1)
 
 
 def test_where_less_is_better_a_low_score_passes() -> None:
-    verdict = EarlyVerdict(Margin(0.8, 0.0, goal=Goal.MIN), 4)
-    assert verdict.decided(0.5, 2)  # 2.5 of 4 at most
+    verdict = EarlyStopping("accuracy", Margin(0.8, 0.0, goal=Goal.MIN), 4)
+    assert verdict.should_stop(0.5, 2)  # 2.5 of 4 at most
     assert verdict.passed is True
 
 
@@ -63,11 +63,11 @@ def test_the_early_verdict_is_that_of_all_batches(
 ) -> None:
     margin = Margin(baseline, percent, exact=exact, goal=goal)
     dtype: Any = np.float32 if exact else np.float64
-    verdict = EarlyVerdict(margin, len(shares), single_precision=exact)
+    verdict = EarlyStopping("accuracy", margin, len(shares), single_precision=exact)
     total, early = np.zeros(1, dtype), None
     for i, share in enumerate(shares):
         total += np.float32(share)
-        if early is None and verdict.decided(float(total[0]), i + 1):
+        if early is None and verdict.should_stop(float(total[0]), i + 1):
             early = verdict.passed
     full = margin.allows(float((total / dtype(len(shares)))[0]))
     assert early is None or early == full
@@ -75,8 +75,8 @@ def test_the_early_verdict_is_that_of_all_batches(
 
 @given(shares=SHARES)
 def test_far_from_the_margin_less_than_all_batches_decide(shares: list[float]) -> None:
-    verdict = EarlyVerdict(Margin(2.0, 0.0), len(shares))
-    assert verdict.decided(0.0, 1)
+    verdict = EarlyStopping("accuracy", Margin(2.0, 0.0), len(shares))
+    assert verdict.should_stop(0.0, 1)
     assert verdict.passed is False
 
 
@@ -88,13 +88,13 @@ def test_a_job_stops_early_marks_it_and_finds_the_same(two_classes: Any) -> None
     # Margin 2 % below 0.8 in 10 batches of 5: what fails has a batch of 0 first.
     whole, early = (files.job(iterations=10, early_stop=early) for early in (False, True))
     found, found_early = quantize(whole), quantize(early)
-    assert found_early.result.widths == found.result.widths
+    assert found_early.search.widths == found.search.widths
     assert found_early.net_file.message == found.net_file.message
-    lines = summary_lines(early, found_early)
+    lines = found_early.summary_lines()
     assert "1bit: \t0*" in lines
-    assert notes(early, found_early)[0] == "* stopped early: the batches left could not have changed whether it passes"
-    assert "*" not in "".join([*summary_lines(whole, found), *notes(whole, found)])
-    conv, fc, _ = as_json(early, found_early)["groups"]
+    assert found_early.notes()[0] == "* stopped early: the batches left could not have changed whether it passes"
+    assert "*" not in "".join([*found.summary_lines(), *found.notes()])
+    conv, fc, _ = found_early.as_json()["groups"]
     # 0.8 in each batch: 8 of them sum up to 6.4, 7.8 are needed; of zeros, the third leaves 7 at most.
     assert [(t["bits"], t["passed"], t["iterations"]) for t in conv["trials"]] == [
         (16, True, 10),
@@ -104,24 +104,24 @@ def test_a_job_stops_early_marks_it_and_finds_the_same(two_classes: Any) -> None
         (1, False, 3),
     ]
     assert conv == {**fc, "name": "conv_params", "part": "CONV weights"}
-    combined = as_json(early, found_early)["combined"]
-    assert combined == as_json(whole, found)["combined"]
+    combined = found_early.as_json()["combined"]
+    assert combined == found.as_json()["combined"]
     assert combined["iterations"] == 10
 
 
 def test_a_wide_margin_is_met_early(two_classes: Any) -> None:
     outcome = quantize(two_classes().job(iterations=10, early_stop=True, error_margin_percent=50.0))
     # 0.3 is needed: the fourth batch brings the sum to 3.2.
-    first = outcome.result.groups[0].trials[0]
+    first = outcome.search.groups[0].trials[0]
     assert (first.passed, first.stopped, first.scores.iterations) == (True, True, 4)
-    assert outcome.result.combined is not None
-    assert outcome.result.combined.scores.iterations == 10
+    assert outcome.search.combined is not None
+    assert outcome.search.combined.scores.iterations == 10
 
 
 @pytest.mark.parametrize("mode", ["minifloat", "integer_power_of_2_weights"])
 def test_with_one_group_all_nets_are_scored_in_full(two_classes: Any, mode: str) -> None:
     outcome = quantize(two_classes().job(mode, iterations=10, early_stop=True, error_margin_percent=50.0))
-    assert [t.scores.iterations for t in outcome.result.groups[0].trials] == [10] * len(outcome.result.groups[0].trials)
+    assert [t.scores.iterations for t in outcome.search.groups[0].trials] == [10] * len(outcome.search.groups[0].trials)
 
 
 def test_a_score_without_bounds_is_refused(two_classes: Any) -> None:
@@ -134,6 +134,6 @@ def test_a_score_without_bounds_is_refused(two_classes: Any) -> None:
 
 
 def test_average_precision_has_no_early_verdict(bright_halves: Any) -> None:
-    job = Job("net.prototxt", "net.caffemodel", "quantized.prototxt", "dynamic_fixed_point", early_stop=True)
+    job = QuantizeConfig("net.prototxt", "net.caffemodel", "quantized.prototxt", "dynamic_fixed_point", early_stop=True)
     with pytest.raises(RistrettoError, match='"detection_eval" is no Accuracy'):
         quantize(job)

@@ -15,22 +15,21 @@ import pytest
 
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.net.build import State
-from ristretto_cli.quantize.ahead import Ahead
-from ristretto_cli.quantize.job import Job, quantize
-from ristretto_cli.quantize.report import as_json
-from ristretto_cli.quantize.trials import Sharing, Trials
-from ristretto_cli.quantize.written import quantized_text
+from ristretto_cli.quantize.background import BackgroundBuild
+from ristretto_cli.quantize.caching_scorer import CachingScorer
+from ristretto_cli.quantize.config import QuantizeConfig, ReuseOptions
+from ristretto_cli.quantize.pipeline import quantize
 from ristretto_cli.scoring.engine import fast_ops
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.score import Pass, Until
+from ristretto_cli.scoring.score import Pass
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.wire.net_file import read_net
 
 from ..conftest import NET as TWO
 
-NOTHING = Sharing(prefixes=False, equal_nets=False, ahead=False)
+NOTHING = ReuseOptions(prefixes=False, equal_nets=False, background_builds=False)
 
 # Images of 4x4 pixels, a convolution with a ReLU in place, a pooling, and two inner products.
 NET = """
@@ -61,8 +60,8 @@ def small(workshop: Any) -> Any:
     workshop.database("db", rng.integers(0, 256, (16, 2, 4, 4), dtype=np.uint8), list(rng.integers(0, 3, 16)))
     workshop.weights({name: _weights(rng, name) for name in ("conv", "fc1", "fc2")})
 
-    def job(**settings: Any) -> Job:
-        return Job(
+    def job(**settings: Any) -> QuantizeConfig:
+        return QuantizeConfig(
             model=workshop.net(NET),
             weights="net.caffemodel",
             model_quantized="quantized.prototxt",
@@ -77,20 +76,20 @@ def _weights(rng: np.random.Generator, name: str) -> list[Any]:
     return [rng.normal(0, 0.3, shape), rng.normal(0, 0.3, shape[0])]
 
 
-def found(job: Job) -> tuple[dict[str, Any], str]:
+def found(job: QuantizeConfig) -> tuple[dict[str, Any], str]:
     outcome = quantize(job)
-    return as_json(job, outcome), quantized_text(job, outcome)
+    return outcome.as_json(), outcome.prototxt()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("mode", ["dynamic_fixed_point", "minifloat", "integer_power_of_2_weights"])
 def test_nothing_that_is_found_depends_on_what_is_shared(small: Any, mode: str, legacy: bool) -> None:
     settings = {"trimming_mode": mode, "legacy": legacy, "score": "loss", "error_margin_percent": 3.0}
-    alone = found(small(cache_mb=0, sharing=NOTHING, **settings))
+    alone = found(small(cache_mb=0, reuse=NOTHING, **settings))
     assert found(small(**settings)) == alone
     assert found(small(cache_mb=0, **settings)) == alone
-    for what in ("prefixes", "equal_nets", "ahead"):
-        assert found(small(sharing=Sharing(**{**vars(NOTHING), what: True}), **settings)) == alone
+    for what in ("prefixes", "equal_nets", "background_builds"):
+        assert found(small(reuse=ReuseOptions(**{**vars(NOTHING), what: True}), **settings)) == alone
 
 
 class Runs:
@@ -160,20 +159,20 @@ def test_no_more_than_two_nets_are_in_memory(small: Any, monkeypatch: pytest.Mon
         most.append(len(alive))
         inner(session, *args, **settings)
 
-    def begin_and_wait(ahead: Ahead[Any], key: Any, make: Any) -> None:
-        begin(ahead, key, make)
-        assert ahead._made is not None
-        wait([ahead._made[1]])
+    def submit_and_wait(background: BackgroundBuild[Any], key: Any, make: Any) -> None:
+        submit(background, key, make)
+        assert background._pending is not None
+        wait([background._pending[1]])
 
     monkeypatch.setattr(Session, "__init__", init)
     if waits:  # The two nets surely meet in memory, and a third one would be counted.
-        begin = Ahead.begin
-        monkeypatch.setattr(Ahead, "begin", begin_and_wait)
+        submit = BackgroundBuild.submit
+        monkeypatch.setattr(BackgroundBuild, "submit", submit_and_wait)
     job = small()
     gc.disable()  # it is not Python's search for cycles that frees them
     try:
         outcome = quantize(job)
-        assert outcome.result.combined is not None
+        assert outcome.search.combined is not None
         assert max(most) <= 2
         assert not waits or max(most) == 2
         assert len(alive) == 0
@@ -187,28 +186,40 @@ def test_equal_nets_are_scored_once(two_classes: Any, caplog: pytest.LogCaptureF
     start = TWO.index('    layer { name: "fc"')
     text = (TWO[:start] + TWO[TWO.index('    layer { name: "acc"') :]).replace('bottom: "fc"', 'bottom: "conv"')
     outcome = quantize(two_classes().job(text=text, legacy=True, bit_widths=(16, 8)))
-    assert [t.score for t in outcome.result.groups[1].trials] == [outcome.baseline] * 2
+    assert [t.score for t in outcome.search.groups[1].trials] == [outcome.baseline] * 2
     assert caplog.messages.count("It is the same net as the float net, and has its scores.") == 2
+
+
+class StopAfter:
+    """A stopping rule that needs so many batches."""
+
+    blob = "accuracy"
+
+    def __init__(self, batches: int) -> None:
+        self._batches = batches
+
+    def should_stop(self, total: float, done: int) -> bool:
+        return done == self._batches
 
 
 def test_a_score_of_some_batches_is_not_taken_for_that_of_all(small: Any) -> None:
     job = small()
     net_file = read_net(job.model)
     net = load_net(job.model, job.weights, State(), rng=np.random.default_rng(0))
-    trials = Trials(
+    scorer = CachingScorer(
         net_file,
         net,
         Pass(3),
         rng=np.random.default_rng(0),
         execution=Execution(),
         shelf=Shelf(1 << 20),
-        sharing=Sharing(),
+        reuse=ReuseOptions(),
     )
-    stopped = trials.score("one", net_file, Until("accuracy", lambda total, done: done == 2), None)
-    in_full = trials.score("the same", net_file, None, None)
-    again = trials.score("the same again", net_file, Until("accuracy", lambda total, done: True), None)
+    stopped = scorer.score("one", net_file, StopAfter(2))
+    in_full = scorer.score("the same", net_file)
+    again = scorer.score("the same again", net_file, StopAfter(1))
     assert (stopped.iterations, in_full.iterations, again.iterations) == (2, 3, 3)
-    trials.close()
+    scorer.close()
 
 
 @pytest.mark.parametrize("layer", ["drop0", "drop1"], ids=["in front of a cut", "behind it"])
@@ -221,7 +232,7 @@ def test_what_is_random_is_the_same_whatever_is_shared(small: Any, layer: str) -
     )
     job = small(score="loss", error_margin_percent=100.0, bit_widths=(16, 8))
     Path(job.model).write_text(text)
-    alone = found(replace(job, cache_mb=0, sharing=NOTHING))
+    alone = found(replace(job, cache_mb=0, reuse=NOTHING))
     assert found(job) == alone
     assert alone[0]["baseline"]["loss"] != plain["baseline"]["loss"]
 
@@ -239,15 +250,15 @@ def test_a_fault_of_a_net_that_is_built_ahead_is_told_when_its_turn_comes(
     small: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ristretto")
-    inner = Trials._build
+    inner = CachingScorer._build
 
-    def build(trials: Trials, net_file: Any) -> Any:
+    def build(scorer: CachingScorer, net_file: Any) -> Any:
         trimmed = [layer for layer in net_file.message.layer if layer.quantization_param.bw_params == 8]
         if trimmed:
             raise MemoryError
-        return inner(trials, net_file)
+        return inner(scorer, net_file)
 
-    monkeypatch.setattr(Trials, "_build", build)
+    monkeypatch.setattr(CachingScorer, "_build", build)
     with pytest.raises(MemoryError):
         quantize(small(error_margin_percent=100.0))
     assert [line for line in caplog.messages if line.startswith("Scoring")] == [

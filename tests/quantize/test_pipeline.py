@@ -11,20 +11,20 @@ import pytest
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.build import State
-from ristretto_cli.quantize.job import FlParams, Outcome, planned_nets, quantize
-from ristretto_cli.quantize.report import notes, summary_lines
-from ristretto_cli.quantize.written import quantized_text, weights_of
+from ristretto_cli.quantize.header import weights_of
+from ristretto_cli.quantize.pipeline import planned_nets, quantize
+from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.scoring.net_files import score_file
 from ristretto_cli.wire.net_file import read_net
 
 from ..conftest import IDENTITY, NET
 
 
-def bits(outcome: Outcome) -> list[int]:
-    return [group.bits for group in outcome.result.groups]
+def bits(outcome: QuantizationResult) -> list[int]:
+    return [group.bits for group in outcome.search.groups]
 
 
-def trims(outcome: Outcome) -> dict[str, dict[str, int]]:
+def trims(outcome: QuantizationResult) -> dict[str, dict[str, int]]:
     return {
         layer.name: {field.name: value for field, value in layer.quantization_param.ListFields()}
         for layer in outcome.net_file.message.layer
@@ -36,7 +36,7 @@ def trims(outcome: Outcome) -> dict[str, dict[str, int]]:
 def test_dynamic_fixed_point_finds_the_widths_that_can_be_worked_out_by_hand(two_classes: Any, legacy: bool) -> None:
     job = two_classes().job(legacy=legacy)
     outcome = quantize(job)
-    assert summary_lines(job, outcome)[4:] == [
+    assert outcome.summary_lines()[4:] == [
         "Baseline 32bit float: 0.8",
         "Dynamic fixed point CONV",
         "weights: ",
@@ -74,9 +74,9 @@ def test_groups_that_pass_alone_can_fail_together_and_that_is_told(two_classes: 
     job = two_classes(low=100).job()
     outcome = quantize(job)
     assert bits(outcome) == [2, 2, 4]
-    assert summary_lines(job, outcome)[-2:] == ["Accuracy: 0", "Please fine-tune."]
+    assert outcome.summary_lines()[-2:] == ["Accuracy: 0", "Please fine-tune."]
     verdict = "The error margin is missed: accuracy is 80 percentage points below the baseline; the margin is 2."
-    assert notes(job, outcome)[1] == verdict
+    assert outcome.notes()[1] == verdict
 
 
 @pytest.mark.parametrize("mode", ["minifloat", "mini_floating_point"])
@@ -90,8 +90,8 @@ def test_minifloat_under_its_name_and_its_old_one(two_classes: Any, mode: str) -
 @pytest.mark.parametrize("mode", ["integer_power_of_2_weights", "power_of_2_weights"])
 def test_power_of_two_weights_under_their_name_and_their_old_one(two_classes: Any, mode: str) -> None:
     outcome = quantize(two_classes().job(mode))
-    assert outcome.result.combined is not None
-    assert outcome.result.combined.score == pytest.approx(0.8, abs=1e-7)
+    assert outcome.search.combined is not None
+    assert outcome.search.combined.score == pytest.approx(0.8, abs=1e-7)
     expected = {
         "precision": 2,
         "exp_min": -8,
@@ -116,7 +116,7 @@ def test_an_unknown_mode_is_refused_with_the_nearest_one(two_classes: Any) -> No
 
 def test_bit_widths_choose_what_is_tried(two_classes: Any) -> None:
     outcome = quantize(two_classes().job(bit_widths=(6, 3)))
-    assert [[t.bits for t in group.trials] for group in outcome.result.groups] == [[6, 3]] * 3
+    assert [[t.bits for t in group.trials] for group in outcome.search.groups] == [[6, 3]] * 3
 
 
 # --- the score
@@ -147,7 +147,7 @@ def test_a_score_that_is_no_output_is_refused(two_classes: Any) -> None:
 # --- the ranges
 
 
-def fl_layer_in(outcome: Outcome) -> int:
+def fl_layer_in(outcome: QuantizationResult) -> int:
     return trims(outcome)["conv"]["fl_layer_in"]
 
 
@@ -276,6 +276,41 @@ def test_the_plan_lists_what_is_scored_if_all_pass(
     assert planned[1] == "ranges on TRAIN data, 2 iterations"
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_planned_nets_of_minifloat_without_possible_widths_are_those_scored(
+    two_classes: Any, caplog: pytest.LogCaptureFixture, legacy: bool
+) -> None:
+    config = two_classes().job("minifloat", bit_widths=(4, 2), legacy=legacy)
+    planned = planned_nets(config)
+    caplog.set_level(logging.INFO, "ristretto")
+    quantize(config)
+    assert caplog.messages.count("Scoring the combined net.") == (not legacy)
+    assert planned[2:] == ([] if legacy else ["the combined net, 2 iterations"])
+
+
+def test_planned_nets_need_no_weights(two_classes: Any) -> None:
+    config = two_classes().job(bit_widths=(8,))
+    expected = planned_nets(config)
+    Path(config.weights).unlink()
+    assert planned_nets(config) == expected
+    with pytest.raises(RistrettoError, match=r"net\.caffemodel"):
+        quantize(config)
+
+
+def test_planned_nets_read_weights_neither_of_test_nor_of_train(
+    two_classes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ristretto_cli.quantize import prepare
+
+    def refuse(*args: Any, **settings: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(prepare, "read_weights", refuse)
+    monkeypatch.setattr(prepare, "load_weights", refuse)
+    for legacy in (False, True):
+        assert len(planned_nets(two_classes().job(bit_widths=(8,), legacy=legacy))) == 6
+
+
 def test_the_plan_tells_where_ranges_come_from_test_data(two_classes: Any) -> None:
     assert planned_nets(two_classes().job(text=without(NET, "train_db"), bit_widths=(8,))) == [
         "the float net, 2 iterations",
@@ -316,27 +351,36 @@ def test_a_width_that_a_mode_has_not_is_refused(two_classes: Any, mode: str, bit
 def test_a_width_of_minifloat_is_scored_and_written(two_classes: Any) -> None:
     outcome = quantize(two_classes().job("minifloat", bw={"net": 9}))
     assert (trims(outcome)["conv"]["mant_bits"], trims(outcome)["conv"]["exp_bits"]) == (4, 4)
-    assert outcome.result.combined is not None
-    assert outcome.result.combined.score == outcome.baseline
+    assert outcome.search.combined is not None
+    assert outcome.search.combined.score == outcome.baseline
 
 
 def test_with_mse_small_weights_are_kept_rather_than_the_largest(two_classes: Any) -> None:
     """In halves 0.55 becomes 0.5, and each 0.3 as well, an error of 0.2; in quarters up to 0.25, it loses 0.05."""
     files = two_classes(weights={**IDENTITY, "conv": [[[[[0.55]], [[0.3]]], [[[0.3]], [[0.3]]]]]})
-    by_max, by_mse = (trims(quantize(files.job(bw={"conv_params": 2}, fl_params=rule)))["conv"] for rule in FlParams)
+    by_max, by_mse = (
+        trims(quantize(files.job(bw={"conv_params": 2}, mode_options={"fl_params": rule})))["conv"]
+        for rule in ("max", "mse")
+    )
     assert (by_max["fl_params"], by_mse["fl_params"]) == (1, 2)
     assert by_max["fl_layer_in"] == by_mse["fl_layer_in"]
+
+
+def test_quantize_refuses_an_option_of_another_mode_naming_the_mode_that_has_it(two_classes: Any) -> None:
+    with pytest.raises(RistrettoError) as refused:
+        quantize(two_classes().job("minifloat", mode_options={"fl_params": "max"}))
+    assert str(refused.value) == ('trimming mode "minifloat" has no option fl_params. Only with dynamic_fixed_point.')
 
 
 # --- what is written
 
 
-def write(two_classes: Any, target: str = "quantized.prototxt", **settings: Any) -> Outcome:
+def write(two_classes: Any, target: str = "quantized.prototxt", **settings: Any) -> QuantizationResult:
     job = two_classes().job(bit_widths=(8,), **settings)
     job = type(job)(**{**vars(job), "model_quantized": target})
     outcome = quantize(job)
     Path(target).parent.mkdir(exist_ok=True)
-    Path(target).write_text(quantized_text(job, outcome))
+    Path(target).write_text(outcome.prototxt())
     return outcome
 
 
@@ -356,8 +400,8 @@ def test_the_written_net_begins_with_how_it_was_made_and_its_weights(two_classes
 def test_the_written_net_scores_what_was_told(two_classes: Any) -> None:
     outcome = write(two_classes)
     scores = score_file("quantized.prototxt", "net.caffemodel", 2, state=State())
-    assert outcome.result.combined is not None
-    assert scores.of("accuracy") == outcome.result.combined.score == pytest.approx(0.8, abs=1e-7)
+    assert outcome.search.combined is not None
+    assert scores.of("accuracy") == outcome.search.combined.score == pytest.approx(0.8, abs=1e-7)
 
 
 def test_weights_are_named_relative_to_the_written_net(two_classes: Any) -> None:
@@ -409,6 +453,6 @@ def test_a_net_that_was_written_is_not_trimmed_again(two_classes: Any) -> None:
 def test_a_job_gives_the_same_net_every_time(two_classes: Any) -> None:
     first, second = (quantize(two_classes().job()) for _ in range(2))
     assert first.net_file.message == second.net_file.message
-    assert first.result.combined is not None
-    assert second.result.combined is not None
-    assert first.result.combined.score == second.result.combined.score
+    assert first.search.combined is not None
+    assert second.search.combined is not None
+    assert first.search.combined.score == second.search.combined.score

@@ -1,7 +1,7 @@
-"""The nets of a search, scored: with as little work as the scores allow.
+"""Scoring the nets of a search, with work that they share done once.
 
-What passes have in common is done once: data are read once, equal nets are scored once, what stands in front of the
-first trimmed layer is run once, and nets are built while others run. No score depends on any of it.
+Data are read once, equal nets are scored once, the layers before the first trimmed one are run once, and the next net
+is built while one runs. Scores do not depend on any of it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
-from ristretto_cli.quantize.ahead import Ahead
+from ristretto_cli.quantize.background import BackgroundBuild
+from ristretto_cli.quantize.config import ReuseOptions
 from ristretto_cli.scoring.cuts import Prefix, cut_that_pays
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.score import Pass, Scorer, Scores, Until
+from ristretto_cli.scoring.score import Pass, Scorer, Scores, StoppingRule
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.messages import TEST, Message
@@ -27,23 +28,14 @@ from ristretto_cli.wire.net_file import NetFile
 
 log = logging.getLogger("ristretto")
 
-_MOST_AHEAD = 200 << 20  # bytes of weights of a net that is built while another one is in memory
+_MAX_BACKGROUND_BYTES = 200 << 20  # weights of a net that is built while another one is in memory
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """What passes may have in common: prefixes of nets, scores of equal nets, time (one is built while one runs)."""
+class CachingScorer:
+    """Scores the float net, and then nets that differ from it only in what is trimmed. Call close() at the end.
 
-    prefixes: bool = True
-    equal_nets: bool = True
-    ahead: bool = True
-
-
-class Trials:
-    """Scores the float net, and then nets that are like it but for what is trimmed. close it at the end.
-
-    wanted: how all of them are scored. rng: what is random in them, the same in each. shelf: where values of the float
-    net are kept.
+    wanted: how all of them are scored. rng: for random layers; each net gets a copy of it. shelf: where values of the
+    float net are stored.
     """
 
     def __init__(
@@ -55,7 +47,7 @@ class Trials:
         rng: np.random.Generator,
         execution: Execution,
         shelf: Shelf,
-        sharing: Sharing,
+        reuse: ReuseOptions,
     ) -> None:
         self._net_file = net_file
         self._net = net
@@ -63,34 +55,38 @@ class Trials:
         self._rng = deepcopy(rng)  # never drawn from, but copied for each net
         self._execution = execution
         self._shelf = shelf
-        self._sharing = sharing
+        self._reuse = reuse
         self._prefixes: list[Prefix] = []
         self._known: dict[bytes, tuple[str, Scores]] = {}
-        self._ahead: Ahead[Scorer] = Ahead()
+        self._background: BackgroundBuild[Scorer] = BackgroundBuild()
 
     def close(self) -> None:
-        """Wait for what is being built."""
-        self._ahead.close()
+        """Wait for a build in the background."""
+        self._background.close()
 
     def score_float_net(self, cut_before: Sequence[int]) -> Scores:
-        """The scores of the net itself. cut_before: the layers that trials will differ from it from, by position."""
-        cuts = [cut_that_pays(self._net, layer) for layer in cut_before] if self._sharing.prefixes else []
+        """The scores of the float net. cut_before: positions of the first layers in which later nets may differ."""
+        cuts = [cut_that_pays(self._net, layer) for layer in cut_before] if self._reuse.prefixes else []
         prefixes = [Prefix(cut, self._shelf) for cut in cuts if cut is not None]
         log.info("Scoring the float net.")
         rng = deepcopy(self._rng)
         with self._wanted.stopwatch.measure("building nets"):
             scorer = self._scorer(self._net, rng, keep=prefixes)
         scores = scorer.run(replace(self._wanted, what="the float net"))
-        # Of random numbers, a net that is cut would have others.
+        # A net that starts at a cut would draw other random numbers.
         if rng.bit_generator.state == self._rng.bit_generator.state:
             self._prefixes = prefixes
         self._remember(self._net_file, "the float net", scores)
         return scores
 
     def score(
-        self, what: str, net_file: NetFile, until: Until | None, next_one: Callable[[], NetFile] | None
+        self,
+        what: str,
+        net_file: NetFile,
+        stopping: StoppingRule | None = None,
+        upcoming: Callable[[], NetFile] | None = None,
     ) -> Scores:
-        """The scores of a net; next_one: the net that will probably be scored next."""
+        """The scores of a net. upcoming: makes the net that will probably be scored next."""
         log.info("Scoring %s.", what)
         key = _key(net_file)
         if key in self._known:
@@ -98,24 +94,24 @@ class Trials:
             log.info("It is the same net as %s, and has its scores.", other)
             return scores
         with self._wanted.stopwatch.measure("building nets"):
-            scorer = self._ahead.take(key, lambda: self._build(net_file))
-        if next_one is not None:
-            self._build_ahead(next_one())
-        scores = scorer.run(replace(self._wanted, what=what, until=until))
+            scorer = self._background.result(key, lambda: self._build(net_file))
+        if upcoming is not None:
+            self._build_in_background(upcoming())
+        scores = scorer.run(replace(self._wanted, what=what, stopping=stopping))
         if scores.iterations == self._wanted.iterations:
             self._remember(net_file, what, scores)
         return scores
 
     def _remember(self, net_file: NetFile, what: str, scores: Scores) -> None:
-        if self._sharing.equal_nets:
+        if self._reuse.equal_nets:
             self._known.setdefault(_key(net_file), (what, scores))
 
-    def _build_ahead(self, net_file: NetFile) -> None:
+    def _build_in_background(self, net_file: NetFile) -> None:
         size = sum(array.nbytes for array in self._net.weights.values())
-        if not self._sharing.ahead or self._execution.gpu is not None or size > _MOST_AHEAD:
+        if not self._reuse.background_builds or self._execution.gpu is not None or size > _MAX_BACKGROUND_BYTES:
             return
         if _key(net_file) not in self._known:
-            self._ahead.begin(_key(net_file), lambda: self._build(net_file))
+            self._background.submit(_key(net_file), lambda: self._build(net_file))
 
     def _build(self, net_file: NetFile) -> Scorer:
         net = build(net_file, State(TEST), _KnownData(self._net))
@@ -131,7 +127,7 @@ class Trials:
 
 
 class _KnownData(DataLayers):
-    """The data layers of a net that is built already; no file is opened again."""
+    """The data layers of a net that was built before; no file is opened again."""
 
     def __init__(self, net: Net) -> None:
         self._shapes = {

@@ -1,4 +1,4 @@
-"""Which layers are trimmed, and what is written into the net."""
+"""The layers that are trimmed, and the settings that are written into the net."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from ristretto_cli.errors import RistrettoErrors
 from ristretto_cli.formats.number_format import MODES, Ranges, Role
-from ristretto_cli.quantize.plan import Trimmable, each_family, trimmable_layers, trimmed
+from ristretto_cli.quantize.rewrite import apply_bit_widths
+from ristretto_cli.quantize.trimmable import Trimmable, each_family, trimmable_layers
 from ristretto_cli.wire.messages import Message
 from ristretto_cli.wire.net_file import read_net
 from ristretto_cli.wire.printer import to_text
@@ -37,7 +38,7 @@ def plan(workshop: Any, text: str, widths: Any, *, mode: str = "dynamic_fixed_po
     ]
     net_file = read_net(workshop.net(text))
     before = to_text(net_file.message)
-    message = trimmed(net_file, layers, widths, MODES.get(mode), legacy=legacy).message
+    message = apply_bit_widths(net_file, layers, widths, MODES.get(mode), legacy=legacy).message
     assert to_text(net_file.message) == before  # the net that was read stays as it is
     return message
 
@@ -117,7 +118,7 @@ def test_minifloat_shares_one_format_that_covers_all_layers(workshop: Any) -> No
         Trimmable(fc, "FC", Ranges(1.0, 1e6, 0.5)),  # 2^19.9: 6 bits of exponent
     ]
     all_roles = dict.fromkeys(Role, 8)
-    message = trimmed(
+    message = apply_bit_widths(
         read_net("net.prototxt"),
         layers,
         {"CONV": all_roles, "FC": all_roles},

@@ -11,10 +11,11 @@ import pytest
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, MODES, Ranges
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.quantize.job import Job, Outcome
-from ristretto_cli.quantize.plan import LeftFloat, Trimmable
-from ristretto_cli.quantize.report import as_json, notes, summary_lines
-from ristretto_cli.quantize.search import Goal, GroupResult, Margin, Result, Trial
+from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.result import QuantizationResult
+from ristretto_cli.quantize.search import Evaluation, GroupResult, SearchResult
+from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
 from ristretto_cli.scoring.score import Output, Scores
 from ristretto_cli.wire.messages import TEST, Message, new
 from ristretto_cli.wire.net_file import NetFile
@@ -26,28 +27,41 @@ def scores(value: float) -> Scores:
     return Scores((Output("accuracy", 0.0, np.array([value], np.float32)),), loss=0.5, iterations=10)
 
 
-def trial(bits: int, score: float, passed: bool = True) -> Trial:
-    return Trial(bits, score, passed, scores(score))
+def trial(bits: int, score: float, passed: bool = True) -> Evaluation:
+    return Evaluation(bits, score, passed, scores(score))
 
 
-def job(mode: str, **settings: Any) -> Job:
-    return Job("net.prototxt", "net.caffemodel", "q.prototxt", mode, **settings)
+def job(mode: str, **settings: Any) -> QuantizeConfig:
+    return QuantizeConfig("net.prototxt", "net.caffemodel", "q.prototxt", mode, **settings)
 
 
-def outcome(mode: str, groups: list[GroupResult], combined: Trial | None, baseline: float) -> Outcome:
+def outcome(mode: str, groups: list[GroupResult], combined: Evaluation | None, baseline: float) -> QuantizationResult:
     conv = Layer("conv1", "Convolution", TEST, new("LayerParameter"), (), ())
-    return Outcome(
+    return QuantizationResult(
+        config=job(mode),
         mode=MODES.get(mode),
         score_blob="accuracy",
         margin=Margin(baseline, 2.0),
         baseline_scores=scores(baseline),
         layers=(Trimmable(conv, "CONV", Ranges(1.0, 6.0, 0.75)),),
-        result=Result(tuple(groups), {}, combined),
+        search=SearchResult(tuple(groups), {}, combined),
         net_file=NetFile("net.prototxt", _net(), ()),
     )
 
 
-def groups(mode: str, *found: tuple[list[Trial], int]) -> list[GroupResult]:
+def summary_lines(config: QuantizeConfig, found: QuantizationResult) -> list[str]:
+    return replace(found, config=config).summary_lines()
+
+
+def notes(config: QuantizeConfig, found: QuantizationResult) -> list[str]:
+    return replace(found, config=config).notes()
+
+
+def as_json(config: QuantizeConfig, found: QuantizationResult) -> dict[str, Any]:
+    return replace(found, config=config).as_json()
+
+
+def groups(mode: str, *found: tuple[list[Evaluation], int]) -> list[GroupResult]:
     return [
         GroupResult(group, tuple(trials), bits, skipped=not trials)
         for group, (trials, bits) in zip(MODES.get(mode).groups, found, strict=True)
@@ -244,7 +258,7 @@ def test_other_outputs_of_one_number_are_told_of_both_nets() -> None:
         outputs = (Output(name, 0.0, np.array(each, np.float64)) for name, each in values.items())
         return Scores(tuple(outputs), loss=loss, iterations=10)
 
-    combined = Trial(8, 0.75, True, several(0.75, 0.5))
+    combined = Evaluation(8, 0.75, True, several(0.75, 0.5))
     found = replace(outcome(DYNAMIC, LENET, combined, 0.75), baseline_scores=several(0.75, 0.25))
     for legacy in (False, True):
         lines = notes(job(DYNAMIC, legacy=legacy), found)

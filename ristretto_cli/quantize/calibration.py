@@ -1,0 +1,55 @@
+"""Calibration: the ranges of the layers to trim, measured over some batches."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from ristretto_cli.formats.number_format import Role
+from ristretto_cli.quantize.prepare import Prepared
+from ristretto_cli.quantize.trimmable import Trimmable, family_of
+from ristretto_cli.scoring.batches import Batches
+from ristretto_cli.scoring.calibrate import Probe, measure_ranges
+from ristretto_cli.scoring.feeds import check_has_data
+from ristretto_cli.scoring.score import OnBatch
+from ristretto_cli.scoring.stopwatch import Stopwatch
+
+log = logging.getLogger("ristretto")
+
+_IN_THE_LOG = {Role.LAYER_IN: "input", Role.LAYER_OUT: "output", Role.PARAMS: "parameters"}
+
+
+def calibrate(
+    prepared: Prepared, *, test_batches: Batches | None, on_batch: OnBatch, stopwatch: Stopwatch
+) -> tuple[Trimmable, ...]:
+    """The layers to trim with their ranges, which are logged; RistrettoError for a fixed width that does not suit them.
+
+    test_batches: the batches of the TEST net, for where they are calibrated on.
+    """
+    config = prepared.config
+    net = prepared.calibration_net()
+    check_has_data(net)
+    log.info("Reading ranges.")
+    ranges = measure_ranges(
+        net,
+        frozenset(layer.name for layer in prepared.trimmable),
+        config.calibration_iterations,
+        probe=Probe(legacy=config.legacy),
+        rng=prepared.rng,
+        execution=config.execution,
+        batches=test_batches if net is prepared.net else None,
+        on_batch=on_batch,
+        stopwatch=stopwatch,
+    )
+    layers = tuple(
+        Trimmable(layer, family_of(layer), replace(ranges[layer.name], weights=net.weights.get(layer.params[0].key)))
+        for layer in prepared.trimmable
+        if layer.name in ranges
+    )
+    for each in layers:
+        lengths = prepared.mode.integer_lengths(each.ranges)
+        shown = [f"integer length {_IN_THE_LOG[role]}={bits}" for role, bits in lengths.items()]
+        if shown:
+            log.info("Layer %s, %s", each.layer.name, ", ".join(shown))
+    prepared.check_given_widths([each.ranges for each in layers])
+    return layers

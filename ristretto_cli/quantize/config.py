@@ -1,0 +1,56 @@
+"""The configuration of a quantization; no file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.quantize.margin import Goal
+from ristretto_cli.scoring.execution import Execution
+
+
+@dataclass(frozen=True)
+class ReuseOptions:
+    """What evaluations share. Scores do not depend on it.
+
+    prefixes: the layers before the first trimmed one are run once. equal_nets: equal nets are scored once.
+    background_builds: the next net is built while one runs.
+    """
+
+    prefixes: bool = True
+    equal_nets: bool = True
+    background_builds: bool = True
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """The settings of `ristretto quantize`.
+
+    mode_options: options that the trimming mode declares, by name; its defaults where they are missing.
+    error_margin_percent: see Margin. score_goal: None for the one that suits the score. bit_widths: in bits. bw: fixed
+    widths of groups, by name, which are then not searched. noscore: score no net; bw must have a width for each group
+    with layers. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb:
+    memory for data and values that several nets need, in units of 2^20 bytes; 0: nothing is kept.
+    """
+
+    model: str
+    weights: str
+    model_quantized: str
+    trimming_mode: str
+    mode_options: Mapping[str, str] = field(default_factory=dict)
+    iterations: int = 50
+    error_margin_percent: float = 2.0
+    score: str | None = None
+    score_goal: Goal | None = None
+    how: Judging = field(default_factory=Judging)
+    calibration_iterations: int = 10
+    bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
+    bw: Mapping[str, int] = field(default_factory=dict)
+    noscore: bool = False
+    allow_missing_weights: bool = False
+    legacy: bool = False
+    early_stop: bool = False
+    cache_mb: int = 512
+    execution: Execution = field(default_factory=Execution)
+    reuse: ReuseOptions = field(default_factory=ReuseOptions)

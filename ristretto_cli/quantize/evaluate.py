@@ -1,0 +1,89 @@
+"""Evaluation: the score of each candidate of a search, and whether it is within the error margin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ristretto_cli.quantize.caching_scorer import CachingScorer
+from ristretto_cli.quantize.early_stopping import EarlyStopping
+from ristretto_cli.quantize.margin import Margin
+from ristretto_cli.quantize.prepare import Metric, Prepared
+from ristretto_cli.quantize.rewrite import apply_bit_widths
+from ristretto_cli.quantize.search import Candidate, Evaluation
+from ristretto_cli.quantize.trimmable import Trimmable, family_of
+from ristretto_cli.scoring.batches import Batches
+from ristretto_cli.scoring.score import OnBatch, Pass
+from ristretto_cli.scoring.shelf import Shelf
+from ristretto_cli.scoring.stopwatch import Stopwatch
+from ristretto_cli.wire.net_file import NetFile
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates candidates for some layers against a margin; scorer: what scores the nets."""
+
+    prepared: Prepared
+    layers: Sequence[Trimmable]
+    metric: Metric
+    margin: Margin
+    scorer: CachingScorer
+
+    def evaluate(self, candidate: Candidate, upcoming: Candidate | None = None) -> Evaluation:
+        """The evaluation of a candidate. upcoming: the one that will probably be next, built in the background."""
+        config = self.prepared.config
+        stopping = None
+        if config.early_stop and not candidate.in_full:
+            stopping = EarlyStopping(self.metric.blob, self.margin, config.iterations, single_precision=config.legacy)
+        scores = self.scorer.score(
+            candidate.name,
+            self._net_file(candidate),
+            stopping,
+            None if upcoming is None else partial(self._net_file, upcoming),
+        )
+        score = self.metric.value(scores)
+        if stopping is not None and stopping.passed is not None and scores.iterations < config.iterations:
+            return Evaluation(candidate.bits, score, stopping.passed, scores, stopped=True)
+        return Evaluation(candidate.bits, score, self.margin.allows(score), scores)
+
+    def _net_file(self, candidate: Candidate) -> NetFile:
+        prepared = self.prepared
+        return apply_bit_widths(
+            prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=prepared.config.legacy
+        )
+
+
+def caching_scorer(prepared: Prepared, on_batch: OnBatch, stopwatch: Stopwatch) -> tuple[CachingScorer, Batches]:
+    """A scorer for the net and its candidates, and the batches that it scores them on."""
+    config = prepared.config
+    shelf = Shelf(config.cache_mb << 20)
+    batches = Batches(prepared.net, shelf if config.cache_mb else None)
+    wanted = Pass(
+        config.iterations,
+        batches,
+        on_batch=on_batch,
+        single_precision=config.legacy,
+        how=config.how,
+        stopwatch=stopwatch,
+    )
+    scorer = CachingScorer(
+        prepared.net_file,
+        prepared.net,
+        wanted,
+        rng=prepared.rng,
+        execution=config.execution,
+        shelf=shelf,
+        reuse=config.reuse if config.cache_mb else replace(config.reuse, prefixes=False),
+    )
+    return scorer, batches
+
+
+def first_layers_of_groups(prepared: Prepared) -> list[int]:
+    """The position of the first layer that each group trims."""
+    positions = [
+        next((i for i, layer in enumerate(prepared.net.layers) if layer in layers), None)
+        for group in prepared.mode.groups
+        if (layers := [layer for layer in prepared.trimmable if family_of(layer) in group.families])
+    ]
+    return sorted({position for position in positions if position is not None})

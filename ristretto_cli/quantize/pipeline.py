@@ -1,0 +1,108 @@
+"""Quantization from its configuration to its result: prepare, calibrate, search, evaluate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from ristretto_cli.formats.number_format import Ranges
+from ristretto_cli.quantize.calibration import calibrate
+from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
+from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.prepare import Metric, Prepared, prepare
+from ristretto_cli.quantize.result import QuantizationResult
+from ristretto_cli.quantize.rewrite import apply_bit_widths
+from ristretto_cli.quantize.search import (
+    Candidate,
+    Evaluation,
+    SearchResult,
+    SearchSpace,
+    next_if_passed,
+    search,
+    search_result,
+    search_space,
+)
+from ristretto_cli.quantize.trimmable import Trimmable, family_of, left_float
+from ristretto_cli.scoring.engine import log_device
+from ristretto_cli.scoring.score import OnBatch, ignore_progress
+from ristretto_cli.scoring.stopwatch import Stopwatch
+
+log = logging.getLogger("ristretto")
+
+
+def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> QuantizationResult:
+    """Quantize a net; no file is written. Raises RistrettoError(s) for faults of the net, its weights and its data."""
+    log_device(config.execution.gpu)
+    stopwatch = Stopwatch()
+    prepared = prepare(config)
+    if prepared.metric is None:
+        layers = calibrate(prepared, test_batches=None, on_batch=on_batch, stopwatch=stopwatch)
+        result = _result(prepared, layers, search_result(_space(prepared, layers), {}))
+    else:
+        result = _search(prepared, prepared.metric, on_batch, stopwatch)
+    log.info("%s", stopwatch.line())
+    return result
+
+
+def planned_nets(config: QuantizeConfig) -> list[str]:
+    """The nets that would be scored if each passed, in order, a line each. Needs no weights and runs nothing.
+
+    Raises RistrettoError(s) for faults of the net and the configuration.
+    """
+    prepared = prepare(config, dry_run=True)
+    phase = "TRAIN" if prepared.calibration_net() is not prepared.net else "TEST"
+    ranges = f"ranges on {phase} data, {config.calibration_iterations} iterations"
+    if prepared.metric is None:
+        return [ranges]
+    layers = [Trimmable(layer, family_of(layer), Ranges(1.0, 1.0, 1.0)) for layer in prepared.trimmable]
+    names = [candidate.name for candidate in search(_space(prepared, layers), lambda candidate: True)]
+    first, *others = [f"{name}, {config.iterations} iterations" for name in ("the float net", *names)]
+    return [first, ranges, *others]
+
+
+def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, stopwatch: Stopwatch) -> QuantizationResult:
+    config = prepared.config
+    scorer, batches = caching_scorer(prepared, on_batch, stopwatch)
+    with closing(scorer):
+        log.info("Judged by %s: %s is better.", metric.blob, metric.goal.better)
+        float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
+        layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, stopwatch=stopwatch)
+        if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
+            log.warning("%s has none of the widths of --bit_widths for this net.", config.trimming_mode)
+        margin = Margin(metric.value(float_scores), config.error_margin_percent, exact=config.legacy, goal=metric.goal)
+        if margin.goal is Goal.MIN and margin.baseline == 0:
+            log.warning(
+                "The loss of the float net is 0, and so is the error margin, which is in percent of it. "
+                "Give widths with --bw, or another output with --score."
+            )
+        evaluator = Evaluator(prepared, layers, metric, margin, scorer)
+        space = _space(prepared, layers)
+        evaluations: dict[Candidate, Evaluation] = {}
+        for candidate in search(space, lambda candidate: evaluations[candidate].passed):
+            upcoming = next_if_passed(space, evaluations, candidate)
+            evaluations[candidate] = evaluator.evaluate(candidate, upcoming)
+        found = search_result(space, evaluations)
+        return replace(_result(prepared, layers, found), margin=margin, baseline_scores=float_scores)
+
+
+def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:
+    config = prepared.config
+    return search_space(prepared.mode, layers, config.bit_widths, config.bw, legacy=config.legacy)
+
+
+def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult) -> QuantizationResult:
+    legacy = prepared.config.legacy
+    return QuantizationResult(
+        config=prepared.config,
+        mode=prepared.mode,
+        score_blob=None if prepared.metric is None else prepared.metric.blob,
+        margin=None,
+        baseline_scores=None,
+        layers=tuple(layers),
+        search=found,
+        net_file=apply_bit_widths(prepared.net_file, layers, found.widths, prepared.mode, legacy=legacy),
+        left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),
+    )

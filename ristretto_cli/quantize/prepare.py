@@ -1,0 +1,183 @@
+"""Preparation: the files are read, the nets built, the layers to trim and the score found, and all of it is checked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, TrimmingMode, configured_mode
+from ristretto_cli.net.build import State, build, build_layers, included
+from ristretto_cli.net.ir import Layer, Net
+from ristretto_cli.net.weights import load_weights
+from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.early_stopping import check_early_stop
+from ristretto_cli.quantize.margin import Goal
+from ristretto_cli.quantize.search import searched_groups
+from ristretto_cli.quantize.trimmable import family_of, trimmable_layers
+from ristretto_cli.scoring.feeds import check_has_data
+from ristretto_cli.scoring.outputs import check_judging, check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.score import Scores
+from ristretto_cli.sources.open import DataLayers
+from ristretto_cli.wire.messages import TEST, TRAIN, Message
+from ristretto_cli.wire.net_file import NetFile, read_net
+from ristretto_cli.wire.weights import WeightsFile, read_weights
+
+log = logging.getLogger("ristretto")
+
+
+class MissingWidths(RistrettoError):
+    """Nothing is to be scored, but bit widths are missing, which only a search could find."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The output that nets are compared by, and which values of it are better.
+
+    first_element: of an output with several elements the first one counts, otherwise their mean.
+    """
+
+    blob: str
+    goal: Goal
+    first_element: bool = False
+
+    def value(self, scores: Scores) -> float:
+        """Its value among the scores of a net."""
+        output = next(output for output in scores.outputs if output.blob == self.blob)
+        return float(output.means[0]) if self.first_element else output.score
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The float net of phase TEST with all that is known of it before anything runs.
+
+    weights: None in a dry run, where nets have no weights. trimmable: the layers that can be trimmed. metric: None
+    where no net is scored. rng: for fillers and random layers.
+    """
+
+    config: QuantizeConfig
+    mode: TrimmingMode
+    net_file: NetFile
+    weights: WeightsFile | None
+    net: Net
+    trimmable: tuple[Layer, ...]
+    metric: Metric | None
+    rng: np.random.Generator
+
+    @property
+    def families(self) -> frozenset[str]:
+        """The families of the layers that can be trimmed."""
+        return frozenset(map(family_of, self.trimmable))
+
+    def check_given_widths(self, ranges: Sequence[Ranges]) -> None:
+        """RistrettoError for a fixed width that the mode lacks with these ranges of layers."""
+        possible = self.mode.widths(range(1, LOSSLESS_BITS + 1), ranges)
+        for name, bits in self.config.bw.items():
+            if bits not in possible:
+                least, most = min(possible), max(possible)
+                raise RistrettoError(
+                    f"--bw {name}={bits}: {self.config.trimming_mode} has no such width for this net",
+                    where=self.config.model,
+                    remedy=f"It has {least} to {most} bits." if least < most else f"It has {least} bits.",
+                )
+
+    def calibration_net(self) -> Net:
+        """The net on which ranges are measured: on TRAIN data, or the TEST net itself where there are none."""
+        data = DataLayers()
+        if self.config.legacy:
+            return self._load(build(self.net_file, State(TRAIN), data))
+        # DIFFERS(D2): the net as it will be used, on the data that it was trained on.
+        layers = _with_train_data(self.net_file, data)
+        if layers is None:
+            log.warning("%s has no data layers for TRAIN: ranges are read on TEST data.", self.config.model)
+            return self.net
+        return self._load(build_layers(self.net_file, layers, TEST, data))
+
+    def _load(self, net: Net) -> Net:
+        return _load(net, self.weights, self.config, self.rng)
+
+
+def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
+    """Read the net and, unless it is a dry run, its weights. Raises RistrettoError(s) for faults of either."""
+    mode = configured_mode(config.trimming_mode, config.mode_options)
+    rng = np.random.default_rng(0)
+    net_file = read_net(config.model)
+    weights = None if dry_run else read_weights(config.weights)
+    net = _load(build(net_file, State(TEST), DataLayers()), weights, config, rng)
+    trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
+    if not trimmable and not config.legacy:
+        raise RistrettoError(
+            "the net has no layers to trim",
+            where=config.model,
+            remedy="Convolution and InnerProduct layers can be.",
+        )
+    prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng)
+    prepared.check_given_widths([])
+    _warn_of_idle_widths(prepared)
+    metric = _metric(prepared)
+    if metric is not None:
+        check_judging([net], config.how, config.model)
+        if config.early_stop:
+            check_early_stop(net, metric.blob)
+    return replace(prepared, metric=metric)
+
+
+def _load(net: Net, weights: WeightsFile | None, config: QuantizeConfig, rng: np.random.Generator) -> Net:
+    return net if weights is None else load_weights(net, weights, rng=rng, allow_missing=config.allow_missing_weights)
+
+
+def _warn_of_idle_widths(prepared: Prepared) -> None:
+    for group in prepared.mode.groups:
+        if group.name in prepared.config.bw and not group.families & prepared.families:
+            log.warning("--bw %s: the net has no such layers.", group.name)
+
+
+def _metric(prepared: Prepared) -> Metric | None:
+    """The metric by which nets are compared; None where no net is scored."""
+    config, net = prepared.config, prepared.net
+    searched = searched_groups(prepared.mode, prepared.families, config.bw, legacy=config.legacy)
+    if config.noscore:
+        if searched:
+            raise MissingWidths(
+                f"--noscore needs all widths, and --bw does not give {', '.join(searched)}",
+                remedy=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
+            )
+        return None
+    check_has_data(net)
+    try:
+        blob = _score_blob(config, net)
+    except RistrettoError as error:
+        if searched or config.score is not None:
+            raise
+        log.warning("All widths are given and nothing is scored; flags that concern scores are not used. %s", error)
+        return None
+    return Metric(blob, _goal(config, net, blob), first_element=config.legacy)
+
+
+def _score_blob(config: QuantizeConfig, net: Net) -> str:
+    if config.score is not None:
+        return check_score(net, config.score)
+    if config.legacy:
+        return scored(net)[0].name
+    return default_score(net)  # DIFFERS(D7)
+
+
+def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
+    if config.score_goal is not None:
+        return config.score_goal
+    return Goal.MAX if config.legacy or not is_loss(net, blob) else Goal.MIN
+
+
+def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Where]] | None:
+    """The layers of phase TEST with the data layers of TRAIN instead of its own; None if TRAIN has none that fit."""
+    test = list(included(net_file, State(TEST)))
+    train = [(message, where) for message, where in included(net_file, State(TRAIN)) if message.type in data]
+    made = {top for message, _ in train for top in message.top}
+    needed = {top for message, _ in test if message.type in data for top in message.top}
+    if not train or not needed <= made:
+        return None
+    rest = [(message, where) for message, where in test if message.type not in data]
+    return [*train, *rest]

@@ -1,0 +1,208 @@
+"""The result of a quantization, and how it is written: prototxt, summary and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
+from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.header import header
+from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.search import Evaluation, SearchResult
+from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
+from ristretto_cli.scoring.score import Scores, number, scores_as_json
+from ristretto_cli.wire.files import write_atomically
+from ristretto_cli.wire.messages import enum_name
+from ristretto_cli.wire.net_file import NetFile
+from ristretto_cli.wire.printer import to_text
+
+_SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
+_NOT_SCORED = "not scored"
+_RULE = "------------------------------"
+_MAX_NAMES = 3  # layers of a type that are named in the summary; JSON has all
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """The result of a quantization: the search's, and the quantized net.
+
+    score_blob: the output that nets were compared by. margin: the error margin, with the baseline. These and
+    baseline_scores are None where nothing was scored. left_float: the layers with parameters that stay as they are.
+    """
+
+    config: QuantizeConfig
+    mode: TrimmingMode
+    score_blob: str | None
+    margin: Margin | None
+    baseline_scores: Scores | None
+    layers: tuple[Trimmable, ...]
+    search: SearchResult
+    net_file: NetFile
+    left_float: tuple[LeftFloat, ...] = ()
+
+    @property
+    def baseline(self) -> float | None:
+        """The float net's score; None where it was not scored."""
+        return None if self.margin is None else self.margin.baseline
+
+    def write(self) -> None:
+        """Write the quantized net to the configured file, atomically."""
+        write_atomically(self.config.model_quantized, self.prototxt())
+
+    def prototxt(self) -> str:
+        """The quantized net as text, under a header with its version, trimming mode and weights."""
+        return header(self.config) + to_text(self.net_file.message)
+
+    def summary_lines(self) -> list[str]:
+        """The summary in the original's words, a line each."""
+        mode, found, margin = self.mode, self.search, self.margin
+        lines = [_RULE, *mode.heading(_NOT_SCORED if margin is None else number(margin.baseline))]
+        is_loss = margin is not None and margin.goal is Goal.MIN
+        for group in found.groups:
+            lines += group.group.title
+            if group.skipped:
+                lines.append("none: the net has no such layers")
+            if group.given:
+                lines.append(f"{group.bits}bit: \tgiven")
+            lines += [
+                f"{trial.bits}bit: \t{number(trial.score)}{'*' if trial.stopped else ''}" for trial in group.trials
+            ]
+        chosen = [(group.bits, group.group.part) for group in found.groups if not group.skipped]
+        if len(found.groups) > 1:
+            lines.append(mode.combined_title)
+            ends = [","] * (len(chosen) - 1) + [":"]
+            lines += [f"{bits}bit {part}{end}" for (bits, part), end in zip(chosen, ends, strict=True)]
+            if found.combined is not None:
+                lines.append(f"{'Score' if is_loss else 'Accuracy'}: {number(found.combined.score)}")
+            elif margin is None:
+                lines.append(f"Accuracy: {_NOT_SCORED}")
+        elif found.combined is not None and found.combined not in found.groups[0].trials:
+            lines.append(f"{found.groups[0].bits}bit: \t{number(found.combined.score)}")
+        return [*lines, "Please fine-tune."]
+
+    def notes(self) -> list[str]:
+        """Lines that the original's summary lacks: the score and the margin, other outputs, layers left float, file."""
+        lines = []
+        if any(trial.stopped for group in self.search.groups for trial in group.trials):
+            lines.append("* stopped early: the batches left could not have changed whether it passes")
+        combined, margin = self.search.combined, self.margin
+        if combined is not None and margin is not None:
+            lines.append(f"Judged by {self.score_blob}: {margin.goal.better} is better.")
+            if not self.config.legacy:  # DIFFERS(D9)
+                verdict = "kept" if combined.passed else "missed"
+                lines.append(f"The error margin is {verdict}: {self.score_blob} is {margin.distance(combined.score)}")
+        others = self._other_outputs()
+        if others:
+            lines.append("Other outputs (float net, quantized net):")
+            lines += [f"{blob}: {number(before)}, {number(after)}" for blob, (before, after) in others.items()]
+        return [*lines, *_left_float_lines(self.left_float), f"Written to {self.config.model_quantized}"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary, the ranges and integer lengths, and the scores of each trial, for JSON."""
+        config, found = self.config, self.search
+        return {
+            "model": config.model,
+            "weights": config.weights,
+            "model_quantized": config.model_quantized,
+            "trimming_mode": config.trimming_mode,
+            "legacy": config.legacy,
+            **{name: config.mode_options.get(name, option.default) for name, (option, _) in mode_options().items()},
+            "calibration_iterations": config.calibration_iterations,
+            **self._scoring_as_json(),
+            "layers": {each.layer.name: self._layer_as_json(each) for each in self.layers},
+            "groups": [
+                {
+                    "name": group.group.name,
+                    "part": group.group.part,
+                    "skipped": group.skipped,
+                    "given": group.given,
+                    "bits": None if group.skipped else group.bits,
+                    "trials": [_evaluation_as_json(trial) for trial in group.trials],
+                }
+                for group in found.groups
+            ],
+            "combined": None if found.combined is None else self._combined_as_json(found.combined),
+            "other_outputs": {
+                blob: {"float": before, "combined": after} for blob, (before, after) in self._other_outputs().items()
+            },
+            "left_float": [asdict(layer) for layer in self.left_float],
+            "summary": [*self.summary_lines(), *self.notes()],
+        }
+
+    def _other_outputs(self) -> dict[str, tuple[float, float]]:
+        """The other outputs with a single value: that of the float net and of the combined one, by name."""
+        combined, baseline = self.search.combined, self.baseline_scores
+        if combined is None or baseline is None:
+            return {}
+        found = {output.blob: output.score for output in combined.scores.outputs}
+        return {
+            output.blob: (output.score, found[output.blob])
+            for output in baseline.outputs
+            if output.blob != self.score_blob and output.means.size == 1 and output.blob in found
+        }
+
+    def _scoring_as_json(self) -> dict[str, Any]:
+        """How nets were scored, and the float net's scores; null where nothing was scored."""
+        margin, baseline = self.margin, self.baseline_scores
+        if margin is None or baseline is None:
+            keys = ("iterations", "error_margin", "score", "score_goal", "ap_version", "baseline")
+            return dict.fromkeys(keys)
+        return {
+            "iterations": self.config.iterations,
+            "error_margin": self.config.error_margin_percent,
+            "score": self.score_blob,
+            "score_goal": margin.goal.value,
+            "ap_version": self.config.how.ap_version.value,
+            "baseline": {"score": margin.baseline, **scores_as_json(baseline)},
+        }
+
+    def _layer_as_json(self, each: Trimmable) -> dict[str, Any]:
+        lengths = self.mode.integer_lengths(each.ranges)
+        written = next(layer for layer in self.net_file.message.layer if layer.name == each.layer.name)
+        return {
+            "family": each.family,
+            "max_in": each.ranges.layer_in,
+            "max_out": each.ranges.layer_out,
+            "max_params": each.ranges.params,
+            **{f"il_{_SHORT[role]}": bits for role, bits in lengths.items()},
+            "quantization_param": {
+                field.name: enum_name(written.quantization_param, field.name) if field.enum_type else value
+                for field, value in written.quantization_param.ListFields()
+            },
+        }
+
+    def _combined_as_json(self, combined: Evaluation) -> dict[str, Any]:
+        bits = {group.group.name: group.bits for group in self.search.groups if not group.skipped}
+        worse_by = None if self.margin is None else self.margin.missed_by(combined.score)
+        return {**_evaluation_as_json(combined), "bits": bits, "worse_by": worse_by}
+
+
+def _evaluation_as_json(trial: Evaluation) -> dict[str, Any]:
+    return {
+        "bits": trial.bits,
+        "score": trial.score,
+        "passed": trial.passed,
+        "iterations": trial.scores.iterations,
+        **scores_as_json(trial.scores),
+    }
+
+
+def _left_float_lines(layers: Sequence[LeftFloat]) -> list[str]:
+    """The layers that were left float, the types with most parameters first."""
+    by_type: dict[str, list[LeftFloat]] = {}
+    for layer in layers:
+        by_type.setdefault(layer.type, []).append(layer)
+    shares = {layer_type: sum(layer.share for layer in found) for layer_type, found in by_type.items()}
+    lines = []
+    for layer_type in sorted(by_type, key=lambda each: -shares[each]):
+        names = [layer.name for layer in by_type[layer_type]]
+        more = len(names) - _MAX_NAMES
+        named = ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"{named} ({layer_type}): {_percent(shares[layer_type])} of the parameters")
+    return ["Left float:", *lines] if lines else []
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"

@@ -1,0 +1,47 @@
+"""Rewriting a net: bit widths become quantization_param in a copy of its message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ristretto_cli.formats.number_format import Role, TrimmingMode, set_precision
+from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.quantize.trimmable import Trimmable
+from ristretto_cli.wire.messages import message_class
+from ristretto_cli.wire.net_file import NetFile
+
+Widths = Mapping[str, Mapping[Role, int]]  # family to role to bits
+
+
+def apply_bit_widths(
+    net_file: NetFile, layers: Sequence[Trimmable], widths: Widths, mode: TrimmingMode, *, legacy: bool
+) -> NetFile:
+    """The net with layers of the families in `widths` trimmed to them, in every phase in which they occur.
+
+    A role without a width is not trimmed; with legacy it has the schema's defaults.
+    """
+    by_name = {each.layer.name: each for each in layers if each.family in widths}
+    everywhere = [each.ranges for each in layers]
+    message = message_class("NetParameter")()
+    message.CopyFrom(net_file.message)
+    for layer in message.layer:
+        chosen = by_name.get(layer.name)
+        if chosen is None or layer.type != chosen.layer.type:
+            continue
+        layer_type = LAYERS.get(layer.type)
+        layer_type.make_explicit(layer, [bottom.shape for bottom in chosen.layer.bottoms])
+        layer.type = layer_type.trimmed_type
+        set_precision(layer.quantization_param, mode)
+        for role in Role:
+            if role not in widths[chosen.family] and not legacy:
+                setattr(layer.quantization_param, f"trim_{role.value}", False)
+        mode.write(
+            layer.quantization_param,
+            widths[chosen.family],
+            chosen.ranges,
+            everywhere=everywhere,
+            legacy=legacy,
+        )
+    message.ClearField("state")
+    return replace(net_file, message=message)

@@ -1,0 +1,75 @@
+"""The layers of a net that can be trimmed, and those that stay float."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ristretto_cli.errors import RistrettoError, raise_all
+from ristretto_cli.formats.number_format import Ranges
+from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.net.ir import Layer, Net
+
+# The only types that the original trims.
+_LEGACY_TYPES = frozenset({"Convolution", "InnerProduct"})
+
+
+@dataclass(frozen=True)
+class Trimmable:
+    """A layer that can be trimmed, with its family and its measured ranges."""
+
+    layer: Layer
+    family: str
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
+class LeftFloat:
+    """A layer with parameters that is not trimmed; parameters: how many values, share: of all values of the net."""
+
+    name: str
+    type: str
+    parameters: int
+    share: float
+
+
+def family_of(layer: Layer) -> str:
+    """The family of a layer, "CONV" or "FC"; empty for one that cannot be trimmed."""
+    return "" if layer.is_source or LAYERS.get(layer.type).trims else LAYERS.get(layer.type).family
+
+
+def each_family(families: frozenset[str], layers: Sequence[Trimmable]) -> Iterator[str]:
+    """Those of the families that have layers."""
+    present = {each.family for each in layers}
+    yield from sorted(families & present)
+
+
+def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
+    """The layers of a net that can be trimmed, in order; RistrettoErrors for those that are trimmed already."""
+    raise_all(
+        RistrettoError(
+            f'layer "{layer.name}" is trimmed already ({layer.type})',
+            where=layer.where,
+            remedy="Give the float net.",
+        )
+        for layer in net.layers
+        if not layer.is_source and LAYERS.get(layer.type).trims
+    )
+    layers = [layer for layer in net.layers if family_of(layer)]
+    return [layer for layer in layers if layer.type in _LEGACY_TYPES] if legacy else layers  # DIFFERS(D11)
+
+
+def left_float(net: Net, trimmed_layers: Collection[str]) -> list[LeftFloat]:
+    """The layers with parameters that are not trimmed, in order. Shared parameters belong to their owner."""
+    sizes = {
+        layer.name: sum(prod(param.shape) for param in layer.params if param.owner == layer.name)
+        for layer in net.layers
+        if layer.params
+    }
+    total = sum(sizes.values())
+    return [
+        LeftFloat(layer.name, layer.type, size, size / total)
+        for layer in net.layers
+        if (size := sizes.get(layer.name, 0)) and layer.name not in trimmed_layers
+    ]
