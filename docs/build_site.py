@@ -21,21 +21,28 @@ _LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
 def reached(start: Path) -> list[Path]:
-    """The start and all files that relative links lead to from there, nearest first."""
+    """The start and all files that relative links lead to from there, nearest first.
+
+    The links of one file count in the order of their last mention: the list of documents ends the README.
+    """
     found = [start]
     for path in found:
         if path.suffix == ".md":
-            targets = (path.parent / link for link in _LINK.findall(path.read_text(encoding="utf-8")))
-            found += dict.fromkeys(target.resolve() for target in targets if target.resolve() not in found)
+            links = reversed(_LINK.findall(path.read_text(encoding="utf-8")))
+            targets = dict.fromkeys((path.parent / link).resolve() for link in links)
+            found += [target for target in reversed(targets) if target not in found]
     return found
 
 
 def navigation(pages: Sequence[str]) -> list[dict[str, object]]:
     """mkdocs' nav of pages, by their paths: the README, then a section for each folder."""
-    sections: dict[str, list[str]] = {"Guide": [], "Reference": [], "Decisions": [], "Project": [], "Nets": []}
+    decisions = sorted(page for page in pages if re.match(r"docs/decisions/\d", page))
+    sections: dict[str, list[object]] = {"Guide": [], "Reference": [], "Nets": [], "Project": []}
     for page in pages:
-        if page.startswith("docs/decisions/"):
-            sections["Decisions"].append(page)
+        if page in decisions:
+            continue
+        if page == "docs/decisions/README.md":
+            sections["Project"].append({"Decisions": [page, *decisions]})
         elif page.startswith("docs/reference/"):
             sections["Reference"].append(page)
         elif page.startswith("docs/"):
@@ -50,7 +57,7 @@ def navigation(pages: Sequence[str]) -> list[dict[str, object]]:
 def main() -> None:
     """Copy the sources and build the site; mkdocs raises Abort where it warns of something."""
     shutil.rmtree(SOURCE, ignore_errors=True)
-    files = [path.relative_to(ROOT) for path in reached(ROOT / "README.md")]
+    files = [path.relative_to(ROOT) for path in (*reached(ROOT / "README.md"), ROOT / "docs" / "site.css")]
     for path in files:
         (SOURCE / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, SOURCE / path)
