@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shlex
 from collections.abc import Iterator
@@ -117,6 +118,19 @@ def test_the_differences_are_those_that_the_code_tags() -> None:
     tagged = {tag for source in sources for tag in re.findall(r"DIFFERS\((D\d+)\)", source)}
     listed = re.findall(r"^\| (D\d+) \|", read("docs/differences.md"), flags=re.MULTILINE)
     assert sorted(listed) == sorted(tagged)
+
+
+def test_extras_to_install_exist() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    named = {
+        extra
+        for name in DOCUMENTS
+        for extras in re.findall(r"'[\w.-]+\[([\w,]+)\]'", read(name))
+        for extra in extras.split(",")
+    }
+    assert named
+    assert named - set(setup["options.extras_require"]) == set()
 
 
 def test_every_target_of_make_is_listed() -> None:
