@@ -24,7 +24,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # torch is large and has wheels for some Pythons only; without it the tests of training are skipped.
 with_torch = $(if $(TORCH),$(1)/bin/python $(PIP) --only-binary torch $(TORCH) ||) echo "no torch: training is not tested"
 
-.PHONY: demo test test-random test-oldest test-pythons check fuzz bench clean
+.PHONY: demo test test-random test-oldest test-pythons check fuzz bench docs clean
 
 $(READY): $(METADATA)
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,11 @@ fuzz: $(READY)  ## feed the readers damaged files, each kind for SECONDS; findin
 
 bench: $(READY)  ## time nets and searches; NETS="lenet vgg16" chooses
 	$(BIN)/python -m benchmarks $(NETS)
+
+docs: $(READY)  ## regenerate docs/reference and the index of decisions, and build the site in build/site
+	$(BIN)/python docs/generate.py
+	@$(BIN)/python -c "import material" 2>/dev/null || $(BIN)/python $(PIP) --editable ".[docs]"
+	$(BIN)/python docs/build_site.py
 
 clean:
 	rm -rf $(VENV) $(VENVS) build dist *.egg-info

@@ -19,9 +19,9 @@ from ristretto_cli.wire.weights import read_weights
 class NpzExporter(Exporter):
     """Weights, keyed `layer/i`.
 
-    Without a model: all blobs of the file, in the shapes that they have there. With one: the parameters of the layers
-    of its TEST phase, in the shapes that they have in the net and as these layers use them, so trimmed where the layer
-    trims them.
+    Without a model: all blobs of the file, in their shapes in the file. With a model: the parameters of the layers
+    of its TEST phase, in their shapes in the net and as these layers use them, quantized where the layer quantizes
+    them.
     """
 
     def write(self, request: ExportRequest) -> str:

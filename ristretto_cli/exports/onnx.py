@@ -20,8 +20,8 @@ log = logging.getLogger("ristretto")
 class OnnxExporter(Exporter):
     """The net of a phase as an ONNX model: inputs are the tops of its data layers, outputs are Caffe's.
 
-    Layers behind the graph are left out; what they read of it takes the place of their tops. Weights are inside,
-    trimmed already where the layer trims them.
+    Host layers are left out; the blobs that they read are outputs instead of their tops. Weights are included,
+    quantized where the layer quantizes them.
     """
 
     def write(self, request: ExportRequest) -> str:

@@ -12,7 +12,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Clip")
 class Clip(LayerType):
-    """max(min, min(x, max)): where min is the larger bound, it is all there is. NaN gives the upper bound."""
+    """max(min, min(x, max)); if min exceeds max, the result is min. NaN gives the upper bound."""
 
     in_place = True
 

@@ -13,7 +13,7 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("Concat")
 class Concat(LayerType):
-    """The bottoms one behind the other on an axis; their other extents are equal."""
+    """The bottoms concatenated along an axis; their other extents are equal."""
 
     bottoms = (1, None)
 

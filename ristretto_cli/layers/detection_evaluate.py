@@ -23,7 +23,7 @@ _DIFFICULT = 7
 
 @layer_type("DetectionEvaluate")
 class DetectionEvaluate(JudgingLayer):
-    """SSD's: which of the objects that were found are there, and over all batches the mean average precision.
+    """SSD's evaluation: detections matched with the labeled objects; over all batches, mean average precision.
 
     Bottoms: what DetectionOutput gives (1, 1, K, 7), and the truth (1, 1, M, 8) with rows of number of the image,
     class, a number that is not read, left, top, right, bottom, and whether the object is difficult; it ends where

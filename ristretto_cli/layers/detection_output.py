@@ -20,7 +20,7 @@ LOWEST = float(np.finfo(np.float32).min)
 
 @layer_type("DetectionOutput")
 class DetectionOutput(LayerType):
-    """SSD's: the objects that were found: boxes decoded, and for each class those kept that overlap no better one.
+    """SSD's detections: decoded boxes after non-maximum suppression per class.
 
     Bottoms: offsets to the prior boxes (N, P * 4, or with share_location: false P * classes * 4), scores
     (N, P * classes), and what PriorBox gives (1, 2, P * 4). Top: (1, 1, N * R, 7), R rows for each image: number of the

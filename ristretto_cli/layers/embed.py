@@ -13,7 +13,7 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("Embed")
 class Embed(LayerType):
-    """A learnt vector for each index. x (*S) to (*S, num_output); weights (input_dim, num_output), bias (num_output).
+    """A trained vector for each index. x (*S) to (*S, num_output); weights (input_dim, num_output), bias (num_output).
 
     Indices are cut off towards zero. One that has no vector is refused when it turns up; Caffe reads foreign
     memory there.

@@ -12,7 +12,7 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("HDF5Output")
 class HDF5Output(LayerType):
-    """Nothing but its checks: it reads two blobs, so that they are no outputs of the net.
+    """No computation: it checks and consumes two blobs, so that they are not outputs of the net.
 
     Caffe writes them to file_name, as `data` and `label`. Here no net writes files; `ristretto forward` has
     its blobs in the .npz.

@@ -15,7 +15,7 @@ _MOST_AXES = 32  # of a blob in Caffe
 
 @layer_type("Parameter")
 class Parameter(LayerType):
-    """A learnt blob as top, of the shape that is set; it starts as zeros."""
+    """A trained blob as top, of the shape that is set; it starts as zeros."""
 
     bottoms = (0, 0)
 

@@ -13,7 +13,7 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("ShuffleChannel")
 class ShuffleChannel(LayerType):
-    """ShuffleNet's: the channels dealt anew: the first of each group, then the second of each. x (N, C, ...)."""
+    """ShuffleNet's channel shuffle: the first channel of each group, then the second of each. x (N, C, ...)."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms

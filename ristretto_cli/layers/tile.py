@@ -14,7 +14,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Tile")
 class Tile(LayerType):
-    """`tiles` copies of the bottom, one behind another on an axis."""
+    """`tiles` copies of the bottom, concatenated along an axis."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms

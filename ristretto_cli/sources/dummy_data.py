@@ -16,7 +16,7 @@ LEGACY = ("num", "channels", "height", "width")
 
 @source("DummyData")
 class DummyData(Source):
-    """Each top filled anew for each batch, by the one filler or by its own; with zeros if there is none."""
+    """Each top filled for each batch by its own filler, or by a common one; with zeros if there is none."""
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
         check_tops(message, 1)
