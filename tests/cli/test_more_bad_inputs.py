@@ -160,7 +160,8 @@ def test_a_hard_link_to_an_input_does_not_change_it(job: Job) -> None:
 
 def shell(line: str) -> subprocess.CompletedProcess[bytes]:
     """A line of sh in the current folder, in which $R is the program."""
-    environment = {**os.environ, "R": f"{sys.executable} -m ristretto_cli"}
+    environment = {**os.environ, "PYTHON": sys.executable}
+    line = line.replace("$R", '"$PYTHON" -m ristretto_cli')  # its path may have a space
     return subprocess.run(["sh", "-c", line], capture_output=True, env=environment, timeout=600, check=False)
 
 
