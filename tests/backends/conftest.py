@@ -79,12 +79,12 @@ class Machine:
     kernels: IntegerKernels
     has_blocks: bool
 
-    def run(self, record, feeds, *, ops=FloatsOps, known=None):
+    def run(self, record, feeds, *, ops=FloatsOps, seen=None):
         """The outputs that record(ops) returns, computed by the fast graph, and whether its assumptions were true.
 
-        known: the same of graphs that were run before on these feeds; it is added to.
+        seen: serialized graphs, to which this one is added; one that is there already is not run again: None.
         """
-        known = {} if known is None else known
+        seen = set() if seen is None else seen
         made = []
 
         def recorded(assuming):
@@ -99,14 +99,15 @@ class Machine:
                 patch.setattr(IntegerForm, "record", _stand_in)
             graph, outputs = recorded(True)
             key = graph.model(outputs, embed_weights=False).SerializeToString()
-            if key not in known:
-                runner = AssumingRunner(
-                    Session(graph, outputs, threads=1),
-                    lambda: Session(*recorded(False), threads=1),
-                    peak="peak" if "peak" in outputs else None,
-                )
-                known[key] = runner.run(feeds), len(made) == 1
-            return known[key]
+            if key in seen:
+                return None
+            seen.add(key)
+            runner = AssumingRunner(
+                Session(graph, outputs, threads=1),
+                lambda: Session(*recorded(False), threads=1),
+                peak="peak" if "peak" in outputs else None,
+            )
+            return runner.run(feeds), len(made) == 1
 
 
 # What processors are able to do: nothing; AVX2 without VNNI; the same but for the bounds; VNNI or ARM. The last one has
