@@ -5,12 +5,14 @@ Labels are what the float net says of the images, so that its accuracy is 1 and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.made_up import densenet, googlenet, mobilenet, prelu_resnet, statistics
 from benchmarks.real_images import real_images, shared_data
 from ristretto_cli.datasets.datum import plain_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
@@ -23,8 +25,9 @@ from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.files import write_atomically
 from ristretto_cli.wire.messages import TEST, TRAIN, new
-from ristretto_cli.wire.net_file import read_net
+from ristretto_cli.wire.net_file import NetFile, read_net
 from ristretto_cli.wire.printer import to_text
+from ristretto_cli.wire.prototxt import parse
 from ristretto_cli.wire.weights import write_weights
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -34,14 +37,23 @@ _TRAIN_BATCHES = 2  # of ranges; reading goes round
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A net to be timed. image: a record's (C, H, W). batch: images a pass. images: as many as a search scores a net
-    with. weights: their path in the folder of shared models; empty for those that are made up."""
+    """A net to be timed. model: a prototxt's path, or what makes its text. image: a record's (C, H, W). batch: images a
+    pass. images: as many as a search scores a net with. weights: their path in the folder of shared models; empty for
+    those that are made up."""
 
-    model: Path
+    model: Path | Callable[[], str]
     image: tuple[int, int, int]
     batch: int
     images: int
     weights: str = ""
+
+    def net_file(self) -> NetFile:
+        """The net, as its prototxt has it."""
+        if isinstance(self.model, Path):
+            return read_net(self.model)
+        parsed = parse(self.model(), "NetParameter", self.model.__name__)
+        places = [parsed.where("layer", i) for i in range(len(parsed.message.layer))]
+        return NetFile(parsed.file, parsed.message, tuple(places))
 
 
 def _model(name: str) -> Path:
@@ -62,6 +74,10 @@ NETS = {
     ),
     "caffenet": Benchmark(Path(__file__).with_name("caffenet.prototxt"), _LARGE, 10, 500),
     "vgg16": Benchmark(_model("vgg16"), _LARGE, 5, 100),
+    "googlenet": Benchmark(googlenet, (3, 128, 128), 10, 500),
+    "mobilenet": Benchmark(mobilenet, (3, 128, 128), 10, 500),
+    "densenet": Benchmark(densenet, _SMALL, 50, 1000),
+    "prelu_resnet": Benchmark(prelu_resnet, (3, 64, 64), 25, 500),
 }
 
 
@@ -129,7 +145,7 @@ def images(count: int, shape: tuple[int, int, int], rng: np.random.Generator) ->
 
 def _text(benchmark: Benchmark, databases: dict[int, Path], mean: Path) -> str:
     """The net's prototxt, with these databases by phase, this mean file, and batches of the benchmark's size."""
-    message = read_net(benchmark.model).message
+    message = benchmark.net_file().message
     for layer in message.layer:
         if layer.type == "Data":
             layer.data_param.source = str(databases[layer.include[0].phase])
@@ -162,11 +178,9 @@ def _shared(weights: str) -> Path | None:
 
 def _make_weights(model: Path, weights: Path, rng: np.random.Generator) -> None:
     net = fill_weights(build(read_net(model), State(TEST), DataLayers()), rng=rng)
+    with Feeds(net) as feeds:
+        net = replace(net, weights={**net.weights, **statistics(net, feeds.next())})
     layers = {layer.name: [net.weights[param.key] for param in layer.params] for layer in net.layers if layer.params}
-    for layer in net.layers:
-        if layer.type == "BatchNorm":  # its fillers make no statistics: here, a mean of 0 and a variance of 1
-            mean, variance, factor = layers[layer.name]
-            layers[layer.name] = [mean, np.ones_like(variance), np.ones_like(factor)]
     write_weights(weights, layers)
 
 

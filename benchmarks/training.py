@@ -28,7 +28,7 @@ from ristretto_cli.train.net import TrainNet
 from ristretto_cli.train.settings import NetSource, Policy, Rule, Settings, Snapshots
 from ristretto_cli.train.solver import Solver
 from ristretto_cli.wire.messages import TRAIN, Message
-from ristretto_cli.wire.net_file import NetFile, read_net
+from ristretto_cli.wire.net_file import NetFile
 
 BITS = 8
 
@@ -61,7 +61,7 @@ class _OneBatch:
 
 def train_net(name: str, batch: int, *, trimmed: bool) -> Net:
     """A benchmark's net for phase TRAIN, filled, with inputs in place of its data."""
-    file = read_net(NETS[name].model)
+    file = NETS[name].net_file()
     for layer in file.message.layer:
         if layer.type == "Data":
             layer.type = "Input"

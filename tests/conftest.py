@@ -28,6 +28,8 @@ from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.wire.messages import TEST, new
 from ristretto_cli.wire.weights import write_weights
 
+FULL = os.environ.get("RISTRETTO_FULL", "0") not in ("", "0")  # whether tests that take long are run
+
 # --- the same for every test, whoever runs them and in whatever order
 
 # What people set for their terminals, and what Caffe, the command line and Python read: tests begin without.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from benchmarks.passes import Times, take_turns
 from benchmarks.real_images import real_images
 from benchmarks.table import command_table, once_table, pass_table
 from ristretto_cli.net.build import State
+from ristretto_cli.net.forward import Run
+from ristretto_cli.net.ir import Net
+from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.messages import TRAIN, new
+from ristretto_cli.wire.messages import TEST, TRAIN, new
 
 sys.path.pop(0)
 
@@ -137,7 +141,25 @@ def test_pictures_are_blocks_of_colour_under_noise() -> None:
 
 
 def test_the_nets_are_there() -> None:
-    assert [name for name, net in NETS.items() if not net.model.is_file()] == []
+    assert [name for name, net in NETS.items() if not net.net_file().message.layer] == []
+
+
+def test_statistics_that_are_made_up_normalize_what_batch_norms_read(tmp_path: Path) -> None:
+    prepared = prepare(replace(NETS["densenet"], batch=2, images=2), tmp_path / "files")
+    net = load_net(prepared.model, prepared.weights, State(TEST), rng=np.random.default_rng(0))
+    with Feeds(net) as feeds:
+        session = compile_net(net, lambda run, ops: normalized(net, run), rng=np.random.default_rng(0))
+        found = session.run(feeds.next())
+    assert len(found) == 28
+    for values in found.values():
+        assert np.abs(values.mean((0, 2, 3))).max() < 0.1
+        assert abs(np.median(values.std((0, 2, 3))) - 1) < 0.1
+
+
+def normalized(net: Net, run: Run[Any]) -> dict[str, Any]:
+    """What BatchNorms make, by layer."""
+    layers = zip(net.layers, run.written, strict=True)
+    return {layer.name: tops[0] for layer, tops in layers if layer.type == "BatchNorm"}
 
 
 def test_passes_take_turns_and_the_first_round_is_not_timed() -> None:

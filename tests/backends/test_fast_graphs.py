@@ -1,11 +1,13 @@
 """Random graphs: the fast ops compute what the plain ones compute, bit for bit but for the sign of zero.
 
-Numbers are small multiples of powers of two, so that few float32 sums are rounded.
+Numbers are small multiples of powers of two, so that few float32 sums are rounded. The examples are the same in every
+run, unless RISTRETTO_EXAMPLES sets their number: then they are random, and `--hypothesis-seed N` repeats them.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -123,20 +125,26 @@ def numbers(shape: tuple[int, ...], rng: Any, special: bool) -> Any:
     return found.astype(np.float32)
 
 
+def examples(number: int) -> settings:
+    """So many examples, unless RISTRETTO_EXAMPLES sets another number."""
+    asked = os.environ.get("RISTRETTO_EXAMPLES")
+    return settings(max_examples=int(asked or number), deadline=None, derandomize=not asked)
+
+
 a_seed = st.integers(0, 2**32 - 1)
 graphs = st.builds(
     a_graph, st.lists(st.tuples(st.sampled_from(STEPS), a_seed), min_size=2, max_size=12), st.integers(1, 4)
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 @given(build=graphs, shape=st.sampled_from(SHAPES), seed=a_seed, special=st.booleans())
 def test_random_graphs_agree(agree: Any, build: Any, shape: tuple[int, ...], seed: int, special: bool) -> None:
     rng = np.random.default_rng(seed)
     agree(build, numbers(shape, rng, special), numbers(shape, rng, special))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@examples(100)
 @given(build=graphs, shape=st.sampled_from(SHAPES), seed=a_seed)
 def test_no_value_leaves_its_bounds(build: Any, shape: tuple[int, ...], seed: int) -> None:
     rng = np.random.default_rng(seed)

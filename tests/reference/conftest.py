@@ -13,7 +13,6 @@ import pytest
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 CACHE = os.environ.get("RISTRETTO_DATA")
-FULL = os.environ.get("RISTRETTO_FULL", "0") not in ("", "0")
 
 
 @dataclass(frozen=True)

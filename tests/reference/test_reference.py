@@ -19,7 +19,8 @@ from ristretto_cli.scoring.score import Scores
 from ristretto_cli.wire.messages import Message
 from ristretto_cli.wire.prototxt import read
 
-from .conftest import FULL, NETS, Recorded
+from ..conftest import FULL
+from .conftest import NETS, Recorded
 
 DYNAMIC, MINIFLOAT, POWER_OF_2 = "dynamic_fixed_point", "minifloat", "integer_power_of_2_weights"
 QUICK = {("lenet", DYNAMIC), ("lenet", MINIFLOAT), ("lenet", POWER_OF_2), ("resnet20", DYNAMIC)}
