@@ -128,7 +128,7 @@ class Graph:
         read = {name for node in nodes for name in node.input}
         read |= {value.name for value in outputs.values()} - produced
         inputs = [value for name, value in self.inputs.items() if name in read]
-        for name in read & self._deferred.keys():
+        for name in [name for name in self._deferred if name in read]:
             self.initializers[name] = self._deferred.pop(name)()
         constants = [name for name in self.initializers if name in read]
 
@@ -141,7 +141,7 @@ class Graph:
                 copies.append(helper.make_node("Identity", [names[value.name]], [result], name=result))
             else:
                 names[value.name] = result
-        for name in produced - names.keys():
+        for name in [name for node in nodes for name in node.output if name not in names]:
             names[name] = unused(name, taken)
         graph = helper.make_graph(
             [_renamed(node, names) for node in nodes] + copies,

@@ -1,5 +1,9 @@
 """What a graph makes of names, outputs and constants, and how a session gets them."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -165,3 +169,29 @@ def test_a_gpu_that_onnxruntime_fails_on_is_reported_and_not_replaced(ops, monke
 def test_the_model_runs_on_the_oldest_runtime_that_is_promised(ops):
     model = _model(ops, {"y": ops.uniform((2,))})
     assert (model.ir_version, model.opset_import[0].version) == (10, 21)
+
+
+def test_equal_graphs_make_equal_models_whatever_strings_hash_to():
+    """Deferred constants and renamed values stand in the order in which they were recorded."""
+    code = (
+        "import hashlib, numpy as np\n"
+        "from ristretto_cli.backends.onnx_graph import Graph\n"
+        "graph = Graph()\n"
+        "value = graph.input('x', (2,))\n"
+        "for number in range(8):\n"
+        "    made = graph.deferred((2,), lambda number=number: np.full(2, number, np.float32))\n"
+        "    value = graph.record('Add', [value, made], [(2,)])[0]\n"
+        "model = graph.model({'y': value}, embed_weights=True)\n"
+        "print(hashlib.sha256(model.SerializeToString()).hexdigest())\n"
+    )
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(made) == 1
