@@ -42,7 +42,7 @@ class GridOps(ScaledOps):
         self._has_blocks = has_blocks
         self._stored: dict[str, Stored] = {}
         self._factors: dict[str, Factors] = {}
-        self._cuts: dict[tuple[str, int], Node] = {}
+        self._cuts: dict[tuple[str, int, int], Node] = {}
 
     def to_grid(self, x: Node, grid: Grid) -> Node:
         if grid.low < 0 and fits_bytes(above := replace(grid, low=0)) and self.never_negative(x):
@@ -101,14 +101,16 @@ class GridOps(ScaledOps):
         """The bytes of a value, which count its grid's steps from the lowest one."""
         return self._cut(_needed(stored.bytes_from)(stored.grid.low), stored.grid.low, stored.grid.high)
 
-    def _cut(self, made: Node, low: int, high: int) -> Node:
-        """Bytes that count steps from `low`, cut off at `high`."""
-        if high - low >= 255:
+    def _cut(self, made: Node, low: int, high: int, *, lowest: int | None = None) -> Node:
+        """Bytes that count steps from `low`, cut off at `high`, and at `lowest` if that is given."""
+        bottom = 0 if lowest is None else lowest - low
+        if bottom == 0 and high - low >= 255:
             return made
-        key = made.name, high - low
+        key = made.name, bottom, high - low
         if key not in self._cuts:
-            top = self.graph.constant(np.uint8(high - low))
-            self._cuts[key] = self.graph.record("Clip", [made, None, top], [made.shape])[0]
+            start = self.graph.constant(np.uint8(bottom)) if bottom else None
+            end = self.graph.constant(np.uint8(high - low))
+            self._cuts[key] = self.graph.record("Clip", [made, start, end], [made.shape])[0]
         return self._cuts[key]
 
     def _from(self, made: Node, low: int, other: int) -> Node:
@@ -288,8 +290,10 @@ class GridOps(ScaledOps):
         return self._keep(Stored(grid, whole, made, parts=pieces, links=links))
 
     def _joinable(self, part: Stored, low: int, high: int) -> Node:
-        """A part's bytes that count from `low`; the whole will be cut off at `high`."""
+        """A part's bytes that count from `low`, cut off at its grid's ends; the whole will be cut off at `high`."""
         made = _needed(part.bytes_from)(low)
+        if part.grid.low > low:
+            return self._cut(made, low, part.grid.high, lowest=part.grid.low)
         return made if part.grid.high == high else self._cut(made, low, part.grid.high)
 
     def conv(self, x: Node, weight: Node, bias: Node | None, geometry: ConvGeometry) -> Node:

@@ -23,7 +23,8 @@ class Stored:
     """A value on a grid, and other ways to have it; each is recorded when it is first asked for.
 
     whole: float32 multiples of the grid's step. bytes_from: called with a number of steps, the uint8 that count steps
-    from there, if the grid's values fit; they saturate at both ends of a byte, and may exceed the grid's highest value.
+    from there, if the grid's values fit; they saturate at both ends of a byte, and may exceed the grid's highest value
+    and, where they count from below it, its lowest one.
     as_bytes: the bytes are computed, and the rest is made from them. unrounded: what is rounded and clipped to give
     `whole`. in_blocks: how that is laid out. rectified: bytes_from of a product, right only where it is not negative,
     and so to be called with 0. parts: the values that this one concatenates, none of which is a concatenation, and the

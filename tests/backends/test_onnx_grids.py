@@ -440,6 +440,25 @@ def test_parts_on_grids_far_apart(agree, frac_bits):
     agree(build, image([1, -1e-17, 0]), image([-2, 1e18, 3]))
 
 
+@pytest.mark.parametrize(
+    "narrower",
+    [
+        lambda ops, x: ops.relu(x),
+        lambda ops, x: ops.to_grid(x, fixed(4, 2)),
+        lambda ops, x: ops.relu(scaled(ops, x, 1, 0.1, grid=fixed(8, 0))),
+    ],
+    ids=["ReLU", "fewer bits", "product"],
+)
+def test_parts_of_a_concatenation_are_cut_off_at_the_ends_of_their_own_grids(agree, narrower):
+    def build(ops, x):
+        x = ops.to_grid(x, fixed(8, 2))
+        parts = [x, ops.to_grid(narrower(ops, x), fixed(8, 2)), narrower(ops, x)]
+        joined = ops.concat([*parts, ops.to_grid(x, Grid(2, -20, 20))], 1)
+        return joined, ops.to_grid(scaled(ops, joined, 1, grid=fixed(8, 0)), fixed(8, 1))
+
+    agree(build, image([-40, -7, -2.5, -0.2, 0, 0.3, 1.9, 6, 40]))
+
+
 def test_a_concatenation_with_something_without_a_grid_has_none(agree):
     fast = agree(lambda ops, x: ops.to_grid(ops.concat([x, ops.to_grid(x, fixed(8, 0))], 0), fixed(8, 0)), [0.6, 2.2])
     assert fast.top.tolist() == [1, 2, 1, 2]
