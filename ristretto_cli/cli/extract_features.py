@@ -77,9 +77,9 @@ def command(
     log = logging.getLogger("ristretto")
     check_outputs([target for target in targets if target.endswith(".npz")], [model, weights])
     gpu = usable_gpu(device_id) if device == "GPU" or device_id.required else None
+    log.info("%s", "Using CPU" if gpu is None else f"Using GPU\nUsing Device_id={gpu}")
     if device == "CPU" and device_id.number != 0:
         log.warning("DEVICE_ID=%s has no effect with CPU.", device_id.number)
-    log.info("%s", "Using CPU" if gpu is None else f"Using GPU\nUsing Device_id={gpu}")
     rng = np.random.default_rng(0)
     net = load_net(model, weights, State(), rng=rng, allow_missing=allow_missing_weights)
     pairs = list(zip(blobs, targets, strict=True))
