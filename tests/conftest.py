@@ -47,6 +47,16 @@ def plain_environment(nothing_leaks: None, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """SIGINT and SIGHUP end the processes that a test starts: shells ignore them in background jobs and under nohup."""
+    found = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in found.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """The log and torch's threads, which commands set for their process, are reset; all else a test has to restore."""

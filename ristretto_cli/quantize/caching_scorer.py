@@ -1,13 +1,13 @@
 """Scoring the nets of a search, with work that they share done once.
 
-Data are read once, equal nets are scored once, the layers before the first trimmed one are run once, and the next net
-is built while one runs. Scores do not depend on any of it.
+Data are read once, equal nets are scored once, and the layers before the first trimmed one are run once. Scores do not
+depend on any of it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
@@ -16,7 +16,6 @@ import numpy as np
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
-from ristretto_cli.quantize.background import BackgroundBuild
 from ristretto_cli.quantize.config import ReuseOptions
 from ristretto_cli.scoring.cuts import Prefix, cut_that_pays
 from ristretto_cli.scoring.execution import Execution
@@ -28,11 +27,9 @@ from ristretto_cli.wire.net_file import NetFile
 
 log = logging.getLogger("ristretto")
 
-_MAX_BACKGROUND_BYTES = 200 << 20  # weights of a net that is built while another one is in memory
-
 
 class CachingScorer:
-    """Scores the float net, and then nets that differ from it only in what is trimmed. Call close() at the end.
+    """Scores the float net, and then nets that differ from it only in what is trimmed.
 
     wanted: how all of them are scored. rng: for random layers; each net gets a copy of it. shelf: where values of the
     float net are stored.
@@ -58,11 +55,6 @@ class CachingScorer:
         self._reuse = reuse
         self._prefixes: list[Prefix] = []
         self._known: dict[bytes, tuple[str, Scores]] = {}
-        self._background: BackgroundBuild[Scorer] = BackgroundBuild()
-
-    def close(self) -> None:
-        """Wait for a build in the background."""
-        self._background.close()
 
     def score_float_net(self, cut_before: Sequence[int]) -> Scores:
         """The scores of the float net. cut_before: positions of the first layers in which later nets may differ."""
@@ -79,14 +71,8 @@ class CachingScorer:
         self._remember(self._net_file, "the float net", scores)
         return scores
 
-    def score(
-        self,
-        what: str,
-        net_file: NetFile,
-        stopping: StoppingRule | None = None,
-        upcoming: Callable[[], NetFile] | None = None,
-    ) -> Scores:
-        """The scores of a net. upcoming: makes the net that will probably be scored next."""
+    def score(self, what: str, net_file: NetFile, stopping: StoppingRule | None = None) -> Scores:
+        """The scores of a net."""
         log.info("Scoring %s.", what)
         key = _key(net_file)
         if key in self._known:
@@ -94,9 +80,7 @@ class CachingScorer:
             log.info("It is the same net as %s, and has its scores.", other)
             return scores
         with self._wanted.stopwatch.measure("building nets"):
-            scorer = self._background.result(key, lambda: self._build(net_file))
-        if upcoming is not None:
-            self._build_in_background(upcoming())
+            scorer = self._build(net_file)
         scores = scorer.run(replace(self._wanted, what=what, stopping=stopping))
         if scores.iterations == self._wanted.iterations:
             self._remember(net_file, what, scores)
@@ -105,13 +89,6 @@ class CachingScorer:
     def _remember(self, net_file: NetFile, what: str, scores: Scores) -> None:
         if self._reuse.equal_nets:
             self._known.setdefault(_key(net_file), (what, scores))
-
-    def _build_in_background(self, net_file: NetFile) -> None:
-        size = sum(array.nbytes for array in self._net.weights.values())
-        if not self._reuse.background_builds or self._execution.gpu is not None or size > _MAX_BACKGROUND_BYTES:
-            return
-        if _key(net_file) not in self._known:
-            self._background.submit(_key(net_file), lambda: self._build(net_file))
 
     def _build(self, net_file: NetFile) -> Scorer:
         net = build(net_file, State(TEST), _KnownData(self._net))

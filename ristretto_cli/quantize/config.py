@@ -15,12 +15,10 @@ class ReuseOptions:
     """What evaluations share. Scores do not depend on it.
 
     prefixes: the layers before the first trimmed one are run once. equal_nets: equal nets are scored once.
-    background_builds: the next net is built while one runs.
     """
 
     prefixes: bool = True
     equal_nets: bool = True
-    background_builds: bool = True
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from ristretto_cli.quantize.caching_scorer import CachingScorer
 from ristretto_cli.quantize.early_stopping import EarlyStopping
@@ -17,7 +16,6 @@ from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.score import OnBatch, Pass
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.scoring.stopwatch import Stopwatch
-from ristretto_cli.wire.net_file import NetFile
 
 
 @dataclass(frozen=True)
@@ -30,28 +28,21 @@ class Evaluator:
     margin: Margin
     scorer: CachingScorer
 
-    def evaluate(self, candidate: Candidate, upcoming: Candidate | None = None) -> Evaluation:
-        """The evaluation of a candidate. upcoming: the one that will probably be next, built in the background."""
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        """The evaluation of a candidate."""
         config = self.prepared.config
         stopping = None
         if config.early_stop and not candidate.in_full:
             stopping = EarlyStopping(self.metric.blob, self.margin, config.iterations, single_precision=config.legacy)
-        scores = self.scorer.score(
-            candidate.name,
-            self._net_file(candidate),
-            stopping,
-            None if upcoming is None else partial(self._net_file, upcoming),
+        prepared = self.prepared
+        trimmed = apply_bit_widths(
+            prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=prepared.config.legacy
         )
+        scores = self.scorer.score(candidate.name, trimmed, stopping)
         score = self.metric.value(scores)
         if stopping is not None and stopping.passed is not None and scores.iterations < config.iterations:
             return Evaluation(candidate.bits, score, stopping.passed, scores, stopped=True)
         return Evaluation(candidate.bits, score, self.margin.allows(score), scores)
-
-    def _net_file(self, candidate: Candidate) -> NetFile:
-        prepared = self.prepared
-        return apply_bit_widths(
-            prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=prepared.config.legacy
-        )
 
 
 def caching_scorer(prepared: Prepared, on_batch: OnBatch, stopwatch: Stopwatch) -> tuple[CachingScorer, Batches]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 
 from ristretto_cli.formats.number_format import Ranges
@@ -20,7 +19,6 @@ from ristretto_cli.quantize.search import (
     Evaluation,
     SearchResult,
     SearchSpace,
-    next_if_passed,
     search,
     search_result,
     search_space,
@@ -66,26 +64,24 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
 def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, stopwatch: Stopwatch) -> QuantizationResult:
     config = prepared.config
     scorer, batches = caching_scorer(prepared, on_batch, stopwatch)
-    with closing(scorer):
-        log.info("Judged by %s: %s is better.", metric.blob, metric.goal.better)
-        float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
-        layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, stopwatch=stopwatch)
-        if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
-            log.warning("%s has none of the widths of --bit_widths for this net.", config.trimming_mode)
-        margin = Margin(metric.value(float_scores), config.error_margin_percent, exact=config.legacy, goal=metric.goal)
-        if margin.goal is Goal.MIN and margin.baseline == 0:
-            log.warning(
-                "The loss of the float net is 0, and so is the error margin, which is in percent of it. "
-                "Give widths with --bw, or another output with --score."
-            )
-        evaluator = Evaluator(prepared, layers, metric, margin, scorer)
-        space = _space(prepared, layers)
-        evaluations: dict[Candidate, Evaluation] = {}
-        for candidate in search(space, lambda candidate: evaluations[candidate].passed):
-            upcoming = next_if_passed(space, evaluations, candidate)
-            evaluations[candidate] = evaluator.evaluate(candidate, upcoming)
-        found = search_result(space, evaluations)
-        return replace(_result(prepared, layers, found), margin=margin, baseline_scores=float_scores)
+    log.info("Judged by %s: %s is better.", metric.blob, metric.goal.better)
+    float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
+    layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, stopwatch=stopwatch)
+    if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
+        log.warning("%s has none of the widths of --bit_widths for this net.", config.trimming_mode)
+    margin = Margin(metric.value(float_scores), config.error_margin_percent, exact=config.legacy, goal=metric.goal)
+    if margin.goal is Goal.MIN and margin.baseline == 0:
+        log.warning(
+            "The loss of the float net is 0, and so is the error margin, which is in percent of it. "
+            "Give widths with --bw, or another output with --score."
+        )
+    evaluator = Evaluator(prepared, layers, metric, margin, scorer)
+    space = _space(prepared, layers)
+    evaluations: dict[Candidate, Evaluation] = {}
+    for candidate in search(space, lambda candidate: evaluations[candidate].passed):
+        evaluations[candidate] = evaluator.evaluate(candidate)
+    found = search_result(space, evaluations)
+    return replace(_result(prepared, layers, found), margin=margin, baseline_scores=float_scores)
 
 
 def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:

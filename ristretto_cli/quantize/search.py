@@ -152,21 +152,6 @@ def search(space: SearchSpace, passed: Passed) -> Iterator[Candidate]:
         yield result
 
 
-def next_if_passed(
-    space: SearchSpace, evaluations: Mapping[Candidate, Evaluation], current: Candidate
-) -> Candidate | None:
-    """The candidate that follows the current one if that passes; None if it is the last."""
-
-    def passed(candidate: Candidate) -> bool:
-        return candidate == current or evaluations[candidate].passed
-
-    following = search(space, passed)
-    for candidate in following:
-        if candidate == current:
-            return next(following, None)
-    return None
-
-
 @dataclass(frozen=True)
 class GroupResult:
     """The evaluations of one group, widest first, and the chosen width.

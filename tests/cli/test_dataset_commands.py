@@ -268,7 +268,7 @@ def test_leveldb_without_plyvel_names_what_to_install(terminal: Terminal, monkey
     assert sorted(path.name for path in Path().iterdir()) == ["images", "list.txt"]
 
 
-@pytest.mark.usefixtures("images")
+@pytest.mark.usefixtures("images", "default_signals")
 def test_an_interrupted_process_leaves_nothing(terminal: Terminal) -> None:
     Path("list.txt").write_text("a.png 1\n" * 2000)
     code = (

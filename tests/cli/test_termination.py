@@ -51,6 +51,7 @@ def run(target: str, number: int, args: tuple[str, ...], **kwargs: object) -> su
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, **kwargs)  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_terminated_command_leaves_nothing_and_dies_of_the_signal(job: Job, name: str, number: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.net.build import State
-from ristretto_cli.quantize.background import BackgroundBuild
 from ristretto_cli.quantize.caching_scorer import CachingScorer
 from ristretto_cli.quantize.config import QuantizeConfig, ReuseOptions
 from ristretto_cli.quantize.pipeline import quantize
@@ -29,7 +27,7 @@ from ristretto_cli.wire.net_file import read_net
 
 from ..conftest import NET as TWO
 
-NOTHING = ReuseOptions(prefixes=False, equal_nets=False, background_builds=False)
+NOTHING = ReuseOptions(prefixes=False, equal_nets=False)
 
 # Images of 4x4 pixels, a convolution with a ReLU in place, a pooling, and two inner products.
 NET = """
@@ -88,7 +86,7 @@ def test_nothing_that_is_found_depends_on_what_is_shared(small: Any, mode: str, 
     alone = found(small(cache_mb=0, reuse=NOTHING, **settings))
     assert found(small(**settings)) == alone
     assert found(small(cache_mb=0, **settings)) == alone
-    for what in ("prefixes", "equal_nets", "background_builds"):
+    for what in ("prefixes", "equal_nets"):
         assert found(small(reuse=ReuseOptions(**{**vars(NOTHING), what: True}), **settings)) == alone
 
 
@@ -107,8 +105,10 @@ class Runs:
 
 
 def test_trials_of_fc_weights_are_not_fed_images(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = small(bit_widths=(8,), error_margin_percent=100.0)
+    quantize(job)  # the first net of a process tries onnxruntime's kernels with runs of its own
     runs = Runs(monkeypatch)
-    quantize(small(bit_widths=(8,), error_margin_percent=100.0))
+    quantize(job)
     assert runs.fed == [
         *[("data", "label")] * 3,  # the float net
         *[("data",)] * 2,  # ranges
@@ -147,8 +147,7 @@ def test_without_data_for_train_ranges_are_read_on_what_is_kept(small: Any, monk
     assert len(opened) == 1
 
 
-@pytest.mark.parametrize("waits", [False, True], ids=["as scheduled", "next net built first"])
-def test_no_more_than_two_nets_are_in_memory(small: Any, monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+def test_no_more_than_two_nets_are_in_memory(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fast_ops(np.random.default_rng(0))  # tries onnxruntime with sessions of its own
     alive: weakref.WeakSet[Session] = weakref.WeakSet()
     most = []
@@ -159,22 +158,13 @@ def test_no_more_than_two_nets_are_in_memory(small: Any, monkeypatch: pytest.Mon
         most.append(len(alive))
         inner(session, *args, **settings)
 
-    def submit_and_wait(background: BackgroundBuild[Any], key: Any, make: Any) -> None:
-        submit(background, key, make)
-        assert background._pending is not None
-        wait([background._pending[1]])
-
     monkeypatch.setattr(Session, "__init__", init)
-    if waits:  # The two nets surely meet in memory, and a third one would be counted.
-        submit = BackgroundBuild.submit
-        monkeypatch.setattr(BackgroundBuild, "submit", submit_and_wait)
     job = small()
     gc.disable()  # it is not Python's search for cycles that frees them
     try:
         outcome = quantize(job)
         assert outcome.search.combined is not None
-        assert max(most) <= 2
-        assert not waits or max(most) == 2
+        assert max(most) <= 1
         assert len(alive) == 0
     finally:
         gc.enable()
@@ -219,7 +209,6 @@ def test_a_score_of_some_batches_is_not_taken_for_that_of_all(small: Any) -> Non
     in_full = scorer.score("the same", net_file)
     again = scorer.score("the same again", net_file, StopAfter(1))
     assert (stopped.iterations, in_full.iterations, again.iterations) == (2, 3, 3)
-    scorer.close()
 
 
 @pytest.mark.parametrize("layer", ["drop0", "drop1"], ids=["in front of a cut", "behind it"])
@@ -244,25 +233,3 @@ def test_the_time_is_told(small: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages[-1].startswith("Seconds: reading data ")
     assert words[4:6] == ["building", "nets"]
     assert words[7] == "running"
-
-
-def test_a_fault_of_a_net_that_is_built_ahead_is_told_when_its_turn_comes(
-    small: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "ristretto")
-    inner = CachingScorer._build
-
-    def build(scorer: CachingScorer, net_file: Any) -> Any:
-        trimmed = [layer for layer in net_file.message.layer if layer.quantization_param.bw_params == 8]
-        if trimmed:
-            raise MemoryError
-        return inner(scorer, net_file)
-
-    monkeypatch.setattr(CachingScorer, "_build", build)
-    with pytest.raises(MemoryError):
-        quantize(small(error_margin_percent=100.0))
-    assert [line for line in caplog.messages if line.startswith("Scoring")] == [
-        "Scoring the float net.",
-        "Scoring 16bit CONV weights.",
-        "Scoring 8bit CONV weights.",
-    ]

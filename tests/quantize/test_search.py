@@ -16,7 +16,6 @@ from ristretto_cli.quantize.search import (
     Candidate,
     Evaluation,
     SearchResult,
-    next_if_passed,
     search,
     search_result,
     search_space,
@@ -42,20 +41,15 @@ class Net:
     def __init__(self, scores: Mapping[str, float], verdicts: Mapping[str, bool] | None = None) -> None:
         self._scores = scores
         self._verdicts = verdicts or {}
-        self.following: dict[str, str | None] = {}
         self.in_full: set[str] = set()
-        self.combined_ahead: Widths = {}
         self.names: list[str] = []
         self.widths: dict[str, Widths] = {}
 
-    def evaluate(self, candidate: Candidate, following: Candidate | None, margin: Margin) -> Evaluation:
+    def evaluate(self, candidate: Candidate, margin: Margin) -> Evaluation:
         name = candidate.name
         self.names.append(name)
         self.widths[name] = candidate.widths
-        self.following[name] = following and following.name
         self.in_full |= {name} if candidate.in_full else set()
-        if following is not None and following.name == "the combined net":
-            self.combined_ahead = following.widths
         score = self._scores.get(name, 0.9)
         passed = self._verdicts.get(name, margin.allows(score))
         return Evaluation(candidate.bits, score, passed, NO_SCORES, stopped=name in self._verdicts)
@@ -75,8 +69,7 @@ def run(
     space = search_space(MODES.get(mode), layers, offered, given or {}, legacy=legacy)
     evaluations: dict[Candidate, Evaluation] = {}
     for candidate in search(space, lambda candidate: evaluations[candidate].passed):
-        following = next_if_passed(space, evaluations, candidate)
-        evaluations[candidate] = net.evaluate(candidate, following, margin)
+        evaluations[candidate] = net.evaluate(candidate, margin)
     return search_result(space, evaluations)
 
 
@@ -194,15 +187,11 @@ def test_where_all_widths_are_given_only_the_combined_net_is_scored(legacy: bool
     assert not result.combined.passed
 
 
-def test_the_other_groups_are_searched_and_the_net_that_follows_has_all_that_is_given() -> None:
+def test_the_other_groups_are_searched_and_the_combined_net_has_all_that_is_given() -> None:
     net = Net({"8bit FC weights": 0.1})
     result = run(net, "CONV", "FC", given={"conv_params": 3, "layer": 5})
     assert net.names == ["16bit FC weights", "8bit FC weights", "the combined net"]
     assert bits(result) == [3, 16, 5]
-    assert net.following["8bit FC weights"] == "4bit FC weights"
-    net = Net({})
-    run(net, "CONV", "FC", given={"conv_params": 3, "layer": 5}, offered=(8,))
-    assert net.combined_ahead == net.widths["the combined net"]
 
 
 def test_a_width_of_layers_that_the_net_has_not_is_passed_over() -> None:
@@ -296,34 +285,7 @@ def test_every_mode_has_a_name_for_each_of_its_trials() -> None:
     assert parts["integer_power_of_2_weights"] == ["quantized net"]
 
 
-# --- what follows, and verdicts that come early
-
-
-def test_each_net_is_told_with_the_one_that_follows_if_it_passes() -> None:
-    net = Net(FAILING)
-    run(net, "CONV", "FC", offered=(16, 8, 4))
-    assert net.following == {
-        "16bit CONV weights": "8bit CONV weights",
-        "8bit CONV weights": "4bit CONV weights",
-        "4bit CONV weights": "16bit FC weights",
-        "16bit FC weights": "8bit FC weights",
-        "8bit FC weights": "4bit FC weights",
-        "4bit FC weights": "16bit layer activations",
-        "16bit layer activations": "8bit layer activations",
-        "8bit layer activations": "4bit layer activations",
-        "the combined net": None,
-    }
-
-
-def test_the_last_one_is_followed_by_the_combined_net_as_it_will_be() -> None:
-    net = Net({})
-    result = run(net, "CONV", offered=(8,))
-    assert net.following == {
-        "8bit CONV weights": "8bit layer activations",
-        "8bit layer activations": "the combined net",
-        "the combined net": None,
-    }
-    assert net.combined_ahead == result.widths
+# --- verdicts that come early
 
 
 def test_a_search_where_all_pass_lists_its_candidates_without_evaluations() -> None:
