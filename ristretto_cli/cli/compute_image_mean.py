@@ -20,7 +20,7 @@ def command(input_db: str, output_file: str | None, backend: str) -> None:
     """
     from ristretto_cli.datasets.mean import mean_of_database, write_mean
     from ristretto_cli.datasets.new_database import Backend
-    from ristretto_cli.scoring.score import number
+    from ristretto_cli.scoring.scores import number
 
     check_outputs([output_file], [])
     mean = mean_of_database(input_db, Backend(backend))

@@ -60,7 +60,7 @@ def command(
     from ristretto_cli.quantize.header import weights_of
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
-    from ristretto_cli.scoring.score import score_lines, scores_as_json
+    from ristretto_cli.scoring.scores import score_lines, scores_as_json
 
     if model is None and not Path(_QUANTIZED).exists():
         raise click.UsageError(f"missing: --model (and there is no {_QUANTIZED} here)")

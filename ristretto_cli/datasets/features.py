@@ -19,9 +19,9 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import VARIES, Array, Shape, show
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.feeds import Feeds
-from ristretto_cli.scoring.score import OnBatch, ignore_progress
 from ristretto_cli.wire.files import atomic_write, cannot_write, check_writable
 from ristretto_cli.wire.npz import member_name
 
@@ -65,13 +65,11 @@ def extract_features(
             log.info("Opening dataset %s", target)
             sinks.append((blob, stack.enter_context(_sink(target, blob, shape, backend))))
         log.info("Extracting Features")
-        for done in range(1, batches + 1):
-            results = session.run(feeds.next())
+        for results in run_batches(session, feeds, batches, what="extracting", on_batch=on_batch):
             for i, (blob, sink) in enumerate(sinks):
                 array = results[blob].reshape(results[blob].shape or (1,))
                 sink.add(array)
                 counts[i] += len(array)
-            on_batch(done, batches, "extracting")
     for (blob, _), count in zip(targets, counts, strict=True):
         log.info("Extracted features of %d query images for feature blob %s", count, blob)
     log.info("Successfully extracted the features!")

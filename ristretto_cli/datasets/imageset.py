@@ -20,7 +20,7 @@ from ristretto_cli.datasets.datum import encoded_datum, raw_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.ops import Shape, show
-from ristretto_cli.scoring.score import OnBatch, ignore_progress
+from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
 from ristretto_cli.sources.decoding import decoding_threads
 from ristretto_cli.sources.images import (
     COLOR,

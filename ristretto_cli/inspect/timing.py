@@ -20,9 +20,10 @@ from ristretto_cli.errors import RistrettoError
 from ristretto_cli.inspect.kernels import Shares
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import VARIES, Array
+from ristretto_cli.scoring.evaluation import TOTAL_LOSS
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.profile import NetProfiler
-from ristretto_cli.scoring.score import TOTAL_LOSS, scoring_runner
+from ristretto_cli.scoring.score import scoring_runner
 from ristretto_cli.sources.open import open_source
 
 log = logging.getLogger("ristretto")

@@ -19,7 +19,8 @@ from ristretto_cli.ops import Shape
 from ristretto_cli.quantize.config import ReuseOptions
 from ristretto_cli.scoring.cuts import Prefix, cut_that_pays
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.score import Pass, Scorer, Scores, StoppingRule
+from ristretto_cli.scoring.score import Pass, Scorer, StoppingRule
+from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.messages import TEST, Message

@@ -13,7 +13,8 @@ from ristretto_cli.quantize.rewrite import apply_bit_widths
 from ristretto_cli.quantize.search import Candidate, Evaluation
 from ristretto_cli.quantize.trimmable import Trimmable, family_of
 from ristretto_cli.scoring.batches import Batches
-from ristretto_cli.scoring.score import OnBatch, Pass
+from ristretto_cli.scoring.evaluation import OnBatch
+from ristretto_cli.scoring.score import Pass
 from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.scoring.stopwatch import Stopwatch
 

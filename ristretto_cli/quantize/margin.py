@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from ristretto_cli.scoring.score import number
+from ristretto_cli.scoring.scores import number
 
 # Scores are means of float32 values: two that differ by less are equal. For a loss this is relative to the baseline,
 # because losses come in all magnitudes.

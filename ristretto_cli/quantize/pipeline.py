@@ -25,7 +25,7 @@ from ristretto_cli.quantize.search import (
 )
 from ristretto_cli.quantize.trimmable import Trimmable, family_of, left_float
 from ristretto_cli.scoring.engine import log_device
-from ristretto_cli.scoring.score import OnBatch, ignore_progress
+from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
 from ristretto_cli.scoring.stopwatch import Stopwatch
 
 log = logging.getLogger("ristretto")

@@ -20,7 +20,7 @@ from ristretto_cli.quantize.search import searched_groups
 from ristretto_cli.quantize.trimmable import family_of, trimmable_layers
 from ristretto_cli.scoring.feeds import check_has_data
 from ristretto_cli.scoring.outputs import check_judging, check_score, default_score, is_loss, scored
-from ristretto_cli.scoring.score import Scores
+from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.messages import TEST, TRAIN, Message
 from ristretto_cli.wire.net_file import NetFile, read_net

@@ -12,7 +12,7 @@ from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.margin import Goal, Margin
 from ristretto_cli.quantize.search import Evaluation, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
-from ristretto_cli.scoring.score import Scores, number, scores_as_json
+from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 from ristretto_cli.wire.files import write_atomically
 from ristretto_cli.wire.messages import enum_name
 from ristretto_cli.wire.net_file import NetFile

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Group, Role, TrimmingMode
 from ristretto_cli.quantize.rewrite import Widths
 from ristretto_cli.quantize.trimmable import Trimmable, each_family
-from ristretto_cli.scoring.score import Scores
+from ristretto_cli.scoring.scores import Scores
 
 
 @dataclass(frozen=True)

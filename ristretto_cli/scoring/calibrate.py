@@ -20,8 +20,8 @@ from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.score import OnBatch, ignore_progress
 from ristretto_cli.scoring.stopwatch import Stopwatch
 
 log = logging.getLogger("ristretto")
@@ -81,11 +81,10 @@ def measure_ranges(
     energy: dict[str, float] = {}
     log.info("Running for %d iterations.", iterations)
     with (batches or Batches(net)).reader() as reader:
-        for i in range(iterations):
-            with stopwatch.measure("reading data"):
-                batch = reader.next()
-            with stopwatch.measure("running"):
-                found = session.run(batch)
+        batches_run = run_batches(
+            session, reader, iterations, what="reading ranges", on_batch=on_batch, stopwatch=stopwatch
+        )
+        for found in batches_run:
             for name in [layer.name for _, layer in chosen]:
                 read, written = places[name]
                 for side, blobs in (("in", read), ("out", written)):
@@ -95,7 +94,6 @@ def measure_ranges(
                     if not math.isfinite(largest[key]):
                         _refuse(net, key)
                 energy[name] = energy.get(name, 0.0) + _mean_square(found, read[0]) / iterations
-            on_batch(i + 1, iterations, "reading ranges")
     ranges = {}
     for _, layer in chosen:
         ranges[layer.name] = Ranges(

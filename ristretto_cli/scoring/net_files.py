@@ -9,9 +9,11 @@ from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import log_device
+from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.outputs import check_judging
-from ristretto_cli.scoring.score import OnBatch, Scores, ignore_progress, score_net
+from ristretto_cli.scoring.score import score_net
+from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.wire.net_file import read_net
 from ristretto_cli.wire.weights import read_weights

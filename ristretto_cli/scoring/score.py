@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.forward import Run
-from ristretto_cli.net.ir import Blob, Net, in_graph
-from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.net.ir import Net
+from ristretto_cli.ops import Array
 from ristretto_cli.scoring.batches import Batches, Reader
 from ristretto_cli.scoring.cuts import Prefix, values_at
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.evaluation import OnBatch, ScoredOutputs, Tally, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.host import Runner
-from ristretto_cli.scoring.outputs import judges_of, loss_weights, scored, tell_unscored
+from ristretto_cli.scoring.outputs import tell_unscored
 from ristretto_cli.scoring.profile import NetProfiler
+from ristretto_cli.scoring.scores import Scores, number, score_lines
 from ristretto_cli.scoring.stopwatch import Stopwatch
 
 log = logging.getLogger("ristretto")
-
-OnBatch = Callable[[int, int, str], None]  # batches done, batches in all, what is being run
-
-TOTAL_LOSS = "@total_loss"  # no blob can be called so in a graph of ours: blobs keep their names
-
-
-def ignore_progress(done: int, total: int, what: str) -> None:
-    """An OnBatch that does nothing."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """An output blob's mean over all batches, flat; weight: its loss weight, 0 where it is no loss.
-
-    Of a blob that is judged in whole (see JudgingLayer), means is the verdict's one number, and parts are its parts.
-    """
-
-    blob: str
-    weight: float
-    means: AnyArray
-    parts: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def score(self) -> float:
-        """The blob as one number: the mean of its elements."""
-        return float(self.means.mean())
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What scoring a net gave. loss: the mean weighted sum of its losses. iterations: the batches that were run."""
-
-    outputs: tuple[Output, ...]
-    loss: float
-    iterations: int
-
-    def of(self, blob: str) -> float:
-        """The score of one output."""
-        return next(output.score for output in self.outputs if output.blob == blob)
 
 
 class StoppingRule(Protocol):
@@ -126,22 +89,21 @@ def scoring_runner(
 
     start, keep: as Scorer says. profiler: as compile_net says. Raises RistrettoError for a net without outputs.
     """
-    judges = judges_of(net)
-    averaged = [blob for blob in scored(net) if blob.name not in judges]
+    outputs = ScoredOutputs(net)
 
-    # No method: the runner holds it, and would have to wait for Python to find that we hold each other.
+    # Not a method: a runner that held its scorer would only be freed by the garbage collector.
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
-        picked = {blob.name: run.end[blob.name] for blob in in_graph(averaged)}
+        picked = outputs.select(run)
         for prefix in keep:
             picked.update(values_at(prefix.cut, net, run))
-        return picked if run.loss is None else {**picked, TOTAL_LOSS: run.loss}
+        return picked
 
     return compile_net(
         net,
         select,
         rng=rng,
         execution=execution,
-        on_host=[*judges, *(blob.name for blob in averaged if blob.on_host)],
+        on_host=outputs.on_host,
         cut=None if start is None else start.cut,
         profiler=profiler,
     )
@@ -166,30 +128,31 @@ class Scorer:
         self._net = net
         self._start = start
         self._keep = keep
-        self._judges = judges_of(net)
-        self._averaged = [blob for blob in scored(net) if blob.name not in self._judges]
+        self._outputs = ScoredOutputs(net)
         self._runner = scoring_runner(net, rng=rng, execution=execution, start=start, keep=keep)
 
     def run(self, wanted: Pass) -> Scores:
         """The scores of one pass; a net whose layers keep a state goes on from its last pass."""
         tell_unscored(self._net)
-        dtype: Any = np.float32 if wanted.single_precision else np.float64
-        tally = _Tally(self._averaged, list(self._judges), dtype)
+        tally = Tally(self._outputs, np.float32 if wanted.single_precision else np.float64)
         log.info("Running for %d iterations.", wanted.iterations)
         with self._reader(wanted) as reader:
-            for i in range(wanted.iterations):
-                with wanted.stopwatch.measure("reading data"):
-                    batch = reader.next()
-                with wanted.stopwatch.measure("running"):
-                    results = self._runner.run(batch)
+            for results in run_batches(
+                self._runner,
+                reader,
+                wanted.iterations,
+                what=wanted.what,
+                on_batch=wanted.on_batch,
+                stopwatch=wanted.stopwatch,
+            ):
                 for prefix in self._keep:
                     prefix.keep({name: results.pop(name) for name in prefix.cut.kept})
+                _log_batch(tally.done, {name: results[name] for name in tally.sums})
                 tally.add(results)
-                wanted.on_batch(i + 1, wanted.iterations, wanted.what)
                 rule = wanted.stopping
-                if rule is not None and rule.should_stop(float(tally.sums[rule.blob][0]), i + 1):
+                if rule is not None and rule.should_stop(float(tally.sums[rule.blob][0]), tally.done):
                     break
-        scores = self._scores(tally, wanted)
+        scores = tally.scores(wanted.how)
         for line in score_lines(scores):
             log.info("%s", line)
         for output in scores.outputs:
@@ -203,59 +166,8 @@ class Scorer:
             return batches.reader()
         return batches.reader(self._start.cut.inputs, self._start.kept)
 
-    def _scores(self, tally: _Tally, wanted: Pass) -> Scores:
-        weights, done = loss_weights(self._net), tally.dtype(tally.done)
-        outputs = {name: Output(name, weights.get(name, 0.0), total / done) for name, total in tally.sums.items()}
-        for name, (judge, layer) in self._judges.items():
-            verdict = judge.judge(layer, tally.judged[name], wanted.how)
-            outputs[name] = Output(name, 0.0, np.array([verdict.value]), verdict.parts)
-        return Scores(tuple(outputs[blob.name] for blob in scored(self._net)), float(tally.loss / done), tally.done)
 
-
-class _Tally:
-    """What a pass has summed up so far: blobs that are averaged, those that are judged in whole, losses."""
-
-    def __init__(self, averaged: Sequence[Blob], judged: Sequence[str], dtype: Any) -> None:
-        self.dtype = dtype
-        self.done = 0
-        self.sums: dict[str, AnyArray] = {blob.name: np.zeros(blob.shape, dtype).ravel() for blob in averaged}
-        self.judged: dict[str, list[Array]] = {name: [] for name in judged}
-        self.loss = dtype(0)
-
-    def add(self, results: Mapping[str, Array]) -> None:
-        """Add a batch, and tell it."""
-        for name, total in self.sums.items():
-            values = results[name].ravel()
-            total += values
-            for value in values.tolist():
-                log.info("Batch %d, %s = %s", self.done, name, number(value))
-        for name, tops in self.judged.items():
-            tops.append(results[name])
-        self.loss += results.get(TOTAL_LOSS, 0)
-        self.done += 1
-
-
-def score_lines(scores: Scores) -> list[str]:
-    """The means as Caffe's test prints them, one line each; before them the parts of what is judged, as SSD does."""
-    lines = [f"Loss: {number(scores.loss)}"]
-    for output in scores.outputs:
-        lines += [f"{name}: {number(part)}" for name, part in output.parts.items()]
-        for mean in output.means:
-            weighted = f" (* {number(output.weight)} = {number(output.weight * mean)} loss)"
-            lines.append(f"{output.blob} = {number(mean)}{weighted if output.weight else ''}")
-    return lines
-
-
-def scores_as_json(scores: Scores) -> dict[str, Any]:
-    """The loss and the means of each output, for JSON, and the parts of those that have some."""
-    parts = {output.blob: dict(output.parts) for output in scores.outputs if output.parts}
-    return {
-        "loss": scores.loss,
-        "outputs": {output.blob: [float(mean) for mean in output.means] for output in scores.outputs},
-        **({"parts": parts} if parts else {}),
-    }
-
-
-def number(value: float) -> str:
-    """A number with six significant digits, as C++ streams print it."""
-    return format(float(value), "g")
+def _log_batch(batch: int, results: Mapping[str, Array]) -> None:
+    for name, array in results.items():
+        for value in array.ravel().tolist():
+            log.info("Batch %d, %s = %s", batch, name, number(value))

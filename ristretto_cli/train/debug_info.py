@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Layer, Net, in_graph
-from ristretto_cli.scoring.score import number
+from ristretto_cli.scoring.scores import number
 
 Tensor: TypeAlias = Any  # torch may be missing where types are checked
 

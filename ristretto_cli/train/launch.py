@@ -17,7 +17,7 @@ from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.trims import param_trims
-from ristretto_cli.scoring.score import number
+from ristretto_cli.scoring.scores import number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.extra import device_of, import_torch, probe, use_threads
 from ristretto_cli.train.job import Job, opened, resume, save
@@ -185,7 +185,8 @@ def _outcome(solver: Solver, finished: bool, saved: int | None) -> Outcome:
         finished=finished,
         loss=solver.loss,
         tests=tuple(
-            {name: list(means) for name, _, means in tested.outputs} for _, tested in sorted(solver.tested.items())
+            {output.blob: output.means.tolist() for output in scores.outputs}
+            for _, scores in sorted(solver.tested.items())
         ),
         model=None if saved is None else model_file(snapshots, saved),
         state=None if saved is None else state_file(snapshots, saved),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ristretto_cli.scoring.score import number as number  # for those who log more than these lines
+from ristretto_cli.scoring.scores import number as number  # for those who log more than these lines
 
 STARTING = "Starting Optimization"
 STOPPED_EARLY = "Optimization stopped early."

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from ristretto_cli.ops import Array, Shape
-from ristretto_cli.scoring.score import number
+from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.net import Pass, TrainNet
 from ristretto_cli.train.rates import rate, step_of
 from ristretto_cli.train.settings import Settings
 from ristretto_cli.train.signals import Request
 from ristretto_cli.train.state import State
-from ristretto_cli.train.testing import Tested, Tester
+from ristretto_cli.train.testing import Tester
 from ristretto_cli.train.updates import UPDATES, Update
 
 log = logging.getLogger("ristretto")
@@ -85,7 +85,7 @@ class Solver:
         self.net = net
         self.iteration = 0
         self.current_step = 0
-        self.tested: dict[int, Tested] = {}
+        self.tested: dict[int, Scores] = {}
         self._update: Update = UPDATES[settings.rule.type](settings.rule, net.learnables)
         self._batches = batches
         self._testers = testers
@@ -248,14 +248,14 @@ class Solver:
     def _test(self) -> None:
         for i, tester in enumerate(self._testers):
             log.info("%s", log_lines.testing(self.iteration, i))
-            tested = tester.run(self.weights(), self._may_go_on)
-            if tested is None:
+            scores = tester.run(self.weights(), self._may_go_on)
+            if scores is None:
                 log.info("%s", log_lines.TEST_INTERRUPTED)
                 return
-            self.tested[i] = tested
+            self.tested[i] = scores
             if self.settings.tests.loss:
-                log.info("%s", log_lines.test_loss(tested.loss))
-            _tell(log_lines.test_outputs(tested.outputs))
+                log.info("%s", log_lines.test_loss(scores.loss))
+            _tell(log_lines.test_outputs((each.blob, each.weight, each.means.tolist()) for each in scores.outputs))
 
     def _may_go_on(self) -> bool:
         """Do what is asked for during a test; whether it goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -12,30 +12,20 @@ from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.forward import Run
-from ristretto_cli.net.ir import Net, in_graph
+from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array, show
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.evaluation import ScoredOutputs, Tally, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.feeds import Feeds
-from ristretto_cli.scoring.outputs import judges_of, loss_weights, scored
-
-_LOSS = "@total_loss"
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What a test found: each output's name, loss weight and means, in Caffe's order, and the mean loss."""
-
-    outputs: tuple[tuple[str, float, tuple[float, ...]], ...]
-    loss: float
+from ristretto_cli.scoring.scores import Scores
 
 
 class Tester:
-    """A test net: what stands in both it and the net that learns has that one's weights, the rest its own, which it
-    brings along.
+    """A test net. Layers that it shares with the learning net, by name, use that net's weights; the others use its own.
 
-    Its data and what its layers keep go on where the last test ended, as in Caffe. Use it as a
-    context manager: it closes the files. RistrettoError(s) where a layer of both has other parameters here.
+    The data and the states of layers continue where the last test ended, as in Caffe. Use it as a context manager: it
+    closes the files. RistrettoError(s) where a shared layer has parameters of other shapes here.
     """
 
     def __init__(
@@ -58,14 +48,15 @@ class Tester:
         self._how = how or Judging()
         self._feeds = Feeds(net, seed=seed)
         self._memory: dict[str, Array] = {}
-        self._judges = judges_of(net)
-        self._averaged = [blob for blob in scored(net) if blob.name not in self._judges] if net.outputs else []
+        self._outputs = ScoredOutputs(net, None if net.outputs else ())
 
-    def run(self, weights: Mapping[str, Array], go_on: Callable[[], bool] = lambda: True) -> Tested | None:
-        """Score the net with the weights of the one that learns, by its Param.key. go_on is asked in front of each
-        batch; if it says no, there is no result."""
+    def run(self, weights: Mapping[str, Array], go_on: Callable[[], bool] = lambda: True) -> Scores | None:
+        """The scores with these weights of the learning net, by Param.key.
+
+        go_on: asked before each batch; None is returned when it returns False.
+        """
         if not self.iterations:
-            return Tested((), 0.0)
+            return Scores((), 0.0, 0)
         own = {key: weights[theirs].reshape(self._shapes[key]) for key, theirs in self._shared.items()}
         net = replace(self.net, weights={**self.net.weights, **own})
         runner = compile_net(
@@ -74,26 +65,12 @@ class Tester:
             rng=self._rng,
             execution=self._execution,
             memory=self._memory,
-            on_host=[*self._judges, *(blob.name for blob in self._averaged if blob.on_host)],
+            on_host=self._outputs.on_host,
         )
-        sums = {blob.name: np.zeros(blob.shape).ravel() for blob in self._averaged}
-        judged: dict[str, list[Array]] = {name: [] for name in self._judges}
-        loss = 0.0
-        for _ in range(self.iterations):
-            if not go_on():
-                return None
-            results = runner.run(self._feeds.next())
-            for name, total in sums.items():
-                total += results[name].ravel()
-            for name, tops in judged.items():
-                tops.append(results[name])
-            loss += float(results.get(_LOSS, 0))
-        means = {name: tuple(float(mean) for mean in total / self.iterations) for name, total in sums.items()}
-        for name, (judge, layer) in self._judges.items():
-            means[name] = (judge.judge(layer, judged[name], self._how).value,)
-        weights_of = loss_weights(self.net)
-        outputs = tuple((blob.name, weights_of.get(blob.name, 0.0), means[blob.name]) for blob in scored(self.net))
-        return Tested(outputs, loss / self.iterations)
+        tally = Tally(self._outputs)
+        for results in run_batches(runner, self._feeds, self.iterations, go_on=go_on):
+            tally.add(results)
+        return tally.scores(self._how) if tally.done == self.iterations else None
 
     def close(self) -> None:
         """Close the files."""
@@ -108,8 +85,7 @@ class Tester:
         self.close()
 
     def _select(self, run: Run[Node], ops: OnnxOps) -> dict[str, Node]:
-        picked = {blob.name: run.end[blob.name] for blob in in_graph(self._averaged)}
-        return picked if run.loss is None else {**picked, _LOSS: run.loss}
+        return self._outputs.select(run)
 
 
 def _shared(net: Net, learning: Net) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from ristretto_cli.cli.main import run
 from ristretto_cli.datasets.mean import mean_of_database, write_mean
 from ristretto_cli.datasets.new_database import Backend
-from ristretto_cli.scoring.score import number
+from ristretto_cli.scoring.scores import number
 
 from .conftest import backend_or_skip, records
 

@@ -16,7 +16,7 @@ from ristretto_cli.quantize.margin import Goal, Margin
 from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.quantize.search import Evaluation, GroupResult, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
-from ristretto_cli.scoring.score import Output, Scores
+from ristretto_cli.scoring.scores import Output, Scores
 from ristretto_cli.wire.messages import TEST, Message, new
 from ristretto_cli.wire.net_file import NetFile
 

@@ -21,7 +21,7 @@ from ristretto_cli.quantize.search import (
     search_space,
 )
 from ristretto_cli.quantize.trimmable import Trimmable
-from ristretto_cli.scoring.score import Scores
+from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.wire.messages import TEST, new
 
 OFFERED = (16, 8, 4, 2, 1)

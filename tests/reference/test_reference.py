@@ -15,7 +15,7 @@ from ristretto_cli.formats.number_format import Role
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.pipeline import quantize
 from ristretto_cli.quantize.result import QuantizationResult
-from ristretto_cli.scoring.score import Scores
+from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.wire.messages import Message
 from ristretto_cli.wire.prototxt import read
 

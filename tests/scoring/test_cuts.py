@@ -11,7 +11,8 @@ import pytest
 from ristretto_cli.net.ir import Net
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.cuts import Prefix, cut_at, cut_that_pays, first_difference
-from ristretto_cli.scoring.score import Pass, Scorer, Scores
+from ristretto_cli.scoring.score import Pass, Scorer
+from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.scoring.shelf import Shelf
 
 DATA = """

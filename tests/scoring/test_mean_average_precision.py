@@ -14,7 +14,8 @@ from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.outputs import check_score, default_score, is_loss
-from ristretto_cli.scoring.score import Scores, score_lines, score_net
+from ristretto_cli.scoring.score import score_net
+from ristretto_cli.scoring.scores import Scores, score_lines
 
 SETTINGS = "detection_evaluate_param { num_classes: 2 overlap_threshold: 0.5 }"
 

@@ -11,7 +11,8 @@ import pytest
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.scoring.outputs import check_score
-from ristretto_cli.scoring.score import Output, Scores, score_lines, score_net, scores_as_json
+from ristretto_cli.scoring.score import score_net
+from ristretto_cli.scoring.scores import Output, Scores, score_lines, scores_as_json
 
 # Four records in two classes: the image is the logits, and the third is named wrongly.
 LOGITS = [[1, 0], [0, 1], [1, 0], [1, 0]]

@@ -50,5 +50,5 @@ def test_a_test_net_goes_on_in_each_test_where_the_last_one_ended(workshop: Any)
         expected.append(math.tanh(hidden))
     with tester:
         found = [tester.run(net.weights) for _ in range(2)]
-    means = [test.outputs[0][2][0] for test in found if test is not None]
+    means = [test.outputs[0].score for test in found if test is not None]
     assert means == pytest.approx([sum(expected[:2]) / 2, sum(expected[2:]) / 2])
