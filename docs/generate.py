@@ -59,7 +59,7 @@ def _known(command: click.Command | None) -> click.Command:
 
 def _command(name: str, command: click.Command) -> str:
     # get_params, since some flags are declared by registries; --help stands above all commands.
-    params = [param for param in command.get_params(click.Context(command)) if param.name != "help"]
+    params = [param for param in command.get_params(click.Context(command)) if "--help" not in param.opts]
     arguments = [_argument(param) for param in params if isinstance(param, click.Argument)]
     flags = [param for param in params if isinstance(param, click.Option) and not param.hidden]
     usage = " ".join(["ristretto", name, *(["[--flag=value]..."] if flags else []), *arguments])

@@ -51,7 +51,7 @@ class Profiler:
         found = []
         for session, nodes in self._sessions:
             profile = Path(session.end_profiling())
-            found.append((nodes, _kernels(json.loads(profile.read_text(encoding="utf-8")))))
+            found.append((nodes, _kernels(json.loads(profile.read_text(encoding="utf-8"), strict=False))))
             profile.unlink()
         self._sessions.clear()
         return found

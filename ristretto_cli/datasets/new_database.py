@@ -27,7 +27,7 @@ _FIRST_MAP_BYTES = 64 << 20  # doubled when full; the file is as long as what it
 _LONGEST_VALUE = 2**31 - 1  # what protobuf reads as one message
 _LOCK_BYTES = 8192  # LMDB's lock file for the usual 126 readers
 
-# Faults of the disk, which plyvel tells in words alone.
+# Faults of the disk: plyvel reports them as text only, and so does lmdb before 1.5.
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 
 
@@ -162,13 +162,12 @@ class _Lmdb:
         try:
             yield
         except lmdb.Error as fault:
-            code = getattr(fault, "code", 0)
-            if code == errno.EIO:
+            found = _os_error(str(fault))
+            if found.errno == errno.EIO:
                 # LMDB's word for a write that was cut short. The next write has the cause.
                 with self._data.open("ab") as stream:
                     stream.write(bytes(_MOST_PENDING_BYTES))
-            # Codes of LMDB's own are negative; lmdb puts the name of its function before the reason.
-            raise OSError(max(code, 0), str(fault).rpartition(": ")[2]) from None
+            raise found from None
 
 
 class _LevelDb:
@@ -207,6 +206,10 @@ class _LevelDb:
             yield
         except self._error as fault:
             words = fault.args[0] if fault.args else ""
-            reason = (words.decode(errors="replace") if isinstance(words, bytes) else str(words)).rpartition(": ")[2]
-            code = next((code for code in _DISK_FAULTS if os.strerror(code) == reason), 0)
-            raise OSError(code, reason) from None
+            raise _os_error(words.decode(errors="replace") if isinstance(words, bytes) else str(words)) from None
+
+
+def _os_error(text: str) -> OSError:
+    """A database library's error text, "function: reason", as an OSError."""
+    reason = text.rpartition(": ")[2]
+    return OSError(next((code for code in _DISK_FAULTS if os.strerror(code) == reason), 0), reason)

@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_files_that_may_not_grow_are_told(job: Job, name: str, limit: int) -> No
 
 def test_a_full_disk_for_the_copy_of_a_leveldb_is_told(job: Job) -> None:
     plyvel = pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
-    with plyvel.DB("level", create_if_missing=True) as level, level.write_batch() as batch:
+    with closing(plyvel.DB("level", create_if_missing=True)) as level, level.write_batch() as batch:
         for i in range(4000):
             batch.put(b"%08d" % i, datum(os.urandom(16)))
     done = on_full_disk(20, ("compute_image_mean", "-backend=leveldb", "level"), TMPDIR="full")
