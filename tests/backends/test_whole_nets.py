@@ -5,6 +5,7 @@ A few nets and formats are compared always, all of them with RISTRETTO_FULL=1, e
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.backends.onnx_graph import Graph
 from ristretto_cli.backends.onnx_scopes import ScopedOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.formats.number_format import Role
@@ -69,16 +71,33 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    benchmark = replace(NETS[request.param], batch=IMAGES, images=IMAGES)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Whole]]:
+    """Prepares a net, and keeps the last one: VGG-16 has weights of 550 MB."""
+    kept: dict[str, Whole] = {}
     folder = tmp_path_factory.mktemp("whole")
-    files = prepare(benchmark, folder / "net")
-    trimmer = Trimmer(files.model, files.weights)
-    with Feeds(trimmer.float_net) as feeds:
-        batch = feeds.next()
-    yield Whole(trimmer, batch)
-    if files.made_up:
-        Path(files.weights).unlink()  # pytest keeps the folders of three runs, and VGG-16 has 550 MB
+
+    def prepared(name: str) -> Whole:
+        if name not in kept:
+            kept.clear()
+            shutil.rmtree(folder)
+            files = prepare(replace(NETS[name], batch=IMAGES, images=IMAGES), folder)
+            trimmer = Trimmer(files.model, files.weights)
+            with Feeds(trimmer.float_net) as feeds:
+                kept[name] = Whole(trimmer, feeds.next())
+        if any(layer.type == "BatchNorm" for layer in kept[name].trimmer.float_net.layers) and not rounds_sqrt():
+            pytest.skip("this onnxruntime rounds square roots wrongly: the plain graph's BatchNorms are off by a bit")
+        return kept[name]
+
+    yield prepared
+    shutil.rmtree(folder)  # pytest would keep those of three runs
+
+
+def rounds_sqrt() -> bool:
+    """Whether onnxruntime computes square roots as IEEE 754 defines them (1.20 does not)."""
+    values = np.linspace(0.01, 4, 1000, dtype=np.float32)
+    graph = Graph()
+    root = graph.record("Sqrt", [graph.input("x", values.shape)], [values.shape])[0]
+    return np.array_equal(Session(graph, {"root": root}).run({"x": values})["root"], np.sqrt(values))
 
 
 def every_blob(net: Net, run: Run[Any]) -> dict[str, Any]:
@@ -131,38 +150,35 @@ def with_exact_biases(net: Net) -> Net:
     return replace(net, weights=weights)
 
 
-@pytest.mark.parametrize(("whole", "form"), CASES, indirect=["whole"], scope="module")
-def test_every_blob_of_a_whole_net_is_the_plain_graphs(whole: Whole, form: str) -> None:
-    net = whole.trimmer.net(FORMATS[form])
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_every_blob_of_a_whole_net_is_the_plain_graphs(whole: Callable[[str], Whole], name: str, form: str) -> None:
+    net = whole(name).trimmer.net(FORMATS[form])
     assert net is not None
-    for name, found, wanted in results(with_exact_biases(net), whole.batch, (every_blob, outputs)):
+    for machine, found, wanted in results(with_exact_biases(net), whole(name).batch, (every_blob, outputs)):
         assert found.keys() == wanted.keys()
         for blob, array in found.items():
-            np.testing.assert_array_equal(array, wanted[blob], err_msg=f"{blob}, {name}")
+            np.testing.assert_array_equal(array, wanted[blob], err_msg=f"{blob}, {machine}")
 
 
 @pytest.mark.parametrize(
-    "whole",
-    [pytest.param(net, marks=() if (net, "power of two") in QUICK else full_only) for net in NETS],
-    indirect=True,
-    scope="module",
+    "name", [pytest.param(net, marks=() if (net, "power of two") in QUICK else full_only) for net in NETS]
 )
-def test_sums_that_float32_rounds_move_few_elements_by_one_step(whole: Whole) -> None:
+def test_sums_that_float32_rounds_move_few_elements_by_one_step(whole: Callable[[str], Whole], name: str) -> None:
     # With powers of two biases stay float. In float32 the sum of a bias and of products may be rounded to the middle
     # between two numbers of the grid, and then goes to the even one; in integers it goes to the nearest.
-    net = whole.trimmer.net(FORMATS["power of two"])
+    net = whole(name).trimmer.net(FORMATS["power of two"])
     assert net is not None
     steps: dict[str, float] = {}
     for layer in net.layers:
         if layer.message.quantization_param.precision == POWERS_OF_TWO and layer.params:
             steps[layer.tops[0].name] = 2.0**-layer.message.quantization_param.fl_layer_out
-    for name, found, wanted in results(net, whole.batch, (every_blob,)):
+    for machine, found, wanted in results(net, whole(name).batch, (every_blob,)):
         for blob, array in found.items():
             differs = array != wanted[blob]
             if blob.startswith("end ") or not differs.any():
                 continue  # the layer that wrote the blob says more
             top = blob.rpartition(" ")[2]
-            assert top in steps, (blob, name)
-            assert set(np.abs(array - wanted[blob])[differs]) == {steps[top]}, (blob, name)
-            assert differs.mean() < 1e-3, (blob, name)
+            assert top in steps, (blob, machine)
+            assert set(np.abs(array - wanted[blob])[differs]) == {steps[top]}, (blob, machine)
+            assert differs.mean() < 1e-3, (blob, machine)
             break  # what is computed from it may differ as well
