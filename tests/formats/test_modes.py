@@ -85,10 +85,11 @@ def test_configured_mode_refuses_unknown_options_and_values(options, message):
 
 
 def test_modes_may_have_an_option_in_common(monkeypatch):
-    assert [(name, modes) for name, (_, modes) in mode_options().items()] == [("fl_params", ["dynamic_fixed_point"])]
+    having = mode_options()["fl_params"][1]
+    assert "dynamic_fixed_point" in having
     own = MODES.get("dynamic_fixed_point").options
     monkeypatch.setattr(type(MODES.get("minifloat")), "options", own)
-    assert mode_options()["fl_params"][1] == ["dynamic_fixed_point", "minifloat"]
+    assert mode_options()["fl_params"][1] == sorted([*having, "minifloat"])
 
 
 def test_mode_options_of_one_name_must_be_equal():
