@@ -24,7 +24,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # torch is large and has wheels for some Pythons only; without it the tests of training are skipped.
 with_torch = $(if $(TORCH),$(1)/bin/python $(PIP) --only-binary torch $(TORCH) ||) echo "no torch: training is not tested"
 
-.PHONY: demo test test-random test-oldest test-pythons check fuzz bench docs clean
+.PHONY: demo test test-random test-oldest test-pythons check schema fuzz bench docs clean
 
 $(READY): $(METADATA)
 	$(PYTHON) -m venv $(VENV)
@@ -66,6 +66,11 @@ check: $(READY)  ## style, types, import floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schema: $(if $(wildcard $(READY)),,$(READY))  ## compile proto/*.proto into ristretto_cli/wire/caffe.desc
+	@# The compiler is installed for the build alone: its protobuf is not ours to choose.
+	$(BIN)/python $(PIP) --no-deps --editable .
+	$(BIN)/python -c "from ristretto_cli.wire import messages; messages.new('NetParameter')"
 
 fuzz: $(READY)  ## feed the readers damaged files, each kind for SECONDS; findings go to build/fuzz
 	@# atheris has no wheel for every Python; without it hypothesis makes the inputs.

@@ -72,6 +72,24 @@ def test_a_name_is_not_given_twice():
         registry.register("b", "a")(2)
 
 
+def test_who_has_a_name_is_told(package):
+    registry = package(one=["a"])
+    registry.names()
+
+    class Other:
+        pass
+
+    with pytest.raises(ValueError, match=rf"gadget a is registered twice: by plugins_.*\.one and by {__name__}$"):
+        registry.register("a")(Other)
+
+
+def test_registered_entries_are_by_name_without_aliases(package):
+    registry = package(two=["b", "c"], one=["a"])
+    assert registry.registered(load=False) == {}
+    assert list(registry.registered()) == ["a", "b"]
+    assert registry.registered()["b"] is registry.get("c")
+
+
 def test_registering_gives_the_entry_back():
     entry = object()
     assert Registry("gadget", "nowhere").register("a")(entry) is entry

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from ristretto_cli.cli.gflags import option
 from ristretto_cli.cli.log import printable
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.registry import Registry
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class RegistryOption(click.Option):
         if value is not None:
             try:
                 self._load().get(value)
+            except ExtensionError:
+                raise
             except RistrettoError as error:
                 raise click.BadParameter(str(error), ctx, self) from error
         return value

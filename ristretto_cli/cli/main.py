@@ -2,6 +2,7 @@
 
 A module of this package that defines `command`, a click.Command, at its top is a command of its own name.
 To list them their source is read, not run: the help is there before numpy or onnxruntime could be.
+Other packages add commands by entry points.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib.abc import InspectLoader
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -25,8 +27,10 @@ from ristretto_cli import __version__
 from ristretto_cli.cli import log
 from ristretto_cli.cli.termination import clean_up_on_termination
 from ristretto_cli.errors import RistrettoError, did_you_mean
+from ristretto_cli.extensions import Extension, ExtensionError, at_fault, check_unique, extensions
 
 _PROGRAM = "ristretto"
+_EXTENSIONS = "ristretto.commands"  # the group of entry points
 _HELP = {"help_option_names": ["--help", "-h"]}
 _EXIT_CODES = """\b
 Exit codes:
@@ -49,7 +53,7 @@ def run(args: Sequence[str], package: str = __package__ or "") -> int:
 
     package: where the commands are.
     """
-    shell = Shell(package)
+    shell = Shell(package, _EXTENSIONS)
     if "_RISTRETTO_COMPLETE" in os.environ:
         shell.main(list(args), prog_name=_PROGRAM)  # click's completion of shells: ends the process
     if hasattr(sys.stdout, "reconfigure"):
@@ -75,9 +79,9 @@ def _open_closed_streams() -> None:
 
 
 class Shell(click.Group):
-    """The group of all commands of a package."""
+    """The group of all commands of a package, and of other packages' entry points in a group if one is given."""
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, group: str = "") -> None:
         super().__init__(
             _PROGRAM,
             help="Trims trained Caffe networks to few bits.",
@@ -87,11 +91,21 @@ class Shell(click.Group):
             subcommand_metavar="COMMAND [--flag=value]...",
         )
         self._package = package
+        self._group = group
         click.version_option(__version__, prog_name=_PROGRAM, message="%(prog)s %(version)s")(self)
 
     @cached_property
     def _summaries(self) -> dict[str, str]:
-        """The commands' names, and a line on each."""
+        """The commands' names, sorted, and a line on each."""
+        added = {name: _extension_summary(points[0]) for name, points in self._extensions.items()}
+        return dict(sorted({**added, **self._built_in}.items()))
+
+    @cached_property
+    def _extensions(self) -> Mapping[str, tuple[Extension, ...]]:
+        return extensions(self._group) if self._group else {}
+
+    @cached_property
+    def _built_in(self) -> dict[str, str]:
         path = importlib.import_module(self._package).__path__
         names = sorted(module.name for module in pkgutil.iter_modules(path))
         found = {name: _summary(f"{self._package}.{name}") for name in names}
@@ -101,11 +115,16 @@ class Shell(click.Group):
         return list(self._summaries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._summaries:
+        if cmd_name in self._extensions:
+            owners = self._extensions[cmd_name]
+            check_unique("command", cmd_name, [*(["ristretto-cli"] if cmd_name in self._built_in else []), *owners])
+            command = _extension_command(owners[0])
+        elif cmd_name in self._built_in:
+            command = importlib.import_module(f"{self._package}.{cmd_name}").command
+            if not isinstance(command, click.Command):
+                raise TypeError(f"{self._package}.{cmd_name}.command is no click.Command")
+        else:
             return None
-        command = importlib.import_module(f"{self._package}.{cmd_name}").command
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{self._package}.{cmd_name}.command is no click.Command")
         command.context_settings = {**_HELP, **command.context_settings}
         return command
 
@@ -124,7 +143,12 @@ class Shell(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, *rest = args
-        command = self.get_command(ctx, name)
+        try:
+            command = self.get_command(ctx, name)
+        except ExtensionError:
+            if ctx.resilient_parsing:  # a shell asks for completions
+                return None, None, []
+            raise
         if command is None:
             remedy = did_you_mean(name, self._summaries) or f"Known: {', '.join(self._summaries) or 'none'}."
             raise click.UsageError(f'unknown command "{name}". {remedy}', ctx)
@@ -148,6 +172,22 @@ def _summary(module: str) -> str | None:
         if any(isinstance(target, ast.Name) and target.id == "command" for target in targets):
             return _first_line(ast.get_docstring(tree))
     return None
+
+
+def _extension_summary(extension: Extension) -> str:
+    """The first line on a command of an extension; which extension it is from, if its source says nothing."""
+    with suppress(Exception):  # its package is imported to find the source; help is shown without it, too
+        if summary := _summary(extension.point.value.partition(":")[0].strip()):
+            return summary
+    return f"From {extension.distribution} {extension.version}."
+
+
+def _extension_command(extension: Extension) -> click.Command:
+    found = extension.load()
+    command = getattr(found, "command", None) if isinstance(found, ModuleType) else found
+    if not isinstance(command, click.Command):
+        raise extension.error("is no click.Command", f"Report this to the authors of {extension.distribution}.")
+    return command
 
 
 def _first_line(text: str | None) -> str:
@@ -201,11 +241,13 @@ def _os_error(fault: OSError) -> str:
 
 
 def _bug(fault: BaseException) -> str:
+    extension = at_fault(fault)
+    whose = f"the extension {extension}" if extension else "ristretto"
     frames = traceback.extract_tb(fault.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     what = " ".join(f"{type(fault).__name__}: {fault}".split())
     return (
-        f"this is a bug of ristretto: {what}{place}. "
+        f"this is a bug of {whose}: {what}{place}. "
         "Please report this with the command line (RISTRETTO_TRACEBACK=1 shows the traceback)."
     )
 

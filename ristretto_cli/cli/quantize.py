@@ -29,6 +29,7 @@ from ristretto_cli.cli.flags import (
 from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
 from ristretto_cli.cli.progress import progress
 from ristretto_cli.cli.rules import Excludes
+from ristretto_cli.errors import RistrettoError
 
 if TYPE_CHECKING:
     from ristretto_cli.layers.host_layer import Judging
@@ -45,6 +46,11 @@ def _mode_flags() -> Sequence[click.Option]:
     """A flag for each option that a trimming mode declares."""
     from ristretto_cli.formats.number_format import mode_options
 
+    taken = {param.name for param in command.params}
+    for name, (_, modes) in mode_options().items():
+        if name in taken:
+            what = f"trimming mode {' or '.join(modes)} has an option --{name}, which quantize has itself"
+            raise RistrettoError(what, remedy="Give the option another name, or uninstall the extension.")
     return [
         click.Option(
             [f"--{name}"],

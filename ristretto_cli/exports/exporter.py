@@ -9,7 +9,7 @@ from typing import Any
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.registry import Registry
 
-EXPORTS: Registry[Exporter] = Registry("export format", __package__ or "")
+EXPORTS: Registry[Exporter] = Registry("export format", __package__ or "", "ristretto.exports")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -146,7 +147,7 @@ class DynamicFixedPoint(TrimmingMode):
             _ACTIVATIONS,
         ),
     )
-    options = (
+    options: ClassVar[tuple[ModeOption, ...]] = (
         ModeOption(
             "fl_params",
             "How the fractional length of weights is chosen: so that the largest one fits, or their squared error is "

@@ -22,8 +22,7 @@ LOSSLESS_BITS = 32  # the width that stands for "not trimmed"
 UNSATURATED_BITS = 16  # from this width on, activations do not saturate
 HEADROOM = 1.5  # such activations may exceed the measured range by this factor, on data that was not measured
 
-MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "")
-_BY_PRECISION: dict[str, TrimmingMode] = {}
+MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "", "ristretto.formats")
 
 
 class Rounding(Enum):
@@ -199,12 +198,9 @@ class TrimmingMode(ABC):
 def mode_options() -> dict[str, tuple[ModeOption, list[str]]]:
     """The options of all modes, by name, each with the names of the modes that have it."""
     found: dict[str, tuple[ModeOption, list[str]]] = {}
-    for mode in MODES.names(aliases=False):
-        for option in MODES.get(mode).options:
-            known, modes = found.setdefault(option.name, (option, []))
-            if known != option:
-                raise ValueError(f"{modes[0]} and {mode} declare different options {option.name}")
-            modes.append(mode)
+    for name, mode in MODES.usable().items():
+        for option in mode.options:
+            found.setdefault(option.name, (option, []))[1].append(name)
     return found
 
 
@@ -239,10 +235,10 @@ def set_precision(quantization: Message, mode: TrimmingMode) -> None:
 def trims_of(quantization: Message) -> Trims:
     """The formats of a layer, read by the mode of its `precision`; None for what it says is not to be trimmed."""
     precision = enum_name(quantization, "precision")
-    MODES.names()  # has the modes registered
-    if precision not in _BY_PRECISION:
+    mode = _reader(precision, MODES.registered()) or _reader(precision, MODES.usable())
+    if mode is None:
         raise LayerError(f"precision {precision} has no trimming mode")
-    trims = _BY_PRECISION[precision].trims(quantization)
+    trims = mode.trims(quantization)
     return Trims(
         layer_in=trims.layer_in if quantization.trim_layer_in else None,
         layer_out=trims.layer_out if quantization.trim_layer_out else None,
@@ -252,15 +248,28 @@ def trims_of(quantization: Message) -> Trims:
     )
 
 
+def _reader(precision: str, modes: Mapping[str, TrimmingMode]) -> TrimmingMode | None:
+    """A mode that reads the fields of a precision. All that do read them alike; see trimming_mode."""
+    return next((mode for mode in modes.values() if mode.precision == precision), None)
+
+
 def trimming_mode(*names: str) -> Any:
-    """Class decorator: register a TrimmingMode under its name and its old ones."""
+    """Class decorator: register a TrimmingMode under its name and its old ones.
+
+    A mode that chooses the parameters of another mode's format by a rule of its own has that mode's precision, and
+    inherits its `trims`. ValueError for a mode that would read a precision differently, or whose options differ from
+    those of the same names in other modes.
+    """
 
     def register(cls: type[TrimmingMode]) -> type[TrimmingMode]:
         mode = cls()
-        if mode.precision in _BY_PRECISION:
-            raise ValueError(f"two trimming modes have the precision {mode.precision}")
         enum_value("QuantizationParameter.Precision", mode.precision)  # KeyError where the schema lacks it
-        _BY_PRECISION[mode.precision] = mode
+        for name, other in MODES.registered(load=False).items():
+            if other.precision == mode.precision and type(other).trims is not cls.trims:
+                raise ValueError(f"{name} and {names[0]} read the precision {mode.precision} differently")
+            for option in mode.options:
+                if any(option.name == theirs.name and option != theirs for theirs in other.options):
+                    raise ValueError(f"{name} and {names[0]} declare different options {option.name}")
         MODES.register(*names)(mode)
         return cls
 

@@ -59,5 +59,5 @@ class JudgingLayer(HostLayer):
 
 def readers() -> str:
     """The types of all layers behind the graph, for messages."""
-    *names, last = (name for name in LAYERS.names() if isinstance(LAYERS.get(name), HostLayer))
+    *names, last = (name for name, kind in LAYERS.registered().items() if isinstance(kind, HostLayer))
     return f"{', '.join(names)} and {last}" if names else last

@@ -11,7 +11,7 @@ from ristretto_cli.ops import Array, Ops, Shape, V
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message, new
 
-LAYERS: Registry[LayerType] = Registry("layer type", __package__ or "")
+LAYERS: Registry[LayerType] = Registry("layer type", __package__ or "", "ristretto.layers")
 
 
 class LayerType(ABC):

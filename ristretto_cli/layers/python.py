@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ristretto_cli.errors import LayerError
+from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Ops, Shape, V
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message
 
-PYTHON_LAYERS: Registry[LayerType] = Registry("Python layer", __package__ or "")
+PYTHON_LAYERS: Registry[LayerType] = Registry("Python layer", __package__ or "", "ristretto.python_layers")
 
 
 def python_layer(module: str, name: str) -> Callable[[type[LayerType]], type[LayerType]]:
@@ -59,4 +60,7 @@ def _known(message: Message) -> LayerType:
             f'Python layers cannot be run: module "{param.module}", layer "{param.layer}"',
             remedy="Leave it out of the net, or put layers of Caffe in its place.",
         )
-    return PYTHON_LAYERS.get(name)
+    try:
+        return PYTHON_LAYERS.get(name)
+    except ExtensionError as error:
+        raise LayerError(str(error)) from error

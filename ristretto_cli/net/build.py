@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
 from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
+from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.formats.number_format import trims_of
 from ristretto_cli.layers.host_layer import HostLayer, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
@@ -241,7 +242,10 @@ class _Builder:
         if not name:
             raise LayerError("it has no type", remedy='Add type: "...".')
         if name in LAYERS:
-            return LAYERS.get(name)
+            try:
+                return LAYERS.get(name)
+            except ExtensionError as error:
+                raise LayerError(str(error)) from error
         known = [*LAYERS.names(), *self._data.names()]
         raise LayerError(
             f'type "{name}" is not known', remedy=did_you_mean(name, known) or f"Known: {', '.join(known)}."

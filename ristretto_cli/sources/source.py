@@ -9,7 +9,7 @@ from ristretto_cli.ops import Array, Shape
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message
 
-SOURCES: Registry[type[Source]] = Registry("data source", __package__ or "")
+SOURCES: Registry[type[Source]] = Registry("data source", __package__ or "", "ristretto.sources")
 
 
 class Source(ABC):

@@ -717,7 +717,7 @@ FLAGS = [
     bad("least squares with legacy", flags(QUANTIZE, "--fl_params=mse", "--legacy"), nothing,
         "--fl_params=mse has no effect with --legacy", code=2),
     bad("least squares of minifloats", flags(QUANTIZE, "--fl_params=mse", "--trimming_mode=minifloat"), nothing,
-        "--fl_params has no effect with --trimming_mode=minifloat, only with dynamic_fixed_point", code=2),
+        re.compile("--fl_params has no effect with --trimming_mode=minifloat, only with dynamic_fixed_point( or .*)?"), code=2),
     bad("unknown trimming mode with a near name", flags(QUANTIZE, "--trimming_mode=minifloats"), nothing,
         "Invalid value for '--trimming_mode': trimming mode \"minifloats\" is not known. Did you mean minifloat?", code=2),
     bad("unknown trimming mode", flags(QUANTIZE, "--trimming_mode=ternary"), nothing,

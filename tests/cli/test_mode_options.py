@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from ristretto_cli.cli import quantize
 from ristretto_cli.cli.gflags import GflagsCommand
 from ristretto_cli.formats.minifloat import MinifloatMode
-from ristretto_cli.formats.number_format import ModeOption
+from ristretto_cli.formats.number_format import ModeOption, mode_options
 
 FLAGS = ("--model=net.prototxt", "--weights=net.caffemodel", "--iterations=2", "--bit_widths=16")
 MINIFLOAT = (*FLAGS, "--trimming_mode=minifloat")
@@ -27,7 +27,7 @@ def command(two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> GflagsCommand:
     option = ModeOption("denormals", "Whether there are denormals.", ("none", "some"), "none", in_legacy=False)
     monkeypatch.setattr(MinifloatMode, "options", (option,))
     known = quantize.command
-    own = [param for param in known.params if param.name not in ("fl_params", "denormals")]
+    own = [param for param in known.params if param.name not in mode_options()]
     return GflagsCommand("quantize", params=own, callback=known.callback, late_params=quantize._mode_flags)
 
 

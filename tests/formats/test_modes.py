@@ -21,6 +21,7 @@ from ristretto_cli.formats.number_format import (
     configured_mode,
     mode_options,
     set_precision,
+    trimming_mode,
     trims_of,
 )
 from ristretto_cli.formats.power_of_two import PowerOfTwo
@@ -83,14 +84,31 @@ def test_configured_mode_refuses_unknown_options_and_values(options, message):
     assert str(refused.value) == message
 
 
-def test_mode_options_of_one_name_must_be_equal(monkeypatch):
-    assert [(name, modes) for name, (_, modes) in mode_options().items()] == [("fl_params", ["dynamic_fixed_point"])]
+def test_modes_may_have_an_option_in_common(monkeypatch):
+    having = mode_options()["fl_params"][1]
+    assert "dynamic_fixed_point" in having
     own = MODES.get("dynamic_fixed_point").options
     monkeypatch.setattr(type(MODES.get("minifloat")), "options", own)
-    assert mode_options()["fl_params"][1] == ["dynamic_fixed_point", "minifloat"]
-    monkeypatch.setattr(type(MODES.get("minifloat")), "options", (replace(own[0], default="mse"),))
-    with pytest.raises(ValueError, match="dynamic_fixed_point and minifloat declare different options fl_params"):
-        mode_options()
+    assert mode_options()["fl_params"][1] == sorted([*having, "minifloat"])
+
+
+def test_mode_options_of_one_name_must_be_equal():
+    class Other(type(MODES.get("minifloat"))):
+        options = (replace(MODES.get("dynamic_fixed_point").options[0], default="mse"),)
+
+    with pytest.raises(ValueError, match="dynamic_fixed_point and other declare different options fl_params"):
+        trimming_mode("other")(Other)
+    assert "other" not in MODES
+
+
+def test_modes_of_one_precision_must_read_it_alike():
+    class Other(type(MODES.get("minifloat"))):
+        def trims(self, quantization):
+            return MODES.get("dynamic_fixed_point").trims(quantization)
+
+    with pytest.raises(ValueError, match="minifloat and other read the precision MINIFLOAT differently"):
+        trimming_mode("other")(Other)
+    assert "other" not in MODES
 
 
 def test_an_unknown_mode_is_answered_with_the_nearest():

@@ -369,7 +369,8 @@ def test_with_mse_small_weights_are_kept_rather_than_the_largest(two_classes: An
 def test_quantize_refuses_an_option_of_another_mode_naming_the_mode_that_has_it(two_classes: Any) -> None:
     with pytest.raises(RistrettoError) as refused:
         quantize(two_classes().job("minifloat", mode_options={"fl_params": "max"}))
-    assert str(refused.value) == ('trimming mode "minifloat" has no option fl_params. Only with dynamic_fixed_point.')
+    start = 'trimming mode "minifloat" has no option fl_params. Only with dynamic_fixed_point'
+    assert str(refused.value).startswith(start)  # and others that have it
 
 
 # --- what is written

@@ -1,0 +1,25 @@
+"""A table of weights as text."""
+
+from __future__ import annotations
+
+from ristretto_cli.errors import RistrettoError
+from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
+from ristretto_cli.wire.files import write_atomically
+from ristretto_cli.wire.weights import read_weights
+
+
+@exporter("csv")
+class CsvExporter(Exporter):
+    """A line for each blob of a file of weights: layer, number, count, least and largest value."""
+
+    def write(self, request: ExportRequest) -> str:
+        if request.model is not None:
+            raise RistrettoError("csv is a table of a file of weights", remedy="Leave out --model.")
+        weights = read_weights(needed(request.weights, "--weights"))
+        rows = [
+            f"{layer},{i},{blob.array.size},{blob.array.min():g},{blob.array.max():g}"
+            for layer, blobs in weights.layers.items()
+            for i, blob in enumerate(blobs)
+        ]
+        write_atomically(request.output, "\n".join(["layer,number,count,min,max", *rows]) + "\n")
+        return f"{request.output}: {len(rows)} blobs"
