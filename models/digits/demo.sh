@@ -13,9 +13,9 @@ if [[ ! -e digits_train_lmdb/data.mdb || ! -e digits_test_lmdb/data.mdb ]]; then
   "$bin/python" make_lmdb.py
 fi
 
-echo "== Trimming a small LeNet to few bits, as few as cost at most 3 points each: writes quantized.prototxt"
+echo "== Trimming a small LeNet to few bits, as few as cost at most 3 percentage points each; fine-tuning follows: writes quantized.prototxt"
 "$bin/ristretto" quantize --model train_val.prototxt --weights digits.caffemodel --model_quantized quantized.prototxt \
-  --trimming_mode dynamic_fixed_point --bit_widths 16,8,4 --iterations 10 --error_margin 3
+  --trimming_mode dynamic_fixed_point --bit_widths 16,8,4 --iterations 10 --error_margin 3 --nohold_margin
 
 score() {  # WEIGHTS
   "$bin/ristretto" test --model quantized.prototxt --weights "$1" --iterations 10

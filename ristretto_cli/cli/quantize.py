@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from ristretto_cli.scoring.execution import GraphKind
 
 # Flags that only concern the scores of nets; --cache_mb is a limit, which also holds where nothing is kept.
-_FOR_SCORES = ("iterations", "error_margin", "score", "score_goal", "ap_version", "bit_widths", "early_stop")
+_FOR_SCORES = (
+    "iterations",
+    "error_margin",
+    "score",
+    "score_goal",
+    "ap_version",
+    "bit_widths",
+    "nohold_margin",
+    "early_stop",
+)
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
@@ -46,9 +55,8 @@ def _mode_flags() -> Sequence[click.Option]:
     """A flag for each option that a trimming mode declares."""
     from ristretto_cli.formats.number_format import mode_options
 
-    taken = {param.name for param in command.params}
     for name, (_, modes) in mode_options().items():
-        if name in taken:
+        if name in _OWN_FLAGS:
             what = f"trimming mode {' or '.join(modes)} has an option --{name}, which quantize has itself"
             raise RistrettoError(what, remedy="Give the option another name, or uninstall the extension.")
     return [
@@ -119,6 +127,7 @@ def _mode_flags() -> Sequence[click.Option]:
     callback=widths,
 )
 @option("--noscore", "Score no net: measure ranges and write the net. --bw must give all widths.", is_flag=True)
+@option("--nohold_margin", "Do not widen a combined net that misses the error margin.", is_flag=True)
 @option("--early_stop", "End a trial as soon as its batches decide whether it passes.", is_flag=True)
 @option(
     "--cache_mb",
@@ -134,6 +143,7 @@ def command(
     model_quantized: str | None,
     error_margin: float,
     score_goal: str | None,
+    nohold_margin: bool,
     json: str | None,
     dry_run: bool,
     gpu: GpuRequest,
@@ -164,6 +174,7 @@ def command(
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
         how=ap_version,
+        hold_margin=not nohold_margin,
         **flags,
     )
     check_outputs([target, json_file(json)], [config.model, config.weights])
@@ -182,6 +193,9 @@ def command(
     summary, ours = result.summary_lines(), result.notes()
     # The original's log ends with its summary.
     print_result([*summary, *ours], logged=[*ours, *summary], json=json)
+
+
+_OWN_FLAGS = frozenset(param.name for param in command.params)  # before those of trimming modes are added
 
 
 def _taken_mode_options(flags: dict[str, Any]) -> dict[str, str]:
@@ -222,5 +236,11 @@ def _check(
         faults.append(f"--early_stop {idle}, whose nets are all scored in full")
     elif "--early_stop" in given and len(bw) == len(names):
         faults.append("--early_stop has no effect with --bw, which gives all widths")
+    if "--nohold_margin" in given and len(names) == 1:
+        faults.append(f"--nohold_margin {idle}, which combines no widths")
+    elif "--nohold_margin" in given and len(bw) == len(names):
+        faults.append("--nohold_margin has no effect with --bw, which gives all widths")
+    elif "--nohold_margin" in given and legacy:
+        faults.append("--nohold_margin has no effect with --legacy, which never widens the combined net")
     if faults:
         raise click.UsageError("\n".join(faults))

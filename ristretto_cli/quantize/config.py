@@ -28,8 +28,9 @@ class QuantizeConfig:
     mode_options: options that the trimming mode declares, by name; its defaults where they are missing.
     error_margin_percent: see Margin. score_goal: None for the one that suits the score. bit_widths: in bits. bw: fixed
     widths of groups, by name, which are then not searched. noscore: score no net; bw must have a width for each group
-    with layers. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb:
-    memory for data and values that several nets need, in units of 2^20 bytes; 0: nothing is kept.
+    with layers. hold_margin: widen a combined net that misses the error margin. early_stop: end a trial as soon as the
+    remaining batches cannot change whether it passes. cache_mb: memory for data and values that several nets need, in
+    units of 2^20 bytes; 0: nothing is kept.
     """
 
     model: str
@@ -48,6 +49,7 @@ class QuantizeConfig:
     noscore: bool = False
     allow_missing_weights: bool = False
     legacy: bool = False
+    hold_margin: bool = True
     early_stop: bool = False
     cache_mb: int = 512
     execution: Execution = field(default_factory=Execution)

@@ -38,7 +38,7 @@ def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> 
     prepared = prepare(config)
     if prepared.metric is None:
         layers = calibrate(prepared, test_batches=None, on_batch=on_batch, stopwatch=stopwatch)
-        result = _result(prepared, layers, search_result(_space(prepared, layers), {}))
+        result = _result(prepared, layers, search_result(_space(prepared, layers), {}, lambda candidate: 0.0))
     else:
         result = _search(prepared, prepared.metric, on_batch, stopwatch)
     log.info("%s", stopwatch.line())
@@ -56,7 +56,9 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
     if prepared.metric is None:
         return [ranges]
     layers = [Trimmable(layer, family_of(layer), Ranges(1.0, 1.0, 1.0)) for layer in prepared.trimmable]
-    names = [candidate.name for candidate in search(_space(prepared, layers), lambda candidate: True)]
+    names = [
+        candidate.name for candidate in search(_space(prepared, layers), lambda candidate: True, lambda candidate: 0.0)
+    ]
     first, *others = [f"{name}, {config.iterations} iterations" for name in ("the float net", *names)]
     return [first, ranges, *others]
 
@@ -78,15 +80,21 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, stopwatch: St
     evaluator = Evaluator(prepared, layers, metric, margin, scorer)
     space = _space(prepared, layers)
     evaluations: dict[Candidate, Evaluation] = {}
-    for candidate in search(space, lambda candidate: evaluations[candidate].passed):
+
+    def missed_by(candidate: Candidate) -> float:
+        return margin.missed_by(evaluations[candidate].score)
+
+    for candidate in search(space, lambda candidate: evaluations[candidate].passed, missed_by):
         evaluations[candidate] = evaluator.evaluate(candidate)
-    found = search_result(space, evaluations)
+    found = search_result(space, evaluations, missed_by)
     return replace(_result(prepared, layers, found), margin=margin, baseline_scores=float_scores)
 
 
 def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:
     config = prepared.config
-    return search_space(prepared.mode, layers, config.bit_widths, config.bw, legacy=config.legacy)
+    return search_space(
+        prepared.mode, layers, config.bit_widths, config.bw, legacy=config.legacy, hold_margin=config.hold_margin
+    )
 
 
 def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult) -> QuantizationResult:

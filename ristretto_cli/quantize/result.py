@@ -10,7 +10,7 @@ from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.margin import Goal, Margin
-from ristretto_cli.quantize.search import Evaluation, SearchResult
+from ristretto_cli.quantize.search import Evaluation, SearchResult, Widening
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
 from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 from ristretto_cli.wire.files import write_atomically
@@ -93,6 +93,7 @@ class QuantizationResult:
             if not self.config.legacy:  # DIFFERS(D9)
                 verdict = "kept" if combined.passed else "missed"
                 lines.append(f"The error margin is {verdict}: {self.score_blob} is {margin.distance(combined.score)}")
+                lines += self._widening_lines(margin, combined)
         others = self._other_outputs()
         if others:
             lines.append("Other outputs (float net, quantized net):")
@@ -124,12 +125,32 @@ class QuantizationResult:
                 for group in found.groups
             ],
             "combined": None if found.combined is None else self._combined_as_json(found.combined),
+            "widened_from": None if found.narrowest is None else self._widening_as_json(found.narrowest),
+            "widenings": [self._widening_as_json(each) for each in found.widenings],
             "other_outputs": {
                 blob: {"float": before, "combined": after} for blob, (before, after) in self._other_outputs().items()
             },
             "left_float": [asdict(layer) for layer in self.left_float],
             "summary": [*self.summary_lines(), *self.notes()],
         }
+
+    def _widening_lines(self, margin: Margin, combined: Evaluation) -> list[str]:
+        """How a combined net that missed the margin was widened, or that no width holds it."""
+        found = self.search.narrowest
+        if found is None:
+            return []
+        before = self._widths(found.group_bits)
+        lines = []
+        if combined is not found.evaluation:
+            lines.append(f"Widened from {before}, where {self.score_blob} is {number(found.evaluation.score)}.")
+        if not combined.passed:
+            widths = ",".join(str(bits) for bits in self.config.bit_widths)
+            lines.append(f"No combination of the bit widths {widths} was found that holds the margin.")
+        return lines
+
+    def _widths(self, group_bits: Sequence[int]) -> str:
+        groups = zip(self.search.groups, group_bits, strict=True)
+        return ", ".join(f"{bits}bit {group.group.part}" for group, bits in groups if not group.skipped)
 
     def _other_outputs(self) -> dict[str, tuple[float, float]]:
         """The other outputs with a single value: that of the float net and of the combined one, by name."""
@@ -173,8 +194,15 @@ class QuantizationResult:
             },
         }
 
+    def _widening_as_json(self, widening: Widening) -> dict[str, Any]:
+        return {**_evaluation_as_json(widening.evaluation), "bits": self._bits_as_json(widening.group_bits)}
+
+    def _bits_as_json(self, group_bits: Sequence[int]) -> dict[str, int]:
+        groups = zip(self.search.groups, group_bits, strict=True)
+        return {group.group.name: bits for group, bits in groups if not group.skipped}
+
     def _combined_as_json(self, combined: Evaluation) -> dict[str, Any]:
-        bits = {group.group.name: group.bits for group in self.search.groups if not group.skipped}
+        bits = self._bits_as_json([group.bits for group in self.search.groups])
         worse_by = None if self.margin is None else self.margin.missed_by(combined.score)
         return {**_evaluation_as_json(combined), "bits": bits, "worse_by": worse_by}
 

@@ -1,7 +1,11 @@
-"""The search: candidates for each group of a trimming mode, from the widest down, and then all groups combined."""
+"""The search: candidates for each group of a trimming mode, from the widest down, then all groups combined.
+
+The errors of the groups add up, so the combined net may miss the margin that each of them met. It is then widened.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,16 +19,19 @@ from ristretto_cli.scoring.scores import Scores
 class Candidate:
     """A net that the search may choose: its name in the log, the bits of its group, and the widths of its layers.
 
-    in_full: evaluate it on all batches, even if fewer decide whether it passes.
+    in_full: evaluate it on all batches, even if fewer decide whether it passes. group_bits: the bits of every group,
+    if the net combines them.
     """
 
     name: str
     bits: int
     widths: Widths = field(hash=False)
     in_full: bool = False
+    group_bits: tuple[int, ...] = ()
 
 
 Passed = Callable[[Candidate], bool]  # whether a candidate is within the error margin
+MissedBy = Callable[[Candidate], float]  # how much worse than the baseline it is, in any unit
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,10 @@ class SearchGroup:
     given: int | None = None
     skipped: bool = False
 
+    def wider(self, bits: int) -> int | None:
+        """The next wider candidate's width; None if there is none."""
+        return min((each.bits for each in self.candidates if each.bits > bits), default=None)
+
     def evaluated(self, passed: Passed) -> Iterator[Candidate]:
         """The candidates up to the first one that fails. Asks for each only after it was yielded."""
         for candidate in self.candidates:
@@ -63,12 +74,16 @@ class SearchGroup:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All groups of a mode with their candidates for a net."""
+    """All groups of a mode with their candidates for a net.
+
+    hold_margin: widen a combined net that misses the margin.
+    """
 
     mode: TrimmingMode
     layers: Sequence[Trimmable]
     groups: tuple[SearchGroup, ...]
     legacy: bool
+    hold_margin: bool = True
 
     def bits(self, group: SearchGroup, passed: Passed) -> int:
         """The width of a group: the given one, or the smallest one that passed."""
@@ -80,14 +95,48 @@ class SearchSpace:
         return narrow[-1] if narrow else self.mode.fallback_bits
 
     def combined(self, passed: Passed) -> Candidate:
-        """The net with the widths of all groups."""
+        """The net with the width that was found for each group."""
+        return self._combination("the combined net", [self.bits(group, passed) for group in self.groups])
+
+    def widened(self, passed: Passed, missed_by: MissedBy) -> Iterator[Candidate]:
+        """Combined nets of larger widths, up to the first one that passes; none if the combined net passes.
+
+        One group is widened by a step, the cheapest one first: the one that adds the fewest bits of parameters and, per
+        image, of activations. If none of these nets passes, the best of them is widened further. Asks for each net
+        only after it was yielded.
+        """
+        base = self.combined(passed)
+        while not passed(base):
+            steps = self._steps(base)
+            for step in steps:
+                yield step
+                if passed(step):
+                    return
+            if not steps:
+                return
+            base = min(steps, key=lambda step: _finite(missed_by(step)))
+
+    def _steps(self, base: Candidate) -> list[Candidate]:
+        """The nets with one group a step wider, the cheapest one first."""
+        steps = []
+        for i, (group, bits) in enumerate(zip(self.groups, base.group_bits, strict=True)):
+            wider = group.wider(bits)
+            if wider is not None and not group.skipped:
+                group_bits = [*base.group_bits[:i], wider, *base.group_bits[i + 1 :]]
+                parts = zip(self.groups, group_bits, strict=True)
+                named = ", ".join(f"{width}bit {each.group.part}" for each, width in parts if not each.skipped)
+                candidate = self._combination(f"the combined net with {named}", group_bits)
+                steps.append(((wider - bits) * _values(group.group, self.layers), candidate))
+        return [candidate for _, candidate in sorted(steps, key=lambda step: step[0])]
+
+    def _combination(self, name: str, group_bits: Sequence[int]) -> Candidate:
         widths: dict[str, dict[Role, int]] = {}
-        chosen = [self.bits(group, passed) for group in self.groups]
-        for group, bits in zip(self.groups, chosen, strict=True):
+        for group, bits in zip(self.groups, group_bits, strict=True):
             for family in each_family(group.group.families, self.layers):
                 for role in group.group.roles:
                     widths.setdefault(family, {})[role] = bits
-        return Candidate("the combined net", max(chosen, default=LOSSLESS_BITS), widths, in_full=True)
+        largest = max(group_bits, default=LOSSLESS_BITS)
+        return Candidate(name, largest, widths, in_full=True, group_bits=tuple(group_bits))
 
     def result(self, passed: Passed) -> Candidate | None:
         """The candidate that is the result: for a mode of one group the one with its width, otherwise the combined net.
@@ -112,10 +161,11 @@ def search_space(
     given: Mapping[str, int],
     *,
     legacy: bool,
+    hold_margin: bool = True,
 ) -> SearchSpace:
     """The candidates for some layers. offered: the widths to try, in bits. given: fixed widths of groups, by name.
 
-    legacy: groups without layers are searched as well.
+    legacy: groups without layers are searched as well. hold_margin: widen a combined net that misses the margin.
     """
     widths = mode.widths(offered, [each.ranges for each in layers])
     groups = []
@@ -136,20 +186,42 @@ def search_space(
                 for bits in widths
             ]
             groups.append(SearchGroup(group, tuple(candidates)))
-    return SearchSpace(mode, layers, tuple(groups), legacy)
+    return SearchSpace(mode, layers, tuple(groups), legacy, hold_margin and not legacy and len(groups) > 1)
 
 
-def search(space: SearchSpace, passed: Passed) -> Iterator[Candidate]:
-    """The candidates to evaluate, one after another; passed is asked for those that were yielded.
+def search(space: SearchSpace, passed: Passed, missed_by: MissedBy) -> Iterator[Candidate]:
+    """The candidates to evaluate, one after another; passed and missed_by are asked for those that were yielded.
 
-    Each group is searched from the widest candidate down to the first one that fails. The result comes last, unless
-    it was a candidate of a group.
+    Each group is searched from the widest candidate down to the first one that fails. Then comes the net that combines
+    them, unless it was a candidate of a group, and nets with larger widths if it has to be widened.
     """
     for group in space.groups:
         yield from group.evaluated(passed)
     result = space.result(passed)
     if result is not None and not any(result in group.candidates for group in space.groups):
         yield result
+    if space.hold_margin:
+        yield from space.widened(passed, missed_by)
+
+
+def _values(group: Group, layers: Sequence[Trimmable]) -> int:
+    """How many values of a net have the width of a group: its parameters, and the activations of one image."""
+    found = 0
+    for each in layers:
+        if each.family in group.families:
+            layer = each.layer
+            for role, shapes in (
+                (Role.PARAMS, [param.shape for param in layer.params]),
+                (Role.LAYER_IN, [blob.shape[1:] for blob in layer.bottoms[:1]]),
+                (Role.LAYER_OUT, [blob.shape[1:] for blob in layer.tops[:1]]),
+            ):
+                if role in group.roles:
+                    found += sum(math.prod(max(extent, 1) for extent in shape) for shape in shapes)
+    return found
+
+
+def _finite(missed_by: float) -> float:
+    return math.inf if math.isnan(missed_by) else missed_by
 
 
 @dataclass(frozen=True)
@@ -167,36 +239,61 @@ class GroupResult:
 
 
 @dataclass(frozen=True)
+class Widening:
+    """A combined net with larger widths than the search found for each group, and its evaluation."""
+
+    group_bits: tuple[int, ...]
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The result of a search: each group's, the chosen widths, and the evaluation of the net that has all of them.
 
-    combined is None where the original would not score that net, and where nothing is scored.
+    The bits of groups are those of that net. combined is None where the original would not score that net, and where
+    nothing is scored. narrowest: the combined net before it was widened, if it was; widenings: the nets tried then.
     """
 
     groups: tuple[GroupResult, ...]
     widths: Widths
     combined: Evaluation | None
+    narrowest: Widening | None = None
+    widenings: tuple[Widening, ...] = ()
 
 
-def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation]) -> SearchResult:
-    """The result of a search by the evaluations of its candidates; none where the width of every group is given."""
+def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation], missed_by: MissedBy) -> SearchResult:
+    """The result of a search by the evaluations of its candidates; none where the width of every group is given.
+
+    Of combined nets that all miss the margin it is the one that misses it by least.
+    """
 
     def passed(candidate: Candidate) -> bool:
         return evaluations[candidate].passed
 
+    result, combined = space.result(passed), space.combined(passed)
+    widened = []
+    if space.hold_margin and combined in evaluations:
+        widened = list(space.widened(passed, missed_by))
+        # Of equal ones the first, which is the narrowest.
+        result = min([combined, *widened], key=lambda each: (not passed(each), _finite(missed_by(each))))
+    chosen = result if result is not None and result.group_bits else combined
     groups = [
         GroupResult(
             group.group,
             tuple(evaluations[candidate] for candidate in group.evaluated(passed)),
-            space.bits(group, passed),
+            bits,
             skipped=group.skipped,
             given=group.given is not None,
         )
-        for group in space.groups
+        for group, bits in zip(space.groups, chosen.group_bits, strict=True)
     ]
-    result = space.result(passed)
-    combined = None if result is None else evaluations.get(result)
-    return SearchResult(tuple(groups), space.combined(passed).widths, combined)
+    return SearchResult(
+        tuple(groups),
+        chosen.widths,
+        None if result is None else evaluations.get(result),
+        Widening(combined.group_bits, evaluations[combined]) if widened else None,
+        tuple(Widening(each.group_bits, evaluations[each]) for each in widened),
+    )
 
 
 def searched_groups(

@@ -38,6 +38,15 @@ REFUSED = [
     ((*QUANTIZE, "--dry_run", "--json=x"), "--json has no effect with --dry_run"),
     ((*QUANTIZE, ALL_WIDTHS, "--bit_widths=8"), "--bit_widths has no effect with --bw, which gives all widths"),
     ((*QUANTIZE, ALL_WIDTHS, "--early_stop"), "--early_stop has no effect with --bw, which gives all widths"),
+    ((*QUANTIZE, ALL_WIDTHS, "--nohold_margin"), "--nohold_margin has no effect with --bw, which gives all widths"),
+    (
+        (*MINIFLOAT, "--nohold_margin"),
+        "--nohold_margin has no effect with --trimming_mode=minifloat, which combines no widths",
+    ),
+    (
+        (*QUANTIZE, "--legacy", "--nohold_margin"),
+        "--nohold_margin has no effect with --legacy, which never widens the combined net",
+    ),
     ((*QUANTIZE, "--legacy", "--fl_params=mse"), "--fl_params=mse has no effect with --legacy"),
     (
         (*MINIFLOAT, "--fl_params=max"),

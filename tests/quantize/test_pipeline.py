@@ -69,10 +69,29 @@ def test_dynamic_fixed_point_finds_the_widths_that_can_be_worked_out_by_hand(two
     assert trims(outcome) == {"conv": expected, "fc": expected}
 
 
-def test_groups_that_pass_alone_can_fail_together_and_that_is_told(two_classes: Any) -> None:
+def test_groups_that_pass_alone_but_not_together_are_widened(two_classes: Any) -> None:
     # With 2-bit weights 100 / 256 and 200 / 256 come out of the 4-bit net as 2/16 both.
-    job = two_classes(low=100).job()
-    outcome = quantize(job)
+    outcome = quantize(two_classes(low=100).job())
+    assert bits(outcome) == [4, 2, 4]
+    assert outcome.notes()[1:3] == [
+        "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
+        "Widened from 2bit CONV weights, 2bit FC weights, 4bit layer activations, where accuracy is 0.",
+    ]
+    found = outcome.as_json()
+    assert found["combined"]["bits"] == {"conv_params": 4, "fc_params": 2, "layer": 4}
+    assert found["widened_from"]["bits"] == {"conv_params": 2, "fc_params": 2, "layer": 4}
+    assert [each["passed"] for each in found["widenings"]] == [True]
+
+
+def test_a_margin_that_no_width_holds_is_reported_with_the_best_net(two_classes: Any) -> None:
+    outcome = quantize(two_classes(low=100).job(bit_widths=(4, 2), bw={"layer": 1}))
+    assert outcome.search.combined is not None
+    assert not outcome.search.combined.passed
+    assert "No combination of the bit widths 4,2 was found that holds the margin." in outcome.notes()
+
+
+def test_the_combined_net_may_miss_the_margin_where_it_need_not_be_held(two_classes: Any) -> None:
+    outcome = quantize(two_classes(low=100).job(hold_margin=False))
     assert bits(outcome) == [2, 2, 4]
     assert outcome.summary_lines()[-2:] == ["Accuracy: 0", "Please fine-tune."]
     verdict = "The error margin is missed: accuracy is 80 percentage points below the baseline; the margin is 2."

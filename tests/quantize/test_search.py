@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from ristretto_cli.formats.number_format import MODES, Ranges, Role
-from ristretto_cli.net.ir import Layer
+from ristretto_cli.net.ir import Blob, Layer, Param
 from ristretto_cli.quantize.margin import Margin
 from ristretto_cli.quantize.rewrite import Widths
 from ristretto_cli.quantize.search import (
@@ -29,9 +29,9 @@ NO_SCORES = Scores((), 0.0, 1)
 ACTIVATIONS = (Role.LAYER_IN, Role.LAYER_OUT)
 
 
-def layer(family: str, largest: float = 1.0) -> Trimmable:
+def layer(family: str, largest: float = 1.0, blobs: Sequence[Blob] = (), params: Sequence[Param] = ()) -> Trimmable:
     kind = {"CONV": "Convolution", "FC": "InnerProduct"}[family]
-    made = Layer(family.lower(), kind, TEST, new("LayerParameter"), (), ())
+    made = Layer(family.lower(), kind, TEST, new("LayerParameter"), tuple(blobs), tuple(blobs), tuple(params))
     return Trimmable(made, family, Ranges(largest, largest, largest))
 
 
@@ -63,14 +63,20 @@ def run(
     offered: tuple[int, ...] = OFFERED,
     largest: float = 1.0,
     given: Mapping[str, int] | None = None,
+    hold_margin: bool = True,
+    layers: Sequence[Trimmable] = (),
 ) -> SearchResult:
-    layers = [layer(family, largest) for family in families]
+    layers = layers or [layer(family, largest) for family in families]
     margin = Margin(0.9, 2.0, exact=legacy)
-    space = search_space(MODES.get(mode), layers, offered, given or {}, legacy=legacy)
+    space = search_space(MODES.get(mode), layers, offered, given or {}, legacy=legacy, hold_margin=hold_margin)
     evaluations: dict[Candidate, Evaluation] = {}
-    for candidate in search(space, lambda candidate: evaluations[candidate].passed):
+
+    def missed_by(candidate: Candidate) -> float:
+        return margin.missed_by(evaluations[candidate].score)
+
+    for candidate in search(space, lambda candidate: evaluations[candidate].passed, missed_by):
         evaluations[candidate] = net.evaluate(candidate, margin)
-    return search_result(space, evaluations)
+    return search_result(space, evaluations, missed_by)
 
 
 def bits(result: SearchResult) -> list[int]:
@@ -136,7 +142,7 @@ def test_widths_are_tried_from_the_widest_down_in_whatever_order_they_are_offere
 
 
 def test_a_combined_net_that_misses_the_margin_is_told_as_such() -> None:
-    combined = run(Net({"the combined net": 0.5}), "CONV", "FC").combined
+    combined = run(Net({"the combined net": 0.5}), "CONV", "FC", hold_margin=False).combined
     assert combined is not None
     assert (combined.score, combined.passed) == (0.5, False)
 
@@ -290,7 +296,7 @@ def test_every_mode_has_a_name_for_each_of_its_trials() -> None:
 
 def test_a_search_where_all_pass_lists_its_candidates_without_evaluations() -> None:
     space = search_space(MODES.get("dynamic_fixed_point"), [layer("CONV")], (8, 4), {}, legacy=False)
-    assert [candidate.name for candidate in search(space, lambda candidate: True)] == [
+    assert [candidate.name for candidate in search(space, lambda candidate: True, lambda candidate: 0.0)] == [
         "8bit CONV weights",
         "4bit CONV weights",
         "8bit layer activations",
@@ -315,3 +321,73 @@ def test_only_nets_that_are_no_result_may_be_stopped() -> None:
     single = Net({})
     run(single, "CONV", mode="minifloat", offered=(16, 8))
     assert single.in_full == set(single.names)
+
+
+# --- a combined net that misses the margin
+
+
+def sized(family: str, parameters: int, activations: int) -> Trimmable:
+    """A layer with so many parameters, and so many activations of each of two images on either side."""
+    param = Param(family, 0, (parameters,), new("FillerParameter"))
+    return layer(family, blobs=[Blob("blob", (2, activations), 0)], params=[param])
+
+
+def combined(conv: int, fc: int, activations: int) -> str:
+    return f"the combined net with {conv}bit CONV weights, {fc}bit FC weights, {activations}bit layer activations"
+
+
+SIZED = (sized("CONV", 100, 60), sized("FC", 1000, 10))
+NARROW = {"4bit CONV weights": 0.5, "4bit FC weights": 0.5, "4bit layer activations": 0.5, "the combined net": 0.7}
+
+
+def test_a_combined_net_that_misses_the_margin_is_widened_where_that_adds_the_fewest_bits() -> None:
+    net = Net({**NARROW, combined(16, 8, 8): 0.8, combined(8, 8, 16): 0.89})
+    result = run(net, layers=SIZED)
+    assert net.names[-3:] == ["the combined net", combined(16, 8, 8), combined(8, 8, 16)]
+    assert bits(result) == [8, 8, 16]
+    assert net.in_full == set(net.names[-3:])
+    assert result.widths == net.widths[combined(8, 8, 16)]
+    assert result.combined is not None
+    assert (result.combined.score, result.combined.passed) == (0.89, True)
+    assert result.narrowest is not None
+    assert (result.narrowest.group_bits, result.narrowest.evaluation.score) == ((8, 8, 8), 0.7)
+    assert [(each.group_bits, each.evaluation.passed) for each in result.widenings] == [
+        ((16, 8, 8), False),
+        ((8, 8, 16), True),
+    ]
+
+
+def test_where_one_step_does_not_hold_the_margin_the_best_net_is_widened_further() -> None:
+    first = {combined(16, 8, 8): 0.8, combined(8, 8, 16): 0.85, combined(8, 16, 8): 0.81}
+    net = Net({**NARROW, **first, combined(16, 8, 16): 0.9})
+    result = run(net, layers=SIZED)
+    assert net.names[-4:] == [*first, combined(16, 8, 16)]
+    assert bits(result) == [16, 8, 16]
+
+
+@pytest.mark.parametrize("nothing", [0.3, math.nan])
+def test_where_no_width_holds_the_margin_the_best_net_is_the_result(nothing: float) -> None:
+    scores = {combined(a, b, c): nothing for a in (8, 16) for b in (8, 16) for c in (8, 16)}
+    net = Net({**NARROW, **scores, combined(8, 16, 8): 0.75})
+    result = run(net, layers=SIZED)
+    assert net.names[-1] == combined(16, 16, 16)
+    assert bits(result) == [8, 16, 8]
+    assert result.combined is not None
+    assert not result.combined.passed
+
+
+def test_widths_that_are_given_are_not_widened() -> None:
+    net = Net({**NARROW, **{combined(16, 4, 8): 0.5, combined(16, 4, 16): 0.9}})
+    result = run(net, layers=SIZED, given={"fc_params": 4, "layer": 8})
+    assert net.names[-2:] == ["the combined net", combined(16, 4, 8)]
+    assert bits(result) == [8, 4, 8]
+
+
+@pytest.mark.parametrize("settings", [{"hold_margin": False}, {"legacy": True}])
+def test_without_holding_the_margin_the_combined_net_is_the_result(settings: Mapping[str, Any]) -> None:
+    net = Net(NARROW)
+    result = run(net, layers=SIZED, **settings)
+    assert net.names[-1] == "the combined net"
+    assert bits(result) == [8, 8, 8]
+    assert result.narrowest is None
+    assert result.widenings == ()
