@@ -57,7 +57,7 @@ def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str],
         (("upgrade_net_proto_text", "net.caffemodel", "o"), f"net.caffemodel: {NO_PROTOTXT}"),
         (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder. Give the name of a file."),
         (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, a file is needed"),
-        (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Name the database's folder."),
+        (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Give the database's folder."),
     ],
 )
 def test_a_file_in_place_of_another_is_told_in_a_line(
@@ -114,7 +114,7 @@ HDF5 = f'{TOPS} type: "HDF5Data" hdf5_data_param {{ source: "$" batch_size: 1 }}
 WINDOWS = (
     f'{TOPS} type: "WindowData" transform_param {{ crop_size: 4 }} window_data_param {{ source: "$" batch_size: 1 }} }}'
 )
-NO_FILE = "is no regular file. A net's files must be files."
+NO_FILE = "is not a regular file. A net's files must be files."
 
 
 @pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])
@@ -128,7 +128,7 @@ NO_FILE = "is no regular file. A net's files must be files."
             f"(Data): mean_file $ {NO_FILE}",
         ),
         (IMAGES, "$", f"(ImageData): image_data_param.source $ {NO_FILE}"),
-        (IMAGES, "list", "(ImageData): $: the image cannot be read: it is no regular file"),
+        (IMAGES, "list", "(ImageData): $: the image cannot be read: it is not a regular file"),
         (HDF5, "$", f"(HDF5Data): hdf5_data_param.source $ {NO_FILE}"),
         (HDF5, "list", f"(HDF5Data): list: the file $ {NO_FILE}"),
         (WINDOWS, "$", f"(WindowData): window_data_param.source $ {NO_FILE}"),
