@@ -1,4 +1,4 @@
-"""One registry for everything that comes a file each: layer types, number formats, data sources, exports."""
+"""The registry of plug-ins with one file each: layer types, number formats, data sources, exports."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Names to entries; the modules of a package register theirs when they are imported.
 
-    kind: what an entry is called in errors ("layer type"). package: the package whose modules hold
-    the entries; it is imported, module by module, at the first look-up.
+    kind: the name of an entry in errors ("layer type"). package: the package whose modules hold
+    the entries; its modules are imported at the first lookup.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -27,7 +27,7 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """Decorator: file an entry under a name and its aliases; a name that is taken is refused."""
+        """Decorator: register an entry under a name and its aliases; a duplicate name is an error."""
 
         def file_entry(entry: T) -> T:
             for name in names:
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         return file_entry
 
     def get(self, name: str) -> T:
-        """The entry of that name; RistrettoError with the nearest known name where there is none."""
+        """The entry of that name; RistrettoError with the nearest known name if there is none."""
         self._load()
         if name not in self._entries:
             near = did_you_mean(name, self._entries)
@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def names(self, *, aliases: bool = True) -> list[str]:
-        """All known names, sorted; without aliases, one for each entry."""
+        """All known names, sorted; without aliases, one per entry."""
         self._load()
         return sorted(self._entries if aliases else self._entries.keys() - self._aliases)
 

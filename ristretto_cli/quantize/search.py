@@ -45,7 +45,7 @@ class Evaluation:
 class SearchGroup:
     """A group of the mode with its candidates, widest first.
 
-    given: its width where that is fixed; then it has no candidates. skipped: no layer is in it.
+    given: its fixed width, if any; then it has no candidates. skipped: no layer is in it.
     """
 
     group: Group
@@ -54,7 +54,7 @@ class SearchGroup:
     skipped: bool = False
 
     def evaluated(self, passed: Passed) -> Iterator[Candidate]:
-        """The candidates up to the first one that fails. Asks for each only after it was yielded."""
+        """The candidates up to the first one that fails. Calls `passed` for each only after yielding it."""
         for candidate in self.candidates:
             yield candidate
             if not passed(candidate):
@@ -92,7 +92,7 @@ class SearchSpace:
     def result(self, passed: Passed) -> Candidate | None:
         """The candidate that is the result: for a mode of one group the one with its width, otherwise the combined net.
 
-        None where the original writes a net that it did not score.
+        None if the original writes a net that it did not score.
         """
         if len(self.groups) == 1:
             (group,) = self.groups
@@ -140,7 +140,7 @@ def search_space(
 
 
 def search(space: SearchSpace, passed: Passed) -> Iterator[Candidate]:
-    """The candidates to evaluate, one after another; passed is asked for those that were yielded.
+    """The candidates to evaluate, one after another; passed is called for those already yielded.
 
     Each group is searched from the widest candidate down to the first one that fails. The result comes last, unless
     it was a candidate of a group.
@@ -170,7 +170,7 @@ class GroupResult:
 class SearchResult:
     """The result of a search: each group's, the chosen widths, and the evaluation of the net that has all of them.
 
-    combined is None where the original would not score that net, and where nothing is scored.
+    combined is None if the original would not score that net, or if nothing is scored.
     """
 
     groups: tuple[GroupResult, ...]
@@ -179,7 +179,7 @@ class SearchResult:
 
 
 def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation]) -> SearchResult:
-    """The result of a search by the evaluations of its candidates; none where the width of every group is given."""
+    """The result of a search from the evaluations of its candidates; none if the width of every group is given."""
 
     def passed(candidate: Candidate) -> bool:
         return evaluations[candidate].passed
