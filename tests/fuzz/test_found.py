@@ -157,7 +157,7 @@ class TestHdf5Data:
             h5.create_dataset("data", shape=(1 << 20, 1 << 10), dtype=np.float32, chunks=(1 << 10, 1 << 10))
         with pytest.raises(RistrettoError) as caught:
             self.read()
-        assert str(caught.value) == "a.h5: dataset data has the shape 1048576x1024, of which most is not stored"
+        assert str(caught.value) == "a.h5: dataset data has the shape 1048576x1024, but most of it is not stored"
 
     def test_a_few_rows_that_were_never_written_are_zeros(self, file: Path) -> None:
         with h5py.File(file, "w") as h5:
