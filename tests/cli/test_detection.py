@@ -133,7 +133,7 @@ def test_extract_features_takes_boxes_to_databases_alone(capsys: pytest.CaptureF
     assert read_npz("found.npz")["found"].shape == (2, 1, 4, 7)
     assert run((*command, "label", "label.npz", "2", "lmdb")) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'ristretto: net.prototxt: the blob "label" is 1x1x?x8: it has a variable number of items. '
+        'ristretto: net.prototxt: the blob "label" is 1x1x?x8: its number of items is variable. '
         "Give a target that does not end in .npz."
     )
 

@@ -114,11 +114,11 @@ WARNED = [
         (*EXPORT, "--allow_missing_weights", "--noallow_missing_weights"),
         "--allow_missing_weights is given 2 times: the last one counts, --noallow_missing_weights.",
     ),
-    ((*TEST, "--stage=deploy"), 'Stage "deploy" has no effect: no layer of net.prototxt has a rule about it.'),
-    ((*TEST, "--level=2"), "Level 2 has no effect: no layer of net.prototxt has a rule about levels."),
+    ((*TEST, "--stage=deploy"), 'Stage "deploy" has no effect: no layer of net.prototxt has a rule for it.'),
+    ((*TEST, "--level=2"), "Level 2 has no effect: no layer of net.prototxt has a rule for levels."),
     (
         ("summary", "--model=net.prototxt", "--stage=deploy"),
-        'Stage "deploy" has no effect: no layer of net.prototxt has a rule about it.',
+        'Stage "deploy" has no effect: no layer of net.prototxt has a rule for it.',
     ),
     (
         (*IMAGES, "--check_size", "--resize_width=4", "--resize_height=4"),
@@ -239,7 +239,7 @@ def test_the_last_of_several_flags_counts(said: Said) -> None:
 def test_a_level_of_0_goes_over_the_solvers(said: Said, job: Job) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     job.write("solver.prototxt", SOLVER + "train_state { level: 3 }")
-    warning = "Level 3 has no effect: no layer of net.prototxt has a rule about levels."
+    warning = "Level 3 has no effect: no layer of net.prototxt has a rule for levels."
     assert said(TRAIN, 0) == [warning]
     assert said((*TRAIN, "--level=0"), 0) == []
 

@@ -19,9 +19,9 @@ TEXT_AS_WEIGHTS = (
     "net.prototxt: this is a text file, such as a prototxt, not weights. "
     "Give the .caffemodel or .h5 with the net's trained weights."
 )
-NO_PROTOTXT = "this is not a text file. A prototxt is needed, not a binary file."
+NO_PROTOTXT = "this is not a text file. Expected a prototxt, not a binary file."
 LOOP = "too many levels of symbolic links"
-OF_DATABASE = "is a file of a database. Give another name."
+OF_DATABASE = "is a file of a database. Choose another name."
 
 
 def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str], code: int = 1) -> list[str]:
@@ -49,14 +49,14 @@ def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str],
         ),
         (("summary", "--model=net.caffemodel"), f"net.caffemodel: {NO_PROTOTXT}"),
         (("draw", "--model=db/data.mdb", "--output=o.dot"), f"db/data.mdb: {NO_PROTOTXT}"),
-        (("time", "--model=db"), "db: is a folder, a file is needed"),
+        (("time", "--model=db"), "db: is a folder, not a file"),
         (
             ("upgrade_net_proto_binary", "net.prototxt", "o"),
-            "net.prototxt: this is a text file, not a caffemodel. A prototxt is upgraded by upgrade_net_proto_text.",
+            "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt.",
         ),
         (("upgrade_net_proto_text", "net.caffemodel", "o"), f"net.caffemodel: {NO_PROTOTXT}"),
-        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder. Give the name of a file."),
-        (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, a file is needed"),
+        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder. Give a file name."),
+        (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, not a file"),
         (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Give the database's folder."),
     ],
 )

@@ -221,7 +221,7 @@ def test_a_picture_that_graphviz_fails_at_leaves_nothing(
 # --- time
 
 LINES = re.compile(
-    r"""The time of a layer is that of its kernels in onnxruntime's profile; of a data layer, of reading a batch\.
+    r"""Layer times are kernel times from onnxruntime's profiler; for data layers, the time to read a batch\.
 Average time per layer:[ ]
       data\tforward: \S+ ms\.
       conv\tforward: \S+ ms\.
@@ -268,7 +268,7 @@ def test_time_fills_missing_weights_where_it_is_allowed(job: Job, capsys: pytest
     write_weights("half.caffemodel", {"conv": [np.zeros((2, 1, 3, 3), np.float32), np.zeros(2, np.float32)]})
     args = ["time", "--model=net.prototxt", "--weights=half.caffemodel", "--iterations=1"]
     assert run(args) == 1
-    assert "--allow_missing_weights fills it anew" in capsys.readouterr().err
+    assert "--allow_missing_weights initializes it" in capsys.readouterr().err
     assert run([*args, "--allow_missing_weights"]) == 0
 
 
@@ -290,14 +290,14 @@ BAD = {
     "no output": ((TEXT, "net.prototxt"), 2, "Missing argument 'OUT'."),
     "three arguments": ((TEXT, "a", "b", "c"), 2, "Got unexpected extra argument (c)"),
     "missing net": ((TEXT, "x", "out"), 1, "x: this file does not exist"),
-    "binary as text": ((TEXT, "net.caffemodel", "out"), 1, "net.caffemodel: this is not a text file. A prototxt is needed, not a binary file."),
+    "binary as text": ((TEXT, "net.caffemodel", "out"), 1, "net.caffemodel: this is not a text file. Expected a prototxt, not a binary file."),
     "empty net": ((TEXT, "empty", "out"), 1, "empty: the file is empty"),
-    "text as binary": ((BINARY, "net.prototxt", "out"), 1, "net.prototxt: this is a text file, not a caffemodel. A prototxt is upgraded by upgrade_net_proto_text."),
+    "text as binary": ((BINARY, "net.prototxt", "out"), 1, "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt."),
     "empty binary": ((BINARY, "empty", "out"), 1, re.compile("empty: .*")),
     "missing binary": ((BINARY, "x", "out"), 1, "x: this file does not exist"),
     "net as solver": ((SOLVER, "net", "out"), 1, 'net:1:1: unknown field "layer" in SolverParameter. It is one of NetParameter: is this file a net?'),
     "empty solver": ((SOLVER, "empty", "out"), 1, "empty: the file is empty"),
-    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder. Give the name of a file."),
+    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder. Give a file name."),
     "output in no folder": ((SOLVER, "net.prototxt", "no/out"), 1, re.compile("no/out: the folder .*/no does not exist. Create it first.")),
     "summary without a model": (("summary",), 2, "missing: --model"),
     "summary of a missing model": (("summary", "--model=x"), 1, "x: this file does not exist"),

@@ -111,7 +111,7 @@ def test_a_key_that_lmdb_cannot_hold_is_refused(here: Path) -> None:
     [
         ("fsync", errno.ENOSPC, "no space left on device. Free some space, or write to another disk."),
         ("fsync", errno.EIO, "input/output error. The disk may be failing: write to another one."),
-        ("rename", errno.EDQUOT, "disk quota exceeded. Free some space of your quota, or write to another disk."),
+        ("rename", errno.EDQUOT, "disk quota exceeded. Free some space in your quota, or write to another disk."),
     ],
 )
 def test_a_fault_of_the_disk_at_the_end_is_told(

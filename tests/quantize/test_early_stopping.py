@@ -135,5 +135,5 @@ def test_a_score_without_bounds_is_refused(two_classes: Any) -> None:
 
 def test_average_precision_has_no_early_verdict(bright_halves: Any) -> None:
     job = QuantizeConfig("net.prototxt", "net.caffemodel", "quantized.prototxt", "dynamic_fixed_point", early_stop=True)
-    with pytest.raises(RistrettoError, match='"detection_eval" is not the top of an Accuracy')::
+    with pytest.raises(RistrettoError, match='"detection_eval" is not the top of an Accuracy'):
         quantize(job)
