@@ -1,6 +1,6 @@
-"""What can go wrong through no fault of ours.
+"""Errors caused by user input.
 
-RistrettoError          one thing a user can mend
+RistrettoError          one error that the user can fix
 ├── RistrettoErrors     several of them, found in one go
 └── LayerError          one inside a layer, before its name and line are known
 """
@@ -25,7 +25,7 @@ class Where:
 
 
 class RistrettoError(Exception):
-    """A fault of the input, told in one line: where, what, what to do."""
+    """An error in the input, reported in one line: location, fault, remedy."""
 
     def __init__(self, what: str, *, where: Where | str | None = None, remedy: str = "") -> None:
         line = f"{where}: {what}" if where else what
@@ -35,7 +35,7 @@ class RistrettoError(Exception):
 
 
 class RistrettoErrors(RistrettoError):
-    """Several faults; str() gives a line each."""
+    """Several errors; str() gives one line for each."""
 
     def __init__(self, errors: Iterable[RistrettoError]) -> None:
         self.errors = tuple(errors)
@@ -43,11 +43,11 @@ class RistrettoErrors(RistrettoError):
 
 
 class LayerError(RistrettoError):
-    """A fault inside a layer; whoever knows the layer's name and line adds them (see net/build.py)."""
+    """An error inside a layer; the caller adds the layer's name and line (see net/build.py)."""
 
 
 def raise_all(errors: Iterable[RistrettoError]) -> None:
-    """Raise what was found: nothing, the one error, or all of them."""
+    """Raise the errors: none, the only one, or all of them together."""
     found = list(errors)
     if len(found) == 1:
         raise found[0]
@@ -56,7 +56,7 @@ def raise_all(errors: Iterable[RistrettoError]) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A remedy that offers the known name nearest to the given one; empty where none is near."""
+    """A remedy that suggests the known name nearest to the given one; empty if none is near."""
     candidates = sorted(known)
     folded = {candidate.lower(): candidate for candidate in reversed(candidates)}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""How a parameter starts, or a DummyData blob is filled, by a FillerParameter."""
+"""Fillers: initial values of parameters and contents of DummyData blobs, from a FillerParameter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Filler: TypeAlias = Callable[[Message, Shape, np.random.Generator], Array]
 
 
 def fill(filler: Message, shape: Shape, *, rng: np.random.Generator) -> Array:
-    """An array of that shape, filled as the FillerParameter tells; LayerError as check_filler has it."""
+    """An array of that shape, filled according to the FillerParameter; LayerError as in check_filler."""
     check_filler(filler, shape)
     return FILLERS[filler.type](filler, shape, rng)
 
@@ -56,7 +56,7 @@ def _gaussian(filler: Message, shape: Shape, rng: np.random.Generator) -> Array:
     values = _normal(filler.std, shape, rng)
     values += np.float32(filler.mean)
     if filler.sparse != -1:
-        # Caffe divides by the number of outputs, though it speaks of inputs per output.
+        # Caffe divides by the number of outputs, although its comments say inputs per output.
         values *= rng.random(shape, np.float32) < filler.sparse / shape[0]
     return values
 
@@ -88,7 +88,7 @@ def _bilinear(filler: Message, shape: Shape, rng: np.random.Generator) -> Array:
 
 
 def _fan(filler: Message, shape: Shape) -> float:
-    """How many inputs or outputs a value has; Caffe counts an axis' extents out, whatever the layer type."""
+    """Fan-in or fan-out as Caffe computes it: the size divided by one axis, for every layer type."""
     fan_in = prod(shape[1:])
     fan_out = prod(shape) // shape[1] if len(shape) > 1 else prod(shape)
     norm = enum_name(filler, "variance_norm")

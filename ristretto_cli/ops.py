@@ -1,8 +1,8 @@
-"""The primitives that a layer may call, with Caffe's meaning.
+"""The primitives available to layers, with Caffe's semantics.
 
-A layer is written once over `Ops`; each backend brings its own values: one that knows only shapes,
-numpy arrays, nodes of an ONNX graph. Every value is float32, but for the truth values
-that `equal`, `less` and `greater_equal` return and `where` takes. Element-wise operations broadcast as
+A layer is written once over `Ops`; each backend has its own kind of value: shapes only,
+numpy arrays, nodes of an ONNX graph. Every value is float32, except the booleans
+returned by `equal`, `less` and `greater_equal` and taken by `where`. Element-wise operations broadcast as
 in numpy. All shapes are static.
 """
 
@@ -21,15 +21,15 @@ Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = npt.NDArray[np.float32]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
-# An extent that depends on the data: how many rows there are is known only when they are. Not -1, which users write.
-_MOST_SHIFT = 256  # no grid is so much wider than another
+# An extent known only at run time, because it depends on the data. Not -1, which users write.
+_MOST_SHIFT = 256  # larger than the difference between any two grids
 VARIES = -(2**31)
-MOST_PLACES = 2**24  # indices are float32 as well: it holds all integers up to this one
+MOST_PLACES = 2**24  # indices are float32 too, which holds all integers up to this one
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The multiples of 2^-frac_bits from `low` to `high` of them; low <= 0 <= high.
+    """The multiples of 2^-frac_bits from low * 2^-frac_bits to high * 2^-frac_bits; low <= 0 <= high.
 
     >>> Grid(4, -128, 127).largest
     8.0
@@ -41,14 +41,14 @@ class Grid:
 
     @property
     def largest(self) -> float:
-        """The largest magnitude on the grid; infinity where a float64 cannot hold it."""
+        """The largest magnitude on the grid; infinity if a float64 cannot hold it."""
         try:
             return math.ldexp(max(-self.low, self.high), -self.frac_bits)
         except OverflowError:
             return math.inf
 
     def contains(self, other: Grid) -> bool:
-        """Whether every number of another grid is one of this grid's.
+        """Whether this grid has every number of another grid.
 
         >>> Grid(4, -128, 127).contains(Grid(3, 0, 63)), Grid(4, -128, 127).contains(Grid(3, 0, 64))
         (True, False)
@@ -59,7 +59,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Floats:
-    """Zero, and the numbers with exp_bits of exponent, and mant_bits of mantissa behind the leading one.
+    """Zero, and the numbers with exp_bits of exponent and mant_bits of mantissa after the leading one.
 
     There are no denormals and no codes for infinity and NaN: exponent 0 is an ordinary one, and so is the highest.
 
@@ -72,7 +72,7 @@ class Floats:
 
     @property
     def bias(self) -> int:
-        """What is added to an exponent to store it."""
+        """The exponent bias."""
         return int(2.0 ** (self.exp_bits - 1) - 1)
 
     @property
@@ -82,20 +82,20 @@ class Floats:
 
     @property
     def largest(self) -> float:
-        """The largest number; infinity where float32 ends earlier."""
+        """The largest number; infinity if it exceeds float32."""
         if self.top_exponent > 127:
             return math.inf
         return math.ldexp(2 - 2.0**-self.mant_bits, self.top_exponent)
 
     @property
     def smallest(self) -> float:
-        """The smallest positive number that float32 has without denormals."""
+        """The smallest positive number that is normal in float32."""
         return 2.0 ** -min(self.bias, 126)
 
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """Where the filters of a convolution are applied: an entry per spatial axis, and the number of groups.
+    """The geometry of a convolution: one entry per spatial axis, and the number of groups.
 
     >>> ConvGeometry(stride=(2,), pad=(1,), dilation=(1,)).convolved((7,), (3,))
     (4,)
@@ -108,7 +108,7 @@ class ConvGeometry:
 
     @classmethod
     def dense(cls, axes: int, *, stride: Shape | None = None, group: int = 1) -> ConvGeometry:
-        """Neither padding nor dilation; stride 1 unless it is given."""
+        """A geometry without padding and dilation; stride 1 by default."""
         return cls(stride or (1,) * axes, (0,) * axes, (1,) * axes, group)
 
     def convolved(self, extent: Shape, kernel: Shape) -> Shape:
@@ -128,7 +128,7 @@ class ConvGeometry:
 
 @dataclass(frozen=True)
 class PoolGeometry:
-    """The windows of a pooling, an entry per spatial axis. ceil: the number of windows is rounded up, not down."""
+    """The geometry of pooling, one entry per spatial axis. ceil: round the number of windows up, not down."""
 
     kernel: Shape
     stride: Shape
@@ -141,7 +141,7 @@ class PoolGeometry:
         for n, k, s, p in zip(extent, self.kernel, self.stride, self.pad, strict=True):
             span = n + 2 * p - k
             windows = (-(-span // s) if self.ceil else span // s) + 1
-            # Caffe drops a last window that starts in the padding, but looks for one only where there is padding.
+            # Caffe drops a last window that starts in the padding, but checks for it only if there is padding.
             if any(self.pad) and (windows - 1) * s >= n + p:
                 windows -= 1
             out.append(windows)
@@ -149,7 +149,7 @@ class PoolGeometry:
 
 
 class Value(Protocol):
-    """What a backend computes with: all that a layer may know of it is its shape."""
+    """A backend's value; layers may use only its shape."""
 
     @property
     def shape(self) -> Shape: ...
@@ -159,13 +159,13 @@ V = TypeVar("V", bound=Value)
 
 
 class Ops(Protocol[V]):
-    """What every backend can do. Spatial arguments have one entry per spatial axis."""
+    """The interface of a backend. Spatial arguments have one entry per spatial axis."""
 
     def scope(self, name: str) -> AbstractContextManager[None]:
-        """While it is entered, names that the backend gives to what it records begin with this one."""
+        """A context in which the names of recorded nodes begin with this one."""
 
     def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> V:
-        """An array, or a scalar of shape (), as a value (float32). grid: one that all its elements lie on, if known."""
+        """An array, or a scalar of shape (), as a float32 value. grid: a grid that holds all its elements, if known."""
 
     # element by element, broadcasting
     def add(self, a: V, b: V) -> V: ...
@@ -186,30 +186,30 @@ class Ops(Protocol[V]):
         """To the nearest integer, ties to even."""
 
     def clip(self, x: V, low: float, high: float) -> V:
-        """min(max(x, low), high); NaN gives high, as CUDA's fmin and fmax have it."""
+        """min(max(x, low), high); NaN gives high, as with CUDA's fmin and fmax."""
 
     def to_grid(self, x: V, grid: Grid) -> V:
         """x rounded to the grid's step, ties to even, and saturated at its ends; NaN gives the upper one."""
 
     def to_floats(self, x: V, floats: Floats) -> V:
-        """x with its mantissa rounded to that of the floats, ties to even; what is too small becomes +0. What has too
-        high an exponent, or is NaN, becomes the largest number; what merely rounds up past that keeps the carry."""
+        """x with its mantissa rounded to that of the floats, ties to even. Underflow gives +0. A value with too
+        high an exponent, or NaN, gives the largest number; a value that only rounds up past it keeps the carry."""
 
     def straight_through(self, x: V, trimmed: V, within: float | None = None) -> V:
-        """trimmed, with x's gradient where there are gradients: as if it were x, if within is given only where x's
-        magnitude is no larger than that."""
+        """trimmed, with a straight-through gradient to x on backends with gradients; if within is given, only where x's
+        magnitude does not exceed it."""
 
     def detach(self, x: V) -> V:
-        """x as if it were a constant: no gradient goes to what it was made of."""
+        """x as a constant: it passes no gradient on."""
 
     def relu(self, x: V) -> V: ...
     def softplus(self, x: V) -> V:
-        """log(1 + exp(x)), exact for large |x| too."""
+        """log(1 + exp(x)), accurate for large |x| too."""
 
     def sigmoid(self, x: V) -> V: ...
     def tanh(self, x: V) -> V: ...
 
-    # comparisons give truth values, which only `where` takes
+    # comparisons return booleans, which only `where` takes
     def equal(self, a: V, b: V) -> V: ...
     def less(self, a: V, b: V) -> V: ...
     def greater_equal(self, a: V, b: V) -> V: ...
@@ -226,16 +226,16 @@ class Ops(Protocol[V]):
         """x[..., start:stop, ...] on one axis."""
 
     def pad(self, x: V, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> V:
-        """x with a border; before and after have one entry per axis."""
+        """x padded with a border; before and after have one entry per axis."""
 
     def gather(self, x: V, indices: V, axis: int) -> V:
-        """x's entries along an axis, at indices that are cut off towards zero as by a cast in C. x (*A, K, *B),
-        indices of any shape (*I) to (*A, *I, *B). An index below 0 or above K - 1 ends the run with
-        RistrettoError, where the device can tell (the CPU can)."""
+        """x's entries along an axis, at indices truncated towards zero as by a cast in C. x (*A, K, *B),
+        indices of any shape (*I) to (*A, *I, *B). An index below 0 or above K - 1 raises
+        RistrettoError if the device checks it (the CPU does)."""
 
     def unfold(self, x: V, kernel: Shape, geometry: ConvGeometry) -> V:
-        """What conv's windows see, one after another, whatever the group. x (N, C, *S) to (N, C * prod(kernel), *S'),
-        with S' as for conv; for each channel the cells of the window in reading order."""
+        """im2col: the contents of conv's windows, ignoring groups. x (N, C, *S) to (N, C * prod(kernel), *S'),
+        with S' as for conv; for each channel, the window's elements in row-major order."""
 
     # reductions; the reduced axes stay, with extent 1
     def sum(self, x: V, axes: Sequence[int]) -> V: ...
@@ -261,65 +261,65 @@ class Ops(Protocol[V]):
         S' = stride (S - 1) + dilation (K - 1) + 1 - 2 pad."""
 
     def max_pool(self, x: V, geometry: PoolGeometry) -> V:
-        """Largest value of each window. x (N, C, H, W) to (N, C, H', W') with extents of `geometry.pooled`; padding
-        never wins; a window that lies wholly outside gives -FLT_MAX."""
+        """Maximum of each window. x (N, C, H, W) to (N, C, H', W') with extents of `geometry.pooled`; padding
+        never wins; a window entirely outside gives -FLT_MAX."""
 
     def max_pool_with_index(self, x: V, geometry: PoolGeometry) -> tuple[V, V]:
-        """max_pool, and where in its plane (h * W + w, as float32) each maximum stands: of equals, the first;
-        -1 for a window that lies wholly outside."""
+        """max_pool, and the index of each maximum in its plane (h * W + w, as float32): of equals, the first;
+        -1 for a window entirely outside."""
 
     def ave_pool(self, x: V, geometry: PoolGeometry) -> V:
         """Mean of each window. x (N, C, H, W) to (N, C, H', W') with extents of `geometry.pooled`; the divisor counts
-        the padding, but nothing beyond it. A window wholly outside gives NaN where it starts right behind the
-        image (nothing by nothing), else 0 (by a count below zero)."""
+        the padding, but nothing beyond it. A window entirely outside gives NaN (0 / 0) if it starts right after the
+        image, else 0 (the count is negative)."""
 
     def lrn(self, x: V, *, size: int, alpha: float, beta: float, k: float) -> V:
         """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta. x (N, C, *S)."""
 
     def softmax(self, x: V, axis: int) -> V: ...
     def log_softmax(self, x: V, axis: int, least: float) -> V:
-        """log(max(softmax, least)), where least > 0. Its gradient is the logarithm's, whatever `least` is."""
+        """log(max(softmax, least)), where least > 0. Its gradient is that of log(softmax), regardless of `least`."""
 
     def standardize(self, x: V, eps: float) -> tuple[V, V, V]:
-        """(x - mean) / sqrt(variance + eps) for each channel of x (N, C, ...); the means and the variances, not to be
-        learned from, each (1, C, 1, ...)."""
+        """(x - mean) / sqrt(variance + eps) for each channel of x (N, C, ...); the means and the variances, detached
+        from gradients, each (1, C, 1, ...)."""
 
     def affine(self, x: V, scale: V, shift: V) -> V:
         """x * scale + shift, of x's shape."""
 
     # planes of another size, regions, boxes
     def resize(self, x: V, extent: Sequence[int]) -> V:
-        """Bilinear interpolation between the corners' centres. x (N, C, H, W) to (N, C, *extent): the value at i of n
-        stands at i (H - 1) / (n - 1) of the bottom, at 0 where n is 1."""
+        """Bilinear interpolation with aligned corners. x (N, C, H, W) to (N, C, *extent): element i of n
+        is sampled at i (H - 1) / (n - 1) of the bottom, at 0 if n is 1."""
 
     def unpool(self, x: V, places: V, extent: Sequence[int]) -> V:
-        """Each value put where in an empty plane its place says (h * W' + w), the inverse of max_pool_with_index.
-        x and places (N, C, H, W) to (N, C, *extent). Of those at the same place one stays; those whose place is not
-        in the plane are dropped."""
+        """Each value stored at its place (h * W' + w) in a plane of zeros, the inverse of max_pool_with_index.
+        x and places (N, C, H, W) to (N, C, *extent). Of values with the same place one is kept; those with a place
+        outside the plane are dropped."""
 
     def roi_pool(self, x: V, rois: V, *, extent: Sequence[int], spatial_scale: float) -> V:
-        """Largest value of each cell of each region. x (N, C, H, W), rois (R, 5) with rows of batch index, left, top,
+        """Maximum of each cell of each region. x (N, C, H, W), rois (R, 5) with rows of batch index, left, top,
         right, bottom to (R, C, *extent). Corners are multiplied by spatial_scale, rounded and inclusive; empty
         cells give 0."""
 
     def nms(self, boxes: V, scores: V, *, top_k: int, least_score: float, most_overlap: float) -> tuple[V, V, V]:
-        """Greedy non-maximum suppression, for each image and class on its own. boxes (N, 1 or C, P, 4) with rows of
-        two corners, low and high; scores (N, C, P). Each result is (N, C, K), K = min(top_k, P): the K best scores,
-        largest first (of equals, the smaller index first); their indices as float32; and 1 for those to be kept,
-        else 0. Kept is what scores more than least_score and overlaps no better one that is kept by more than
-        most_overlap (intersection by union)."""
+        """Greedy non-maximum suppression, separately for each image and class. boxes (N, 1 or C, P, 4) with rows of
+        two corners, low and high; scores (N, C, P). Each result is (N, C, K), K = min(top_k, P): the K highest scores,
+        largest first (of equals, the smaller index first); their indices as float32; and 1 for those kept,
+        else 0. A box is kept if its score exceeds least_score and no kept box of higher score overlaps it by more than
+        most_overlap (intersection over union)."""
 
     def uniform(self, shape: Shape) -> V:
-        """Random numbers, uniform in [0, 1), new ones in each run."""
+        """Uniform random numbers in [0, 1), drawn in each run."""
 
 
 def log_of_softmax(ops: Ops[V], x: V, axis: int, least: float) -> V:
-    """log_softmax, a primitive after the other, for backends without gradients."""
+    """log_softmax in terms of other primitives, for backends without gradients."""
     return ops.log(ops.maximum(ops.softmax(x, axis), ops.constant(least)))
 
 
 def standardized(ops: Ops[V], x: V, eps: float) -> tuple[V, V, V]:
-    """standardize, a primitive after the other. So backends do it that know no better way."""
+    """standardize in terms of other primitives, for backends without a better implementation."""
     axes = [axis for axis in range(len(x.shape)) if axis != 1]
     mean = ops.mean(x, axes)
     deviation = ops.sub(x, mean)
@@ -328,7 +328,7 @@ def standardized(ops: Ops[V], x: V, eps: float) -> tuple[V, V, V]:
 
 
 def show(shape: Sequence[int]) -> str:
-    """A shape as messages have it.
+    """A shape as shown in messages.
 
     >>> show((2, 3)), show((1, VARIES)), show(())
     ('2x3', '1x?', 'scalar')
@@ -337,7 +337,7 @@ def show(shape: Sequence[int]) -> str:
 
 
 def fits(shape: Sequence[int], known: Sequence[int]) -> bool:
-    """Whether a shape is what was known of it before: the same but for extents that were known to vary."""
+    """Whether a shape agrees with an earlier one, in which extents may be VARIES."""
     return len(shape) == len(known) and all(n in (extent, VARIES) for extent, n in zip(shape, known, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""One registry for everything that comes a file each: layer types, number formats, data sources, exports."""
+"""The registry of plug-ins with one file each: layer types, number formats, data sources, exports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Names to entries; the modules of a package register theirs when they are imported.
 
-    kind: what an entry is called in errors ("layer type"). package: the package whose modules hold
+    kind: the name of an entry in errors ("layer type"). package: the package whose modules hold
     the entries; it is imported, module by module, at the first look-up. group: the entry points by which other
     packages add entries. Such an entry point has the name of its entry, and is loaded when that name is looked up.
     """
@@ -36,7 +36,7 @@ class Registry(Generic[T]):
         self._warned: set[str] = set()
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """Decorator: file an entry under a name and its aliases; a name that is taken is refused."""
+        """Decorator: register an entry under a name and its aliases; a duplicate name is an error."""
 
         def file_entry(entry: T) -> T:
             for name in names:
@@ -65,7 +65,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def names(self, *, aliases: bool = True) -> list[str]:
-        """All known names, sorted; without aliases, one for each entry."""
+        """All known names, sorted; without aliases, one per entry."""
         self._load()
         return sorted(self._names() if aliases else self._names() - self._aliases)
 

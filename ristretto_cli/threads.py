@@ -15,15 +15,15 @@ _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
 
 @cache
 def default_threads() -> int:
-    """The number of threads for this process where the user gives none, at least 1; determined once."""
+    """The default number of threads for this process, at least 1; determined once."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return usable_cores(os.environ, allowed, _ROOT)
 
 
 def usable_cores(environ: Mapping[str, str], allowed: Collection[int], root: Path) -> int:
-    """The least of what OMP_NUM_THREADS, the CPU affinity and the quota of the process's cgroups allow, at least 1.
+    """The minimum of OMP_NUM_THREADS, the cores of the CPU affinity and the cgroups' quotas, at least 1.
 
-    allowed: the numbers of the CPUs that the process may run on. root: the folder that holds `proc` and `sys`; files
+    allowed: the CPUs that the process may run on. root: the folder that holds `proc` and `sys`; files
     missing there set no limit, and neither does a value of OMP_NUM_THREADS that is not a positive number.
     """
     limits = [_cores(allowed, root), *_quotas(root)]
@@ -34,20 +34,20 @@ def usable_cores(environ: Mapping[str, str], allowed: Collection[int], root: Pat
 
 
 def _omp_num_threads(text: str) -> int | None:
-    """The first number of the list, which is for the outermost level of nesting; None where it is not usable."""
+    """The first number of the list, for the outermost level of nesting; None if it is unusable."""
     first = text.split(",")[0].strip()
     return int(first) or None if _WHOLE_NUMBER.fullmatch(first) else None
 
 
 def _cores(allowed: Collection[int], root: Path) -> int:
-    """How many cores these CPUs belong to: two hardware threads of one core are one."""
+    """The number of cores of these CPUs: hardware threads of one core count once."""
     # A second thread on the same core makes matrix products slower, not faster.
     topology = root / "sys/devices/system/cpu"
     return len({_read(topology / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed})
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """The CPU quotas that hold for this process, in whole cores: of its cgroups and of all those above them."""
+    """The CPU quotas that apply to this process, in whole cores: those of its cgroups and of their ancestors."""
     mounts = list(_cgroup_mounts(root))
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -75,14 +75,14 @@ def _cgroup_mounts(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _up_to_mount_point(root: Path, path: str, mounted_path: str, mount_point: str) -> Iterator[Path]:
-    """The folders of a cgroup and of all those above it, as far as they are mounted."""
+    """The folders of a cgroup and of its ancestors, as far as they are mounted."""
     top = root / mount_point.lstrip("/")
     try:
         below = PurePosixPath(path).relative_to(mounted_path)
     except ValueError:
         below = PurePosixPath()
     if ".." in below.parts:
-        below = PurePosixPath()  # the cgroup lies outside of the cgroup namespace: only its top is visible
+        below = PurePosixPath()  # the cgroup lies outside the cgroup namespace: only the root is visible
     folder = top / below
     yield folder
     while folder != top:
@@ -109,7 +109,7 @@ def _whole_cores(quota: str, period: str) -> int | None:
 
 
 def _read(path: Path) -> str:
-    """A file's text; empty where it cannot be read."""
+    """A file's text; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -117,5 +117,5 @@ def _read(path: Path) -> str:
 
 
 def _unescaped(field: str) -> str:
-    """A field of mountinfo, in which blanks stand as octal numbers."""
+    """A field of mountinfo, where whitespace is escaped in octal."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -11,7 +11,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @click.command(cls=GflagsCommand)
 @click.argument("input_db", metavar="INPUT_DB")
 @click.argument("output_file", metavar="[OUTPUT_FILE]", required=False)
-@option("--backend", "What INPUT_DB is.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
+@option("--backend", "The format of INPUT_DB.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
 def command(input_db: str, output_file: str | None, backend: str) -> None:
     """Compute the mean image of a database.
 

@@ -1,4 +1,4 @@
-"""Write databases of CIFAR-10's files."""
+"""Convert the CIFAR-10 files to databases."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ristretto_cli.cli.gflags import GflagsCommand
 @click.argument("output_folder", metavar="OUTPUT_FOLDER")
 @click.argument("db_type", metavar="DB_TYPE", type=click.Choice(["lmdb", "leveldb"]))
 def command(input_folder: str, output_folder: str, db_type: str) -> None:
-    """Write databases of CIFAR-10's files.
+    """Convert the CIFAR-10 files to databases.
 
-    INPUT_FOLDER has the binary version: data_batch_1.bin to data_batch_5.bin and test_batch.bin. Written are
+    INPUT_FOLDER holds the binary version: data_batch_1.bin to data_batch_5.bin and test_batch.bin. Writes
     cifar10_train_DB_TYPE and cifar10_test_DB_TYPE; DB_TYPE is lmdb or leveldb.
     """
     from ristretto_cli.datasets.cifar import convert_cifar

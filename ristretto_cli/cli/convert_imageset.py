@@ -1,4 +1,4 @@
-"""Write a database of the images in a list."""
+"""Convert a list of images to a database."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SIDE = click.IntRange(0, 32767)
 @click.argument("root_folder", metavar="ROOTFOLDER/")
 @click.argument("list_file", metavar="LISTFILE")
 @click.argument("db_name", metavar="DB_NAME")
-@option("--gray", "Read images as gray ones.", is_flag=True)
-@option("--shuffle", "Put the images in a random order.", is_flag=True)
-@option("--seed", "Of --shuffle.", type=click.IntRange(min=0), default=0)
-@option("--backend", "What to write.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
-@option("--resize_width", "Width that images are resized to; 0: they are not.", type=_SIDE, default=0)
-@option("--resize_height", "Height that images are resized to; 0: they are not.", type=_SIDE, default=0)
-@option("--check_size", "Refuse images of another size than the first one's.", is_flag=True)
-@option("--encoded", "Store images encoded: files as they are, unless they are resized.", is_flag=True)
-@option("--encode_type", "The format of encoded images (png, jpg, ...). Default: that of each file.")
+@option("--gray", "Read images as grayscale.", is_flag=True)
+@option("--shuffle", "Shuffle the images.", is_flag=True)
+@option("--seed", "Seed for --shuffle.", type=click.IntRange(min=0), default=0)
+@option("--backend", "Format of the database.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
+@option("--resize_width", "Width to resize images to; 0: no resizing.", type=_SIDE, default=0)
+@option("--resize_height", "Height to resize images to; 0: no resizing.", type=_SIDE, default=0)
+@option("--check_size", "Fail if an image differs in size from the first one.", is_flag=True)
+@option("--encoded", "Store encoded images: the files unchanged, unless they are resized.", is_flag=True)
+@option("--encode_type", "Format of encoded images (png, jpg, ...). Default: the format of each file.")
 def command(
     root_folder: str,
     list_file: str,
@@ -40,10 +40,10 @@ def command(
     encoded: bool,
     encode_type: str | None,
 ) -> None:
-    """Write a database of the images in a list.
+    """Convert a list of images to a database.
 
-    Each line of LISTFILE is a name and a label, with a space between them. ROOTFOLDER/ is put before each name as
-    it is. Images that cannot be read are left out.
+    Each line of LISTFILE is a file name and a label, separated by a space. ROOTFOLDER/ is prepended to each name
+    unchanged. Images that cannot be read are skipped.
     """
     if (resize_width == 0) != (resize_height == 0):
         raise click.UsageError("--resize_width and --resize_height belong together: give both")
@@ -55,9 +55,9 @@ def command(
     log = logging.getLogger("ristretto")
     size = (resize_height, resize_width) if resize_height else None
     if size and check_size:
-        log.warning("--check_size has no effect with --resize_width and --resize_height: all images get that size.")
+        log.warning("--check_size has no effect with --resize_width and --resize_height: all images become that size.")
     if gray and encoded and not encode_type and not size:
-        log.warning("--gray has no effect with --encoded: files are stored as they are. Give --encode_type as well.")
+        log.warning("--gray has no effect with --encoded: files are stored unchanged. Give --encode_type as well.")
     how = How(gray=gray, size=size, encoded=encoded, encode_type=encode_type or "", check_size=check_size)
     rng = np.random.default_rng(seed) if shuffle else None
     with progress("convert_imageset") as bar:

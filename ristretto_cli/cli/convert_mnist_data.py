@@ -1,4 +1,4 @@
-"""Write a database of MNIST's files."""
+"""Convert the MNIST files to a database."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @click.argument("image_file", metavar="IMAGE_FILE")
 @click.argument("label_file", metavar="LABEL_FILE")
 @click.argument("db_name", metavar="DB_NAME")
-@option("--backend", "What to write.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
+@option("--backend", "Format of the database.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
 def command(image_file: str, label_file: str, db_name: str, backend: str) -> None:
-    """Write a database of MNIST's files.
+    """Convert the MNIST files to a database.
 
-    They are in idx format, unpacked: train-images-idx3-ubyte and train-labels-idx1-ubyte, for example.
+    The files are in idx format, decompressed: for example train-images-idx3-ubyte and train-labels-idx1-ubyte.
     """
     from ristretto_cli.datasets.mnist import convert_mnist
     from ristretto_cli.datasets.new_database import Backend

@@ -13,16 +13,16 @@ from ristretto_cli.cli.net_flags import Words
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @option(
     "--output",
-    "The file to write: a picture where it ends in .svg, .png or .pdf, which graphviz draws, else graphviz's own text. "
-    "Default: the text on stdout.",
+    "The file to write: an image rendered by graphviz if it ends in .svg, .png or .pdf, otherwise dot source. "
+    "Default: dot source on stdout.",
     unit="file",
 )
-@option("--rankdir", "Where the drawing leads.", type=Words(["LR", "RL", "TB", "BT"]), default="LR")
+@option("--rankdir", "Direction of the graph.", type=Words(["LR", "RL", "TB", "BT"]), default="LR")
 @option("--phase", "Which layers to draw.", type=Words(["TRAIN", "TEST", "ALL"]), default="ALL")
 def command(model: str, output: str | None, rankdir: str, phase: str) -> None:
     """Draw a net as a graph.
 
-    Neither weights nor data are needed.
+    Needs neither weights nor data.
     """
     from ristretto_cli.inspect.drawing import Direction, dot_text
     from ristretto_cli.inspect.graphviz import write_drawing

@@ -19,7 +19,7 @@ _RULES = [
 @click.command(cls=GflagsCommand, rules=_RULES)
 @option(
     "--format",
-    "What to write.",
+    "The format to write.",
     unit="format",
     required=True,
     cls=RegistryOption,
@@ -30,7 +30,7 @@ _RULES = [
 @option("--output", "The file to write.", unit="file", required=True)
 @phase_option
 @state_options
-@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
 def command(
     format: str,
     model: str | None,
@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Write a net or its weights in another format.
 
-    npz: arrays keyed layer/i. Without --model they are those of the file, as stored. With it they are those of the
-    layers of the net's TEST phase that have parameters, as these layers use them: trimmed where a layer trims them.
+    npz: arrays keyed layer/i. Without --model, the arrays of the file, as stored. With --model, the parameters of the
+    layers of the net's TEST phase, as the layers use them: quantized if the layer quantizes them.
     """
     from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
 

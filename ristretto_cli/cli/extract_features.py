@@ -1,4 +1,4 @@
-"""Write blobs of a net, batch after batch, to databases or .npz files."""
+"""Extract blobs of a net to databases or .npz files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[
 def _gpu(context: click.Context, param: click.Parameter, value: str) -> GpuRequest:
     from ristretto_cli.backends.gpu import parse_gpu
 
-    # The help of Caffe's tool calls it DEVICE_ID=0, and so it is written in scripts.
+    # The help of Caffe's tool shows DEVICE_ID=0, so scripts write it like that.
     number = value.removeprefix("DEVICE_ID=")
     try:
         return parse_gpu(number, f'"GPU {number}"', required=gpu_required(context))
@@ -41,7 +41,7 @@ def _gpu(context: click.Context, param: click.Parameter, value: str) -> GpuReque
 @click.argument("device", metavar="[CPU|GPU]", type=click.Choice(["CPU", "GPU"]), required=False)
 @click.argument("device_id", metavar="[DEVICE_ID]", default="0", callback=_gpu)
 @require_gpu_option
-@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
 @graph_option
 def command(
     weights: str,
@@ -55,10 +55,10 @@ def command(
     allow_missing_weights: bool,
     graph: GraphKind,
 ) -> None:
-    """Write blobs of a net, batch after batch, to databases or .npz files.
+    """Extract blobs of a net to databases or .npz files.
 
-    Runs the TEST phase of MODEL, a prototxt with a data layer. A name that ends in .npz gets an array by the blob's
-    name; any other becomes a database of kind DB_TYPE (lmdb or leveldb), a record an image.
+    Runs the TEST phase of MODEL, a prototxt with a data layer. A target that ends in .npz receives one array, named
+    after the blob; any other becomes a database of type DB_TYPE (lmdb or leveldb) with one record per image.
     """
     if len(blobs) != len(targets):
         what = f"{len(blobs)} and {len(targets)}"

@@ -1,4 +1,4 @@
-"""Flags that several commands have, and what becomes of their values."""
+"""Flags shared by several commands, and the handling of their values."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ristretto_cli.registry import Registry
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
 
-_REQUIRED = "ristretto_cli.require_gpu"  # where click's context has the value of --require_gpu
+_REQUIRED = "ristretto_cli.require_gpu"  # key of --require_gpu in click's context
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RegistryOption(click.Option):
-    """An option that takes a name of a registry, which is loaded no sooner than the help or the value is asked for.
+    """An option that takes a name from a registry, which is loaded only when the help or the value is needed.
 
-    registry: the module and the name that it has there, "package.module:NAME".
+    registry: the registry's location, "package.module:NAME".
     """
 
     def __init__(self, *args: Any, registry: str, **attributes: Any) -> None:
@@ -67,29 +67,27 @@ def net_options(command: F) -> F:
 
 
 def state_options(command: F) -> F:
-    """--level and --stage, which choose the layers of a net."""
+    """--level and --stage, which select the layers of a net."""
     stage = option("--stage", "The net's stages, separated by commas.", default="", callback=_names)
     return option("--level", "The net's level.", type=int, default=0)(stage(command))
 
 
 def phase_option(command: F) -> F:
-    """--phase, as the number that it has in the schema."""
+    """--phase, as its number in the schema."""
     return option("--phase", "TRAIN or TEST.", unit="phase", default="TEST", callback=_phase)(command)
 
 
 def gpu_option(command: F) -> F:
     """--gpu and --require_gpu, as one GpuRequest called `gpu`; see usable_gpu."""
-    text = (
-        "The GPU to run on: a number, a list (its first) or all (GPU 0). Otherwise, and if it cannot be used: the CPU."
-    )
+    text = "The GPU to run on: a number, a list (the first is used) or all (GPU 0). Default, and fallback: the CPU."
     return option("--gpu", text, unit="device", callback=_gpu)(require_gpu_option(command))
 
 
 def require_gpu_option(command: F) -> F:
-    """--require_gpu, for gpu_required."""
+    """--require_gpu, read by gpu_required."""
     return option(
         "--require_gpu",
-        "Fail if the GPU cannot be used. If none is given, GPU 0 is asked for.",
+        "Fail if the GPU cannot be used. Without --gpu, requests GPU 0.",
         is_flag=True,
         is_eager=True,  # the callback of --gpu needs it
         expose_value=False,
@@ -111,20 +109,20 @@ def usable_gpu(request: GpuRequest) -> int | None:
 
 
 def threads_option(command: F) -> F:
-    """--threads, how many of the CPU a net may use; 0 for the default."""
+    """--threads, the number of CPU threads for a net; 0 for the default."""
     return option(
         "--threads",
-        "How many threads a net may use. Default: one per core, within OMP_NUM_THREADS, CPU affinity and CPU quotas.",
+        "Number of threads for a net. Default: one per core, limited by OMP_NUM_THREADS, CPU affinity and CPU quotas.",
         type=click.IntRange(0, 1024),
         default=0,
     )(command)
 
 
 def graph_option(command: F) -> F:
-    """--graph, as the GraphKind that it names."""
+    """--graph, as a GraphKind."""
     return option(
         "--graph",
-        "The ONNX graph: fast, with integer kernels and without needless trims, or plain, a node per primitive.",
+        "The ONNX graph: fast (integer kernels, no redundant quantization) or plain (one node per primitive).",
         type=click.Choice(["fast", "plain"]),
         default="fast",
         callback=_graph,
@@ -132,10 +130,10 @@ def graph_option(command: F) -> F:
 
 
 def ap_version_option(command: F) -> F:
-    """--ap_version, as the Judging that it asks for."""
+    """--ap_version, as a Judging."""
     return option(
         "--ap_version",
-        "The average precision of DetectionEvaluate layers: 11point (VOC 2007), MaxIntegral (VOC 2012), Integral.",
+        "The average precision that DetectionEvaluate computes: 11point (VOC 2007), MaxIntegral (VOC 2012), Integral.",
         type=click.Choice(["11point", "MaxIntegral", "Integral"]),
         default="Integral",
         callback=_ap_version,
@@ -143,55 +141,55 @@ def ap_version_option(command: F) -> F:
 
 
 class Percent(click.FloatRange):
-    """A number of 0 to 100."""
+    """A number from 0 to 100."""
 
     def __init__(self) -> None:
         super().__init__(0, 100)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
-        if math.isnan(number):  # which is in every range, as click compares
-            self.fail(f"{value!r} is no number.", param, ctx)
+        if math.isnan(number):  # click's comparisons let NaN pass every range
+            self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
 
-STDOUT = "-"  # the value of --json that stands for stdout
+STDOUT = "-"  # the value of --json that means stdout
 
 
 def json_option(what: str) -> Callable[[F], F]:
-    """--json, the file that takes all of `what`, for write_json and print_result."""
-    return option("--json", f"Also write {what} to this file. -: to stdout, in place of the result.", unit="file")
+    """--json, the file to write `what` to, for write_json and print_result."""
+    return option("--json", f"Also write {what} to this file. -: to stdout, instead of the result.", unit="file")
 
 
 def json_file(json: str | None) -> str | None:
-    """The file that --json names; None where it names stdout."""
+    """The file given by --json; None for stdout."""
     return None if json == STDOUT else json
 
 
 def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
-    """RistrettoError where an output cannot be written, is another one as well, or is a file that is read."""
+    """RistrettoError if an output cannot be written, is given twice, or is also an input."""
     from ristretto_cli.wire.files import check_writable
 
-    # What cannot be the name of a file is told where it is to be read.
+    # An invalid file name is reported when the file is read.
     read = [path for path in inputs if path and "\0" not in path]
-    taken = {os.path.realpath(path): "is read by this command" for path in read}
+    taken = {os.path.realpath(path): "is an input of this command" for path in read}
     for path in outputs:
         if path is None:
             continue
         check_writable(path)
         if (what := taken.get(os.path.realpath(path))) is not None:
-            raise RistrettoError(what, where=path, remedy="Give the output a name of its own.")
-        taken[os.path.realpath(path)] = "is written twice"
+            raise RistrettoError(what, where=path, remedy="Choose another name for the output.")
+        taken[os.path.realpath(path)] = "is given for two outputs"
 
 
 def integers(context: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """A list of whole numbers of 1 to 32, separated by commas."""
+    """A comma-separated list of integers from 1 to 32."""
     try:
         numbers = tuple(int(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f'"{value}" is no list of numbers such as 16,8,4') from None
+        raise click.BadParameter(f'"{value}": expected a list of numbers such as 16,8,4') from None
     if not all(1 <= number <= 32 for number in numbers) or len(set(numbers)) < len(numbers):
-        raise click.BadParameter(f'"{value}" must hold different numbers of 1 to 32')
+        raise click.BadParameter(f'"{value}": expected distinct numbers from 1 to 32')
     return numbers
 
 
@@ -199,20 +197,20 @@ _WIDTHS = frozenset(map(str, range(1, 33)))
 
 
 def widths(context: click.Context, param: click.Parameter, value: str) -> dict[str, int]:
-    """Widths in bits, 1 to 32, by what they are of: name=bits, separated by commas."""
+    """Bit widths from 1 to 32 by group name: name=bits, separated by commas."""
     found: dict[str, int] = {}
     for part in value.split(",") if value else ():
         name, equals, bits = part.partition("=")
         if not equals or bits not in _WIDTHS:
-            raise click.BadParameter(f'"{part}" is no width such as conv_params=4, of 1 to 32 bits')
+            raise click.BadParameter(f'"{part}": expected a width from 1 to 32 bits, such as conv_params=4')
         if name in found:
-            raise click.BadParameter(f'"{name}" has two widths')
+            raise click.BadParameter(f'"{name}" is given two widths')
         found[name] = int(bits)
     return found
 
 
 def write_json(path: str, data: Any) -> None:
-    """Write data as JSON to a file, whole or not at all, or to STDOUT; NaN and infinity become null."""
+    """Write data as JSON to a file, atomically, or to STDOUT; NaN and infinity become null."""
     from ristretto_cli.wire.files import write_atomically
 
     text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
@@ -229,11 +227,11 @@ def print_result(
     in_log: bool = False,
     json: str | None = None,
 ) -> None:
-    """Print a result on stdout; log it as well where the log goes to a file, as scripts for Caffe expect it there.
+    """Print a result on stdout, and also log it if the log goes to a file, where scripts for Caffe expect it.
 
-    Where stdout and stderr are the same file, what is logged is not printed, too: such scripts read it in the log.
-    logged: the lines as they go to the log, in another order. in_log: the log has them already. json: the value of
-    --json; where it is STDOUT, the result goes to the log alone.
+    If stdout and stderr are the same file, logged lines are not printed as well: such scripts read the log.
+    logged: the lines in the order of the log. in_log: they are in the log already. json: the value of --json; if it
+    is STDOUT, the result goes only to the log.
     """
     logger = logging.getLogger("ristretto")
     taken = json == STDOUT
@@ -250,7 +248,7 @@ def _one_stream() -> bool:
     """Whether stdout and stderr are the same file, pipe or terminal."""
     try:
         return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
-    except (OSError, ValueError):  # a stream that is no file, as in tests
+    except (OSError, ValueError):  # a stream without a file, as in tests
         return False
 
 
@@ -269,7 +267,7 @@ def _phase(context: click.Context, param: click.Parameter, value: str) -> int:
 
     phases = {"TRAIN": TRAIN, "TEST": TEST}
     if value.upper() not in phases:
-        raise click.BadParameter(f'"{value}" is neither TRAIN nor TEST')
+        raise click.BadParameter(f'"{value}": expected TRAIN or TEST')
     return phases[value.upper()]
 
 

@@ -25,18 +25,26 @@ if TYPE_CHECKING:
 
 @click.command(cls=GflagsCommand)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
-@option("--weights", "The weights. Default: the net's fillers make them.", unit="file")
-@option("--input", "Arrays for Input and MemoryData layers, by blob name; others are fed as well.", unit="npz")
+@option("--weights", "The weights. Default: initialized by the net's fillers.", unit="file")
+@option(
+    "--input",
+    "Arrays for Input and MemoryData layers, by blob name; arrays for other blobs are fed as well.",
+    unit="npz",
+)
 @option("--output", "The file to write the blobs to.", unit="npz", required=True)
 @phase_option
 @state_options
-@option("--blobs", "Only these blobs.", unit="blob,blob...", default="")
-@option("--backward", "Also run backward, on torch, and write gradients: diff:blob and pdiff:layer/i.", is_flag=True)
-@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@option("--blobs", "Write only these blobs.", unit="blob,blob...", default="")
+@option(
+    "--backward",
+    "Also run the backward pass, with torch, and write gradients: diff:blob and pdiff:layer/i.",
+    is_flag=True,
+)
+@option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
 @gpu_option
 @threads_option
 @graph_option
-@option("--seed", "Of whatever is random.", type=click.IntRange(min=0), default=0)
+@option("--seed", "Seed of the random numbers.", type=click.IntRange(min=0), default=0)
 def command(
     model: str,
     weights: str | None,
@@ -55,7 +63,7 @@ def command(
 ) -> None:
     """Run one pass and write every blob."""
     if backward and click.get_current_context().get_parameter_source("graph") is not ParameterSource.DEFAULT:
-        raise click.UsageError("--graph is for onnxruntime; --backward runs on torch")
+        raise click.UsageError("--graph applies to onnxruntime; --backward runs on torch")
     import numpy as np
 
     from ristretto_cli.backends.gpu import choose_gpu

@@ -20,10 +20,10 @@ _ON, _OFF = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
 def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) -> Callable[[F], F]:
-    """click.option with the help that all flags have: what it is, in which unit, and its default.
+    """click.option with the common form of help: description, unit and default.
 
-    name: as declared and shown, `--error_margin`. unit: stands behind the name (`--error_margin PERCENT`).
-    Without a unit click names the type. attributes: click's own (type, default, required, is_flag ...).
+    name: as declared and shown, `--error_margin`. unit: shown after the name (`--error_margin PERCENT`).
+    Without a unit click shows the type. attributes: click's own (type, default, required, is_flag ...).
     """
     if unit is not None:
         attributes["metavar"] = unit.upper()
@@ -32,14 +32,14 @@ def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) 
 
 
 class GflagsCommand(click.Command):
-    """A command whose flags may be given in every spelling of gflags; the last of several wins, with a warning.
+    """A command whose flags accept every spelling of gflags; of repeated flags the last one wins, with a warning.
 
-    rules: which flags go together; what breaks one is a usage error. late_params: flags that registries declare, which
-    are loaded no sooner than the command line is read or the help is shown.
+    rules: constraints between flags; a violation is a usage error. late_params: flags declared by registries, which
+    are loaded only when the command line is parsed or the help is shown.
 
-    `-` and `_` are the same inside a name, one dash is as good as two. A boolean is given as `--flag`,
-    `--noflag` or `--flag=true`, never as `--flag true`. A value may begin with a dash. What is not a flag is
-    refused, unless the command declares arguments. All misspelled flags are reported, not just the first.
+    `-` and `_` are equivalent in a name, and so are one dash and two. A boolean is given as `--flag`,
+    `--noflag` or `--flag=true`, never as `--flag true`. A value may begin with a dash. Positional arguments are
+    rejected unless the command declares some. All misspelled flags are reported, not just the first.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class GflagsCommand(click.Command):
         return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # click completes half-written lines by parsing them, where no fault counts.
+        # click completes unfinished lines by parsing them; errors do not matter there.
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         plain, repeated = self._plain_click(ctx, args)
@@ -77,10 +77,10 @@ class GflagsCommand(click.Command):
         return rest
 
     def _plain_click(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
-        """The same arguments in click's own spelling, and warnings of flags given twice; UsageError, a line a fault."""
+        """The arguments in click's own spelling, with warnings of repeated flags; UsageError with a line per error."""
         flags = _by_name(self.get_params(ctx))
         rest = list(args)
-        seen: set[click.Option | None] = set()  # None: a flag that is not known
+        seen: set[click.Option | None] = set()  # None: an unknown flag
         words: dict[click.Option, list[Sequence[str]]] = {}
         plain: list[str] = []
         strays: list[str] = []
@@ -106,17 +106,17 @@ class GflagsCommand(click.Command):
         if flags.get("help") in seen - {None}:
             return ["--help"], []
         if not any(isinstance(param, click.Argument) for param in self.params):
-            faults += [f'unexpected "{arg}": every value belongs to a flag, --flag=value' for arg in strays]
+            faults += [f'unexpected "{arg}": values are given as --flag=value' for arg in strays]
             strays = []
         required = [param for param in self.params if isinstance(param, click.Option) and param.required]
         missing = [_name(param) for param in required if param not in seen and param.envvar is None]
-        # A flag that is not known is most likely the missing one.
+        # An unknown flag is most likely the missing one, misspelled.
         if missing and None not in seen:
             faults.append(f"missing: {', '.join(missing)}")
         if faults:
             raise click.UsageError("\n".join(faults), ctx)
         repeated = [
-            f"{_name(param)} is given {len(several)} times: the last one counts, {_told(several[-1])}."
+            f"{_name(param)} is given {len(several)} times: the last one counts, {_spelled(several[-1])}."
             for param, several in words.items()
             if not param.multiple and any(one != several[-1] for one in several)
         ]
@@ -124,7 +124,7 @@ class GflagsCommand(click.Command):
 
 
 def given_flags(ctx: click.Context) -> Collection[str]:
-    """The flags that stand on the command line, by their names in the help, other than those that are empty or off."""
+    """The flags given on the command line, by their names in the help, except those that are empty or off."""
     return [
         _name(param)
         for param in ctx.command.params
@@ -142,13 +142,13 @@ def _is_nothing(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, Sized) and len(value) == 0)
 
 
-def _told(words: Sequence[str]) -> str:
-    """A flag in click's spelling as a user writes it."""
+def _spelled(words: Sequence[str]) -> str:
+    """A flag in click's spelling, as a user writes it."""
     return "=".join(words) if words[1:] != [""] else f'{words[0]}=""'
 
 
 def _read(param: click.Option, arg: str, rest: list[str], flags: Mapping[str, click.Option]) -> Sequence[str]:
-    """One flag in click's spelling; its value is taken from rest where the flag itself holds none."""
+    """One flag in click's spelling; its value is taken from rest if the argument holds none."""
     given, equals, value = arg.partition("=")
     if _is_boolean(param):
         on = _key(given) in map(_key, param.opts)
@@ -167,13 +167,13 @@ def _read(param: click.Option, arg: str, rest: list[str], flags: Mapping[str, cl
 def _unknown(arg: str, rest: list[str], flags: Mapping[str, click.Option]) -> NoReturn:
     given, equals, _ = arg.partition("=")
     if not equals and rest and not rest[0].startswith("-"):
-        rest.pop(0)  # most likely the unknown flag's value, and no fault of its own
+        rest.pop(0)  # most likely the unknown flag's value, not another error
     near = did_you_mean(f"--{_key(given)}", map(_name, flags.values()))
     raise click.UsageError(f"unknown flag {given}" + (f". {near}" if near else ""))
 
 
 def _by_name(params: Iterable[click.Parameter]) -> Mapping[str, click.Option]:
-    """The flags by all their names; --noflag is a name of --flag."""
+    """The flags by all their names, --noflag included."""
     options = [param for param in params if isinstance(param, click.Option)]
     return {_key(name): param for param in options for name in (*param.opts, *param.secondary_opts)}
 
@@ -183,10 +183,10 @@ def _is_boolean(param: click.Parameter) -> bool:
 
 
 def _key(arg: str) -> str:
-    """The name of the flag in an argument: no dashes before it, no value behind it, all separators alike."""
+    """The flag's name in an argument: without dashes and value, with uniform separators."""
     return arg.partition("=")[0].removeprefix("-").removeprefix("-").replace("-", "_")
 
 
 def _name(param: click.Parameter) -> str:
-    """A flag's name as the help shows it, the long one."""
+    """A flag's long name, as shown in the help."""
     return max(param.opts, key=len)

@@ -1,6 +1,6 @@
-"""The log on stderr, in glog's line format, which scripts around Caffe read.
+"""The log on stderr, in glog's line format, which scripts for Caffe parse.
 
-The floors below log to `logging.getLogger("ristretto")` and know nothing of this.
+Lower layers of the package log to `logging.getLogger("ristretto")`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _CONTROLS = {c: f"\\x{c:02x}" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr
 
 
 def configure(environ: Mapping[str, str] = os.environ) -> None:
-    """Send the log to stderr, from the severity on that GLOG_minloglevel names (0, so all, unless set).
+    """Send the log to stderr, from severity GLOG_minloglevel upwards (default 0: everything).
 
-    Called again, it only sets the severity anew.
+    A further call only updates the severity.
     """
     logger = logging.getLogger("ristretto")
     logger.setLevel(_LEVELS[_min_level(environ.get("GLOG_minloglevel", ""))])
@@ -29,9 +29,9 @@ def configure(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with control characters, other than tab and newline, written out (`\\x1b`).
+    """The text with control characters other than tab and newline escaped (`\\x1b`).
 
-    Names out of files reach the terminal; they are not to steer it.
+    Names from files reach the terminal and must not control it.
     """
     return text.translate(_CONTROLS)
 
@@ -42,7 +42,7 @@ class GlogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         severity = "IWEF"[sum(record.levelno >= level for level in _LEVELS[1:])]
         time = datetime.fromtimestamp(record.created).strftime("%m%d %H:%M:%S.%f")
-        # A record is formatted in the thread that logged it.
+        # Records are formatted in the thread that logs them.
         prefix = f"{severity}{time} {threading.get_native_id():5d} {record.filename}:{record.lineno}] "
         message = record.getMessage()
         if record.exc_info:
@@ -51,7 +51,7 @@ class GlogFormatter(logging.Formatter):
 
 
 class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever sys.stderr is at the time: the progress bar puts itself in between."""
+    """Writes to the current sys.stderr, which the progress bar replaces."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -66,4 +66,4 @@ def _min_level(text: str) -> int:
     try:
         return min(max(int(text), 0), len(_LEVELS) - 1)
     except ValueError:
-        return 0  # as glog takes what is no number
+        return 0  # glog reads anything but a number as 0

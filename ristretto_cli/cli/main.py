@@ -1,7 +1,7 @@
-"""The `ristretto` command: finds the command that is asked for, runs it, and tells what went wrong.
+"""The `ristretto` command: finds and runs a subcommand, and reports errors.
 
-A module of this package that defines `command`, a click.Command, at its top is a command of its own name.
-To list them their source is read, not run: the help is there before numpy or onnxruntime could be.
+Each module of this package that defines `command`, a click.Command, at top level is a subcommand of the same name.
+They are listed from their source, without an import: help does not wait for numpy or onnxruntime.
 Other packages add commands by entry points.
 """
 
@@ -34,30 +34,30 @@ _EXTENSIONS = "ristretto.commands"  # the group of entry points
 _HELP = {"help_option_names": ["--help", "-h"]}
 _EXIT_CODES = """\b
 Exit codes:
-  0    done, also where the error margin is not met
-  1    a file, the net or the machine does not allow it
-  2    a flag or a command is wrong or missing
-  70   a bug of ristretto
+  0    success, even if the error margin is missed
+  1    error in a file, in the net or of the machine
+  2    invalid or missing flag or command
+  70   internal error (a bug in ristretto)
   130  interrupted"""
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     _open_closed_streams()
     clean_up_on_termination()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(args: Sequence[str], package: str = __package__ or "") -> int:
-    """Run one command line and return its exit code; every fault ends as lines on stderr.
+    """Run one command line and return its exit code; errors are reported on stderr.
 
-    package: where the commands are.
+    package: the package of the commands.
     """
     shell = Shell(package, _EXTENSIONS)
     if "_RISTRETTO_COMPLETE" in os.environ:
-        shell.main(list(args), prog_name=_PROGRAM)  # click's completion of shells: ends the process
+        shell.main(list(args), prog_name=_PROGRAM)  # shell completion by click, which ends the process
     if hasattr(sys.stdout, "reconfigure"):
-        # A name that the terminal's encoding lacks is no reason to lose a result.
+        # A name that the terminal cannot encode must not lose a result.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _invoke(shell, args)
@@ -72,7 +72,7 @@ def run(args: Sequence[str], package: str = __package__ or "") -> int:
 
 
 def _open_closed_streams() -> None:
-    """Give streams that are closed (`>&-`) a place to go: else a file that is opened later has their number."""
+    """Redirect closed streams (`>&-`) to /dev/null; otherwise a file opened later would get their descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - the lowest free number
@@ -84,7 +84,7 @@ class Shell(click.Group):
     def __init__(self, package: str, group: str = "") -> None:
         super().__init__(
             _PROGRAM,
-            help="Trims trained Caffe networks to few bits.",
+            help="Post-training quantization for trained Caffe networks.",
             epilog=_EXIT_CODES,
             context_settings=_HELP,
             options_metavar="",
@@ -96,7 +96,7 @@ class Shell(click.Group):
 
     @cached_property
     def _summaries(self) -> dict[str, str]:
-        """The commands' names, sorted, and a line on each."""
+        """The names of the commands, sorted, each with a one-line summary."""
         added = {name: _extension_summary(points[0]) for name, points in self._extensions.items()}
         return dict(sorted({**added, **self._built_in}.items()))
 
@@ -122,7 +122,7 @@ class Shell(click.Group):
         elif cmd_name in self._built_in:
             command = importlib.import_module(f"{self._package}.{cmd_name}").command
             if not isinstance(command, click.Command):
-                raise TypeError(f"{self._package}.{cmd_name}.command is no click.Command")
+                raise TypeError(f"{self._package}.{cmd_name}.command is not a click.Command")
         else:
             return None
         command.context_settings = {**_HELP, **command.context_settings}
@@ -136,7 +136,7 @@ class Shell(click.Group):
             known = {"-h": "--help", "-help": "--help", "-version": "--version"}
             first = known.get(first, first)
             if first not in known.values():
-                raise click.UsageError(f"{first} stands where a command is expected: COMMAND --flag=value", ctx)
+                raise click.UsageError(f"expected a command before {first}: COMMAND --flag=value", ctx)
         return super().parse_args(ctx, [first, *args[1:]])
 
     def resolve_command(
@@ -161,7 +161,7 @@ class Shell(click.Group):
 
 
 def _summary(module: str) -> str | None:
-    """The first line that a command's module says about it; None for a module that is no command."""
+    """The first line of a command module's docstring; None for a module without a command."""
     spec = importlib.util.find_spec(module)
     source = spec.loader.get_source(module) if spec and isinstance(spec.loader, InspectLoader) else None
     tree = ast.parse(source or "")
@@ -205,13 +205,13 @@ def _invoke(shell: Shell, args: Sequence[str]) -> int:
 
 
 def _explain(fault: BaseException) -> tuple[int, list[str]]:
-    """The exit code and the lines for whatever ended a command."""
+    """The exit code and the lines to print for an exception that ended a command."""
     if isinstance(fault, SystemExit):
         raise fault
     if isinstance(fault, (KeyboardInterrupt, click.Abort)):
         return 130, _signed("interrupted")
     if isinstance(fault, BrokenPipeError):
-        return 141, []  # as if SIGPIPE had ended it: the reader wants no more, so there is no one to tell
+        return 141, []  # as if killed by SIGPIPE: the reader is gone, so nothing is printed
     if isinstance(fault, click.UsageError):
         command = fault.ctx.command_path if fault.ctx is not None else _PROGRAM
         return 2, [*_signed(fault.format_message()), f"Try '{command} --help'."]
@@ -220,18 +220,18 @@ def _explain(fault: BaseException) -> tuple[int, list[str]]:
     if isinstance(fault, RistrettoError):
         return 1, _signed(str(fault))
     if isinstance(fault, MemoryError):
-        return 1, _signed("out of memory. A smaller batch_size needs less.")
+        return 1, _signed("out of memory. Reduce batch_size.")
     if isinstance(fault, OSError):
         return 1, _signed(_os_error(fault))
     if isinstance(fault, ImportError) and (fault.name or _PROGRAM).split(".")[0] != "ristretto_cli":
-        return 1, _signed(f"{fault}. Is ristretto-cli installed with all that it needs?")
+        return 1, _signed(f"{fault}. Is ristretto-cli installed with its dependencies?")
     if os.environ.get("RISTRETTO_TRACEBACK") == "1":
         traceback.print_exception(fault)
     return 70, _signed(_bug(fault))
 
 
 def _signed(text: str) -> list[str]:
-    """The lines of a text, each saying whose they are."""
+    """The lines of a text, each prefixed with the program's name."""
     return [f"{_PROGRAM}: {line}" for line in text.split("\n")]
 
 
@@ -247,20 +247,20 @@ def _bug(fault: BaseException) -> str:
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     what = " ".join(f"{type(fault).__name__}: {fault}".split())
     return (
-        f"this is a bug of {whose}: {what}{place}. "
-        "Please report this with the command line (RISTRETTO_TRACEBACK=1 shows the traceback)."
+        f"this is a bug in {whose}: {what}{place}. "
+        "Please report it with the command line (RISTRETTO_TRACEBACK=1 shows the traceback)."
     )
 
 
 def _tell(lines: Sequence[str]) -> None:
-    with suppress(OSError):  # where stderr is gone too, the exit code still tells
+    with suppress(OSError):  # without stderr, the exit code remains
         for line in lines:
             print(log.printable(line), file=sys.stderr)
         sys.stderr.flush()
 
 
 def _give_up_unwritable_stdout() -> None:
-    """Drop what stdout cannot take, or Python would try again at its end and complain in its own words."""
+    """Discard output that stdout cannot take; otherwise Python retries at exit and prints a message of its own."""
     try:
         sys.stdout.flush()
     except OSError:

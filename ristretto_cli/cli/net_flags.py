@@ -1,4 +1,4 @@
-"""Flags of the commands that look at nets: --input_shape for data that is not there, and choices of words."""
+"""Flags of the commands that inspect nets: --input_shape for missing data, and case-insensitive choices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def input_shape_option(command: F) -> F:
-    """--input_shape, once for each blob; the shapes by the blobs' names."""
+    """--input_shape, once per blob; the shapes by blob name."""
     return option(
         "--input_shape",
-        "A shape for a top of a data layer, such as data=1,3,224,224; once for each such blob.",
+        "The shape of a data layer's top, such as data=1,3,224,224. Repeat for each blob.",
         unit="blob=n,n...",
         multiple=True,
         callback=_shapes,
@@ -25,7 +25,7 @@ def input_shape_option(command: F) -> F:
 
 
 class Words(click.Choice):  # type: ignore[type-arg]
-    """One of some words in capitals, which may be given in small letters."""
+    """A case-insensitive choice of words in capitals."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(value.upper() if isinstance(value, str) else value, param, ctx)
@@ -36,11 +36,11 @@ def _shapes(context: click.Context, param: click.Parameter, values: Sequence[str
     for value in values:
         name, _, numbers = value.rpartition("=")
         if not name or not re.fullmatch(r"[0-9]{1,18}([,x][0-9]{1,18})*", numbers, re.ASCII):
-            raise click.BadParameter(f'"{value}" is no shape such as data=1,3,224,224')
+            raise click.BadParameter(f'"{value}": expected a shape such as data=1,3,224,224')
         shape = tuple(int(number) for number in re.split("[,x]", numbers))
         if min(shape) < 1:
-            raise click.BadParameter(f'"{value}": every extent must be 1 or more')
+            raise click.BadParameter(f'"{value}": every dimension must be at least 1')
         if name in found:
-            raise click.BadParameter(f'"{name}" has two shapes')
+            raise click.BadParameter(f'"{name}" is given two shapes')
         found[name] = shape
     return found

@@ -11,12 +11,12 @@ from ristretto_cli.cli.progress import progress
 
 @click.command(cls=GflagsCommand)
 @click.argument("logs", metavar="LOG...", nargs=-1, required=True)
-@option("--output", "The picture to write, .png or .svg.", unit="file", required=True)
-@option("--smooth", "Draw means of so many displayed values.", type=click.IntRange(min=1), default=1)
+@option("--output", "The image to write, .png or .svg.", unit="file", required=True)
+@option("--smooth", "Number of displayed values to average for each point.", type=click.IntRange(min=1), default=1)
 def command(logs: tuple[str, ...], output: str, smooth: int) -> None:
     """Draw the loss, accuracy and learning rate in training logs.
 
-    Each LOG is what `ristretto train` or `caffe train` wrote to stderr. Several are drawn over each other.
+    Each LOG is the stderr of `ristretto train` or `caffe train`. Several logs are drawn in the same plot.
     """
     from ristretto_cli.train.curves import read_curves
     from ristretto_cli.train.plot import draw

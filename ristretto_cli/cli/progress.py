@@ -1,14 +1,14 @@
-"""A progress bar with the time left, below the log's lines; shown only where stderr is a terminal.
+"""A progress bar with the remaining time, below the log lines; shown only if stderr is a terminal.
 
     with progress("quantize") as p:
         search(net, ..., on_batch=p.on_batch)
 
-The floors below know of it only as a `Callable[[int, int, str], None]`, to be called after each batch:
-`on_batch(done, total, what)`, done counting from 1 to total; another `what` or a smaller `done` begins
-another bar. A command that counts by itself calls `p.start(what, total)` and `p.advance(n)`.
+Lower layers of the package see it as a `Callable[[int, int, str], None]`, called after each batch:
+`on_batch(done, total, what)`, done counting from 1 to total; a different `what` or a smaller `done` starts
+another bar. A command that counts itself calls `p.start(what, total)` and `p.advance(n)`.
 
-While a bar is shown, whatever is written to sys.stderr (the log) goes above it. stdout is left alone: print
-results behind the `with`.
+While a bar is shown, output to sys.stderr (the log) appears above it. stdout is not redirected: print
+results after the `with` block.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """What is told how far the work is; this one keeps it to itself."""
+    """Receives progress; this base class shows nothing."""
 
     def __init__(self) -> None:
         self._current: tuple[str, int] | None = None
         self._done = 0
 
     def start(self, what: str, total: int) -> None:
-        """Begin to count to total; the bar of what was counted before goes away."""
+        """Start counting to total; the previous bar is removed."""
         self._current, self._done = (what, total), 0
         self._begin(what, total)
 
     def advance(self, n: int = 1) -> None:
-        """n more are done."""
+        """Count n more."""
         self._done += n
         self._show(self._done)
 
     def on_batch(self, done: int, total: int, what: str) -> None:
-        """done of total are done of what."""
+        """Report that `done` of `total` are complete."""
         if self._current != (what, total) or done < self._done:
             self.start(what, total)
         self.advance(done - self._done)
@@ -75,7 +75,7 @@ class _Bar(Progress):
 
 @contextmanager
 def progress(label: str) -> Iterator[Progress]:
-    """A Progress for the time of a command; label (the command) stands before what is counted."""
+    """A Progress for the duration of a command; label (the command) is shown before the counted item."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield Progress()
         return
@@ -88,12 +88,12 @@ def progress(label: str) -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
-        # Long log lines are left to the terminal to wrap, so that they can be copied whole.
+        # Long log lines are wrapped by the terminal, so that they can be copied as one line.
         console=Console(stderr=True, soft_wrap=True),
         refresh_per_second=4,
         transient=True,
-        redirect_stdout=False,  # would send the result to stderr
+        redirect_stdout=False,  # redirection would send the result to stderr
         redirect_stderr=True,
     )
-    with bar as rich, undone_at_termination(bar.stop):  # which hides the cursor until it is stopped
+    with bar as rich, undone_at_termination(bar.stop):  # the bar hides the cursor until it is stopped
         yield _Bar(rich, label)

@@ -1,4 +1,4 @@
-"""Trim a trained net to few bits and write its prototxt."""
+"""Quantize a trained net and write its prototxt."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ristretto_cli.layers.host_layer import Judging
     from ristretto_cli.scoring.execution import GraphKind
 
-# Flags that only concern the scores of nets; --cache_mb is a limit, which also holds where nothing is kept.
+# Flags that only affect scoring. --cache_mb is a limit, which also holds if nothing is cached.
 _FOR_SCORES = (
     "iterations",
     "error_margin",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 def _mode_flags() -> Sequence[click.Option]:
-    """A flag for each option that a trimming mode declares."""
+    """A flag for each option declared by a trimming mode."""
     from ristretto_cli.formats.number_format import mode_options
 
     for name, (_, modes) in mode_options().items():
@@ -80,19 +80,19 @@ def _mode_flags() -> Sequence[click.Option]:
     ],
 )
 @net_options
-@option("--model_quantized", "The net to write. Default: quantized.prototxt beside the model.", unit="file")
+@option("--model_quantized", "The net to write. Default: quantized.prototxt in the model's folder.", unit="file")
 @option(
     "--trimming_mode",
-    "The number format, and how its widths are searched.",
+    "The number format, and the way its bit widths are searched.",
     unit="mode",
     required=True,
     cls=RegistryOption,
     registry="ristretto_cli.formats.number_format:MODES",
 )
-@option("--iterations", "Batches to score each net with.", type=click.IntRange(min=1), default=50)
+@option("--iterations", "Number of batches to score each net on.", type=click.IntRange(min=1), default=50)
 @option(
     "--error_margin",
-    "How much worse than the float net's the score may be: percent points; of a loss, percent of it.",
+    "The allowed drop from the float net's score: in percentage points; for a loss, in percent of it.",
     unit="percent",
     type=Percent(),
     default=2.0,
@@ -102,8 +102,8 @@ def _mode_flags() -> Sequence[click.Option]:
 @graph_option
 @option(
     "--score",
-    "The output to score by. Default: that of an Accuracy layer, else of a DetectionEvaluate layer, else a loss; of "
-    "several, the one at the end of the longest path through the net.",
+    "The output to use as the score. Default: an Accuracy layer's, else a DetectionEvaluate layer's, else a loss; of "
+    "several, the one on the longest path through the net.",
     unit="blob",
 )
 @option(
@@ -114,30 +114,30 @@ def _mode_flags() -> Sequence[click.Option]:
 @ap_version_option
 @option(
     "--calibration_iterations",
-    "Batches to read ranges from.",
+    "Number of batches for calibration (measuring ranges).",
     type=click.IntRange(min=1),
     default=10,
 )
-@option("--bit_widths", "The widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
+@option("--bit_widths", "The bit widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
 @option(
     "--bw",
-    "Widths that are given and not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8.",
+    "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8.",
     unit="part=bits,...",
     default="",
     callback=widths,
 )
-@option("--noscore", "Score no net: measure ranges and write the net. --bw must give all widths.", is_flag=True)
+@option("--noscore", "Measure ranges and write the net without scoring. --bw must give all widths.", is_flag=True)
 @option("--nohold_margin", "Do not widen a combined net that misses the error margin.", is_flag=True)
-@option("--early_stop", "End a trial as soon as its batches decide whether it passes.", is_flag=True)
+@option("--early_stop", "Early stopping: end a trial as soon as its outcome is certain.", is_flag=True)
 @option(
     "--cache_mb",
-    "Memory for data that several nets need, in MB; what exceeds it goes to a temporary file. 0: none is kept.",
+    "Memory for cached data, in MB; the excess is spilled to a temporary file. 0: no caching.",
     type=click.IntRange(0, 1 << 30),
     default=512,
 )
-@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
-@option("--legacy", "Do as the original does, step by step, flaws included.", is_flag=True)
-@json_option("everything that was found")
+@option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
+@option("--legacy", "Follow the original's procedure exactly, flaws included.", is_flag=True)
+@json_option("the complete result")
 @option("--dry_run", "Only list the nets that would be scored.", is_flag=True)
 def command(
     model_quantized: str | None,
@@ -152,10 +152,10 @@ def command(
     ap_version: Judging,
     **flags: Any,
 ) -> None:
-    """Trim a trained net to few bits and write its prototxt.
+    """Quantize a trained net and write its prototxt.
 
-    Prints the widths that were tried with their scores; then which output judged and whether the error margin is kept,
-    how other outputs fare, which layers stay float, and the file that was written.
+    Prints the bit widths tried and their scores, the output that was the score, whether the error margin is met, the
+    other outputs, the layers that stay float, and the file written.
     """
     given = given_flags(click.get_current_context())
     mode_options = _taken_mode_options(flags)
@@ -199,7 +199,7 @@ _OWN_FLAGS = frozenset(param.name for param in command.params)  # before those o
 
 
 def _taken_mode_options(flags: dict[str, Any]) -> dict[str, str]:
-    """The values of the options that modes declare, taken out of the command's flags."""
+    """The values of the options that modes declare, removed from the command's flags."""
     from ristretto_cli.formats.number_format import mode_options
 
     return {name: flags.pop(name) for name in mode_options()}
@@ -213,14 +213,14 @@ def _check(
     *,
     legacy: bool,
 ) -> None:
-    """UsageError for flags that contradict each other. given: those on the command line."""
+    """UsageError for contradictory flags. given: those on the command line."""
     from ristretto_cli.formats.number_format import MODES, mode_options
 
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
     unknown = [name for name in bw if name not in names]
     if unknown:
-        raise click.UsageError(f'--bw: {trimming_mode} has no part "{unknown[0]}"; its parts: {", ".join(names)}')
+        raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {", ".join(names)}')
     idle = f"has no effect with --trimming_mode={trimming_mode}"
     faults = []
     for name, (declared, modes) in mode_options().items():
@@ -229,11 +229,11 @@ def _check(
         if mode_values[name] != declared.default and legacy and not declared.in_legacy:
             faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
     if "--bit_widths" in given and mode.widths((), []):
-        faults.append(f"--bit_widths {idle}, which has widths of its own")
+        faults.append(f"--bit_widths {idle}, which has fixed widths")
     elif "--bit_widths" in given and len(bw) == len(names):
         faults.append("--bit_widths has no effect with --bw, which gives all widths")
     if "--early_stop" in given and len(names) == 1:
-        faults.append(f"--early_stop {idle}, whose nets are all scored in full")
+        faults.append(f"--early_stop {idle}, which scores all nets in full")
     elif "--early_stop" in given and len(bw) == len(names):
         faults.append("--early_stop has no effect with --bw, which gives all widths")
     if "--nohold_margin" in given and len(names) == 1:

@@ -1,4 +1,4 @@
-"""Rules about which flags go together, declared with a command, so that no flag is ignored in silence."""
+"""Constraints between a command's flags, so that no flag is silently ignored."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 
 class Rule(Protocol):
-    """What flags must be given together, or not. Flags are named as in the help: `--json`."""
+    """A constraint between flags. Flags are named as in the help: `--json`."""
 
     def fault(self, given: Collection[str], values: Mapping[str, Any]) -> str | None:
-        """What is wrong with a command line, None if nothing is.
+        """The error in a command line, or None.
 
-        given: the flags that are there with a value that is not empty. values: of all flags, defaults included.
+        given: the flags that are present and not empty. values: the values of all flags, defaults included.
         """
 
 
@@ -37,7 +37,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Excludes:
-    """A flag that has no effect where another one is given. why: the message in place of that."""
+    """A flag that has no effect if another one is given. why: replaces the default message."""
 
     flag: str
     other: str

@@ -1,4 +1,4 @@
-"""Tell the shapes, parameters and multiplications of a net's layers."""
+"""Show the shapes, parameters and multiplications of a net's layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ristretto_cli.cli.net_flags import input_shape_option
 @phase_option
 @state_options
 @input_shape_option
-@json_option("all of it")
+@json_option("the summary")
 def command(
     model: str,
     phase: int,
@@ -32,9 +32,9 @@ def command(
     input_shape: dict[str, tuple[int, ...]],
     json: str | None,
 ) -> None:
-    """Tell the shapes, parameters and multiplications of a net's layers.
+    """Show the shapes, parameters and multiplications of a net's layers.
 
-    Neither weights nor data are needed: without a database, crop_size, mean_file or --input_shape give the shape.
+    Needs neither weights nor data: without a database, crop_size, mean_file or --input_shape gives the shape.
     """
     from ristretto_cli.inspect.known_shapes import build_without_data
     from ristretto_cli.inspect.summary import summarize, summary_as_json, summary_lines

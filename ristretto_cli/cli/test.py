@@ -1,4 +1,4 @@
-"""Score a net, trimmed or not."""
+"""Score a net, quantized or not."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _QUANTIZED = "quantized.prototxt"
 
 
 @click.command(cls=GflagsCommand)
-@option("--model", f"The net's definition. Default: {_QUANTIZED} in the current folder.", unit="file")
-@option("--weights", "The weights. Default: those that the model's header names.", unit="file")
-@option("--iterations", "Batches to run.", type=click.IntRange(min=1), default=50)
+@option("--model", f"The net's definition, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")
+@option("--weights", "The weights. Default: the file named in the model's header.", unit="file")
+@option("--iterations", "Number of batches to run.", type=click.IntRange(min=1), default=50)
 @state_options
 @ap_version_option
 @gpu_option
 @threads_option
 @graph_option
-@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
 @json_option("the scores")
 def command(
     model: str | None,
@@ -55,7 +55,7 @@ def command(
     allow_missing_weights: bool,
     json: str | None,
 ) -> None:
-    """Score a net, trimmed or not."""
+    """Score a net, quantized or not."""
     from ristretto_cli.net.build import State
     from ristretto_cli.quantize.header import weights_of
     from ristretto_cli.scoring.execution import Execution
@@ -63,11 +63,11 @@ def command(
     from ristretto_cli.scoring.scores import score_lines, scores_as_json
 
     if model is None and not Path(_QUANTIZED).exists():
-        raise click.UsageError(f"missing: --model (and there is no {_QUANTIZED} here)")
+        raise click.UsageError(f"missing: --model (and no {_QUANTIZED} in the current folder)")
     model = _QUANTIZED if model is None else model
     if weights is None:
         weights = weights_of(model)
-        click.echo(f"Scoring {model} with the weights that it names, {weights}.", err=True)
+        click.echo(f"Scoring {model} with {weights}, named in its header.", err=True)
     check_outputs([json_file(json)], [model, weights])
     device = usable_gpu(gpu)
     with progress("test") as bar:

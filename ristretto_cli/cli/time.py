@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @click.command(cls=GflagsCommand)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
-@option("--weights", "The weights. Default: the net's fillers make them.", unit="file")
-@option("--iterations", "How often to run.", type=click.IntRange(min=1), default=50)
+@option("--weights", "The weights. Default: initialized by the net's fillers.", unit="file")
+@option("--iterations", "Number of runs.", type=click.IntRange(min=1), default=50)
 @option("--phase", "The net's phase, as in caffe time.", type=Words(["TRAIN", "TEST"]), default="TRAIN")
 @state_options
 @input_shape_option
-@option("--allow_missing_weights", "Fill layers that have no weights by the net's fillers.", is_flag=True)
+@option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
 @gpu_option
 @threads_option
 @graph_option
@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Time a net, layer by layer and as a whole.
 
-    Forward passes only: those that test makes of the net. What has no data, or a shape from --input_shape, is all
-    zeros. A layer has the time of its kernels in further passes, with onnxruntime's profile, which are a little longer.
+    Times forward passes, run as by the test command. Inputs without data, or with a shape from --input_shape, are all
+    zeros. Layer times are kernel times from additional, slightly slower passes under onnxruntime's profiler.
     """
     import numpy as np
 

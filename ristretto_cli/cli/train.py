@@ -1,4 +1,4 @@
-"""Train a net, or fine-tune a trimmed one."""
+"""Train a net, or fine-tune a quantized one."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ _EFFECT = click.Choice(["stop", "snapshot", "none"])
 
 @click.command(cls=GflagsCommand, rules=[Excludes("--weights", "--snapshot", _BOTH)])
 @option("--solver", "The solver's definition, a prototxt.", unit="file", required=True)
-@option("--weights", "Weights to begin with, separated by commas.", unit="files")
-@option("--snapshot", "A .solverstate to go on from.", unit="file")
+@option("--weights", "Initial weights, files separated by commas.", unit="files")
+@option("--snapshot", "A .solverstate to resume from.", unit="file")
 @gpu_option
 @state_options
 @ap_version_option
-@option("--sigint_effect", "What ^C does.", type=_EFFECT, default="stop")
-@option("--sighup_effect", "What SIGHUP does.", type=_EFFECT, default="snapshot")
+@option("--sigint_effect", "Action on ^C (SIGINT).", type=_EFFECT, default="stop")
+@option("--sighup_effect", "Action on SIGHUP.", type=_EFFECT, default="snapshot")
 @threads_option
-@option("--trim_activations", "Trim activations in training, too.", is_flag=True)
-@option("--round_to_nearest", "Round trimmed weights to nearest in training, not at random.", is_flag=True)
-@option("--trimmed_weights", "With each snapshot also write the weights as they are trimmed.", is_flag=True)
-@json_option("the last figures")
+@option("--trim_activations", "Also quantize activations during training.", is_flag=True)
+@option(
+    "--round_to_nearest", "Round quantized weights to nearest during training, instead of stochastically.", is_flag=True
+)
+@option("--trimmed_weights", "Also write the quantized weights with each snapshot.", is_flag=True)
+@json_option("the final figures")
 def command(
     solver: str,
     weights: str | None,
@@ -59,9 +61,9 @@ def command(
     trimmed_weights: bool,
     json: str | None,
 ) -> None:
-    """Train a net, or fine-tune a trimmed one.
+    """Train a net, or fine-tune a quantized one.
 
-    A second ^C ends it at once.
+    A second ^C ends the run at once.
     """
     check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
     given = given_flags(click.get_current_context())

@@ -1,4 +1,4 @@
-"""Bring a net's prototxt to the present format."""
+"""Upgrade a net's prototxt to the current format."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ristretto_cli.cli.gflags import GflagsCommand
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 def command(source: str, target: str) -> None:
-    """Bring a net's prototxt to the present format.
+    """Upgrade a net's prototxt to the current format.
 
-    OUT is in the present format. IN and OUT may be the same file. The exit code is 1 where a field did not
-    belong to its layer and was dropped; the rest is written all the same.
+    IN and OUT may be the same file. The exit code is 1 if a field that did not belong to its layer was dropped; the
+    rest is still written.
     """
     from ristretto_cli.wire.upgrade_file import upgrade_net_text
 

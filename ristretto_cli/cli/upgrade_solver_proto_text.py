@@ -1,4 +1,4 @@
-"""Bring a solver's prototxt to the present format."""
+"""Upgrade a solver's prototxt to the current format."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ristretto_cli.cli.gflags import GflagsCommand
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 def command(source: str, target: str) -> None:
-    """Bring a solver's prototxt to the present format.
+    """Upgrade a solver's prototxt to the current format.
 
-    OUT has the solver's type as a name. IN and OUT may be the same file.
+    The solver's type becomes a name. IN and OUT may be the same file.
     """
     from ristretto_cli.wire.upgrade_file import upgrade_solver_text
 

@@ -1,4 +1,4 @@
-"""Blobs of a net, batch after batch, into databases or .npz files: what `ristretto extract_features` does."""
+"""Extraction of a net's blobs to databases or .npz files, for `ristretto extract_features`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ristretto_cli.wire.npz import member_name
 log = logging.getLogger("ristretto")
 
 _NPZ = ".npz"
-_MOST_AXES = 4  # images, channels, height, width: all that a Datum tells
+_MOST_AXES = 4  # images, channels, height, width: the axes of a Datum
 
 
 def extract_features(
@@ -41,11 +41,11 @@ def extract_features(
     execution: Execution = DEFAULT,
     on_batch: OnBatch = ignore_progress,
 ) -> list[Shape]:
-    """Run `batches` batches (1 or more) and write blobs, as the whole net leaves them; the shape of each one's rows.
+    """Run `batches` batches (1 or more) and write blobs as they are after the pass; returns the shapes of their rows.
 
     targets: blobs, each with the file to write. A name that ends in .npz takes one array, (rows, ...), by the blob's
     name; any other is a new database of float records with keys 0000000000, 0000000001, ... A blob without axes
-    gives a row a batch; one with as many items as the data makes is not for .npz. RistrettoError(s) for unknown
+    gives one row per batch; one with a variable number of items does not fit .npz. RistrettoError(s) for unknown
     blobs and for targets that cannot be written.
     """
     blobs = {top.name: top for layer in net.layers for top in layer.tops}
@@ -89,10 +89,10 @@ def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, 
             what = f'Unknown feature blob name "{blob}" in the network'
             yield RistrettoError(what, where=net.file, remedy=did_you_mean(blob, shapes))
         elif len(shapes[blob]) > _MOST_AXES and not target.endswith(_NPZ):
-            what = f'the blob "{blob}" is {show(shapes[blob])}; the records of a database have four axes'
+            what = f'the blob "{blob}" is {show(shapes[blob])}, but the records of a database have four axes'
             yield RistrettoError(what, where=net.file, remedy=f"Give a target that ends in {_NPZ}.")
         elif VARIES in shapes[blob] and target.endswith(_NPZ):
-            what = f'the blob "{blob}" is {show(shapes[blob])}: it has as many items as the data makes'
+            what = f'the blob "{blob}" is {show(shapes[blob])}: its number of items is variable'
             yield RistrettoError(what, where=net.file, remedy=f"Give a target that does not end in {_NPZ}.")
         try:
             if target.endswith(_NPZ):
@@ -103,12 +103,12 @@ def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, 
             yield fault
             continue
         if os.path.realpath(target) in taken:
-            yield RistrettoError("is written twice", where=target)
+            yield RistrettoError("is given for two outputs", where=target)
         taken.add(os.path.realpath(target))
 
 
 class _Sink(Protocol):
-    """Takes the rows of one batch after the other."""
+    """Receives the rows of successive batches."""
 
     def add(self, rows: Array) -> None: ...
 
@@ -144,7 +144,7 @@ class _ArraySink:
     def add(self, rows: Array) -> None:
         try:
             self._stream.write(np.ascontiguousarray(rows, "<f4").tobytes())
-        except OSError as fault:  # here, where it is known which of the targets it is
+        except OSError as fault:  # here, where the target is known
             raise cannot_write(self._target, fault) from None
 
 

@@ -1,4 +1,4 @@
-"""A list of image files to a database: what `ristretto convert_imageset` does."""
+"""Conversion of a list of image files to a database, for `ristretto convert_imageset`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ristretto_cli.wire.files import open_to_read
 log = logging.getLogger("ristretto")
 
 _LARGEST_FILE = 2**31 - 1
-_MOST_FAULTS = 20  # that are told of one list
+_MOST_FAULTS = 20  # maximum number reported for one list
 _LINE = re.compile(rb"(.+) ([+-]?\d{1,10})(?!\d)[^ ]*", re.DOTALL)
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ R = TypeVar("R")
 
 
 class Entry(NamedTuple):
-    """A line of the list; at: its number, from 0 on, which begins the record's key."""
+    """A line of the list; at: its number from 0, which begins the record's key."""
 
     at: int
     name: bytes
@@ -56,8 +56,8 @@ class Entry(NamedTuple):
 class How:
     """How images become records.
 
-    size: (height, width) to stretch them to. encoded: store files as they are where nothing is to be changed.
-    encode_type: store them in this format ("png"), which makes them encoded. check_size: refuse images that are
+    size: (height, width) to stretch them to. encoded: store files unchanged if possible.
+    encode_type: store them in this format ("png"), which implies encoded. check_size: reject images that are
     not of the first one's size.
     """
 
@@ -70,7 +70,7 @@ class How:
 
 @dataclass(frozen=True)
 class Converted:
-    """How many images there are now in the database, and how many could not be read."""
+    """The number of images in the database, and of those that could not be read."""
 
     records: int
     unreadable: int
@@ -95,8 +95,8 @@ def convert_imageset(
 ) -> Converted:
     """Write a new database of the images in a list, in its order, or in one drawn from rng.
 
-    root stands before each name as it is. Images that cannot be read are logged and left out, as in Caffe.
-    RistrettoError(s) for bad lines, a bad flag, a database that exists; nothing is written then.
+    root is prepended to each name. Unreadable images are logged and skipped, as in Caffe.
+    RistrettoError(s) for bad lines, a bad flag, an existing database; then nothing is written.
     """
     _check_format(how.encode_type)
     entries = read_list(list_file)
@@ -121,7 +121,7 @@ def convert_imageset(
                 continue
             first = one.shape if first is None else first
             if how.check_size and one.shape != first:
-                what = f"the image is {show(one.shape)}, the first one {show(first)}"
+                what = f"the image is {show(one.shape)}, but the first one is {show(first)}"
                 raise RistrettoError(what, where=file, remedy="Give --resize_height and --resize_width.")
             new.put(b"%08d_" % entry.at + entry.name, one.record)
             if new.count % 1000 == 0:
@@ -129,22 +129,22 @@ def convert_imageset(
         if new.count == 0:
             hint = f"Should ROOTFOLDER be {root}/? " if root and not root.endswith("/") else ""
             what = f"none of the {len(entries)} images can be read"
-            hint = ONE_LABEL if several_labels else f"{hint}Names are put behind ROOTFOLDER as they are."
+            hint = ONE_LABEL if several_labels else f"{hint}ROOTFOLDER is prepended to names unchanged."
             raise RistrettoError(what, where=list_file, remedy=hint)
     if new.count % 1000:
         log.info("Processed %d files.", new.count)
     unreadable = len(entries) - new.count
     if unreadable:
-        log.warning("%d of %d images could not be read and are left out.", unreadable, len(entries))
+        log.warning("%d of %d images could not be read and are skipped.", unreadable, len(entries))
         if several_labels:
             log.warning("%s", ONE_LABEL)
     return Converted(new.count, unreadable)
 
 
 def read_list(path: str) -> list[Entry]:
-    """The lines of a list: a name, which may hold spaces, a space and a label. Blank lines count, and are left out.
+    """The lines of a list: a name, which may contain spaces, a space and a label. Blank lines are counted but skipped.
 
-    RistrettoErrors that tell of each bad line; RistrettoError for a list without images.
+    RistrettoErrors with all bad lines; RistrettoError for a list without images.
     """
     with open_to_read(path) as stream:
         lines = stream.read().split(b"\n")
@@ -153,10 +153,10 @@ def read_list(path: str) -> list[Entry]:
     for at, line in enumerate(lines):
         if not line.strip():
             continue
-        # Caffe reads the label by atoi: digits count up to whatever else follows.
+        # Caffe reads the label with atoi: trailing garbage is ignored.
         parts = _LINE.fullmatch(line.rstrip())
         if parts is None or not -(2**31) <= int(parts[2]) < 2**31 or b"\0" in line:
-            what = "no label behind a last space" if parts is None else "the label or the name is impossible"
+            what = "no label after the last space" if parts is None else "the label or the name is invalid"
             faults.append(RistrettoError(what, where=f"{path}:{at + 1}", remedy="Write: file label."))
         else:
             entries.append(Entry(at, parts[1], int(parts[2])))
@@ -165,12 +165,12 @@ def read_list(path: str) -> list[Entry]:
         faults[_MOST_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]
     raise_all(faults)
     if not entries:
-        raise RistrettoError("this list names no images", where=path)
+        raise RistrettoError("the list contains no images", where=path)
     return entries
 
 
 def _make(file: str, entry: Entry, how: How) -> _Made | None:
-    """One file's record; None where it is no image that can be read."""
+    """One file's record; None if it is not a readable image."""
     data = _bytes_of(file)
     try:
         image = decode(data, GRAY if how.gray else COLOR, file)
@@ -183,14 +183,14 @@ def _make(file: str, entry: Entry, how: How) -> _Made | None:
         kind = _format_by_name(os.fsdecode(entry.name))
     if not kind:
         return _Made(raw_datum(image, entry.label), image.shape)
-    # As in Caffe, a file that needs no change is stored as it is: a color one stays so in spite of --gray.
+    # As in Caffe, a file that needs no change is stored unchanged: color is kept despite --gray.
     if how.size is not None or not _has_format(file, kind):
         data = _encode(image, kind, file)
     return _Made(encoded_datum(data, entry.label), image.shape)
 
 
 def _bytes_of(file: str) -> bytes:
-    """What a file holds; nothing where it cannot be read, or is a pipe or a device, which may have no end."""
+    """A file's content; empty if it cannot be read, or is a pipe or a device, which may have no end."""
     try:
         status = os.stat(file)  # noqa: PTH116 - a name behind any prefix
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
@@ -201,7 +201,7 @@ def _bytes_of(file: str) -> bytes:
 
 
 def _format_by_name(name: str) -> str:
-    """The format that a file's name tells: what is behind its last dot."""
+    """The format by a file's name: its suffix."""
     if "." not in name:
         log.warning("Failed to guess the encoding of '%s'", name)
     return name.rpartition(".")[2].lower()
@@ -233,7 +233,7 @@ def _check_format(kind: str) -> None:
 
 
 def _ahead(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
-    """function of each item, in their order, worked out in threads a little ahead of whoever asks for it."""
+    """function of each item, in order, computed in threads slightly ahead of the consumer."""
     threads = decoding_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     waiting: deque[Future[R]] = deque()

@@ -1,4 +1,4 @@
-"""The mean image of a database: what `ristretto compute_image_mean` does."""
+"""The mean image of a database, for `ristretto compute_image_mean`."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ log = logging.getLogger("ristretto")
 
 @dataclass(frozen=True)
 class MeanImage:
-    """The mean of some images, (C, H, W) in float32."""
+    """The mean of images, (C, H, W) in float32."""
 
     image: Array
 
     @property
     def channels(self) -> list[float]:
-        """The mean of each channel, added up in Caffe's order and precision."""
+        """The mean of each channel, summed in Caffe's order and precision."""
         flat = self.image.reshape(len(self.image), -1)
-        # accumulate adds one value after the other, where sum() would add in pairs.
+        # accumulate adds sequentially, whereas sum() would add pairwise.
         totals = np.add.accumulate(flat, axis=1, dtype=np.float32)[:, -1]
         return [float(mean) for mean in totals / np.float32(flat.shape[1])]
 
 
 def mean_of_database(path: str, backend: Backend) -> MeanImage:
-    """The mean of all images of a database, in float32 as Caffe adds them up, so that its bits are Caffe's.
+    """The mean of all images of a database, summed in float32 as in Caffe, and bit-identical to Caffe's.
 
-    RistrettoError for a database that cannot be read or is empty, and by its key for a record that holds no
-    image, or one of another size than the first.
+    RistrettoError for a database that cannot be read or is empty, and, with its key, for a record that is not an
+    image or differs in size from the first.
     """
     database = _open(path, backend)
     log.info("Opened %s %s", backend.value, path)
@@ -52,8 +52,8 @@ def mean_of_database(path: str, backend: Backend) -> MeanImage:
                 log.info("Starting iteration")
                 total = np.zeros(image.shape, np.float32)
             if image.shape != total.shape:
-                what = f"the image is {show(image.shape)}, the first one {show(total.shape)}"
-                raise RistrettoError(what, where=_where(path, key), remedy="Bring all images to one size.")
+                what = f"the image is {show(image.shape)}, but the first one is {show(total.shape)}"
+                raise RistrettoError(what, where=_where(path, key), remedy="Resize all images to the same size.")
             total += image
             count += 1
             if count % 10000 == 0:
@@ -68,7 +68,7 @@ def mean_of_database(path: str, backend: Backend) -> MeanImage:
 
 
 def write_mean(path: str | Path, mean: MeanImage) -> None:
-    """Write a mean file: a BlobProto whose shape is given in the old way, by num, channels, height and width."""
+    """Write a mean file: a BlobProto with the old form of shape: num, channels, height and width."""
     log.info("Write to %s", path)
     channels, height, width = mean.image.shape
     message = new("BlobProto", num=1, channels=channels, height=height, width=width)
@@ -83,7 +83,7 @@ def _images(database: Database, path: str) -> Iterator[tuple[bytes, AnyArray]]:
         try:
             datum = parse(record[1])
         except DecodeError:
-            raise RistrettoError("the record is no Datum message", where=_where(path, record[0])) from None
+            raise RistrettoError("the record is not a valid Datum message", where=_where(path, record[0])) from None
         if datum.encoded:
             if at == 0:
                 log.info("Decoding Datum")
@@ -107,9 +107,9 @@ def _open(path: str, backend: Backend) -> Database:
     try:
         if not Path(path).is_dir():
             what = "is not a folder" if Path(path).exists() else "this database does not exist"
-            raise RistrettoError(what, where=path or '""', remedy="Name the database's folder.")
+            raise RistrettoError(what, where=path or '""', remedy="Give the database's folder.")
     except (ValueError, OSError):
-        raise RistrettoError("this is no folder name", where=repr(path)) from None
+        raise RistrettoError("invalid folder name", where=repr(path)) from None
     folder = Path(path)
     is_lmdb, is_leveldb = (folder / "data.mdb").exists(), (folder / "CURRENT").is_file()
     if backend is Backend.LMDB:

@@ -1,4 +1,4 @@
-"""The idx files of MNIST to a database: what `ristretto convert_mnist_data` does."""
+"""Conversion of MNIST's idx files to a database, for `ristretto convert_mnist_data`."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ _GZIP = b"\x1f\x8b"
 
 
 def convert_mnist(image_file: str, label_file: str, database: str, backend: Backend) -> int:
-    """Write a new database of idx images and their labels; how many there are.
+    """Write a new database of idx images and their labels; returns their number.
 
-    RistrettoError for files that are no such idx files, whose sizes are not what their headers tell, or that
-    don't belong together; nothing is written then.
+    RistrettoError for files that are not such idx files, whose sizes contradict their headers, or that
+    do not belong together; then nothing is written.
     """
     with open_to_read(image_file) as images, open_to_read(label_file) as labels:
         count, height, width = _extents(images, image_file, _IMAGES, "image")
         (count_labels,) = _extents(labels, label_file, _LABELS, "label")
         if count != count_labels:
-            raise RistrettoError(f"{image_file} has {count} images, {label_file} {count_labels} labels")
+            raise RistrettoError(f"{image_file} has {count} images, but {label_file} has {count_labels} labels")
         if 0 in (count, height, width):
-            raise RistrettoError(f"{count} images of {show((height, width))} are none", where=image_file)
+            raise RistrettoError(f"{count} images of {show((height, width))} are empty", where=image_file)
         with new_database(database, backend) as new:
             log.info("A total of %d items.", count)
             log.info("Rows: %d Cols: %d", height, width)
             for at in range(count):
                 pixels, label = images.read(height * width), labels.read(1)
                 if len(pixels) < height * width or not label:
-                    raise RistrettoError("the file ends while it is read", where=image_file if label else label_file)
+                    raise RistrettoError(
+                        "the file was truncated while being read", where=image_file if label else label_file
+                    )
                 new.put(b"%08d" % at, plain_datum(pixels, (1, height, width), label[0]))
     log.info("Processed %d files.", count)
     return count
 
 
 def _extents(stream: BinaryIO, file: str, magic: int, what: str) -> tuple[int, ...]:
-    """The extents that an idx file's header tells, compared with its size; the stream is behind the header."""
+    """The extents in an idx file's header, checked against its size; leaves the stream after the header."""
     axes = magic & 0xFF
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -62,6 +64,6 @@ def _extents(stream: BinaryIO, file: str, magic: int, what: str) -> tuple[int, .
         values *= extent
     needed += values
     if size != needed:
-        told = f"its header tells of {show(extents)}, which are {needed} bytes; the file has {size}"
-        raise RistrettoError(told, where=file, remedy="Get the file again.")
+        told = f"its header declares {show(extents)}, which needs {needed} bytes, but the file has {size}"
+        raise RistrettoError(told, where=file, remedy="Download the file again.")
     return extents

@@ -1,4 +1,4 @@
-"""Writing a new LMDB or LevelDB database, as Caffe reads them: it appears whole or not at all."""
+"""Creation of LMDB and LevelDB databases for Caffe; a database appears atomically."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ log = logging.getLogger("ristretto")
 # Caffe commits every 1000 records. Large ones are committed sooner: with a megabyte at a time the allocator uses the
 # same memory again, and a database of images is written in a third of the time.
 _MOST_PENDING, _MOST_PENDING_BYTES = 1000, 1 << 20
-_FIRST_MAP_BYTES = 64 << 20  # doubled when full; the file is as long as what it holds
-_LONGEST_VALUE = 2**31 - 1  # what protobuf reads as one message
+_FIRST_MAP_BYTES = 64 << 20  # doubled when full; the file is as long as its content
+_LONGEST_VALUE = 2**31 - 1  # protobuf's limit of one message
 _LOCK_BYTES = 8192  # LMDB's lock file for the usual 126 readers
 
-# Faults of the disk: plyvel reports them as text only, and so does lmdb before 1.5.
+# Disk errors: plyvel reports them only as text, and so does lmdb before 1.5.
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 
 
 class Backend(Enum):
-    """The kinds of databases, by the names that flags have for them."""
+    """The kinds of databases, by their names in flags."""
 
     LMDB = "lmdb"
     LEVELDB = "leveldb"
 
 
 class NewDatabase:
-    """A database while it is filled. count: how many records it has been given."""
+    """A database while it is being filled. count: the number of records so far."""
 
     def __init__(self, store: _Store, where: str) -> None:
         self.count = 0
@@ -49,11 +49,11 @@ class NewDatabase:
         self._pending_bytes = 0
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Add a record. RistrettoError where the database cannot hold it, or the disk is full."""
+        """Add a record. RistrettoError if the database cannot hold it, or the disk is full."""
         longest = self._store.longest_key
         if not 0 < len(key) <= longest:
             shown = os.fsdecode(key[:40])
-            what = f'the key "{shown}..." has {len(key)} bytes, and the database takes {longest}'
+            what = f'the key "{shown}..." has {len(key)} bytes; the database takes at most {longest}'
             raise RistrettoError(what, where=self._where, remedy="Shorten the names.")
         if len(value) > _LONGEST_VALUE:
             raise RistrettoError(f'the record "{os.fsdecode(key)}" is larger than 2 GB', where=self._where)
@@ -64,7 +64,7 @@ class NewDatabase:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is pending; RistrettoError where the disk is full."""
+        """Write pending records; RistrettoError if the disk is full."""
         if self._pending:
             with _naming(self._where):
                 self._store.write(self._pending)
@@ -73,9 +73,9 @@ class NewDatabase:
 
 @contextmanager
 def new_database(path: str, backend: Backend) -> Iterator[NewDatabase]:
-    """A database to be filled, which takes its place at `path` behind the block; nothing stays if that raises.
+    """A database to be filled, which is renamed to `path` after the block, or removed if the block raises.
 
-    RistrettoError where there is something at `path`, as in Caffe, or it cannot be written.
+    RistrettoError if `path` exists, as in Caffe, or cannot be written.
     """
     target = check_new(path)
     with ExitStack() as stack:
@@ -94,7 +94,7 @@ def new_database(path: str, backend: Backend) -> Iterator[NewDatabase]:
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Tell of a database that the disk cannot take, by its name."""
+    """Turn disk errors into RistrettoErrors with the database's name."""
     try:
         yield
     except OSError as fault:
@@ -102,13 +102,13 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def check_new(path: str) -> Path:
-    """Where a new database is to be. RistrettoError where there is something, or it could not be made."""
+    """The path of a new database. RistrettoError if it exists or cannot be created."""
     try:
         if path and os.path.lexists(path):
-            raise RistrettoError("already exists", where=path, remedy="Remove it first, or give another name.")
+            raise RistrettoError("already exists", where=path, remedy="Remove it first, or choose another name.")
         target = Path(os.path.realpath(path))
     except ValueError:  # a zero byte in the name
-        raise RistrettoError("this is no folder name", where=repr(path)) from None
+        raise RistrettoError("invalid folder name", where=repr(path)) from None
     if not path or not target.name:
         raise RistrettoError("the database has no name")
     if not target.parent.is_dir():
@@ -120,7 +120,7 @@ def check_new(path: str) -> Path:
 
 
 class _Store(Protocol):
-    """What differs between the backends. longest_key: in bytes. OSError where the disk cannot take what is written."""
+    """Interface of the backends. longest_key: in bytes. OSError on disk errors."""
 
     longest_key: int
 
@@ -133,10 +133,10 @@ class _Lmdb:
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "data.mdb"
-        # The lock file that Caffe leaves, and needs where it may not create one. Its first user initializes it.
+        # Caffe leaves a lock file, and needs it where it may not create one. Its first user initializes it.
         (folder / "lock.mdb").write_bytes(bytes(_LOCK_BYTES))
         with self._faults_as_os_errors():
-            # Nothing is sent to the disk before the end, since an unfinished database is thrown away. Unused parts of
+            # Nothing is synced before the end, since an unfinished database is discarded. Unused parts of
             # pages are zeroed, so that equal records make equal files.
             self._environment = lmdb.open(
                 str(folder), map_size=_FIRST_MAP_BYTES, mode=0o664, sync=False, metasync=False, lock=False
@@ -164,7 +164,7 @@ class _Lmdb:
         except lmdb.Error as fault:
             found = _os_error(str(fault))
             if found.errno == errno.EIO:
-                # LMDB's word for a write that was cut short. The next write has the cause.
+                # LMDB's message for a short write. The next write gives the cause.
                 with self._data.open("ab") as stream:
                     stream.write(bytes(_MOST_PENDING_BYTES))
             raise found from None

@@ -1,4 +1,4 @@
-"""What an export is: a class in a file of its own in this package, registered under its --format."""
+"""The interface of an exporter: a class in a file of this package, registered under its --format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXPORTS: Registry[Exporter] = Registry("export format", __package__ or "", "rist
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is to be exported where. model and weights are None where they are not named; see `needed`."""
+    """What to export, and where to. model and weights are None if not given; see `needed`."""
 
     model: str | None
     weights: str | None
@@ -30,11 +30,11 @@ class Exporter(ABC):
 
     @abstractmethod
     def write(self, request: ExportRequest) -> str:
-        """Write request.output and return a line on what it holds. RistrettoError for what cannot be exported."""
+        """Write request.output and return a line about its contents. RistrettoError if the net cannot be exported."""
 
 
 def needed(path: str | None, flag: str) -> str:
-    """The path, where the user named one; RistrettoError with the flag where not."""
+    """The path, or a RistrettoError that names the missing flag."""
     if path is None:
         raise RistrettoError(f"this format needs {flag}")
     return path

@@ -20,7 +20,7 @@ class NpzExporter(Exporter):
     """Weights, keyed `layer/i`.
 
     Without a model: all blobs of the file, in their shapes in the file. With a model: the parameters of the layers
-    of its TEST phase, in their shapes in the net and as these layers use them, quantized where the layer quantizes
+    of its TEST phase, in their shapes in the net and as the layers use them, quantized if the layer quantizes
     them.
     """
 

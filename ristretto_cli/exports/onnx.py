@@ -21,7 +21,7 @@ class OnnxExporter(Exporter):
     """The net of a phase as an ONNX model: inputs are the tops of its data layers, outputs are Caffe's.
 
     Host layers are left out; the blobs that they read are outputs instead of their tops. Weights are included,
-    quantized where the layer quantizes them.
+    quantized if the layer quantizes them.
     """
 
     def write(self, request: ExportRequest) -> str:
@@ -37,7 +37,7 @@ class OnnxExporter(Exporter):
             raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
         for layer in net.layers:
             if layer.on_host and layer.tops:
-                log.info("%s (%s) is computed behind the graph and is left out.", layer.name, layer.type)
+                log.info("%s (%s) is a host layer, computed after the graph, and is left out.", layer.name, layer.type)
         model = ops.graph.model(leaving, embed_weights=True)
         onnx.checker.check_model(model)
         with atomic_write(request.output) as temporary:

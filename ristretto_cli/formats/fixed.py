@@ -1,4 +1,4 @@
-"""Dynamic fixed point: bits and a fractional length, chosen for each layer's input, output and parameters."""
+"""Dynamic fixed point: a bit width and a fractional length for each layer's input, output and parameters."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from ristretto_cli.formats.number_format import (
 from ristretto_cli.ops import AnyArray, Array, Grid, Ops, V
 from ristretto_cli.wire.messages import Message
 
-# Beyond it every float32 is either far above or far below one step of the grid.
+# Beyond this, every float32 is either far above or far below one step of the grid.
 _EXTREME_FRAC_BITS = 300
-_DEAD_INTEGER_LENGTH = -(2**31)  # what a C++ cast of log2(0) to int gives
+_DEAD_INTEGER_LENGTH = -(2**31)  # result of casting log2(0) to int in C++
 _HEADROOM_BITS = 4
 _MOST_LESS = 16  # integer bits
-_MANY = 2**20  # weights; of more, some are looked at
+_MANY = 2**20  # weights; larger sets are sampled
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fixed(NumberFormat):
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 128:
-            raise LayerError(f"a width of {self.bits} bits is not possible", remedy="Give 1 to 128.")
+            raise LayerError(f"a width of {self.bits} bits is out of range", remedy="Give 1 to 128.")
 
     @property
     def largest(self) -> float:
@@ -72,14 +72,14 @@ class Fixed(NumberFormat):
 
 
 def stepwise(ops: Ops[V], x: V, grid: Grid, to_integers: Callable[[V], V]) -> V:
-    """x on a grid, a primitive after the other; to_integers rounds. So backends do to_grid that know no better way."""
+    """to_grid in terms of other primitives, for backends without a better one; to_integers rounds."""
     frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, grid.frac_bits))
     integers = to_integers(_times_power_of_two(ops, x, frac_bits))
     return _times_power_of_two(ops, ops.clip(integers, float(grid.low), float(grid.high)), -frac_bits)
 
 
 def _times_power_of_two(ops: Ops[V], x: V, exponent: int) -> V:
-    # In float32 2^127 is the largest factor there is and 2^-126 the smallest exact one.
+    # In float32, 2^127 is the largest factor and 2^-126 the smallest exact one.
     while exponent:
         step = max(-126, min(126, exponent))
         x = ops.mul(x, ops.constant(2.0**step))
@@ -88,10 +88,10 @@ def _times_power_of_two(ops: Ops[V], x: V, exponent: int) -> V:
 
 
 def integer_length(largest: float, role: Role) -> int:
-    """The integer bits, with the sign, for values up to `largest`.
+    """The integer bits, including the sign, for values up to `largest`.
 
-    Parameters keep all of their range. Activations have one bit less, so that the top half of their range
-    saturates: as the original has it, because with few bits a bit of precision is worth more there. A range of
+    Parameters keep their full range. Activations have one bit less, so that the top half of their range
+    saturates, as in the original: with few bits, a bit of precision is worth more there. A range of
     zero gives the original's -2^31.
 
     >>> integer_length(3.0, Role.PARAMS), integer_length(3.0, Role.LAYER_IN)
@@ -104,7 +104,7 @@ def integer_length(largest: float, role: Role) -> int:
 
 
 def unsaturated_integer_length(bits: int, largest: float) -> int:
-    """The fewest integer bits, with the sign, with which values up to HEADROOM * `largest` do not saturate.
+    """The smallest number of integer bits, including the sign, at which HEADROOM * `largest` does not saturate.
 
     >>> unsaturated_integer_length(16, 1.0), unsaturated_integer_length(16, 4 / 3)
     (2, 3)
@@ -115,7 +115,7 @@ def unsaturated_integer_length(bits: int, largest: float) -> int:
 
 
 def _fractional_length(bits: int, integer_bits: int) -> int:
-    # int32 arithmetic wraps around in the original, which matters for a range of zero alone.
+    # int32 arithmetic wraps around in the original, which matters only for a range of zero.
     return (bits - integer_bits + 2**31) % 2**32 - 2**31
 
 
@@ -124,15 +124,15 @@ _PARAMS = frozenset({Role.PARAMS})
 
 
 class FlParams(Enum):
-    """How the fractional length of weights is chosen; the value is the word that --fl_params takes."""
+    """How the fractional length of weights is chosen; the values are those of --fl_params."""
 
-    MAX = "max"  # the largest weight is kept
-    MSE = "mse"  # the squared error is least
+    MAX = "max"  # the largest weight is representable
+    MSE = "mse"  # minimal squared error
 
 
 @trimming_mode("dynamic_fixed_point", "fixed_point")
 class DynamicFixedPoint(TrimmingMode):
-    """Weights of convolutions, weights of inner products, and activations, each with a width of its own."""
+    """Convolution weights, inner product weights and activations, each with its own width."""
 
     precision = "DYNAMIC_FIXED_POINT"
     combined_title = "Dynamic fixed point net:"
@@ -192,14 +192,14 @@ def write_fixed(
 ) -> None:
     """Set bw_* and fl_* of each role that has a width in bits.
 
-    least_error: weights get the fractional length with the least squared error, where ranges have the weights.
+    least_error: weights get the fractional length with minimal squared error, if ranges have the weights.
     """
     for role, bits in widths.items():
         largest = ranges.of(role)
         if legacy:
             integer_bits = integer_length(largest, role)
         elif bits >= LOSSLESS_BITS:
-            # DIFFERS(D4): room for values beyond the measured range, and still steps finer than float32's.
+            # DIFFERS(D4): headroom beyond the measured range, with steps still finer than float32's.
             integer_bits = integer_length(largest or 1.0, Role.PARAMS)
             for_biases = _bits_for_biases(bits, integer_bits, ranges) if role is Role.PARAMS else 0
             integer_bits += max(_HEADROOM_BITS, for_biases)
@@ -216,9 +216,9 @@ def write_fixed(
 
 
 def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:
-    """How many integer bits more than the weights need make the layer's output most exact.
+    """The number of extra integer bits for weights at which the layer's output is most accurate.
 
-    Biases share the weights' format. Each bit more saturates fewer of them, and doubles the weights' steps;
+    Biases share the weights' format. Each extra bit saturates fewer of them and doubles the weights' step;
     an output's expected squared error is the sum of both.
     """
     largest_bias = max(map(abs, ranges.biases), default=0.0)
@@ -235,12 +235,12 @@ def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:
 
 
 def _bits_of_least_error(bits: int, most: int, ranges: Ranges, weights: Array) -> int:
-    """The integer bits, up to `most`, with the least expected squared error of an output, by the weights themselves.
+    """The integer bits, up to `most`, with the minimal expected squared error of an output, from the weights.
 
     With few bits it is better to saturate some weights than to round most of them to 0.
     """
     every = max(1, -(-weights.size // _MANY))
-    while math.gcd(every, weights.size) > 1:  # else it would pass over some rows, or places of kernels
+    while math.gcd(every, weights.size) > 1:  # otherwise it would skip some rows or kernel positions
         every += 1
     looked_at = weights.ravel()[::every].astype(np.float64)
     biases = np.array(ranges.biases)

@@ -29,11 +29,11 @@ FLOAT32_MANTISSA_BITS, FLOAT32_EXPONENT_BITS = 23, 8
 
 @dataclass(frozen=True)
 class Minifloat(NumberFormat):
-    """mant_bits of mantissa behind the leading one, exp_bits of exponent with bias 2^(exp_bits - 1) - 1.
+    """mant_bits of mantissa after the leading one, exp_bits of exponent with bias 2^(exp_bits - 1) - 1.
 
     There are no denormals and no codes for infinity and NaN: exponent 0 is an ordinary one, and so is the
-    highest. What is too small becomes +0. What has too high an exponent becomes the largest number; what
-    merely rounds up past it keeps the carry, as in the original.
+    highest. Underflow gives +0. A value with too high an exponent gives the largest number; a value that
+    only rounds up past it keeps the carry, as in the original.
 
     >>> Minifloat(mant_bits=3, exp_bits=4).largest
     480.0
@@ -44,9 +44,9 @@ class Minifloat(NumberFormat):
 
     def __post_init__(self) -> None:
         if not 0 <= self.mant_bits <= 64:
-            raise LayerError(f"mant_bits {self.mant_bits} is not possible", remedy="Give 0 to 64.")
+            raise LayerError(f"mant_bits {self.mant_bits} is out of range", remedy="Give 0 to 64.")
         if not 0 <= self.exp_bits <= 30:
-            raise LayerError(f"exp_bits {self.exp_bits} is not possible", remedy="Give 0 to 30.")
+            raise LayerError(f"exp_bits {self.exp_bits} is out of range", remedy="Give 0 to 30.")
 
     @property
     def floats(self) -> Floats:
@@ -55,16 +55,16 @@ class Minifloat(NumberFormat):
 
     @property
     def largest(self) -> float:
-        """The number at which values of a higher exponent saturate; infinity where float32 ends earlier."""
+        """The number at which values of a higher exponent saturate; infinity if it exceeds float32."""
         return self.floats.largest
 
     def width(self) -> int:
         return 1 + self.exp_bits + self.mant_bits
 
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
-        """Round x to mant_bits of mantissa, flush what is too small to +0, saturate what is too large.
+        """Round x to mant_bits of mantissa; underflow gives +0, overflow saturates.
 
-        Infinity and NaN saturate like large numbers; where float32 has no exponent above the format's top
+        Infinity and NaN saturate like large numbers; if float32 has no exponent above the format's highest
         one, they become infinity.
         """
         if rounding is Rounding.NEAREST:
@@ -73,12 +73,12 @@ class Minifloat(NumberFormat):
 
 
 def floatwise(ops: Ops[V], x: V, floats: Floats) -> V:
-    """x as one of the floats, a primitive after the other. So backends do to_floats that know no better way."""
+    """to_floats in terms of other primitives, for backends without a better one."""
     return _in_range(ops, x, floats, _mantissa(ops, x, floats))
 
 
 def _in_range(ops: Ops[V], x: V, floats: Floats, rounded: V) -> V:
-    """`rounded`, which is x with fewer bits, where x is neither too small nor too large."""
+    """`rounded`, which is x with fewer bits, wherever x neither underflows nor overflows."""
     magnitude = ops.abs(x)
     beyond = 2.0 ** (floats.top_exponent + 1) if floats.top_exponent < 127 else math.inf
     saturated = ops.clip(x, -floats.largest, floats.largest)
@@ -90,8 +90,8 @@ def _mantissa(ops: Ops[V], x: V, floats: Floats) -> V:
     if floats.mant_bits >= FLOAT32_MANTISSA_BITS:
         return x
     if floats.mant_bits == 0:
-        # The leading one is not stored, so that of 1 and 2 it is 1 that has the even mantissa: ties
-        # go down. Half an ulp less moves them, and nothing else, to the lower side.
+        # The leading one is not stored, so of 1 and 2 the even mantissa is that of 1: ties
+        # go down. Subtracting half an ulp moves only the ties to the lower side.
         x = ops.mul(x, ops.constant(1 - 2.0**-24))
     low = nearest(ops, x, floats.mant_bits)
     if floats.top_exponent < 100:
@@ -114,20 +114,20 @@ def _mantissa_at_random(ops: Ops[V], x: V, mant_bits: int) -> V:
 
 
 def nearest(ops: Ops[V], x: V, mant_bits: int) -> V:
-    """x, of no more than 2^100, with so many bits of mantissa (1 to 22)."""
-    # Veltkamp's split: the leading part of x, rounded half to even, by float32 products and differences.
+    """x, at most 2^100, rounded to this many bits of mantissa (1 to 22)."""
+    # Veltkamp splitting: the leading part of x, rounded half to even, by float32 products and differences.
     product = ops.mul(x, ops.constant(2.0 ** (FLOAT32_MANTISSA_BITS - mant_bits) + 1))
     return ops.sub(product, ops.sub(product, x))
 
 
 def _power_of_two_below(ops: Ops[V], magnitude: V) -> V:
     # Rounding to no mantissa at all gives the power of two below or the one above; the latter is too large.
-    # The detour over 2^-64 keeps the product inside from overflowing; floats below 2^-62 don't take it.
+    # Scaling by 2^-64 keeps the inner product from overflowing; floats below 2^-62 are not scaled.
     small = ops.less(magnitude, ops.constant(1.0))
     factor = ops.where(small, ops.constant(1.0), ops.constant(2.0**-64))
     scaled = ops.mul(magnitude, factor)
     near = nearest(ops, scaled, 0)
-    # Halved before it is scaled back: the power above the largest float32 is infinity.
+    # Halved before scaling back: the power above the largest float32 is infinity.
     near = ops.where(ops.less(scaled, near), ops.mul(near, ops.constant(0.5)), near)
     return ops.div(near, factor)
 
@@ -173,7 +173,7 @@ class MinifloatMode(TrimmingMode):
 
 
 def exponent_bits(ranges: Sequence[Ranges]) -> int:
-    """The exponent bits that cover the activations of all layers; at least 4. Parameters don't count.
+    """The exponent bits that cover the activations of all layers; at least 4. Parameters are ignored.
 
     >>> exponent_bits([Ranges(layer_in=1000.0, layer_out=2.0, params=0.5)])
     5
@@ -188,7 +188,7 @@ def exponent_bits(ranges: Sequence[Ranges]) -> int:
 
 
 def unsaturated_exponent_bits(ranges: Sequence[Ranges]) -> int:
-    """The fewest exponent bits, at least 4, with which no activation up to HEADROOM times its range saturates.
+    """The smallest number of exponent bits, at least 4, at which HEADROOM times no activation range saturates.
 
     >>> unsaturated_exponent_bits([Ranges(layer_in=341.0, layer_out=2.0, params=0.5)])
     4

@@ -1,6 +1,6 @@
-"""What a number format is, and what a trimming mode is: how formats are chosen for the layers of a net.
+"""Interfaces of number formats and of trimming modes, which choose formats for the layers of a net.
 
-Each mode stands in a file of its own in this package, beside its format, and is registered under the name
+Each mode is in a file of its own in this package, with its format, and is registered under the name
 that --trimming_mode takes.
 """
 
@@ -18,9 +18,9 @@ from ristretto_cli.ops import Array, Grid, Ops, V
 from ristretto_cli.registry import Registry
 from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
-LOSSLESS_BITS = 32  # the width that stands for "not trimmed"
-UNSATURATED_BITS = 16  # from this width on, activations do not saturate
-HEADROOM = 1.5  # such activations may exceed the measured range by this factor, on data that was not measured
+LOSSLESS_BITS = 32  # the width that means "not trimmed"
+UNSATURATED_BITS = 16  # activations of at least this width do not saturate
+HEADROOM = 1.5  # factor by which activations may exceed the measured range on other data
 
 MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "", "ristretto.formats")
 
@@ -29,24 +29,24 @@ class Rounding(Enum):
     """How a value between two neighbours on the grid is rounded."""
 
     NEAREST = "ties to even"
-    STOCHASTIC = "up with the probability of its distance from the lower neighbour"
+    STOCHASTIC = "up with a probability equal to the distance from the lower neighbour"
 
     def apply(self, ops: Ops[V], x: V) -> V:
         """x to integers."""
         if self is Rounding.NEAREST:
             return ops.round(x)
-        # floor(x + u) would do, were the sum exact: large integers would move by its rounding.
+        # Not floor(x + u): the sum is inexact, and its rounding would change large integers.
         below = ops.floor(x)
         goes_up = ops.less(ops.uniform(x.shape), ops.sub(x, below))
         return ops.add(below, ops.where(goes_up, ops.constant(1.0), ops.constant(0.0)))
 
 
 class NumberFormat(ABC):
-    """A set of representable numbers, and how any float32 is brought onto it."""
+    """A set of representable numbers, and the rounding of a float32 to it."""
 
     @abstractmethod
     def width(self) -> int:
-        """The bits that one of the numbers needs."""
+        """The bits of one number."""
 
     @property
     @abstractmethod
@@ -54,16 +54,16 @@ class NumberFormat(ABC):
         """The largest number of the format."""
 
     def grid(self) -> Grid | None:
-        """The grid that all its numbers lie on, where that is one of fixed steps."""
+        """The grid of its numbers, if they have a fixed step."""
         return None
 
     @abstractmethod
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
-        """x, each element brought onto the format; for every backend alike, bit for bit."""
+        """x with each element rounded to the format; bit-identical on all backends."""
 
 
 class Role(Enum):
-    """What of a layer a width is for; the value is the word in QuantizationParameter's field names."""
+    """The part of a layer that a width is for; the values occur in QuantizationParameter's field names."""
 
     LAYER_IN = "layer_in"
     LAYER_OUT = "layer_out"
@@ -72,11 +72,11 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Ranges:
-    """The largest absolute values that a layer's input, output and weights reach.
+    """The largest absolute values of a layer's input, output and weights.
 
-    biases: its biases, where they are to be kept in range too. input_energy: the mean sum of squares of the
-    inputs that one output is made of; it tells how much an error of the weights matters beside one of a bias.
-    weights: the weights themselves; None where they are not at hand.
+    biases: of its biases, if they must stay in range too. input_energy: the mean sum of squares of the
+    inputs of one output; it weighs errors of weights against errors of biases.
+    weights: the weights themselves; None if not available.
     """
 
     layer_in: float
@@ -93,7 +93,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Trims:
-    """The formats of one layer, as its QuantizationParameter states them. None: that is left alone."""
+    """The formats of one layer according to its QuantizationParameter. None: not trimmed."""
 
     layer_in: NumberFormat | None
     layer_out: NumberFormat | None
@@ -106,7 +106,7 @@ class Trims:
 class Group:
     """Widths that are searched together: these roles of these families of layers ("CONV", "FC").
 
-    name: what --bw calls it. title: the heading of its scores in the summary. part: how its width is named there.
+    name: its name in --bw. title: the heading of its scores in the summary. part: the label of its width there.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Group:
 
 @dataclass(frozen=True)
 class ModeOption:
-    """A setting of a trimming mode: a flag of the command line, `--name`, that takes one of some words.
+    """An option of a trimming mode: a command-line flag, `--name`, with a choice of values.
 
     in_legacy: whether it has an effect with --legacy.
     """
@@ -133,14 +133,14 @@ class ModeOption:
 class TrimmingMode(ABC):
     """How the layers of a net are trimmed in one number format.
 
-    groups are searched one after the other and then combined. A mode with a single group has nothing to
-    combine: its last passing trial is the result. options: what can be chosen; see `option`.
+    groups are searched one after another and then combined. A mode with a single group has nothing to
+    combine: its last passing trial is the result. options: the mode's options; see `option`.
     """
 
     precision: ClassVar[str]  # its name in QuantizationParameter.Precision
     groups: ClassVar[tuple[Group, ...]]
-    combined_title: ClassVar[str] = ""  # the summary's heading of the combined groups, where there are several
-    fallback_bits: ClassVar[int] = LOSSLESS_BITS  # the width where none is within the margin
+    combined_title: ClassVar[str] = ""  # the summary's heading for the combined groups, if there are several
+    fallback_bits: ClassVar[int] = LOSSLESS_BITS  # the width if none is within the margin
     options: ClassVar[tuple[ModeOption, ...]] = ()
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class TrimmingMode(ABC):
 
     @abstractmethod
     def trims(self, quantization: Message) -> Trims:
-        """The formats that a QuantizationParameter states."""
+        """The formats described by a QuantizationParameter."""
 
     @abstractmethod
     def widths(self, offered: Sequence[int], ranges: Sequence[Ranges]) -> list[int]:
@@ -174,15 +174,15 @@ class TrimmingMode(ABC):
         everywhere: Sequence[Ranges],
         legacy: bool,
     ) -> None:
-        """Set the fields that give a layer these widths in bits; a width of LOSSLESS_BITS keeps every value. For a
-        role without a width nothing need be set.
+        """Set the fields that give a layer these widths in bits; a width of LOSSLESS_BITS keeps every value. A
+        role without a width needs no fields.
 
         everywhere: the ranges of all layers. legacy: choose as the original does, flaws included.
         """
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
-        """The integer bits that a layer's ranges ask for by the original's rule, for the log; none where the format has
-        no such thing. Formats may have others: see write."""
+        """The integer bits for a layer's ranges by the original's rule, for the log; empty if the format has
+        none. The format that `write` chooses may differ."""
         return {}
 
     def heading(self, baseline: str) -> list[str]:
@@ -196,7 +196,7 @@ class TrimmingMode(ABC):
 
 
 def mode_options() -> dict[str, tuple[ModeOption, list[str]]]:
-    """The options of all modes, by name, each with the names of the modes that have it."""
+    """The options of all modes by name, each with the names of its modes."""
     found: dict[str, tuple[ModeOption, list[str]]] = {}
     for name, mode in MODES.usable().items():
         for option in mode.options:
@@ -205,7 +205,7 @@ def mode_options() -> dict[str, tuple[ModeOption, list[str]]]:
 
 
 def configured_mode(name: str, chosen: Mapping[str, str]) -> TrimmingMode:
-    """The mode of a name with values of its options; RistrettoError for what is not known, naming what is."""
+    """The mode with these values of its options; RistrettoError, listing the choices, for unknown ones."""
     mode = MODES.get(name)
     own = {option.name: option for option in mode.options}
     for key, value in chosen.items():
@@ -216,7 +216,7 @@ def configured_mode(name: str, chosen: Mapping[str, str]) -> TrimmingMode:
                 f'trimming mode "{name}" has no option {key}', remedy=hint or f"Options: {', '.join(own) or 'none'}."
             )
         if value not in own[key].choices:
-            raise RistrettoError(f"{key}={value} is not possible", remedy=f"Give {' or '.join(own[key].choices)}.")
+            raise RistrettoError(f'invalid value "{value}" of {key}', remedy=f"Give {' or '.join(own[key].choices)}.")
     return mode.with_options(chosen)
 
 
@@ -226,14 +226,14 @@ def rounding_of(quantization: Message) -> Rounding:
 
 
 def set_precision(quantization: Message, mode: TrimmingMode) -> None:
-    """Say in a QuantizationParameter which mode its fields are for; the schema's default is left unsaid."""
+    """Set the mode of a QuantizationParameter; the schema's default is omitted."""
     quantization.ClearField("precision")
     if enum_name(quantization, "precision") != mode.precision:
         quantization.precision = enum_value("QuantizationParameter.Precision", mode.precision)
 
 
 def trims_of(quantization: Message) -> Trims:
-    """The formats of a layer, read by the mode of its `precision`; None for what it says is not to be trimmed."""
+    """The formats of a layer, read by the mode of its `precision`; None for roles that are not trimmed."""
     precision = enum_name(quantization, "precision")
     mode = _reader(precision, MODES.registered()) or _reader(precision, MODES.usable())
     if mode is None:
@@ -263,7 +263,7 @@ def trimming_mode(*names: str) -> Any:
 
     def register(cls: type[TrimmingMode]) -> type[TrimmingMode]:
         mode = cls()
-        enum_value("QuantizationParameter.Precision", mode.precision)  # KeyError where the schema lacks it
+        enum_value("QuantizationParameter.Precision", mode.precision)  # KeyError if the schema lacks it
         for name, other in MODES.registered(load=False).items():
             if other.precision == mode.precision and type(other).trims is not cls.trims:
                 raise ValueError(f"{name} and {names[0]} read the precision {mode.precision} differently")

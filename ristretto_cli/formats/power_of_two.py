@@ -1,4 +1,4 @@
-"""Integer powers of two: weights that a shift multiplies by."""
+"""Integer powers of two: weights whose products are shifts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ACTIVATION_BITS = 8
 
 @dataclass(frozen=True)
 class PowerOfTwo(NumberFormat):
-    """+2^e and -2^e for e of exp_min to exp_max; there is no zero. A larger exp_min alone counts."""
+    """+2^e and -2^e for e from exp_min to exp_max; no zero. If exp_min is larger, it is the only exponent."""
 
     exp_min: int
     exp_max: int
@@ -36,7 +36,7 @@ class PowerOfTwo(NumberFormat):
     def __post_init__(self) -> None:
         for name, value in (("exp_min", self.exp_min), ("exp_max", self.exp_max)):
             if not -1000 <= value <= 1000:
-                raise LayerError(f"{name} {value} is not possible", remedy="Give -1000 to 1000.")
+                raise LayerError(f"{name} {value} is out of range", remedy="Give -1000 to 1000.")
 
     @property
     def largest(self) -> float:
@@ -60,7 +60,7 @@ class PowerOfTwo(NumberFormat):
 
 @trimming_mode("integer_power_of_2_weights", "power_of_2_weights")
 class IntegerPowerOfTwoWeights(TrimmingMode):
-    """Weights 2^-8 to 2^-1, activations in 8-bit dynamic fixed point, biases as they are."""
+    """Weights 2^-8 to 2^-1, activations in 8-bit dynamic fixed point, float biases."""
 
     precision = "INTEGER_POWER_OF_2_WEIGHTS"
     fallback_bits = _WEIGHT_BITS
@@ -76,7 +76,7 @@ class IntegerPowerOfTwoWeights(TrimmingMode):
         )
 
     def widths(self, offered: Sequence[int], ranges: Sequence[Ranges]) -> list[int]:
-        return [_WEIGHT_BITS]  # the one width there is, whatever is offered
+        return [_WEIGHT_BITS]  # the only width, regardless of the offer
 
     def write(
         self,

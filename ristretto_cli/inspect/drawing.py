@@ -1,4 +1,4 @@
-"""A net as a picture: the text that graphviz draws, layers as boxes and blobs as octagons."""
+"""Drawing of a net: graphviz source with layers as boxes and blobs as octagons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ristretto_cli.wire.messages import Message, enum_name
 
 _BLOB = 'shape=octagon, fillcolor="#e8e8e8"'
 _IN_PLACE, _PLAIN = "#b7e4b0", "#a9c4ee"
-# Which settings tell what a layer is about, and its colour.
+# The settings shown for a layer, and its colour.
 _COLOURS = (("convolution_param", "#f2a097"), ("pooling_param", "#f7cd8a"), ("inner_product_param", "#d3b0ec"))
 
 
 class Direction(Enum):
-    """Where a drawing leads; the value is graphviz's word."""
+    """The direction of a drawing, as graphviz's rankdir."""
 
     LEFT_TO_RIGHT = "LR"
     RIGHT_TO_LEFT = "RL"
@@ -25,10 +25,10 @@ class Direction(Enum):
 
 
 def dot_text(name: str, layers: Iterable[Message], direction: Direction) -> str:
-    """The drawing of a net's LayerParameters in graphviz's language.
+    """The drawing of a net's LayerParameters in the dot language.
 
-    Neither shapes nor weights are needed, and layer types need not be known. RistrettoError for
-    widths of trimmed layers that no format has.
+    Needs neither shapes nor weights, and accepts unknown layer types. RistrettoError for
+    invalid widths of quantized layers.
     """
     nodes: list[str] = []
     edges: list[str] = []
@@ -60,7 +60,7 @@ def _label(layer: Message) -> str:
 
 
 def _window(layer: Message) -> list[str]:
-    """The kernel, stride and padding of a layer that has some, one line."""
+    """The kernel, stride and padding of a layer in one line, if it has any."""
     if layer.HasField("convolution_param"):
         param, extra = layer.convolution_param, []
         if param.group != 1:
@@ -88,7 +88,7 @@ def _window(layer: Message) -> list[str]:
 
 
 def _setting(param: Message, field: str, stem: str, default: str | None) -> str | None:
-    """A setting as it is given: one number, one per axis, or as stem_h and stem_w."""
+    """A setting as given: one number, one per axis, or as stem_h and stem_w."""
     sides = (f"{stem}_h", f"{stem}_w")
     if any(map(param.HasField, sides)):
         return _joined([getattr(param, side) for side in sides])
@@ -103,7 +103,7 @@ def _joined(values: Sequence[int]) -> str:
 
 
 def _maps(layer: Message) -> str:
-    """What stands on the edges to a layer's tops: how many maps or outputs it makes, or the batch it reads."""
+    """The label of the edges to a layer's tops: its number of outputs, or the batch size of a data layer."""
     for field, value in layer.ListFields():
         if field.name in ("convolution_param", "inner_product_param"):
             return f" [label={_quoted([str(value.num_output)])}]"
@@ -119,6 +119,6 @@ def _colour(layer: Message) -> str:
 
 
 def _quoted(lines: Sequence[str]) -> str:
-    """Lines as one string of graphviz's; control characters are left out."""
+    """Lines as one graphviz string, without control characters."""
     plain = ("".join(c for c in line if c.isprintable()).replace("\\", "\\\\").replace('"', '\\"') for line in lines)
     return chr(34) + "\\n".join(plain) + chr(34)

@@ -1,4 +1,4 @@
-"""Pictures by graphviz's program `dot`, where it is installed."""
+"""Rendering of drawings with graphviz's program `dot`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MOST_SECONDS = 300
 
 
 def write_drawing(path: str, text: str) -> None:
-    """Write a drawing: as a picture where the file's ending is that of one, else its text.
+    """Write a drawing: rendered if the file has the suffix of an image, otherwise as dot source.
 
-    RistrettoError where the file cannot be written, or a picture is wanted and `dot` is missing or fails.
+    RistrettoError if the file cannot be written, or if `dot` is needed and is missing or fails.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     check_writable(path)
@@ -28,9 +28,9 @@ def _picture(path: str, kind: str, text: str) -> bytes:
     program = shutil.which("dot")
     if program is None:
         raise RistrettoError(
-            "a picture needs graphviz's program dot, which is not installed",
+            "an image needs graphviz's program dot, which is not installed",
             where=path,
-            remedy="Install graphviz, or write the drawing's text: --output=net.dot.",
+            remedy="Install graphviz, or write dot source: --output=net.dot.",
         )
     pipe = subprocess.PIPE
     try:
@@ -45,9 +45,9 @@ def _picture(path: str, kind: str, text: str) -> bytes:
                 raise
     except subprocess.TimeoutExpired:
         raise RistrettoError(
-            f"dot did not finish within {_MOST_SECONDS} s", where=path, remedy="Write the text: --output=net.dot."
+            f"dot did not finish within {_MOST_SECONDS} s", where=path, remedy="Write dot source: --output=net.dot."
         ) from None
     if dot.returncode != 0:
-        what = said.decode(errors="replace").strip()[-200:] or "it tells no reason"
+        what = said.decode(errors="replace").strip()[-200:] or "no reason given"
         raise RistrettoError(f"dot ended with code {dot.returncode}: {what}", where=path)
     return picture

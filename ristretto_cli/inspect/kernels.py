@@ -1,7 +1,7 @@
-"""Which layers the kernels of onnxruntime belong to: by the names of nodes, and by what joined nodes compute.
+"""Attribution of onnxruntime's kernels to layers, by the names of nodes and the computation of fused nodes.
 
-onnxruntime renames nodes (`conv1/Conv_nchwc`, `fused fc/Gemm`), joins several into one that has the name of any of
-them (a convolution and the ReLU behind it may be called `relu1/Relu_nchwc`), and adds nodes of its own.
+onnxruntime renames nodes (`conv1/Conv_nchwc`, `fused fc/Gemm`), fuses several into one with the name of any of
+them (a convolution and the ReLU after it may be called `relu1/Relu_nchwc`), and adds nodes of its own.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from ristretto_cli.backends.onnx_graph import NodeProto
 from ristretto_cli.backends.onnx_profile import Kernel
 
-# Begins the names of operators that have an activation; the names of their nodes begin with it in small letters.
+# Prefix of operators with an activation; the names of their nodes have it in lower case.
 _FUSED = "Fused"
-_ENDS = re.compile(r"[_/ ](?=[^_/ ]*$)")  # where the last part of a name begins
+_ENDS = re.compile(r"[_/ ](?=[^_/ ]*$)")  # the start of the last part of a name
 
 
 @dataclass
 class Shares:
-    """The time of kernels. layers: microseconds of each layer that has kernels. others: of kernels that no layer has.
+    """The time of kernels. layers: microseconds of each layer with kernels. others: of kernels of no layer.
 
-    within: for layers whose nodes onnxruntime joined with another layer's, that one. Not all that was joined is known.
+    within: for layers whose nodes onnxruntime fused into another layer's, that layer, as far as known.
     """
 
     layers: dict[str, float] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Shares:
     within: dict[str, str] = field(default_factory=dict)
 
     def add(self, layers: Collection[str], nodes: Sequence[NodeProto], kernels: Iterable[Kernel]) -> None:
-        """Add a session's kernels. layers: all layers' names; that of a layer's node is `layer/...`."""
+        """Add a session's kernels. layers: all layers' names; nodes of a layer are named `layer/...`."""
         kernels = list(kernels)
         graph = _Joined(nodes, kernels)
         for kernel in kernels:
@@ -48,7 +48,7 @@ class Shares:
 
 
 class _Joined:
-    """A graph's nodes, and which of them have lost their names to others."""
+    """A graph's nodes, and those whose names were given to other nodes."""
 
     def __init__(self, nodes: Sequence[NodeProto], kernels: Sequence[Kernel]) -> None:
         self._nodes: Mapping[str, NodeProto] = {node.name: node for node in nodes}
@@ -61,26 +61,26 @@ class _Joined:
         self._kept = {node.name for node in found if node is not None}
 
     def named(self, name: str) -> NodeProto | None:
-        """The node that a kernel has its name from."""
+        """The node that a kernel is named after."""
         name = name if name in self._nodes else name.removeprefix("fused ")
         while name not in self._nodes and (end := _ENDS.search(name)):
             name = name[: end.start()]
         return self._nodes.get(name)
 
     def computed_by(self, kernel: Kernel, ran: NodeProto) -> NodeProto:
-        """The node that the kernel's operator is of: it may be one in front of that whose name the kernel has."""
+        """The node with the kernel's operator, which may precede the one that the kernel is named after."""
         return self._path(kernel, ran)[-1]
 
     def joined_with(self, kernel: Kernel, ran: NodeProto) -> list[NodeProto]:
-        """Nodes that are known to be computed by a kernel, too."""
+        """Further nodes known to be computed by a kernel."""
         joined = self._path(kernel, ran)
-        if kernel.op.startswith(_FUSED):  # one activation, which nothing else reads the value of
+        if kernel.op.startswith(_FUSED):  # one activation, the only reader of the value
             readers = [node for name in ran.output for node in self._readers.get(name, [])]
             joined += [node for node in readers if len(readers) == 1 and node.name not in self._kept]
         return joined
 
     def _path(self, kernel: Kernel, ran: NodeProto) -> list[NodeProto]:
-        """From the node that a kernel has its name from to that of its operator, through nodes that have no kernel."""
+        """From the node that a kernel is named after to that of its operator, through nodes without kernels."""
         op = kernel.op.removeprefix(_FUSED)
         paths = [[ran]]
         while paths:
@@ -93,7 +93,7 @@ class _Joined:
 
 
 def _layer(node: str, layers: Collection[str]) -> str | None:
-    """The layer that a node was recorded for; names of layers may have slashes, too."""
+    """The layer that a node was recorded for; layer names may contain slashes."""
     while "/" in node:
         node = node.rpartition("/")[0]
         if node in layers:

@@ -1,4 +1,4 @@
-"""A net without its data: the shapes of data layers from the user, from the data, or from the layers' settings."""
+"""Nets without data: shapes of data layers from the user, from the data, or from the layers' settings."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _COLOURS = 3
 
 @dataclass(frozen=True)
 class NetWithoutData:
-    """A net, without weights, and which of its data layers have shapes that their data did not give.
+    """A net, without weights, and its data layers whose shapes do not come from their data.
 
-    notes: for each such layer, by name, where its shapes come from, a sentence.
+    notes: for each such layer, by name, the origin of its shapes as a phrase.
     """
 
     net: Net
@@ -32,18 +32,18 @@ class NetWithoutData:
 
 
 def build_without_data(net_file: NetFile, state: State, given: Mapping[str, Shape]) -> NetWithoutData:
-    """The net for a state, also where its databases are missing.
+    """The net for a state, even if its databases are missing.
 
-    given: shapes for tops of data layers, by blob name; they win over what the data or the net says. Where
-    there is neither, crop_size and the like give the shape. RistrettoError(s) for a shape that nothing
-    tells, for a given one that is of no data layer, and for whatever else is wrong with the net.
+    given: shapes for tops of data layers, by blob name; they override the data and the net. Without
+    data, crop_size and similar settings give the shape. RistrettoError(s) for an unknown shape,
+    for a given one of no data layer, and for other errors in the net.
     """
     data = _KnownShapes(given)
     tops = [top for message, _ in included(net_file, state) if message.type in data for top in message.top]
     inputs = f"Inputs: {', '.join(tops) or 'none'}."
     raise_all(
         RistrettoError(
-            f'"{name}" is no input of the net', where=net_file.file, remedy=did_you_mean(name, tops) or inputs
+            f'"{name}" is not an input of the net', where=net_file.file, remedy=did_you_mean(name, tops) or inputs
         )
         for name in given
         if name not in tops
@@ -52,7 +52,7 @@ def build_without_data(net_file: NetFile, state: State, given: Mapping[str, Shap
 
 
 class _KnownShapes(DataLayers):
-    """Data layers whose data may be missing."""
+    """Data layers with possibly missing data."""
 
     def __init__(self, given: Mapping[str, Shape]) -> None:
         self._given = {name: checked_shape(shape, f'"{name}"') for name, shape in given.items()}
@@ -61,7 +61,7 @@ class _KnownShapes(DataLayers):
     def shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
         given = [self._given.get(top) for top in message.top]
         if not given:
-            return super().shapes(message, phase)  # which refuses it
+            return super().shapes(message, phase)  # rejects it
         if None not in given:
             self.notes[message.name] = f"{_told(message, given)}, as given"
             return tuple(shape for shape in given if shape is not None)
@@ -93,7 +93,7 @@ class _KnownShapes(DataLayers):
 
 
 def _with_given(shapes: Sequence[Shape], given: Sequence[Shape | None]) -> Sequence[Shape]:
-    """The shapes with the given ones in their places; tops that have the first one's batch get its new one."""
+    """The shapes with the given ones replaced; tops with the first one's batch size get its new one."""
     first = given[0]
     if first is not None and first and shapes[0]:
         of_batch = [shape[:1] == shapes[0][:1] and VARIES not in shape for shape in shapes]
@@ -106,9 +106,9 @@ def _told(message: Message, shapes: Sequence[Shape | None]) -> str:
 
 
 def _image_of(message: Message) -> tuple[Shape | None, str]:
-    """The shape of a batch of images as far as a data layer's settings tell, and which settings did.
+    """The shape of a batch of images from a data layer's settings, and the settings that gave it.
 
-    None where they do not. Any type of data layer that has batch_size is understood, whatever its other
+    None if they do not give it. Supports any type of data layer with batch_size, regardless of its other
     settings are.
     """
     settings = (value for field, value in message.ListFields() if field.message_type and not is_repeated(field))
@@ -134,7 +134,7 @@ def _image_of(message: Message) -> tuple[Shape | None, str]:
 
 
 def _channels(message: Message, own: Message, mean: Shape) -> tuple[int, str]:
-    """How many colours an image has, and what to say where that is a guess."""
+    """The number of channels of an image, and a note if that is a guess."""
     transform = message.transform_param
     if mean:
         return mean[-3], ""
@@ -148,23 +148,23 @@ def _channels(message: Message, own: Message, mean: Shape) -> tuple[int, str]:
 
 
 def _mean_shape(file: str) -> Shape:
-    """The shape of a mean file; () where it is not there or no image."""
+    """The shape of a mean file; () if it is missing or not an image."""
     try:
         shape: Shape = read_blob(file).shape if Path(file).is_file() else ()
-    except (RistrettoError, OSError, ValueError):  # no mean file, or no name that a file could have
+    except (RistrettoError, OSError, ValueError):  # not a mean file, or an invalid file name
         return ()
     return shape if len(shape) >= 3 else ()
 
 
 def _resized(transform: Message) -> Shape:
-    """What every image is brought to before it is cropped; () where that is not told, or depends on the image."""
+    """The size of images before cropping; () if it is unknown or depends on the image."""
     resize = transform.resize_param
     is_fixed = transform.HasField("resize_param") and enum_name(resize, "resize_mode") != "FIT_SMALL_SIZE"
     return (resize.height, resize.width) if is_fixed and resize.height and resize.width else ()
 
 
 def _number(message: Message | None, field: str) -> int:
-    """A number that a message may have; 0 where it is not set, or there is no such field."""
+    """A number in a message; 0 if it is not set or there is no such field."""
     if message is None or field not in message.DESCRIPTOR.fields_by_name:
         return 0
     return int(getattr(message, field))

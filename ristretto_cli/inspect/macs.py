@@ -1,4 +1,4 @@
-"""Counting multiplications with parameters: a backend that knows only shapes, and counts."""
+"""Counting of multiplications with parameters, by a backend that knows only shapes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ristretto_cli.ops import ConvGeometry, Shape, Value
 def macs_of(layer: Layer) -> int:
     """The multiply-accumulates of a layer for the whole batch: those of products with its parameters.
 
-    These are convolutions and deconvolutions (positions in padding count) and matrix products, in whatever
-    layer type they are; additions of biases and what is done element by element is not counted.
+    These are convolutions and deconvolutions (positions in padding count) and matrix products, in any
+    layer type; additions of biases and element-wise operations are not counted.
     """
     if layer.is_source or layer.on_host:
         return 0
@@ -29,11 +29,11 @@ def macs_of(layer: Layer) -> int:
 
 @dataclass(frozen=True)
 class _Learnt(Sized):
-    """A parameter, or a part of one."""
+    """A parameter or a part of one."""
 
 
 class _CountingOps(ShapeOps):
-    """ShapeOps that count; only products with a parameter do, since others are a way to move or sum values."""
+    """ShapeOps that count products with parameters; other products only move or sum values."""
 
     def __init__(self) -> None:
         self.macs = 0

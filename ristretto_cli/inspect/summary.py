@@ -17,7 +17,7 @@ from ristretto_cli.wire.messages import TRAIN
 _FLOAT_BITS = 32
 _COUNTED = (
     "MACs are multiplications with parameters: of convolutions (padding included), deconvolutions and inner "
-    "products. Biases, pooling, normalization and activations count nothing."
+    "products. Biases, pooling, normalization and activations are not counted."
 )
 
 
@@ -38,9 +38,9 @@ class LayerSummary:
 class Summary:
     """A net in numbers.
 
-    batch: the first axis of the net's first input. inputs: how many inputs the MACs of a batch are divided by:
-    the batch, or 1 where they cannot be divided by it, because that axis counts something else. notes: whence
-    shapes come that no data gave.
+    batch: the first axis of the net's first input. inputs: the number of inputs that MACs are divided by:
+    the batch, or 1 if that axis counts something else. notes: origin of
+    shapes that do not come from data.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """The numbers that a file of weights holds."""
+        """The number of values in a weight file."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one input."""
+        """Multiply-accumulates per input."""
         return sum(layer.macs for layer in self.layers) // self.inputs
 
     @property
@@ -68,7 +68,7 @@ class Summary:
 
     @property
     def trimmed_bytes(self) -> int:
-        """Size of the parameters, those of trimmed layers in the bits they need."""
+        """Size of the parameters, with those of quantized layers in their bit widths."""
         return math.ceil(sum(layer.trimmed_bits for layer in self.layers) / 8)
 
 
@@ -84,7 +84,7 @@ def summarize(known: NetWithoutData) -> Summary:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """The table of the layers, and the totals below it."""
+    """The table of the layers, followed by the totals."""
     header = ("layer", "type", "output", "parameters", "MACs", "bits in/weights/out")
     rows = [
         (
@@ -111,7 +111,7 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def summary_as_json(summary: Summary) -> dict[str, Any]:
-    """All of it, for JSON. macs_are_for_inputs: for how many inputs macs is, 1 or the batch. An extent that depends
+    """The summary for JSON. macs_are_for_inputs: the inputs that macs is for, 1 or the batch. An extent that depends
     on the data is null.
     """
     return {
@@ -161,7 +161,7 @@ def _top(layer: LayerSummary, name: str, shape: Shape) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], *, right: set[int]) -> list[str]:
-    """Rows with their columns below each other; those in `right` end at the same place."""
+    """Rows with aligned columns; those in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -173,7 +173,7 @@ def _table(rows: Sequence[Sequence[str]], *, right: set[int]) -> list[str]:
 
 
 def _amount(number: int) -> str:
-    """A number as papers have it: 1,248,424 (1.25 M)."""
+    """A number as in papers: 1,248,424 (1.25 M)."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= size:
             return f"{number:,} ({number / size:.2f} {unit})"

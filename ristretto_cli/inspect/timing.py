@@ -1,8 +1,8 @@
-"""How long a net takes: the pass that `test` makes of it, and the share of each layer.
+"""Timing of a net: the forward pass of `test`, and the share of each layer.
 
-A pass is measured as it is. Then the same graph is run with onnxruntime's profile, which says how long each kernel
-took; a kernel's time goes to the layer that it computes. The profile itself takes time, so that the passes that are
-profiled are longer.
+First the unmodified pass is measured. Then the same graph runs under onnxruntime's profiler, which times each
+kernel; a kernel's time is attributed to the layer that it computes. Profiling takes time, so profiled passes
+are slower.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ log = logging.getLogger("ristretto")
 _MOST_KERNELS = 30_000  # in one profile; each is about a kilobyte of JSON
 
 Clock: TypeAlias = Callable[[], float]  # seconds from some time on
-OnRun: TypeAlias = Callable[[int, int, str], None]  # how many are done, of how many, of what
+OnRun: TypeAlias = Callable[[int, int, str], None]  # done, total, what
 
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Mean milliseconds of a layer: of its kernels, or of reading a batch.
+    """Mean milliseconds of a layer, for its kernels or for reading a batch.
 
-    has_kernels: whether onnxruntime ran any for it. within: the layer whose kernels compute this one, where that is
+    has_kernels: whether onnxruntime ran any for it. within: the layer whose kernels compute this one, if
     known.
     """
 
@@ -51,10 +51,10 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class Timing:
-    """Mean milliseconds of a forward pass, which does not include reading data, and of its parts.
+    """Mean milliseconds of a forward pass, without reading data, and of its parts.
 
-    others_ms: kernels of no layer. profiled_ms: a pass that was profiled. forward_ms: one that was not. zeros: the
-    inputs that had no data and were all zeros.
+    others_ms: kernels of no layer. profiled_ms: a profiled pass. forward_ms: one without profiling. zeros: the
+    inputs without data, which were all zeros.
     """
 
     iterations: int
@@ -72,7 +72,7 @@ class Timing:
 
     @property
     def outside_ms(self) -> float:
-        """What is left of a profiled pass without kernels and layers."""
+        """The time of a profiled pass outside kernels and layers."""
         layers = sum(layer.milliseconds for layer in self.layers if not layer.reads_data)
         return self.profiled_ms - self.others_ms - layers
 
@@ -89,7 +89,7 @@ def time_net(
 ) -> Timing:
     """Time a net with its weights over `iterations` (1 or more) forward passes, and then as many with a profile.
 
-    In a large graph fewer passes are profiled. without_data: the names of data layers that are not to be read, since
+    For large graphs fewer passes are profiled. without_data: the names of data layers that must not be read, because
     their shapes were made up; their tops, and those of layers that are fed by the user, are all zeros. RistrettoError
     for data that cannot be read, and for a net without outputs.
     """
@@ -104,7 +104,7 @@ def time_net(
         if layer.is_source:
             layers.append(LayerTime(layer.name, reading[i], reads_data=True))
             continue
-        # Nodes have the names of layers: of several layers of one name, the first has the time of all.
+        # Nodes have the names of layers: of several layers with the same name, the first gets the time of all.
         time = None if layer.name in seen else profile.layers_ms.get(layer.name)
         within = None if time is not None else profile.within.get(layer.name)
         layers.append(LayerTime(layer.name, time or 0.0, has_kernels=time is not None, within=within))
@@ -121,21 +121,21 @@ def time_net(
 
 
 def timing_lines(timing: Timing) -> list[str]:
-    """What was measured, in Caffe's words where it has them."""
-    zeros = [f"Not read, but all zeros: {', '.join(timing.zeros)}."] if timing.zeros else []
-    on_gpu = "On a GPU a kernel's time is that of starting it: waiting for it is outside of kernels."
+    """The measurements, in the format of caffe time where it has them."""
+    zeros = [f"Zeros instead of data: {', '.join(timing.zeros)}."] if timing.zeros else []
+    on_gpu = "On a GPU, kernel times are launch times; waiting for kernels counts as outside of kernels."
     within = [f"{layer.name} ({layer.within})" for layer in timing.layers if layer.within is not None]
     idle = [layer.name for layer in timing.layers if not layer.has_kernels and layer.within is None]
     return [
         *zeros,
-        "The time of a layer is that of its kernels in onnxruntime's profile; of a data layer, of reading a batch.",
+        "Layer times are kernel times from onnxruntime's profiler; for data layers, the time to read a batch.",
         *([on_gpu] if timing.on_gpu else []),
         "Average time per layer: ",
         *(f"{layer.name:>10}\tforward: {layer.milliseconds:g} ms." for layer in timing.layers),
         *([f"Computed by kernels of another layer: {', '.join(within)}."] if within else []),
         *([f"Without kernels of their own: {', '.join(idle)}."] if idle else []),
         f"Kernels of no layer: {timing.others_ms:g} ms. Outside of kernels: {timing.outside_ms:g} ms.",
-        f"A pass with the profile, all of the above but reading data: {timing.profiled_ms:g} ms; without it:",
+        f"A profiled pass, all of the above except reading data: {timing.profiled_ms:g} ms; without profiling:",
         f"Average Forward pass: {timing.forward_ms:g} ms.",
         f"Total Time: {timing.total_ms:g} ms.",
     ]
@@ -163,7 +163,7 @@ class _Stopwatch:
 def _read(
     net: Net, without_data: Collection[str], stopwatch: _Stopwatch, iterations: int
 ) -> tuple[dict[str, Array], dict[int, float], tuple[str, ...]]:
-    """A batch for each input, the milliseconds that reading one took, by the layer's position, and which are zeros."""
+    """A batch for each input, the milliseconds to read one, by the layer's position, and the inputs that are zeros."""
     feeds: dict[str, Array] = {}
     times: dict[int, float] = {}
     zeros: list[str] = []
@@ -181,7 +181,7 @@ def _read(
 
 
 def _batches(layer: Layer, stopwatch: _Stopwatch, iterations: int) -> tuple[tuple[Array, ...], float] | None:
-    """The first batch of a data layer, and the milliseconds that one takes; None where the user has to bring it."""
+    """The first batch of a data layer, and the milliseconds to read one; None if the user must supply it."""
     try:
         source = open_source(layer.message, layer.phase)
         try:
@@ -211,7 +211,7 @@ def _time_passes(
 
 @dataclass(frozen=True)
 class _Profile:
-    """Mean milliseconds: of a profiled pass, of layers by name, of what is no layer's. within: as Shares says."""
+    """Mean milliseconds: of a profiled pass, of layers by name, of the rest. within: see Shares."""
 
     pass_ms: float
     layers_ms: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""How many bits a layer's numbers have, by its quantization_param."""
+"""The bit widths of a layer, from its quantization_param."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ristretto_cli.wire.messages import Message
 
 @dataclass(frozen=True)
 class Widths:
-    """Bits of a trimmed layer's inputs, weights, biases and outputs."""
+    """Bits of a quantized layer's inputs, weights, biases and outputs."""
 
     layer_in: int
     weights: int
@@ -24,14 +24,14 @@ class Widths:
 
 
 def widths_of(layer: Layer) -> Widths | None:
-    """The widths of a layer that is trimmed; None for others."""
+    """The widths of a quantized layer; None for others."""
     return None if layer.is_source or layer.type not in LAYERS else widths_in(layer.message)
 
 
 def widths_in(message: Message) -> Widths | None:
-    """The widths that a LayerParameter of a type that is trimmed states; None for other types.
+    """The widths in a LayerParameter of a quantized type; None for other types.
 
-    LayerError for widths that no format has.
+    LayerError for invalid widths.
     """
     if message.type not in LAYERS or not LAYERS.get(message.type).trims:
         return None

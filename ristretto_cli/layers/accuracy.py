@@ -13,12 +13,12 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Accuracy")
 class Accuracy(LayerType):
-    """The share of right predictions, and that of each class. Scores, labels to () and (classes,).
+    """The fraction of correct predictions, overall and per class. Scores, labels to () and (classes,).
 
-    A prediction is right if fewer than top_k other classes score as high as the label's, or higher. Labels
-    that are equal to ignore_label do not count; without any that counts, a share is 0. A label without a
-    class counts as a wrong prediction; Caffe reads foreign memory there. A score of NaN at the label counts
-    as right, as in Caffe: no other is higher.
+    A prediction is correct if fewer than top_k other classes score at least as high as the label's. Labels
+    equal to ignore_label do not count; if none counts, the fraction is 0. A label out of range
+    counts as a wrong prediction (Caffe reads out of bounds). A score of NaN at the label counts
+    as correct, as in Caffe: no other is higher.
     """
 
     bottoms = (2, 2)
@@ -32,7 +32,7 @@ class Accuracy(LayerType):
         if param.top_k > layout.classes:
             raise LayerError(
                 f"top_k is {param.top_k}, but there are {layout.classes} classes",
-                remedy=f"Set top_k to {layout.classes} at most, or axis to that of the classes.",
+                remedy=f"Set top_k to at most {layout.classes}, or axis to that of the classes.",
             )
         score = ops.reshape(scores, layout.shape)
         label = whole(ops, labels, layout)

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that Faster R-CNN looks for objects around, some at each place of a map."""
+"""Anchors: Faster R-CNN's reference boxes, several at each position of a feature map."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MOST_ANCHORS = 2**22  # all of them become constants of the graph
 
 
 def anchors_of(base: int, ratios: Sequence[float], scales: Sequence[float], *, ties_to_even: bool) -> Array:
-    """Left, top, right, bottom of the boxes at the first place, (ratios * scales, 4), in pixels, inclusive.
+    """Left, top, right, bottom of the boxes at the first position, (ratios * scales, 4), in pixels, inclusive.
 
-    For each ratio of height to width a box with an area of about base^2, its sides rounded, then for each scale that
-    many times as large; all around the centre of the first base x base pixels. ties_to_even: how halves are rounded
-    (else up). LayerError for ratios or scales that make no box.
+    For each ratio of height to width, a box with an area of about base^2 and rounded sides, then, for each scale, that
+    box multiplied by it; all centred on the first base x base pixels. ties_to_even: how halves are rounded
+    (otherwise up). LayerError for invalid ratios or scales.
     """
     for name, values in (("ratio", ratios), ("scale", scales)):
         if not values or any(not 0 < value < inf for value in values):
-            raise LayerError(f"each {name} must be more than 0, and there must be one", remedy="Look at its anchors.")
+            raise LayerError(f"each {name} must be more than 0, with at least one given", remedy="Check its anchors.")
     if len(ratios) * len(scales) > MOST_ANCHORS:
         raise _too_many(len(ratios) * len(scales))
     ratio = np.asarray(ratios, np.float64)[:, None]
@@ -33,12 +33,12 @@ def anchors_of(base: int, ratios: Sequence[float], scales: Sequence[float], *, t
     centre = (base - 1) / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1)
     if not (np.abs(boxes) < np.finfo(np.float32).max / 4).all():
-        raise LayerError("its anchors are too large for float32", remedy="Look at its ratios and scales.")
+        raise LayerError("its anchors are too large for float32", remedy="Check its ratios and scales.")
     return boxes.astype(np.float32)
 
 
 def shifted(anchors: Array, height: int, width: int, stride: float) -> Array:
-    """The anchors of every place of a map, `stride` pixels apart: by row, column, anchor, (height * width * A, 4)."""
+    """The anchors of every position, `stride` pixels apart: by row, column, anchor, (height * width * A, 4)."""
     count = len(anchors) * height * width
     if count > MOST_ANCHORS:
         raise _too_many(count)
@@ -52,4 +52,4 @@ def _rounded(x: np.ndarray, ties_to_even: bool) -> np.ndarray:
 
 
 def _too_many(count: int) -> LayerError:
-    return LayerError(f"{count} anchors are too many; {MOST_ANCHORS} is the most")
+    return LayerError(f"{count} anchors are too many; the maximum is {MOST_ANCHORS}")

@@ -14,10 +14,10 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("ArgMax")
 class ArgMax(LayerType):
-    """Where the top_k largest values are, largest first; of equals, the larger index first.
+    """The indices of the top_k largest values, largest first; of equals, the larger index first.
 
-    With axis: that axis shrinks to top_k and holds the indices, or, with out_max_val, the values.
-    Without: each item of the batch is taken flat, x (N, ...) to (N, 1, top_k, 1 ...), or, with out_max_val,
+    With axis: that axis becomes top_k long and holds the indices, or, with out_max_val, the values.
+    Without: each item of the batch is flattened, x (N, ...) to (N, 1, top_k, 1 ...), or, with out_max_val,
     (N, 2, top_k, 1 ...), the indices before the values; the top has as many axes as x, but at least three.
     """
 
@@ -31,7 +31,7 @@ class ArgMax(LayerType):
         extent = x.shape[axis] if has_axis else prod(x.shape[1:])
         if not 1 <= param.top_k <= extent:
             raise LayerError(
-                f"top_k is {param.top_k}, and there are {extent} values to choose from",
+                f"top_k is {param.top_k}, but there are {extent} values",
                 remedy=f"Give a number from 1 to {extent}.",
             )
         if has_axis:

@@ -1,4 +1,4 @@
-"""Average precision: how well scores put what is right before what is wrong, by SSD's three formulas."""
+"""Average precision of scored detections, by SSD's three definitions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from ristretto_cli.ops import Array
 
-_LEAST_STEP = 1e-6  # recalls that differ by less are the same
+_LEAST_STEP = 1e-6  # recalls that differ by less are equal
 
 
 class ApVersion(Enum):
-    """What of the curve of precision over recall is averaged; the value is the word that --ap_version takes.
+    """How the precision-recall curve is averaged; the values are those of --ap_version.
 
-    ELEVEN_POINTS, as in VOC 2007: the mean of the best precisions at recalls of 0, 0.1 ... 1 or more. MAX_INTEGRAL,
-    as in VOC 2012 and ILSVRC: the area below the best precisions from each recall on. INTEGRAL: the area below
+    ELEVEN_POINTS, as in VOC 2007: the mean of the maximum precisions at recalls of at least 0, 0.1 ... 1. MAX_INTEGRAL,
+    as in VOC 2012 and ILSVRC: the area under the maximum precisions from each recall on. INTEGRAL: the area under
     the curve itself.
     """
 
@@ -26,10 +26,10 @@ class ApVersion(Enum):
 
 
 def average_precision(scores: Array, right: npt.NDArray[np.bool_], positives: int, version: ApVersion) -> float:
-    """The average precision, 0 to 1, of findings (N) with these scores, of which some are right.
+    """The average precision, 0 to 1, of detections (N) with these scores, some of which are correct.
 
-    positives: how many there were to be found. 0 where there were none, or nothing was found. Of equal scores, the
-    earlier finding comes first.
+    positives: the number of objects. The result is 0 if there are no objects or no detections. Of equal scores, the
+    earlier detection comes first.
     """
     if positives == 0 or not scores.size:
         return 0.0
@@ -44,7 +44,7 @@ def average_precision(scores: Array, right: npt.NDArray[np.bool_], positives: in
         return float(sum(float(values[0]) for values in reached if values.size) / 11)
     if version is ApVersion.INTEGRAL:
         return _area(np.diff(recall, prepend=np.float32(0)), precision)
-    # SSD's steps lead from the last recall down: each is as high as the best precision where it ends.
+    # SSD's steps go down from the last recall: each is as high as the maximum precision at its end.
     return _area(np.diff(recall), best[:-1]) + float(recall[0]) * float(best[0])
 
 

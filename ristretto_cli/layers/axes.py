@@ -1,4 +1,4 @@
-"""How layers name axes: negative ones count from the end, as in Caffe."""
+"""Axis settings of layers: negative numbers count from the end, as in Caffe."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from ristretto_cli.ops import Shape, show
 
 
 def canonical_axis(axis: int, shape: Shape, *, setting: str = "axis") -> int:
-    """The axis of `shape` that a setting names, counted from 0. LayerError where there is none."""
+    """The axis of `shape` given by a setting, counted from 0. LayerError if it does not exist."""
     axes = len(shape)
     if axes == 0:
         raise LayerError(
-            f"{setting} {axis} does not exist: the bottom is a single number, without axes",
+            f"{setting} {axis} does not exist: the bottom is a scalar, without axes",
             remedy="Give the layer a bottom with at least one axis.",
         )
     if not -axes <= axis < axes:
@@ -23,9 +23,9 @@ def canonical_axis(axis: int, shape: Shape, *, setting: str = "axis") -> int:
 
 
 def either_axis(axis: int | None, old: int | None, default: int, shape: Shape, *, old_setting: str) -> int:
-    """The axis named by `axis` or by its older unsigned spelling; None is a setting that is not given.
+    """The axis given by `axis` or by its older unsigned setting; None means not set.
 
-    LayerError where both are given, or where the one that is given names no axis of `shape`.
+    LayerError if both are set, or if the one that is set is not an axis of `shape`.
     """
     if axis is not None and old is not None:
         raise LayerError(f"axis and {old_setting} are both set", remedy=f"Remove {old_setting}.")

@@ -21,6 +21,6 @@ class Axpy(LayerType):
         if x.shape != y.shape:
             raise LayerError(f"its second and third bottoms have different shapes: {show(x.shape)} and {show(y.shape)}")
         if len(x.shape) < 2 or a.shape[:2] != x.shape[:2] or any(n != 1 for n in a.shape[2:]):
-            raise LayerError(f"its first bottom, {show(a.shape)}, is not one number for each plane of {show(x.shape)}")
+            raise LayerError(f"its first bottom, {show(a.shape)}, must have one number per plane of {show(x.shape)}")
         planes = ops.reshape(a, (*x.shape[:2], *(1 for _ in x.shape[2:])))
         return [ops.add(ops.mul(planes, x), y)]

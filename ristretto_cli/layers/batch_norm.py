@@ -16,9 +16,9 @@ from ristretto_cli.wire.messages import TEST, Message
 class BatchNorm(LayerType):
     """(x - mean) / sqrt(variance + eps) for each channel. x (N, C, ...).
 
-    Parameters: running sums of means (C,) and of variances (C,), and the factor (1,) that both are divided
-    by; a factor of 0 makes both 0. With use_global_stats (by default: in TEST) mean and variance are these.
-    Without, they are the batch's, and the parameters move on - in TEST, too.
+    Parameters: running sums of means (C,) and of variances (C,), and the factor (1,) by which both are
+    divided; a factor of 0 makes both 0. With use_global_stats (default in TEST) mean and variance are these.
+    Without it, they are the batch's, and the running sums are updated, in TEST too.
     """
 
     in_place = True
@@ -27,12 +27,12 @@ class BatchNorm(LayerType):
         (shape,) = bottoms
         if len(shape) < 2:
             raise LayerError(
-                f"the bottom has shape {show(shape)}, and BatchNorm needs an axis of channels behind the first",
+                f"the bottom has shape {show(shape)}, but BatchNorm needs a channel axis after the first",
                 remedy="Give it a bottom with at least 2 axes.",
             )
         if any(param.lr_mult != 0 for param in message.param[:3]):
             raise LayerError(
-                "the statistics of BatchNorm have a learning rate, but are not learned",
+                "the statistics of BatchNorm have a learning rate, but are not trained",
                 remedy="Set lr_mult: 0 in each param block, or remove the blocks.",
             )
         return tuple(ParamDef((extent,), constant_filler()) for extent in (shape[1], shape[1], 1))
@@ -63,14 +63,14 @@ class BatchNorm(LayerType):
 
 
 def share_left(factor: float, fraction: float, passes: int) -> float:
-    """How much of running sums, which `factor` divides now, is old after so many passes.
+    """The fraction of the running sums, now divided by `factor`, that remains after this many passes.
 
     >>> round(share_left(factor=1000.0, fraction=0.999, passes=300), 2)
     0.74
     """
     if fraction == 1:
         new = float(passes)
-    elif fraction > 1:  # what both parts have become by then, divided by the same huge number
+    elif fraction > 1:  # both parts then, divided by the same huge number
         new = (1 - fraction**-passes) / (fraction - 1)
     else:
         factor *= fraction**passes
@@ -79,12 +79,12 @@ def share_left(factor: float, fraction: float, passes: int) -> float:
 
 
 def _moved(ops: Ops[V], layer: Layer, x: V, mean: V, variance: V, params: Sequence[V]) -> dict[int, V]:
-    """The parameters, moved on by the mean and the variance of a batch x."""
+    """The parameters, updated with the mean and the variance of a batch x."""
     channels = x.shape[1]
     values = prod(x.shape) // channels
     mean, variance = (ops.reshape(statistic, (channels,)) for statistic in (mean, variance))
     if values > 1:
-        # What is stored estimates the variance of all data, not of this batch.
+        # The stored value estimates the variance of all data (unbiased), not of this batch.
         variance = ops.mul(variance, ops.constant(values / (values - 1)))
     fraction = ops.constant(layer.message.batch_norm_param.moving_average_fraction)
     news = (mean, variance, ops.constant(1.0))

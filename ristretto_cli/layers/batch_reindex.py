@@ -12,9 +12,9 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("BatchReindex")
 class BatchReindex(LayerType):
-    """The items of a batch that indices pick, in their order. x (N, *S), indices (M,) to (M, *S).
+    """The items of a batch selected by indices, in their order. x (N, *S), indices (M,) to (M, *S).
 
-    Indices are cut off towards zero; one below 0 or above N - 1 is refused when it turns up.
+    Indices are truncated towards zero; one below 0 or above N - 1 is an error at run time.
     """
 
     bottoms = (2, 2)
@@ -23,11 +23,11 @@ class BatchReindex(LayerType):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, indices = bottoms
         if not x.shape:
-            raise LayerError("its first bottom is a single number", remedy="Give it a bottom with an axis of items.")
+            raise LayerError("its first bottom is a scalar", remedy="Give it a bottom with an axis of items.")
         if len(indices.shape) != 1:
             raise LayerError(
                 f"its second bottom, the indices, has shape {show(indices.shape)}", remedy="Give it one axis."
             )
-        # Caffe refuses -0.5, though cut off it is 0.
+        # Caffe rejects -0.5, although it truncates to 0.
         below = ops.less(indices, ops.constant(0.0))
         return [ops.gather(x, ops.where(below, ops.constant(-1.0), indices), 0)]

@@ -15,7 +15,7 @@ from ristretto_cli.wire.messages import Message
 class Bias(LayerType):
     """x + bias.
 
-    The bias is the second bottom, or else a parameter; it covers the axes of x from `axis` on: as many as the
+    The bias is the second bottom, or otherwise a parameter; it covers the axes of x from `axis` on: as many as the
     second bottom has, or num_axes.
     """
 

@@ -15,14 +15,14 @@ SEGNET_EPS = 1e-9
 
 @layer_type("BN")
 class BN(LayerType):
-    """Batch normalization with its scale and shift in one layer, as two forks have it. x (N, C, ...).
+    """Batch normalization with scale and shift in one layer, in the variants of two forks. x (N, C, ...).
 
-    SegNet's and ENet's has two parameters (1, C, 1, 1), scale and shift: x * scale + shift with bn_mode INFERENCE,
-    else of x normalized by the batch's own statistics, in TEST, too.
-    PSPNet's has four, slope, bias, mean and variance: slope * (x - mean) / sqrt(variance + eps) + bias. In TRAIN
-    the statistics are the batch's, and those that are stored become momentum * stored + (1 - momentum) * batch; with
-    `frozen` they are those that are stored, and nothing of the layer learns. It is the one that is meant if one of its
-    settings is given (slope_filler, bias_filler, momentum, eps, frozen) or more than 2 param blocks.
+    SegNet and ENet: two parameters (1, C, 1, 1), scale and shift: x * scale + shift with bn_mode INFERENCE,
+    otherwise of x normalized by the batch's statistics, in TEST too.
+    PSPNet: four parameters, slope, bias, mean and variance: slope * (x - mean) / sqrt(variance + eps) + bias. In TRAIN
+    the statistics are the batch's, and the stored ones become momentum * stored + (1 - momentum) * batch; with
+    `frozen` the stored ones are used, and no parameter is trained. This variant is chosen if one of its
+    settings (slope_filler, bias_filler, momentum, eps, frozen) or more than 2 param blocks are given.
     """
 
     in_place = True
@@ -30,7 +30,7 @@ class BN(LayerType):
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         (shape,) = bottoms
         if len(shape) < 2:
-            raise LayerError(f"the bottom has shape {show(shape)}, and BN needs an axis of channels behind the first")
+            raise LayerError(f"the bottom has shape {show(shape)}, but BN needs a channel axis after the first")
         param = message.bn_param
         fillers = [param.scale_filler, param.shift_filler]
         if _has_statistics(message):

@@ -1,4 +1,4 @@
-"""Boxes as SSD compares them: as shares of an image, or in the pixels of the image that they were found in."""
+"""Boxes as SSD compares them: in coordinates relative to the image, or in pixels of the original image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PIXEL = np.float32(1)
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes (N, 4) with rows of left, top, right, bottom; their areas (N); whether they are counted in pixels.
+    """Boxes (N, 4) with rows of left, top, right, bottom; their areas (N); whether they are in pixels.
 
-    A box of pixels covers the pixels of both its edges.
+    A box in pixels includes the pixels of both edges.
     """
 
     corners: Array
@@ -30,18 +30,18 @@ class Boxes:
 
     @classmethod
     def of(cls, corners: Array, *, in_pixels: bool = False) -> Boxes:
-        """Boxes with the areas that their corners make; 0 for those whose corners are exchanged."""
+        """Boxes with the areas between their corners; 0 if the corners are swapped."""
         more = _PIXEL if in_pixels else np.float32(0)
         sides = corners[:, 2:] - corners[:, :2]
         areas = np.where((sides < 0).any(1), np.float32(0), (sides + more).prod(1))
         return cls(corners, areas, in_pixels)
 
     def overlaps(self, others: Boxes) -> Array:
-        """Intersection by union of each box with each of the others, (N, M)."""
+        """Intersection over union of each box with each of the others, (N, M)."""
         a, b = self.corners[:, None], others.corners[None]
         low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
         apart = ((b[..., :2] > a[..., 2:]) | (b[..., 2:] < a[..., :2])).any(2, keepdims=True)
-        # SSD's boxes of pixels that lie apart have one pixel in common all the same.
+        # In SSD, boxes in pixels share one pixel even if they are disjoint.
         sides = np.where(apart, np.float32(0), high - low) + (_PIXEL if self.in_pixels else np.float32(0))
         common = sides.prod(2)
         union = self.areas[:, None] + others.areas[None] - common
@@ -52,21 +52,21 @@ class Boxes:
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """The sizes of the images of a database in their order, (N, 2) with rows of height, width, and how they were
-    brought to the size that the net takes: SSD's resize_param, None where it is not given."""
+    """The sizes of a database's images in order, (N, 2) with rows of height, width, and how they were
+    resized for the net: SSD's resize_param, None if not set."""
 
     sizes: Array
     resize: Message | None
 
     @classmethod
     def read(cls, file: str, resize: Message | None) -> ImageSizes:
-        """The sizes out of a file of lines: name, height, width. LayerError where it is no such file."""
+        """The sizes from a file with lines of name, height, width. LayerError if the file is invalid."""
         try:
             with open_to_read(file) as stream:
                 lines = stream.read().split(b"\n")
         except RistrettoError as error:
             raise LayerError(
-                f"name_size_file: {error}", remedy="Without name_size_file, boxes are compared as shares of an image."
+                f"name_size_file: {error}", remedy="Without name_size_file, boxes are compared in relative coordinates."
             ) from error
         sizes = []
         for number, line in enumerate(lines, start=1):
@@ -81,9 +81,9 @@ class ImageSizes:
         return cls(np.array(sizes, np.float32), resize)
 
     def in_pixels(self, corners: Array, place: int) -> Boxes:
-        """Boxes (N, 4), in shares of what the net was given, in the pixels of the image at a place in the database.
+        """Boxes (N, 4), relative to the net's input, converted to pixels of the image with this index in the database.
 
-        Beyond the last image it starts from the first.
+        After the last image, indices start over from the first.
         """
         height, width = self.sizes[place % len(self.sizes)]
         whole = np.array([width, height, width, height], np.float32)
@@ -92,7 +92,7 @@ class ImageSizes:
             scales = [self.resize.width_scale, self.resize.height_scale] * 2
             if all(scales):
                 clipped = np.clip(corners * np.array(scales, np.float32), np.float32(0), whole)
-                # Here SSD computes the areas as if the box were no box of pixels.
+                # Here SSD computes the areas as if the box were not in pixels.
                 return Boxes(clipped, Boxes.of(clipped).areas, in_pixels=True)
         elif self.resize is not None and mode == "FIT_LARGE_SIZE_AND_PAD":
             corners = _without_padding(corners, float(width / height), self.resize)
@@ -108,7 +108,7 @@ def _size(words: list[bytes]) -> tuple[int, int] | None:
 
 
 def _without_padding(corners: Array, aspect: float, resize: Message) -> Array:
-    """Boxes in shares of a padded image, in shares of the image alone."""
+    """Boxes relative to a padded image, converted to be relative to the image without padding."""
     height, width = float(resize.height), float(resize.width)
     if aspect > width / height:
         pad = np.array([0, (height - width / aspect) / 2 / height], np.float32)
@@ -116,5 +116,5 @@ def _without_padding(corners: Array, aspect: float, resize: Message) -> Array:
         pad = np.array([(width - height * aspect) / 2 / width, 0], np.float32)
     low, high = np.tile(pad, 2), np.tile(1 - pad, 2)
     outside = (corners[:, :2] >= high[:2]) | (corners[:, 2:] <= low[:2])
-    # SSD leaves boxes as they are that lie in the padding.
+    # SSD does not change boxes that lie in the padding.
     return np.where(outside.any(1, keepdims=True), corners, (corners - low) / (high - low))

@@ -34,8 +34,8 @@ class Concat(LayerType):
             if len(x.shape) != len(first) or _without(x.shape, axis) != _without(first, axis):
                 raise LayerError(
                     f"bottom {number} has shape {show(x.shape)}, which differs from bottom 0's {show(first)} "
-                    f"on another axis than {axis}",
-                    remedy="Join bottoms that differ on the joined axis only, or set axis.",
+                    f"on an axis other than {axis}",
+                    remedy="Concatenate bottoms that differ only on that axis, or set axis.",
                 )
         return [bottoms[0] if len(bottoms) == 1 else ops.concat(bottoms, axis)]
 

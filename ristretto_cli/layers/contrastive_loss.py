@@ -17,10 +17,10 @@ _LEAST_DISTANCE = 1e-4  # in gradients
 
 @layer_type("ContrastiveLoss")
 class ContrastiveLoss(LayerType):
-    """Pulls similar pairs together and pushes others apart up to a margin. a, b (N, C) and N flags to ().
+    """Contrastive loss of pairs that should be similar or at least a margin apart. a, b (N, C) and N flags to ().
 
-    The sum over the pairs of d^2 where the flag, cut off to a whole number, is not 0, else of
-    max(margin - d, 0)^2, or max(margin - d^2, 0) with legacy_version, over 2 N; d is the distance of the pair.
+    The sum over the pairs of d^2 where the flag, truncated to an integer, is not 0, otherwise of
+    max(margin - d, 0)^2, or max(margin - d^2, 0) with legacy_version, divided by 2 N; d is the distance of the pair.
     """
 
     bottoms = (3, 3)
@@ -33,7 +33,7 @@ class ContrastiveLoss(LayerType):
         check_at_most_four_axes(a.shape, b.shape, similar.shape)
         _check_vectors(a.shape, b.shape)
         rows = a.shape[0]
-        check_one_per_row(similar.shape, rows, "flags of similarity")
+        check_one_per_row(similar.shape, rows, "similarity flags")
         param = layer.message.contrastive_loss_param
         flat = (rows, math.prod(a.shape[1:]))
         zero, margin = ops.constant(0.0), ops.constant(param.margin)
@@ -44,7 +44,7 @@ class ContrastiveLoss(LayerType):
             apart = ops.relu(ops.sub(margin, squared))
         else:
             distance = ops.sqrt(squared)
-            # Caffe divides by a little more than the distance, which may be 0.
+            # Caffe adds an epsilon to the distance, which may be 0.
             steepness = ops.detach(ops.add(distance, ops.add(distance, ops.constant(2 * _LEAST_DISTANCE))))
             distance = ops.straight_through(ops.div(squared, steepness), distance)
             short = ops.relu(ops.sub(margin, distance))
@@ -55,9 +55,9 @@ class ContrastiveLoss(LayerType):
 
 
 def _check_vectors(a: Shape, b: Shape) -> None:
-    """LayerError unless both are (N, C), with nothing but extents of 1 behind."""
+    """LayerError unless both are (N, C), followed only by extents of 1."""
     if any(math.prod(shape[2:]) != 1 for shape in (a, b)) or math.prod(a[1:]) != math.prod(b[1:]):
         raise LayerError(
-            f"bottoms of shape {show(a)} and {show(b)} are not vectors of one length",
+            f"bottoms of shape {show(a)} and {show(b)} are not vectors of the same length",
             remedy="Give two of shape N x C.",
         )

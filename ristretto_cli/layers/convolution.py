@@ -14,9 +14,9 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("Convolution")
 class Convolution(LayerType):
-    """Cross-correlation with learnt filters. Each bottom (N, C, *S) gives a top (N, num_output, *S').
+    """Cross-correlation with trained filters. Each bottom (N, C, *S) gives a top (N, num_output, *S').
 
-    Any number of bottoms of one shape, each with its top, share the parameters: weights
+    Any number of bottoms of equal shape, each with a top, share the parameters: weights
     (num_output, C / group, *kernel) and bias (num_output).
     """
 

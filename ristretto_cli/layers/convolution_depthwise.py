@@ -1,4 +1,4 @@
-"""ConvolutionDepthwise and DepthwiseConvolution, two forks' names for the same layer."""
+"""ConvolutionDepthwise and DepthwiseConvolution, the names of the same layer in two forks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("ConvolutionDepthwise", "DepthwiseConvolution")
 class ConvolutionDepthwise(Convolution):
-    """A Convolution in which each channel has filters of its own.
+    """A depthwise Convolution: each channel has its own filters.
 
-    One fork has the net say group; the other has no group and as many outputs as channels. So group and
-    num_output are the number of channels where they are not given.
+    In one fork the net sets group; in the other there is no group, and num_output is the number of channels. So group
+    and num_output default to the number of channels.
     """
 
     depthwise = True

@@ -13,9 +13,9 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("Crop")
 class Crop(LayerType):
-    """The first bottom, cut to the second's extents on all axes from `axis` on, beginning at the offsets.
+    """The first bottom, cropped to the second's extents on all axes from `axis` on, starting at the offsets.
 
-    offset: none (0), one for all these axes, or one for each.
+    offset: none (0), one for all these axes, or one per axis.
     """
 
     bottoms = (2, 2)
@@ -32,18 +32,18 @@ class Crop(LayerType):
         if len(offsets) != axes:
             raise LayerError(
                 f"{len(offsets)} offset settings for {axes} axes from axis {start} on",
-                remedy="Give one for all these axes, or one for each.",
+                remedy="Give one for all these axes, or one per axis.",
             )
         if len(reference.shape) < len(x.shape):
             raise LayerError(
                 f"bottom 1, of shape {show(reference.shape)}, has fewer axes than bottom 0, of shape {show(x.shape)}",
-                remedy="Give a second bottom with an extent for each axis that is cropped.",
+                remedy="Give a second bottom with an extent for each cropped axis.",
             )
         for axis, offset in enumerate(offsets, start):
             have, want = x.shape[axis], reference.shape[axis]
             if offset + want > have:
                 raise LayerError(
-                    f"on axis {axis} an extent of {want} from offset {offset} on is out of bounds: bottom 0 has {have}",
+                    f"on axis {axis}, an extent of {want} at offset {offset} is out of bounds: bottom 0 has {have}",
                     remedy="Lower the offset, or swap the bottoms: the first one is cropped.",
                 )
             if want != have:

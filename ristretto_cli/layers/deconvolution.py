@@ -15,7 +15,7 @@ from ristretto_cli.wire.messages import Message
 class Deconvolution(LayerType):
     """The transpose of Convolution. Each bottom (N, C, *S) gives a top (N, num_output, *S').
 
-    Any number of bottoms of one shape, each with its top, share the parameters: weights
+    Any number of bottoms of equal shape, each with a top, share the parameters: weights
     (C, num_output / group, *kernel) and bias (num_output).
     """
 

@@ -8,6 +8,6 @@ from ristretto_cli.layers.layer_type import layer_type
 
 @layer_type("DeconvolutionRistretto")
 class DeconvolutionRistretto(Deconvolution):
-    """A Deconvolution whose bottoms, parameters and tops are trimmed as quantization_param says."""
+    """A Deconvolution whose bottoms, parameters and tops are quantized according to quantization_param."""
 
     trims = True

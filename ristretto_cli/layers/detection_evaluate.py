@@ -15,21 +15,21 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import VARIES, AnyArray, Array, Shape, fits, show
 from ristretto_cli.wire.messages import Message
 
-_NOTHING = -1  # the image or the label of rows that stand for nothing
+_NOTHING = -1  # the image or the label of empty rows
 _MOST_CLASSES = 2**16
-_IMAGE, _LABEL, _SCORE, _BOX = 0, 1, 2, slice(3, 7)  # the columns of both bottoms, but that the truth has no score
+_IMAGE, _LABEL, _SCORE, _BOX = 0, 1, 2, slice(3, 7)  # the columns of both bottoms; the ground truth has no score
 _DIFFICULT = 7
 
 
 @layer_type("DetectionEvaluate")
 class DetectionEvaluate(JudgingLayer):
-    """SSD's evaluation: detections matched with the labeled objects; over all batches, mean average precision.
+    """SSD's evaluation: detections matched with ground truth; over all batches, mean average precision.
 
-    Bottoms: what DetectionOutput gives (1, 1, K, 7), and the truth (1, 1, M, 8) with rows of number of the image,
-    class, a number that is not read, left, top, right, bottom, and whether the object is difficult; it ends where
-    the image is -1. Top (1, 1, R, 5): for each class but the background -1, class, how many there are, -1, -1; for
-    each object found its image, class, score, and 1, 0 where it is right, 0, 1 where it is wrong, and 0, 0 where
-    it does not count.
+    Bottoms: DetectionOutput's top (1, 1, K, 7), and ground truth (1, 1, M, 8) with rows of image index,
+    class, an unused number, left, top, right, bottom, and whether the object is difficult; it ends where
+    the image is -1. Top (1, 1, R, 5): for each class except the background -1, class, number of objects, -1, -1; for
+    each detection its image, class, score, and 1, 0 for a true positive, 0, 1 for a false positive, and 0, 0 if
+    it is not counted.
     """
 
     bottoms = (2, 2)
@@ -37,14 +37,14 @@ class DetectionEvaluate(JudgingLayer):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         for which, shape, columns in (("first", bottoms[0], 7), ("second", bottoms[1], 8)):
             if not fits(shape, (1, 1, VARIES, columns)):
-                raise LayerError(f"its {which} bottom is {show(shape)} and must be 1x1x?x{columns}")
+                raise LayerError(f"its {which} bottom is {show(shape)}; expected 1x1x?x{columns}")
         param = layer.message.detection_evaluate_param
         if not param.HasField("num_classes"):
-            raise LayerError("num_classes is missing", remedy="Set how many classes there are, with the background.")
+            raise LayerError("num_classes is missing", remedy="Set the number of classes, including the background.")
         if not _labels(param) or param.num_classes > _MOST_CLASSES:
-            raise LayerError(f"num_classes is {param.num_classes}; 2 to {_MOST_CLASSES} can be evaluated")
+            raise LayerError(f"num_classes is {param.num_classes}; it must be 2 to {_MOST_CLASSES}")
         if not param.overlap_threshold > 0:
-            raise LayerError(f"overlap_threshold is {param.overlap_threshold:g} and must be more than 0")
+            raise LayerError(f"overlap_threshold is {param.overlap_threshold:g}; it must be more than 0")
         resize = param.resize_param
         if param.HasField("resize_param") and not (resize.height > 0 and resize.width > 0):
             raise LayerError("resize_param needs a height and a width")
@@ -54,7 +54,7 @@ class DetectionEvaluate(JudgingLayer):
         return _Evaluation(layer.message.detection_evaluate_param).run
 
     def judge(self, layer: Layer, tops: Sequence[Array], how: Judging) -> Verdict:
-        """The mean over the classes of their average precisions, and these, as SSD's solver computes them."""
+        """Mean average precision and the average precision of each class, as computed by SSD's solver."""
         rows = np.concatenate([top.reshape(-1, 5) for top in tops])
         counts = rows[:, _IMAGE] == _NOTHING
         counted = ~counts & (rows[:, 3:] != 0).any(1)
@@ -68,7 +68,7 @@ class DetectionEvaluate(JudgingLayer):
 
 
 class _Evaluation:
-    """One walk through the data, batch after batch."""
+    """One pass over the data, batch by batch."""
 
     def __init__(self, param: Message) -> None:
         self._param = param
@@ -84,8 +84,8 @@ class _Evaluation:
         truth = truth[: int(np.argmax(np.append(truth[:, _IMAGE], _NOTHING) == _NOTHING))]
         for what, rows in (("the detection results", found), ("the dataset", truth)):
             if (rows[:, _LABEL] == self._param.background_label_id).any():
-                raise LayerError(f"there is an object of the background's class in {what}")
-        # DIFFERS: SSD takes the next size for each image in which something was found; here an image has its own.
+                raise LayerError(f"there is an object of the background class in {what}")
+        # DIFFERS: SSD takes the next size for each image with detections; here each image has its own.
         numbers = np.concatenate([found[:, _IMAGE], truth[:, _IMAGE]])
         self._images = max(self._images, int(numbers.max(initial=_NOTHING)) + 1)
         with np.errstate(all="ignore"):
@@ -94,14 +94,14 @@ class _Evaluation:
         return [np.concatenate(parts).astype(np.float32).reshape(1, 1, -1, 5)]
 
     def _counts(self, truth: Array) -> AnyArray:
-        """How many objects of each class are to be found: rows of the top."""
+        """The number of objects of each class: rows of the top."""
         counts = truth if self._param.evaluate_difficult_gt else truth[truth[:, _DIFFICULT] == 0]
         labels = np.array(_labels(self._param))
         there = [(counts[:, _LABEL] == label).sum() for label in labels]
         return np.stack([np.full(len(labels), -1), labels, there, *[np.full(len(labels), -1)] * 2], 1)
 
     def _judged(self, found: Array, truth: Array) -> Iterator[AnyArray]:
-        """What was found, by image and by class: rows of the top."""
+        """The detections, by image and by class: rows of the top."""
         for image in np.unique(found[:, _IMAGE]):
             here = found[found[:, _IMAGE] == image]
             for label in np.unique(here[:, _LABEL]):
@@ -113,7 +113,7 @@ class _Evaluation:
                 yield np.concatenate([objects[:, :3], verdicts], 1)
 
     def _verdicts(self, objects: Array, there: Array, image: int) -> list[tuple[int, int]]:
-        """Right, wrong or neither: objects of one class of an image, best first, against those that are there."""
+        """True positive, false positive or neither: detections of one class in an image, best first."""
         overlaps = self._boxes(objects, image).overlaps(self._boxes(there, image))
         nearest = overlaps.argmax(1)
         enough = overlaps.max(1) >= self._param.overlap_threshold
@@ -135,11 +135,11 @@ class _Evaluation:
 
 
 def _whole(rows: Array) -> Array:
-    """The rows that name an image and a class, both cut off towards zero, as by a cast in C."""
+    """The rows with an image and a class, both truncated towards zero, as by a cast in C."""
     rows = rows[np.isfinite(rows[:, :2]).all(1)]
     return np.concatenate([np.trunc(rows[:, :2]), rows[:, 2:]], 1)
 
 
 def _labels(param: Message) -> list[int]:
-    """The classes but the background."""
+    """The classes except the background."""
     return [label for label in range(min(param.num_classes, _MOST_CLASSES)) if label != param.background_label_id]

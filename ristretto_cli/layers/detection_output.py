@@ -23,10 +23,10 @@ class DetectionOutput(LayerType):
     """SSD's detections: decoded boxes after non-maximum suppression per class.
 
     Bottoms: offsets to the prior boxes (N, P * 4, or with share_location: false P * classes * 4), scores
-    (N, P * classes), and what PriorBox gives (1, 2, P * 4). Top: (1, 1, N * R, 7), R rows for each image: number of the
-    image, class, score, left, top, right, bottom; by class, then by score. R is keep_top_k, or all that there can be
-    if these are fewer. SSD gives as many rows as were found; here the rest of an image's rows are all -1. Nothing is
-    written to files, whatever save_output_param says.
+    (N, P * classes), and PriorBox's top (1, 2, P * 4). Top: (1, 1, N * R, 7), R rows for each image: index of the
+    image, class, score, left, top, right, bottom; by class, then by score. R is keep_top_k, or the maximum possible
+    number if that is smaller. SSD gives a row per detection; here the remaining rows of an image are all -1. No files
+    are written, regardless of save_output_param.
     """
 
     bottoms = (3, 3)
@@ -36,7 +36,7 @@ class DetectionOutput(LayerType):
         loc, conf, prior = bottoms
         found = _Settings.of(layer.message.detection_output_param, [b.shape for b in bottoms])
         batch, count, classes = loc.shape[0], found.priors, found.classes
-        owners = 1 if found.shared else classes  # boxes may be each class's own
+        owners = 1 if found.shared else classes  # boxes may differ per class
         offsets = ops.transpose(ops.reshape(loc, (batch, count, owners, 4)), [0, 2, 1, 3])
         boxes = decode(ops, offsets, prior, found.code, scaled=not found.variance_in_target)
         scores = ops.transpose(ops.reshape(conf, (batch, count, classes)), [0, 2, 1])
@@ -67,26 +67,26 @@ class _Settings:
     def of(cls, param: Message, shapes: Sequence[Shape]) -> _Settings:
         loc, conf, prior = shapes
         if param.num_classes < 1:
-            raise LayerError("num_classes is missing", remedy="Set how many classes there are, with the background.")
+            raise LayerError("num_classes is missing", remedy="Set the number of classes, including the background.")
         if len(prior) != 3 or prior[:2] != (1, 2) or prior[2] % 4:
-            raise LayerError(f"its third bottom, {show(prior)}, is not what PriorBox gives: (1, 2, boxes * 4)")
+            raise LayerError(f"its third bottom is {show(prior)}; expected PriorBox's (1, 2, boxes * 4)")
         priors, owners = prior[2] // 4, 1 if param.share_location else param.num_classes
         for name, shape, each in (("first", loc, owners * 4), ("second", conf, param.num_classes)):
             if len(shape) < 2 or shape[0] != loc[0] or prod(shape[1:]) != priors * each:
                 raise LayerError(
-                    f"its {name} bottom is {show(shape)}; for {priors} boxes it needs {priors * each} numbers an image"
+                    f"its {name} bottom is {show(shape)}; for {priors} boxes it needs {priors * each} numbers per image"
                 )
         if param.no_permute:
             raise LayerError("no_permute is not supported", remedy="Put Permute and Flatten layers before it.")
         if param.num_classes == 1 and param.background_label_id == 0:
-            raise LayerError("there are no classes beside the background")
+            raise LayerError("there are no classes other than the background")
         if param.keep_top_k == 0:
             raise LayerError("keep_top_k is 0: nothing would be kept", remedy="Give -1 for all.")
         nms = param.nms_param
         if not nms.nms_threshold >= 0 or not 0 < nms.eta <= 1:
             raise LayerError("nms_threshold must be 0 or more, and eta more than 0 and at most 1")
         if nms.eta < 1 and nms.nms_threshold > 0.5:
-            raise LayerError(f"eta {nms.eta:g}, a threshold that sinks, is not supported", remedy="Remove it.")
+            raise LayerError(f"eta {nms.eta:g}, a decreasing threshold, is not supported", remedy="Remove it.")
         found = cls(
             priors=priors,
             classes=param.num_classes,
@@ -100,7 +100,7 @@ class _Settings:
             most_overlap=nms.nms_threshold,
         )
         if loc[0] * found.classes * priors > MOST_PLACES:
-            raise LayerError(f"{loc[0]} images, {found.classes} classes and {priors} boxes are too many to be numbered")
+            raise LayerError(f"{loc[0]} images, {found.classes} classes and {priors} boxes are too many to number")
         return found
 
 
@@ -112,14 +112,14 @@ def _without(ops: Ops[V], x: V, label: int) -> V:
 
 
 def _rows(ops: Ops[V], boxes: V, labels: Sequence[int], best: V, places: V, kept: V, keep: int) -> V:
-    """The best of all classes, by class and score, (1, 1, N * R, 7). best, places, kept: what nms gives, (N, C, K)."""
+    """The best of all classes, by class and score, (1, 1, N * R, 7). best, places, kept: nms's results, (N, C, K)."""
     batch, classes, each = best.shape
     count = classes * each
     rows = min(keep, count) if keep >= 0 else count
     kept = ops.reshape(kept, (batch, count))
     zero = ops.constant(0.0)
 
-    # Candidates are numbered by class and score: from the smallest number on they stand in the order of the rows.
+    # Candidates are numbered by class and score: ascending numbers are the order of the rows.
     number: V = ops.constant(np.arange(count, dtype=np.float32))
     chosen = kept
     if rows < count:
@@ -128,8 +128,8 @@ def _rows(ops: Ops[V], boxes: V, labels: Sequence[int], best: V, places: V, kept
         chosen = ops.gather(ops.reshape(kept, (batch * count,)), _in_batch(ops, number, count), 0)
     behind = ops.where(ops.less(zero, chosen), ops.sub(zero, number), ops.constant(-float(count)))
     number, _ = ops.top_k(behind, rows, 1)
-    number = ops.sub(zero, number)  # (N, R); `count` where there is none
-    there = ops.reshape(ops.sub(ops.constant(float(count)), number), (batch, rows, 1))  # 0 where there is none
+    number = ops.sub(zero, number)  # (N, R); `count` if there is none
+    there = ops.reshape(ops.sub(ops.constant(float(count)), number), (batch, rows, 1))  # 0 if there is none
     number = ops.clip(number, 0.0, float(count - 1))
 
     flat = _in_batch(ops, number, count)
@@ -149,6 +149,6 @@ def _rows(ops: Ops[V], boxes: V, labels: Sequence[int], best: V, places: V, kept
 
 
 def _in_batch(ops: Ops[V], number: V, each: int) -> V:
-    """Numbers within the images (N, R), `each` in one, as numbers within the batch."""
+    """Indices within the images (N, R), `each` per image, as indices within the batch."""
     first = np.arange(number.shape[0], dtype=np.float32).reshape(-1, 1) * each
     return ops.add(number, ops.constant(first))

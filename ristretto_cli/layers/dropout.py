@@ -13,7 +13,7 @@ from ristretto_cli.wire.messages import TRAIN
 
 @layer_type("Dropout")
 class Dropout(LayerType):
-    """TEST: x. TRAIN: 0 with probability dropout_ratio, else x / (1 - dropout_ratio), redrawn in each run.
+    """TEST: x. TRAIN: 0 with probability dropout_ratio, otherwise x / (1 - dropout_ratio), drawn in each run.
 
     With scale_train: false, as in Fast R-CNN, TRAIN does not divide; TEST multiplies by 1 - dropout_ratio.
     """

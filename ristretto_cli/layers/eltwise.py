@@ -14,10 +14,10 @@ from ristretto_cli.wire.messages import enum_name
 
 @layer_type("Eltwise")
 class Eltwise(LayerType):
-    """The bottoms, of equal shapes, joined element by element.
+    """The bottoms, of equal shapes, combined element-wise.
 
-    SUM: coeff[0] * x0 + coeff[1] * x1 + ..., a coefficient being 1 where none are given. PROD: the product.
-    MAX: the largest; it takes coefficients, too, and ignores them, as in Caffe.
+    SUM: coeff[0] * x0 + coeff[1] * x1 + ..., with coefficients of 1 by default. PROD: the product.
+    MAX: the maximum; coefficients are accepted but ignored, as in Caffe.
     """
 
     bottoms = (2, None)
@@ -29,7 +29,7 @@ class Eltwise(LayerType):
         if operation == "PROD":
             return [reduce(ops.mul, bottoms)]
         if operation == "MAX":
-            # Of equals the first gets the gradient, but in Caffe the second bottom goes before the first.
+            # Of equals the first gets the gradient, but in Caffe the second bottom precedes the first.
             first, second, *others = bottoms
             return [reduce(ops.maximum, (second, first, *others))]
         coefficients = list(param.coeff) or [1.0] * len(bottoms)

@@ -11,7 +11,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("ELU")
 class ELU(LayerType):
-    """x where x > 0, else alpha * (exp(x) - 1)."""
+    """x where x > 0, otherwise alpha * (exp(x) - 1)."""
 
     in_place = True
 
@@ -19,7 +19,7 @@ class ELU(LayerType):
         (x,) = bottoms
         zero = ops.constant(0.0)
         positive = ops.less(zero, x)
-        # exp sees no positive number: it could overflow, and spoil a gradient even where it is not selected.
+        # exp gets no positive number: it could overflow and spoil the gradient even where it is not selected.
         curve = ops.sub(ops.exp(ops.where(positive, zero, x)), ops.constant(1.0))
         alpha = layer.message.elu_param.alpha
         return [ops.where(positive, x, ops.mul(curve, ops.constant(alpha)))]

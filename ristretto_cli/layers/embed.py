@@ -15,8 +15,8 @@ from ristretto_cli.wire.messages import Message
 class Embed(LayerType):
     """A trained vector for each index. x (*S) to (*S, num_output); weights (input_dim, num_output), bias (num_output).
 
-    Indices are cut off towards zero. One that has no vector is refused when it turns up; Caffe reads foreign
-    memory there.
+    Indices are truncated towards zero. An index out of range is an error at run time (Caffe reads out of
+    bounds).
     """
 
     without_gradient = (0,)
@@ -24,9 +24,9 @@ class Embed(LayerType):
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         param = message.embed_param
         if param.num_output < 1:
-            raise LayerError("num_output is missing", remedy="Set how long each vector is, 1 or more.")
+            raise LayerError("num_output is missing", remedy="Set the length of the vectors, 1 or more.")
         if param.input_dim < 1:
-            raise LayerError("input_dim is missing", remedy="Set how many vectors there are, 1 or more.")
+            raise LayerError("input_dim is missing", remedy="Set the number of vectors, 1 or more.")
         weights = ParamDef((param.input_dim, param.num_output), param.weight_filler)
         return (weights, ParamDef((param.num_output,), param.bias_filler)) if param.bias_term else (weights,)
 

@@ -14,7 +14,7 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("EuclideanLoss")
 class EuclideanLoss(LayerType):
-    """The sum of (a - b)^2 over 2 N. Two bottoms with N rows of as many values each, of up to 4 axes, to ()."""
+    """The sum of (a - b)^2, divided by 2 N. Two bottoms with N rows of equally many values, up to 4 axes, to ()."""
 
     bottoms = (2, 2)
     is_loss = True

@@ -8,6 +8,6 @@ from ristretto_cli.layers.layer_type import layer_type
 
 @layer_type("FcRistretto")
 class FcRistretto(InnerProduct):
-    """An InnerProduct whose bottom, parameters and top are trimmed as quantization_param says."""
+    """An InnerProduct whose bottom, parameters and top are quantized according to quantization_param."""
 
     trims = True

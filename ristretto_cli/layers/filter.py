@@ -13,7 +13,7 @@ from ristretto_cli.ops import VARIES, Array, Shape, show
 
 @layer_type("Filter")
 class Filter(HostLayer):
-    """The items of each bottom but the last for which the last one, the selector, is not 0; none where it is 0 for all.
+    """The items of each bottom for which the last bottom, the selector, is not 0.
 
     Bottoms (N, ...), ..., and the selector (N, 1 ...) to (K, ...), ...: K depends on the data.
     """
@@ -26,12 +26,12 @@ class Filter(HostLayer):
         if len(layer.tops) != len(blobs):
             raise LayerError(
                 f"it has {len(layer.tops)} tops for {len(blobs)} bottoms and the selector",
-                remedy="Give a top for each.",
+                remedy="Give one top for each bottom except the selector.",
             )
         if not selector or any(extent not in (1, VARIES) for extent in selector[1:]):
             raise LayerError(
                 f"its last bottom, the selector, has shape {show(selector)}",
-                remedy="It must be a number for each item.",
+                remedy="It must have one number per item.",
             )
         for shape in blobs:
             if not shape or (shape[0] != selector[0] and VARIES not in (shape[0], selector[0])):
@@ -43,7 +43,7 @@ class Filter(HostLayer):
     def start(self, layer: Layer) -> Compute:
         def compute(bottoms: Sequence[Array]) -> Sequence[Array]:
             *blobs, selector = bottoms
-            # What varies is known only now.
+            # Variable extents are known only now.
             self.shapes(layer, [array.shape for array in bottoms])
             passes = selector.reshape(-1) != 0
             return [blob[passes] for blob in blobs]

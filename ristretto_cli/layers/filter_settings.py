@@ -1,4 +1,4 @@
-"""What convolution_param says, checked against a bottom: shared by Convolution and Deconvolution."""
+"""convolution_param, checked against a bottom: shared by Convolution and Deconvolution."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ristretto_cli.wire.messages import Message
 class FilterSettings:
     """A ConvolutionParameter for bottoms of one shape. kernel: one entry per spatial axis.
 
-    before, after: padding beside geometry.pad, on one side of each axis alone.
+    before, after: padding in addition to geometry.pad, on one side of each axis only.
 
-    axis: where the channels are; the axes before it are the batch, those behind it are spatial.
+    axis: the channel axis; the axes before it are the batch, those after it are spatial.
     """
 
     axis: int
@@ -33,7 +33,7 @@ class FilterSettings:
 
     @classmethod
     def of(cls, param: Message, bottoms: Sequence[Shape], *, depthwise: bool = False) -> FilterSettings:
-        """depthwise: num_output and group are the number of channels where they are not given."""
+        """depthwise: num_output and group default to the number of channels."""
         shape = bottoms[0]
         if any(other != shape for other in bottoms):
             raise LayerError(f"its bottoms have different shapes: {', '.join(map(show, bottoms))}")
@@ -44,11 +44,9 @@ class FilterSettings:
             num_output = num_output if param.HasField("num_output") else channels
             group = group if param.HasField("group") else channels
         if num_output < 1:
-            raise LayerError("num_output is missing", remedy="Set how many outputs there are, 1 or more.")
+            raise LayerError("num_output is missing", remedy="Set the number of outputs, 1 or more.")
         if group < 1 or channels % group or num_output % group:
-            raise LayerError(
-                f"group is {group}, which divides {channels} channels and num_output {num_output} unevenly"
-            )
+            raise LayerError(f"group {group} does not divide both {channels} channels and num_output {num_output}")
         if not param.kernel_size and not param.HasField("kernel_h") and not param.HasField("kernel_w"):
             raise LayerError("kernel_size is missing")
         pad, before, after = _padding(param, axes)
@@ -78,7 +76,7 @@ class FilterSettings:
         return (weights, ParamDef((self.num_output,), param.bias_filler)) if self.bias_term else (weights,)
 
     def refuse_one_sided(self) -> None:
-        """LayerError where the padding of two sides differs, for what takes no such."""
+        """LayerError if the padding of two sides differs, for callers that do not support it."""
         if any([*self.before, *self.after]):
             raise LayerError("pad_l and pad_r, pad_t and pad_b must be the same here", remedy="Give pad instead.")
 
@@ -86,7 +84,7 @@ class FilterSettings:
         """ops.conv or ops.deconv on a bottom of any number of batch and spatial axes."""
         batch, spatial = x.shape[: self.axis], x.shape[self.axis + 1 :]
         weight = params[0]
-        # Without spatial axes each blob is one point; the primitives want at least one axis.
+        # Without spatial axes each blob is one point; the primitives need at least one axis.
         point, geometry = () if spatial else (1,), self.geometry
         if len(batch) != 1 or point:
             x = ops.reshape(x, (math.prod(batch), self.channels, *spatial, *point))
@@ -101,13 +99,14 @@ class FilterSettings:
 
 
 def _padding(param: Message, axes: int) -> tuple[Shape, Shape, Shape]:
-    """The padding of both sides of each axis, and what comes to it before and after."""
+    """The padding common to both sides of each axis, and the extra padding before and after."""
     given = one_sided(param)
     if given is None:
         return _per_axis(param, "pad", "pad", axes, default=0, least=0), (0,) * axes, (0,) * axes
     if param.pad or param.HasField("pad_h") or param.HasField("pad_w") or axes != 2:
         raise LayerError(
-            "pad_l, pad_r, pad_t and pad_b go without another pad, and with 2 spatial axes", remedy="Give one kind."
+            "pad_l, pad_r, pad_t and pad_b exclude other pad settings and need 2 spatial axes",
+            remedy="Use only one of them.",
         )
     before, after = given
     both = tuple(min(pair) for pair in zip(before, after, strict=True))
@@ -116,7 +115,7 @@ def _padding(param: Message, axes: int) -> tuple[Shape, Shape, Shape]:
 
 
 def one_sided(param: Message) -> tuple[Shape, Shape] | None:
-    """The padding above and left of an image, and below and right of it; None where it is not given so."""
+    """The padding above and left of an image, and below and right of it; None if not given per side."""
     if not any(param.HasField(side) for side in ("pad_t", "pad_l", "pad_b", "pad_r")):
         return None
     return (param.pad_t, param.pad_l), (param.pad_b, param.pad_r)
@@ -127,16 +126,16 @@ def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int,
     given: list[int] = list(getattr(param, field))
     if stem and (param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w")):
         if given:
-            raise LayerError(f"both {field} and {stem}_h or {stem}_w are given", remedy="Give one kind.")
+            raise LayerError(f"{field} cannot be combined with {stem}_h or {stem}_w", remedy="Use only one of them.")
         if axes != 2:
-            raise LayerError(f"{stem}_h and {stem}_w are for 2 spatial axes; the bottom has {axes}")
+            raise LayerError(f"{stem}_h and {stem}_w need 2 spatial axes; the bottom has {axes}")
         given = [getattr(param, f"{stem}_h"), getattr(param, f"{stem}_w")]
     if len(given) not in (0, 1, axes):
         raise LayerError(
-            f"{field} is given {len(given)} times and the bottom has {axes} spatial axes",
+            f"{field} is given {len(given)} times, but the bottom has {axes} spatial axes",
             remedy="Give it once, or once per spatial axis.",
         )
     values = tuple(given) if len(given) == axes and axes else (given[0] if given else default,) * axes
     if any(value < least for value in values):
-        raise LayerError(f"{field} must be {least} or more everywhere, not {', '.join(map(str, values))}")
+        raise LayerError(f"{field} must be at least {least}, not {', '.join(map(str, values))}")
     return values

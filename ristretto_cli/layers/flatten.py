@@ -14,7 +14,7 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("Flatten")
 class Flatten(LayerType):
-    """The bottom's memory with the axes from `axis` to `end_axis`, that one included, made one."""
+    """The bottom, in the same memory, with the axes from `axis` to `end_axis` (inclusive) merged into one."""
 
     def shares_memory(self, layer: Layer) -> bool:
         return True
@@ -24,10 +24,10 @@ class Flatten(LayerType):
         param = layer.message.flatten_param
         start = canonical_axis(param.axis, x.shape)
         stop = canonical_axis(param.end_axis, x.shape, setting="end_axis") + 1
-        # Caffe lets end_axis stand right before axis: no axis is merged then, and one of extent 1 is put in.
+        # Caffe lets end_axis be axis - 1: then no axis is merged, and an axis of extent 1 is inserted.
         if stop < start:
             raise LayerError(
-                f"end_axis {stop - 1} stands before axis {start} of a bottom of shape {show(x.shape)}",
+                f"end_axis {stop - 1} is before axis {start} of a bottom of shape {show(x.shape)}",
                 remedy="Set end_axis to axis or more, or to -1 for the last.",
             )
         return [ops.reshape(x, (*x.shape[:start], prod(x.shape[start:stop]), *x.shape[stop:]))]

@@ -11,7 +11,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("HardSwish")
 class HardSwish(LayerType):
-    """x min(max(x + 3, 0), 6) / 6, as MobileNet v3 has it."""
+    """x min(max(x + 3, 0), 6) / 6, as in MobileNet v3."""
 
     in_place = True
 

@@ -12,10 +12,10 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("HDF5Output")
 class HDF5Output(LayerType):
-    """No computation: it checks and consumes two blobs, so that they are not outputs of the net.
+    """No computation: checks and consumes two blobs, so that they are not outputs of the net.
 
-    Caffe writes them to file_name, as `data` and `label`. Here no net writes files; `ristretto forward` has
-    its blobs in the .npz.
+    Caffe writes them to file_name, as `data` and `label`. Here nets write no files; `ristretto forward` writes
+    their blobs to its .npz.
     """
 
     bottoms = (2, 2)
@@ -24,10 +24,10 @@ class HDF5Output(LayerType):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         data, label = bottoms
         if not layer.message.hdf5_output_param.file_name:
-            raise LayerError("file_name is missing", remedy="Set it, or use Silence for blobs that nobody reads.")
+            raise LayerError("file_name is missing", remedy="Set it, or use Silence for unused blobs.")
         if max(len(data.shape), len(label.shape)) > 4:
             raise LayerError(
-                f"its bottoms have shapes {show(data.shape)} and {show(label.shape)}, and it takes 4 axes at most"
+                f"its bottoms have shapes {show(data.shape)} and {show(label.shape)}, but at most 4 axes are allowed"
             )
         if (data.shape or (1,))[0] != (label.shape or (1,))[0]:
             raise LayerError(

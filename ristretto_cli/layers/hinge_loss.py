@@ -15,10 +15,10 @@ from ristretto_cli.wire.messages import enum_name
 
 @layer_type("HingeLoss")
 class HingeLoss(LayerType):
-    """The sum of max(0, 1 - t x), or of its squares (norm: L2), over N, where t is 1 at the label, else -1.
+    """The sum of max(0, 1 - t x), or of its squares (norm: L2), divided by N, where t is 1 at the label, else -1.
 
-    Scores x, N rows with a value for each class; N labels; to (). A label without a class is 1 nowhere; Caffe
-    writes foreign memory there.
+    Scores x, N rows with a value for each class; N labels; to (). For a label out of range t is -1 everywhere (Caffe
+    writes out of bounds).
     """
 
     bottoms = (2, 2)

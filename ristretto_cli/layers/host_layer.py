@@ -1,4 +1,4 @@
-"""Layers behind the graph: computed in numpy, since the shapes of their tops depend on the data."""
+"""Host layers: computed in numpy after the graph, because the shapes of their tops depend on the data."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Array, Ops, Shape, V
 
-Compute: TypeAlias = Callable[[Sequence[Array]], Sequence[Array]]  # the bottoms of a batch to the tops, float32
+Compute: TypeAlias = Callable[[Sequence[Array]], Sequence[Array]]  # from the bottoms of a batch to the tops, float32
 
 
 class HostLayer(LayerType):
-    """A layer type whose layers run when the graph is done, on what the graph made and on what was fed.
+    """A layer type whose layers run after the graph, on its outputs and on fed blobs.
 
-    Only such layers can read their tops, and what data layers bring with an extent that VARIES: graphs are static.
+    Only host layers can read their tops, and data blobs with an extent that VARIES: graphs are static.
     """
 
     @abstractmethod
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        """The shapes of the tops as far as they are known, with VARIES for the rest; LayerError for bad settings."""
+        """The shapes of the tops, with VARIES for unknown extents; LayerError for bad settings."""
 
     @abstractmethod
     def start(self, layer: Layer) -> Compute:
-        """What computes one batch after the other, from the first one on; LayerError where data do not fit."""
+        """A function that computes successive batches, starting with the first; LayerError if data do not fit."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         raise TypeError(f"{layer.type} layers are never recorded")
@@ -35,7 +35,7 @@ class HostLayer(LayerType):
 
 @dataclass(frozen=True)
 class Judging:
-    """How nets are judged where there is a choice. asked_for: the user chose it, so a net must be judged by it."""
+    """Options of metrics. asked_for: chosen by the user, so that a net must have such a metric."""
 
     ap_version: ApVersion = ApVersion.INTEGRAL
     asked_for: bool = False
@@ -43,21 +43,21 @@ class Judging:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How good a net is: one number, the higher the better, and by name the parts that it is made of."""
+    """The value of a metric: one number, higher is better, and its components by name."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class JudgingLayer(HostLayer):
-    """A layer whose first top tells how good a net is, but only when that of all batches is put together."""
+    """A layer whose first top, taken over all batches together, gives a metric of the net."""
 
     @abstractmethod
     def judge(self, layer: Layer, tops: Sequence[Array], how: Judging) -> Verdict:
-        """The verdict on a net that gave these, batch after batch, as the layer's first top."""
+        """The metric for these values of the layer's first top, one per batch."""
 
 
 def readers() -> str:
-    """The types of all layers behind the graph, for messages."""
+    """The types of all host layers, for messages."""
     *names, last = (name for name, kind in LAYERS.registered().items() if isinstance(kind, HostLayer))
     return f"{', '.join(names)} and {last}" if names else last

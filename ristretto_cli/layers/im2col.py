@@ -15,9 +15,9 @@ from ristretto_cli.wire.messages import new
 
 @layer_type("Im2col")
 class Im2col(LayerType):
-    """What a convolution's windows see. x (*batch, C, *S) to (*batch, C * prod(kernel), *S').
+    """The contents of a convolution's windows. x (*batch, C, *S) to (*batch, C * prod(kernel), *S').
 
-    convolution_param gives axis (that of the channels), kernel, stride, pad and dilation.
+    convolution_param gives the channel axis, kernel, stride, pad and dilation.
     """
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
@@ -31,7 +31,7 @@ class Im2col(LayerType):
         batch, image = x.shape[: window.axis], x.shape[window.axis :]
         if len(image) < 2:
             raise LayerError(
-                f"no axes of a bottom of shape {show(x.shape)} are behind the channels, axis {window.axis}",
+                f"a bottom of shape {show(x.shape)} has no axes after the channels, axis {window.axis}",
                 remedy="Set axis to that of the channels.",
             )
         top = ops.unfold(ops.reshape(x, (prod(batch), *image)), window.kernel, window.geometry)

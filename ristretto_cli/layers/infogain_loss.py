@@ -20,10 +20,10 @@ from ristretto_cli.wire.weights import read_blob
 class InfogainLoss(LayerType):
     """The mean of -H[label] · log(max(p, 1e-20)), where p is the softmax. Scores, labels, perhaps H to ().
 
-    H, of classes x classes values, is the third bottom or else read from `source`, a .binaryproto. The classes
-    are on infogain_loss_param's axis; there is a label for each prediction. Which count, and what the sum is
-    divided by, is said in `losses.normalized`; VALID by default. A second top has the probabilities. A label
-    without a class has no row of H and adds nothing; Caffe reads foreign memory there.
+    H, of classes x classes values, is the third bottom or read from `source`, a .binaryproto. The classes
+    are on infogain_loss_param's axis; there is one label per prediction. Which losses count, and the divisor,
+    are described in `losses.normalized`; VALID by default. A second top has the probabilities. A label
+    out of range has no row of H and adds nothing (Caffe reads out of bounds).
     """
 
     bottoms = (2, 3)
@@ -35,7 +35,7 @@ class InfogainLoss(LayerType):
         scores, labels = bottoms[:2]
         param = layer.message.loss_param
         if param.HasField("normalize"):
-            raise LayerError("normalize is not for this loss", remedy="Set normalization.")
+            raise LayerError("normalize does not apply to this loss", remedy="Set normalization.")
         check_same_batch(scores.shape, labels.shape)
         axis = layer.message.infogain_loss_param.axis
         layout = predictions(scores.shape, labels.shape, axis)
@@ -45,7 +45,7 @@ class InfogainLoss(LayerType):
         label = whole(ops, labels, layout)
         zero, one = ops.constant(0.0), ops.constant(1.0)
         logarithms = ops.reshape(ops.log_softmax(scores, axis % len(scores.shape), LOG_THRESHOLD), layout.shape)
-        # The rows of H that the labels name, as columns (outer, classes, inner).
+        # The rows of H for the labels, as columns (outer, classes, inner).
         columns = ops.transpose(ops.reshape(matrix, (layout.classes, layout.classes)), (1, 0))
         gains = ops.matmul(columns, ops.where(at_label(ops, label, layout), one, zero))
         losses = ops.sub(zero, ops.sum(ops.mul(gains, logarithms), [1]))
@@ -66,14 +66,14 @@ def _stored(ops: Ops[V], message: Message) -> V:
 
 
 def _check_regular(path: str) -> None:
-    """RistrettoError for a device or a pipe, which might never end; what cannot be looked at is left to the reader."""
+    """RistrettoError for a device or a pipe, which might never end; other errors are left to the reader."""
     try:
         found = Path(path)
         endless = found.exists() and not found.is_file() and not found.is_dir()
     except (OSError, ValueError):  # a name too long, or with a NUL in it
         return
     if endless:
-        raise RistrettoError("is no regular file", where=path, remedy="A net's files must be files.")
+        raise RistrettoError("is not a regular file", where=path, remedy="A net's files must be files.")
 
 
 def _check_matrix(shape: Shape, classes: int) -> None:

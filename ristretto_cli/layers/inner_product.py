@@ -15,9 +15,9 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("InnerProduct")
 class InnerProduct(LayerType):
-    """x @ weights.T + bias. weights (N, K), or (K, N) where transpose is set; bias (N).
+    """x @ weights.T + bias. weights (N, K), or (K, N) with transpose; bias (N).
 
-    The axes of x from `axis` on are one vector of K numbers; the top has num_output = N in their place.
+    The axes of x from `axis` on are one vector of K numbers, which the top replaces by num_output = N.
     """
 
     family = "FC"
@@ -27,7 +27,7 @@ class InnerProduct(LayerType):
         param = message.inner_product_param
         outputs = param.num_output
         if outputs < 1:
-            raise LayerError("num_output is missing", remedy="Set how many outputs there are, 1 or more.")
+            raise LayerError("num_output is missing", remedy="Set the number of outputs, 1 or more.")
         inputs = math.prod(bottoms[0][canonical_axis(param.axis, bottoms[0]) :])
         weights = ParamDef((inputs, outputs) if param.transpose else (outputs, inputs), param.weight_filler)
         return (weights, ParamDef((outputs,), param.bias_filler)) if param.bias_term else (weights,)

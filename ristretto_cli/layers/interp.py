@@ -13,10 +13,10 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("Interp")
 class Interp(LayerType):
-    """DeepLab's and PSPNet's: planes of another size by bilinear interpolation, corners on corners. x (N, C, H, W).
+    """Bilinear resizing with aligned corners, from DeepLab and PSPNet. x (N, C, H, W).
 
-    pad_beg and pad_end, 0 or less, cut rows and columns off the bottom at its beginning and end. The size is made by
-    shrink_factor, by zoom_factor, by both one after the other, or is height by width.
+    pad_beg and pad_end, 0 or less, first crop rows and columns at the beginning and the end. The size is given by
+    shrink_factor, by zoom_factor, by both in this order, or by height and width.
     """
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
@@ -25,7 +25,7 @@ class Interp(LayerType):
             raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         if param.pad_beg > 0 or param.pad_end > 0:
             raise LayerError(
-                f"pad_beg {param.pad_beg} and pad_end {param.pad_end} must be 0 or less: they cut something off"
+                f"pad_beg {param.pad_beg} and pad_end {param.pad_end} must be 0 or less: they crop the bottom"
             )
         left = tuple(n + param.pad_beg + param.pad_end for n in x.shape[2:])
         if min(left) < 1:

@@ -1,4 +1,4 @@
-"""Class labels, as Accuracy and the losses read them: numbers in float32, one for each prediction."""
+"""Class labels of Accuracy and the losses: float32 numbers, one per prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_CLASSES = 2**24
 
 @dataclass(frozen=True)
 class Predictions:
-    """How scores are laid out: `outer` x `inner` predictions over `classes` classes each."""
+    """The layout of scores: `outer` x `inner` predictions over `classes` classes each."""
 
     outer: int
     classes: int
@@ -36,13 +36,13 @@ def predictions(scores: Shape, labels: Shape, axis: int) -> Predictions:
         raise LayerError(
             f"{prod(labels)} labels (shape {show(labels)}) for {layout.outer * layout.inner} predictions "
             f"(scores of shape {show(scores)}, classes on axis {axis})",
-            remedy="Give one label for each prediction, or set axis to that of the classes.",
+            remedy="Give one label per prediction, or set axis to that of the classes.",
         )
     return layout
 
 
 def whole(ops: Ops[V], labels: V, layout: Predictions) -> V:
-    """The labels as whole numbers, cut off towards zero as by a cast in C. (outer, 1, inner)."""
+    """The labels as integers, truncated towards zero as by a cast in C. (outer, 1, inner)."""
     labels = ops.reshape(labels, (layout.outer, 1, layout.inner))
     zero = ops.constant(0.0)
     magnitude = ops.floor(ops.abs(labels))
@@ -50,8 +50,8 @@ def whole(ops: Ops[V], labels: V, layout: Predictions) -> V:
 
 
 def at_label(ops: Ops[V], label: V, layout: Predictions) -> V:
-    """True at the class of each label, (outer, classes, inner); nowhere for a label without a class."""
+    """True at the class of each label, (outer, classes, inner); nowhere for a label out of range."""
     if layout.classes > _MOST_CLASSES:
-        raise LayerError(f"{layout.classes} classes are more than float32 labels can tell apart, {_MOST_CLASSES}")
+        raise LayerError(f"{layout.classes} classes are more than float32 labels can distinguish, {_MOST_CLASSES}")
     classes = np.arange(layout.classes, dtype=np.float32).reshape(1, -1, 1)
     return ops.equal(label, ops.constant(classes))

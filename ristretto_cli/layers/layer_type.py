@@ -1,4 +1,4 @@
-"""What a layer type is: a class in a file of its own in this package, registered under Caffe's name."""
+"""The interface of a layer type: a class in a file of this package, registered under Caffe's name."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ LAYERS: Registry[LayerType] = Registry("layer type", __package__ or "", "ristret
 class LayerType(ABC):
     """One Caffe layer type; instances hold no state.
 
-    A subclass states how many bottoms and tops it takes, which parameters it has, and, once for all
-    backends, what it computes. Shapes come from running `forward` on a backend that knows only shapes, so
-    that bad settings and bad shapes are refused, with LayerError, in `params` or `forward` alone.
+    A subclass declares its numbers of bottoms and tops, its parameters, and, once for all
+    backends, its computation. Shapes come from running `forward` on a backend that knows only shapes, so
+    bad settings and bad shapes are rejected, with LayerError, only in `params` and `forward`.
     """
 
-    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)  # least and most; None: any number
+    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)  # minimum and maximum; None: any number
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     tops_match_bottoms: ClassVar[bool] = False  # as many tops as bottoms
     in_place: ClassVar[bool] = False  # a top may have the bottom's name
-    is_loss: ClassVar[bool] = False  # the first top has loss weight 1 unless the net says otherwise
-    without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms that get no gradient: labels, indices
-    trims: ClassVar[bool] = False  # the walker trims bottoms, parameters and tops by quantization_param
+    is_loss: ClassVar[bool] = False  # the first top has loss weight 1 unless the net sets another
+    without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms without a gradient: labels, indices
+    trims: ClassVar[bool] = False  # the interpreter quantizes bottoms, parameters and tops by quantization_param
 
-    family: ClassVar[str] = ""  # what the summary calls such layers, "CONV" or "FC"; empty: they are not trimmed
-    trimmed_type: ClassVar[str] = ""  # the type that does the same, trimmed
+    family: ClassVar[str] = ""  # family in the summary, "CONV" or "FC"; empty: never trimmed
+    trimmed_type: ClassVar[str] = ""  # the quantized counterpart of this type
 
     def shares_memory(self, layer: Layer) -> bool:
         """Whether the tops are the bottom's memory under another name, as Split's and Reshape's are in Caffe."""
         return False
 
     def ignores_negative(self, layer: Layer) -> bool:
-        """Whether the tops are the same for all values of the bottom up to zero, as ReLU's are."""
+        """Whether the tops are the same for all values of the bottom up to zero, as with ReLU."""
         return False
 
     def make_explicit(self, message: Message, bottoms: Sequence[Shape]) -> None:
-        """Write into a copy of a layer's message what only its type implies, before trimmed_type takes its place."""
+        """Make settings explicit that the type implies, in a copy of the message, before trimmed_type replaces it."""
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
-        """The parameters, in the order of the files of weights. bottoms: their shapes."""
+        """The parameters, in the order of weight files. bottoms: their shapes."""
         return ()
 
     @abstractmethod
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
-        """The tops. layer.tops is not filled in with shapes yet when shapes are found; its length is right."""
+        """The tops. During shape inference layer.tops has no shapes yet, but the right length."""
 
     def statistics(self, message: Message) -> Collection[int]:
-        """The parameters, by index, that are no weights: gradients do not move them, whatever their lr_mult says."""
+        """The indices of parameters that are not trained by gradients, regardless of their lr_mult."""
         return ()
 
     def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
-        """How much of its statistics will be what they are now after so many passes in TRAIN, from 0 to 1."""
+        """The fraction of the present statistics that remains after this many passes in TRAIN, from 0 to 1."""
         return 0.0
 
     def states(self, layer: Layer) -> tuple[Shape, ...]:
@@ -73,7 +73,7 @@ class LayerType(ABC):
     def forward_and_updates(
         self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
     ) -> tuple[Sequence[V], Mapping[int, V]]:
-        """The tops, and by index the parameters that the pass itself changes (BatchNorm's statistics)."""
+        """The tops, and by index the parameters that the pass itself updates (BatchNorm's statistics)."""
         return self.forward(ops, layer, bottoms, params), {}
 
 

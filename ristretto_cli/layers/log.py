@@ -15,7 +15,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Log")
 class Log(LayerType):
-    """The logarithm of shift + scale * x, to the base e by default."""
+    """The logarithm of shift + scale * x, by default to the base e."""
 
     in_place = True
 

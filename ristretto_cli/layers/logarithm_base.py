@@ -8,7 +8,7 @@ import numpy as np
 
 from ristretto_cli.errors import LayerError
 
-E = -1.0  # how the base e is written
+E = -1.0  # the setting for base e
 
 
 def log_of_base(base: float) -> float:

@@ -1,4 +1,4 @@
-"""What losses share: checks of their bottoms, and the one number that they make of the losses of a batch."""
+"""Shared code of losses: checks of their bottoms, and the normalized sum over a batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ristretto_cli.layers.labels import Predictions
 from ristretto_cli.ops import Ops, Shape, V, show
 from ristretto_cli.wire.messages import Message, enum_name
 
-LOG_THRESHOLD = 1e-20  # what a probability is at least, in losses that are given one or take its logarithm
+LOG_THRESHOLD = 1e-20  # minimum of a probability before its logarithm is taken
 
 
 def check_same_batch(first: Shape, second: Shape) -> None:
@@ -22,11 +22,11 @@ def check_same_batch(first: Shape, second: Shape) -> None:
 
 
 def check_at_most_four_axes(*shapes: Shape) -> None:
-    """LayerError for a shape with more axes; the older losses of Caffe know N, C, H and W alone."""
+    """LayerError for a shape with more axes; Caffe's older losses know only N, C, H and W."""
     for shape in shapes:
         if len(shape) > 4:
             raise LayerError(
-                f"a bottom of shape {show(shape)} has {len(shape)} axes, and this loss takes 4 at most",
+                f"a bottom of shape {show(shape)} has {len(shape)} axes, but this loss takes at most 4",
                 remedy="Put a Reshape or Flatten layer in front.",
             )
 
@@ -35,12 +35,12 @@ def check_one_per_row(shape: Shape, rows: int, what: str) -> None:
     """LayerError unless a bottom has one value for each of `rows` rows; what: the values' name."""
     if math.prod(shape) != rows:
         raise LayerError(
-            f"{math.prod(shape)} {what} (shape {show(shape)}) for a batch of {rows}", remedy="Give one for each row."
+            f"{math.prod(shape)} {what} (shape {show(shape)}) for a batch of {rows}", remedy="Give one per row."
         )
 
 
 def normalization(param: Message, default: str) -> str:
-    """What LossParameter says to divide by: FULL, VALID, BATCH_SIZE or NONE; default: where it says nothing."""
+    """The normalization mode of a LossParameter: FULL, VALID, BATCH_SIZE or NONE; default: used if it is not set."""
     if param.HasField("normalization"):
         return enum_name(param, "normalization")
     if param.HasField("normalize"):
@@ -49,10 +49,10 @@ def normalization(param: Message, default: str) -> str:
 
 
 def normalized(ops: Ops[V], losses: V, labels: V, layout: Predictions, param: Message, mode: str) -> V:
-    """The sum of the losses that count, divided as `mode` says, (). losses, labels: (outer, 1, inner).
+    """The sum of the losses that count, divided according to `mode`, (). losses, labels: (outer, 1, inner).
 
-    A loss does not count where its label, a whole number, is param's ignore_label. The divisor is the number
-    of losses that count (VALID), of all (FULL), the extent in front of the classes (BATCH_SIZE), or 1 (NONE);
+    A loss does not count if its label, an integer, is param's ignore_label. The divisor is the number
+    of losses that count (VALID), of all (FULL), the extent before the class axis (BATCH_SIZE), or 1 (NONE);
     it is never less than 1.
     """
     count = ops.constant(float(layout.outer * layout.inner))

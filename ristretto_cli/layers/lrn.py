@@ -16,8 +16,8 @@ class LRN(LayerType):
     """Local response normalization of x (N, C, H, W) over n = local_size neighbours.
 
     ACROSS_CHANNELS: x / (k + alpha / n * sum of the squares of n channels) ** beta.
-    WITHIN_CHANNEL: x * (1 + alpha * mean of the squares of n by n positions) ** -beta, a mean as AVE
-    pooling takes it.
+    WITHIN_CHANNEL: x * (1 + alpha * mean of the squares of n by n positions) ** -beta, with the mean of AVE
+    pooling.
     """
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

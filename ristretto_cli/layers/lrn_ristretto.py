@@ -1,4 +1,4 @@
-"""LRNRistretto: local response normalization of which every intermediate result is a minifloat."""
+"""LRNRistretto: local response normalization with minifloat intermediate results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
 from ristretto_cli.wire.messages import enum_name
 
-_MOST_CHANNELS = 512  # each takes some nodes, and onnxruntime prepares twice as many in eight times as long
+_MOST_CHANNELS = 512  # each takes several nodes, and preparation in onnxruntime grows with the cube of their number
 
 
 @layer_type("LRNRistretto")
 class LRNRistretto(LayerType):
-    """x (N, C, H, W) by (k + alpha / size * sum of squares over size channels) ^ -beta, in minifloat throughout.
+    """x (N, C, H, W) times (k + alpha / size * sum of squares over size channels) ^ -beta, in minifloat throughout.
 
-    The sum slides along the channels, one square more and one less at each step, each step rounded: another
+    The sum slides along the channels, adding one square and subtracting one at each step, with rounding: another
     order of summation would give other roundings.
     """
 
@@ -30,15 +30,15 @@ class LRNRistretto(LayerType):
         lrn = layer.message.lrn_param
         quantization = layer.message.quantization_param
         if enum_name(quantization, "precision") != "MINIFLOAT":
-            raise LayerError("it takes minifloat only", remedy="Set quantization_param { precision: MINIFLOAT }.")
+            raise LayerError("it supports only minifloat", remedy="Set quantization_param { precision: MINIFLOAT }.")
         if enum_name(lrn, "norm_region") != "ACROSS_CHANNELS":
-            raise LayerError("it normalizes across channels only")
+            raise LayerError("it supports only normalization across channels")
         if lrn.local_size % 2 == 0:
             raise LayerError(f"local_size {lrn.local_size} is even", remedy="Give an odd one.")
         if len(x.shape) != 4:
             raise LayerError("its bottom must have four axes (N, C, H, W)")
         if x.shape[1] > _MOST_CHANNELS:
-            raise LayerError(f"its bottom has {x.shape[1]} channels, more than the {_MOST_CHANNELS} it can take")
+            raise LayerError(f"its bottom has {x.shape[1]} channels; the maximum is {_MOST_CHANNELS}")
         number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)
 
         def trim(value: V) -> V:
@@ -58,7 +58,7 @@ def _sliding_sums(ops: Ops[V], trim: Callable[[V], V], squares: V, size: int) ->
     square = [ops.slice(squares, 1, c, c + 1) for c in range(channels)]
     total = ops.mul(square[0], ops.constant(0.0))
     sums = []
-    # Where the window is wider than the blob, nothing happens between the last channel and the first sum.
+    # If the window is wider than the blob, there is no step between the last channel and the first sum.
     for head in (*range(min(behind, channels)), *range(behind, channels + behind)):
         if head < channels:
             total = trim(ops.add(total, square[head]))

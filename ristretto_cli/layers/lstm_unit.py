@@ -27,7 +27,7 @@ class LSTMUnit(LayerType):
         if gates.shape != (1, streams, 4 * hidden) or cont.shape != (1, streams):
             raise LayerError(
                 f"gate inputs {show(gates.shape)} and continuation {show(cont.shape)} do not fit a cell {show(shape)}",
-                remedy=f"They are to be 1x{streams}x{4 * hidden} and 1x{streams}.",
+                remedy=f"Expected 1x{streams}x{4 * hidden} and 1x{streams}.",
             )
         return lstm_step(ops, cell, gates, ops.reshape(cont, (1, streams, 1)))
 

@@ -21,8 +21,8 @@ from ristretto_cli.ops import Ops, V
 class MultinomialLogisticLoss(LayerType):
     """The mean of -log(max(p, 1e-20)), where p is the probability at the label. Probabilities, labels to ().
 
-    N rows with a probability for each class; N labels. A label without a class has p = 0; Caffe reads foreign
-    memory there.
+    N rows with a probability for each class; N labels. A label out of range has p = 0 (Caffe reads out of
+    bounds).
     """
 
     bottoms = (2, 2)
@@ -39,7 +39,7 @@ class MultinomialLogisticLoss(LayerType):
         is_label = at_label(ops, whole(ops, labels, layout), layout)
         zero = ops.constant(0.0)
         chosen = ops.sum(ops.where(is_label, ops.reshape(probabilities, layout.shape), zero), [1])
-        # The gradient is that of the logarithm at the threshold, where the probability is lower, too.
+        # Below the threshold the gradient is that of the logarithm at the threshold.
         probable = ops.straight_through(chosen, ops.maximum(chosen, ops.constant(LOG_THRESHOLD)))
         total = ops.sum(ops.log(probable), [0, 1, 2])
         return [ops.reshape(ops.div(total, ops.constant(-float(rows))), ())]

@@ -12,9 +12,9 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("MVN")
 class MVN(LayerType):
-    """x - mean, by default divided by (standard deviation + eps), for each plane or, across_channels, each item.
+    """x - mean, by default divided by (standard deviation + eps), for each plane or, with across_channels, each item.
 
-    x has 4 axes at most; the top has always 4, those that x lacks being 1.
+    x has at most 4 axes; the top always has 4, with 1 for missing ones.
     """
 
     in_place = True
@@ -24,7 +24,7 @@ class MVN(LayerType):
         param = layer.message.mvn_param
         if len(x.shape) > 4:
             raise LayerError(
-                f"the bottom has shape {show(x.shape)}, and MVN takes 4 axes at most", remedy="Reshape the bottom."
+                f"the bottom has shape {show(x.shape)}, but MVN takes at most 4 axes", remedy="Reshape the bottom."
             )
         if len(x.shape) < 4:
             x = ops.reshape(x, x.shape + (1,) * (4 - len(x.shape)))
@@ -32,6 +32,6 @@ class MVN(LayerType):
         deviation = ops.sub(x, ops.mean(x, axes))
         if not param.normalize_variance:
             return [deviation]
-        # Caffe adds eps behind the root, unlike BatchNorm.
+        # Caffe adds eps after the root, unlike BatchNorm.
         spread = ops.sqrt(ops.mean(ops.mul(deviation, deviation), axes))
         return [ops.div(deviation, ops.add(spread, ops.constant(param.eps)))]

@@ -13,10 +13,10 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("Normalize")
 class Normalize(LayerType):
-    """SSD's: x by its Euclidean norm, times a learned scale. x (N, C, ...).
+    """SSD's normalization: x divided by its Euclidean norm, times a trained scale. x (N, C, ...).
 
-    The norm is sqrt(eps + sum of squares), taken over a whole item, or with across_spatial: false over the
-    channels at each place. Parameter: the scale, a scalar, or (C,) with channel_shared: false; it starts at 1.
+    The norm is sqrt(eps + sum of squares), over a whole item, or with across_spatial: false over the
+    channels at each position. Parameter: the scale, a scalar, or (C,) with channel_shared: false; initially 1.
     """
 
     in_place = True
@@ -24,7 +24,7 @@ class Normalize(LayerType):
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         (shape,) = bottoms
         if len(shape) < 2:
-            raise LayerError(f"the bottom has shape {show(shape)}, and Normalize needs an axis of channels")
+            raise LayerError(f"the bottom has shape {show(shape)}, but Normalize needs a channel axis")
         param = message.norm_param
         filler = param.scale_filler if param.HasField("scale_filler") else constant_filler(1.0)
         return (ParamDef(() if param.channel_shared else (shape[1],), filler),)

@@ -10,7 +10,7 @@ from ristretto_cli.ops import Ops, Shape, V, show
 def covered(shape: Shape, axis: int, num_axes: int) -> Shape:
     """The extents of `num_axes` axes of `shape` from `axis` on; num_axes -1 means all to the end.
 
-    LayerError where there are not that many.
+    LayerError if there are fewer.
     """
     start = canonical_axis(axis, shape)
     if num_axes < -1:
@@ -20,15 +20,15 @@ def covered(shape: Shape, axis: int, num_axes: int) -> Shape:
     if start + num_axes > len(shape):
         raise LayerError(
             f"{num_axes} axes from axis {start} on extend past the end of the bottom's shape {show(shape)}",
-            remedy=f"Set num_axes to {len(shape) - start} at most, or to -1 for all axes to the end.",
+            remedy=f"Set num_axes to at most {len(shape) - start}, or to -1 for all axes to the end.",
         )
     return shape[start : start + num_axes]
 
 
 def spread(ops: Ops[V], operand: V, shape: Shape, axis: int) -> V:
-    """The operand, which covers `shape` from `axis` on, in a shape that broadcasts with it.
+    """The operand, which covers `shape` from `axis` on, reshaped to broadcast with it.
 
-    An operand without axes fits anywhere, whatever `axis` says. LayerError where an extent is not equal.
+    A scalar operand fits anywhere, regardless of `axis`. LayerError if an extent differs.
     """
     if not operand.shape:
         return operand
@@ -37,6 +37,6 @@ def spread(ops: Ops[V], operand: V, shape: Shape, axis: int) -> V:
     if shape[start:end] != operand.shape:
         raise LayerError(
             f"an operand of shape {show(operand.shape)} does not fit a bottom of shape {show(shape)} at axis {start}",
-            remedy="Set axis to where the same extents begin.",
+            remedy="Set axis to the first of the matching axes.",
         )
     return ops.reshape(operand, operand.shape + (1,) * (len(shape) - end))

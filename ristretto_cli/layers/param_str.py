@@ -1,4 +1,4 @@
-"""param_str, the settings of Python layers: what of YAML they use, numbers and lists of numbers by name."""
+"""param_str, the settings of Python layers: the subset of YAML in use, named numbers and lists of numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ENTRY = re.compile(
 
 
 def read(text: str, known: Collection[str]) -> Mapping[str, float | tuple[float, ...]]:
-    """The settings of a param_str by name: `'feat_stride': 16`, `'scales': !!python/tuple [4, 8]`, one a line.
+    """The settings of a param_str by name: `'feat_stride': 16`, `'scales': !!python/tuple [4, 8]`, one per line.
 
-    known: the names there may be. LayerError for others, and for whatever else is not understood.
+    known: the allowed names. LayerError for others, and for anything that cannot be parsed.
     """
     inner = text.strip()
     if inner.startswith("{") and inner.endswith("}"):
@@ -50,6 +50,4 @@ def _value(entry: re.Match[str]) -> float | tuple[float, ...]:
 
 
 def _not_understood(text: str) -> LayerError:
-    return LayerError(
-        f'its param_str is not understood from "{text[:40]}" on', remedy="Give numbers, or lists of them."
-    )
+    return LayerError(f'its param_str cannot be parsed from "{text[:40]}" on', remedy="Give numbers, or lists of them.")

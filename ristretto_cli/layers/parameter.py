@@ -15,14 +15,14 @@ _MOST_AXES = 32  # of a blob in Caffe
 
 @layer_type("Parameter")
 class Parameter(LayerType):
-    """A trained blob as top, of the shape that is set; it starts as zeros."""
+    """A trained parameter as top, of the given shape; initially zeros."""
 
     bottoms = (0, 0)
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         shape = tuple(message.parameter_param.shape.dim)
         if len(shape) > _MOST_AXES:
-            raise LayerError(f"its shape has {len(shape)} axes", remedy=f"Give {_MOST_AXES} at most.")
+            raise LayerError(f"its shape has {len(shape)} axes", remedy=f"Give at most {_MOST_AXES}.")
         if min(shape, default=1) < 1:
             raise LayerError(f"its shape is {show(shape)}", remedy="Give extents of 1 or more.")
         return (ParamDef(shape, constant_filler()),)

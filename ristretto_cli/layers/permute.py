@@ -12,7 +12,7 @@ from ristretto_cli.ops import Ops, V, show
 
 @layer_type("Permute")
 class Permute(LayerType):
-    """SSD's: the bottom with its axes in the given order; axes that are not named follow as they are."""
+    """The bottom with its axes in the given order, from SSD; axes that are not listed follow in their order."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms

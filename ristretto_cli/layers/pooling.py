@@ -19,11 +19,11 @@ LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
 
 @layer_type("Pooling")
 class Pooling(LayerType):
-    """The largest value, the mean, or a value drawn from each window of (N, C, H, W).
+    """The maximum, the mean, or a random value of each window of (N, C, H, W).
 
-    With MAX, a second top gets where in its plane each value stands. STOCHASTIC draws in proportion to the
-    values in TRAIN, and gives what it would draw on average in TEST; the values should be 0 or more. Forks have
-    AVE_EXC_PAD, a mean that does not count the padding, and a padding for each side, which only MAX takes if they
+    With MAX, a second top gets the index of each maximum in its plane. STOCHASTIC draws in proportion to the
+    values in TRAIN, and gives the expected value in TEST; the values should be 0 or more. Forks have
+    AVE_EXC_PAD, a mean that excludes the padding, and a padding for each side, which only MAX allows to
     differ.
     """
 
@@ -37,18 +37,18 @@ class Pooling(LayerType):
         geometry = _geometry(param, x.shape)
         if len(layer.tops) == 2:
             if method != "MAX":
-                raise LayerError(f"it has 2 tops; with pool {method} it takes 1")
+                raise LayerError(f"expected 1 top with pool {method}, got 2")
             return ops.max_pool_with_index(x, geometry)
         if method == "MAX":
             return [ops.max_pool(x, geometry)]
         if method == "AVE":
             return [ops.ave_pool(x, geometry)]
         if method == "AVE_EXC_PAD":
-            # The mean of ones is the part of a window that is no padding.
+            # The mean of ones is the fraction of a window outside the padding.
             ones = ops.expand(ops.constant(1.0), (1, 1, *x.shape[2:]))
             return [ops.div(ops.ave_pool(x, geometry), ops.ave_pool(ones, geometry))]
         if any(geometry.pad):
-            raise LayerError("pad does not go with pool STOCHASTIC")
+            raise LayerError("pool STOCHASTIC does not support pad")
         if layer.phase == TRAIN:
             return [draw(ops, x, geometry)]
         return [expect(ops, x, geometry)]
@@ -62,9 +62,9 @@ def _geometry(param: Message, shape: Shape) -> PoolGeometry:
     pad = _pair(param, "pad", "pad") if sides is None else _shared(*sides)
     if param.global_pooling:
         if any(param.HasField(field) for field in ("kernel_size", "kernel_h", "kernel_w")):
-            raise LayerError("global_pooling goes without a kernel size", remedy="Remove one.")
+            raise LayerError("global_pooling excludes a kernel size", remedy="Remove one.")
         if stride != (1, 1) or pad != (0, 0):
-            raise LayerError("global_pooling goes with stride 1 and pad 0 only")
+            raise LayerError("global_pooling requires stride 1 and pad 0")
         kernel: Shape = shape[2:]
     else:
         kernel = _pair(param, "kernel_size", "kernel")
@@ -79,17 +79,17 @@ def _shared(before: Shape, after: Shape) -> Shape:
 
 
 def _bordered(ops: Ops[V], x: V, param: Message, method: str) -> V:
-    """The bottom with its padding, where that is not the same on both sides."""
+    """The bottom with its padding, if that differs between sides."""
     sides = one_sided(param)
     if sides is None:
         return x
     if any(param.HasField(field) for field in ("pad", "pad_h", "pad_w")):
-        raise LayerError("pad_l, pad_r, pad_t and pad_b go without another pad", remedy="Give one kind.")
+        raise LayerError("pad_l, pad_r, pad_t and pad_b exclude other pad settings", remedy="Use only one of them.")
     before, after = sides
     if before == after:
         return x
     if method != "MAX" or len(x.shape) != 4:
-        raise LayerError(f"pool {method} is padded on both sides alike", remedy="Give pad, or pad_h and pad_w.")
+        raise LayerError(f"pool {method} requires equal padding on both sides", remedy="Give pad, or pad_h and pad_w.")
     return ops.pad(x, [0, 0, *before], [0, 0, *after], LOWEST)
 
 
@@ -101,6 +101,6 @@ def _pair(param: Message, field: str, stem: str) -> tuple[int, int]:
         return (getattr(param, field), getattr(param, field))
     if not all(given) or param.HasField(field):
         raise LayerError(
-            f"{field}, {sides[0]} and {sides[1]} do not go together", remedy=f"Give {field}, or both others."
+            f"{field} cannot be combined with {sides[0]} and {sides[1]}", remedy=f"Give {field}, or both of the others."
         )
     return (getattr(param, sides[0]), getattr(param, sides[1]))

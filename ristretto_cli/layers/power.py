@@ -13,7 +13,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Power")
 class Power(LayerType):
-    """(shift + scale * x) ** power, in this order; steps that change nothing are left out."""
+    """(shift + scale * x) ** power, in this order; steps without effect are omitted."""
 
     in_place = True
 
@@ -22,7 +22,7 @@ class Power(LayerType):
         param = layer.message.power_param
         power, scale, shift = param.power, param.scale, param.shift
         if np.float32(power) * np.float32(scale) == 0:
-            # The top does not depend on x then, not even where x is infinite or NaN.
+            # Then the top does not depend on x, even if x is infinite or NaN.
             with np.errstate(all="ignore"):
                 value = np.power(np.float32(shift), np.float32(power))
             return [ops.expand(ops.constant(np.asarray(value)), x.shape)]

@@ -13,7 +13,7 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("PReLU")
 class PReLU(LayerType):
-    """max(x, 0) + slope * min(x, 0). x (N, C, ...), slope (C,), or () where channel_shared."""
+    """max(x, 0) + slope * min(x, 0). x (N, C, ...), slope (C,), or () with channel_shared."""
 
     in_place = True
 
@@ -21,7 +21,7 @@ class PReLU(LayerType):
         (shape,) = bottoms
         if len(shape) < 2:
             raise LayerError(
-                f"the bottom has shape {show(shape)}, and PReLU needs an axis of channels behind the first",
+                f"the bottom has shape {show(shape)}, but PReLU needs a channel axis after the first",
                 remedy="Give it a bottom with at least 2 axes.",
             )
         param = message.prelu_param

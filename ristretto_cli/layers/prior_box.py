@@ -22,12 +22,12 @@ SAME_RATIO = 1e-6
 
 @layer_type("PriorBox")
 class PriorBox(LayerType):
-    """SSD's: boxes around each place of a map, as parts of the image; only shapes matter, so they are constants.
+    """SSD's prior boxes around each position of a map, relative to the image; constants, as only shapes matter.
 
     Bottoms: the map and the image, both (N, C, H, W). Top: (1, 2, boxes * 4). Row 0 has left, top, right and bottom of
-    each box, row 1 the four variances. Around each place, for each min_size: a square of that size, one of
-    sqrt(min_size max_size) where there are max_sizes, and a box for each other aspect_ratio (and its inverse, with
-    flip). Sizes are cut off to integers, as in SSD.
+    each box, row 1 the four variances. At each position, for each min_size: a square of that size, one of
+    sqrt(min_size max_size) if there are max_sizes, and a box for each other aspect_ratio (and its inverse, with
+    flip). Sizes are truncated to integers, as in SSD.
     """
 
     bottoms = (2, 2)
@@ -36,7 +36,7 @@ class PriorBox(LayerType):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         for blob in bottoms:
             if len(blob.shape) != 4:
-                raise LayerError(f"its bottom has shape {show(blob.shape)} and must have 4 axes: (N, C, H, W)")
+                raise LayerError(f"its bottom has shape {show(blob.shape)}; expected 4 axes: (N, C, H, W)")
         param = layer.message.prior_box_param
         grid = _Grid.of(param, bottoms[0].shape, bottoms[1].shape)
         sizes = _sizes(param)
@@ -46,7 +46,7 @@ class PriorBox(LayerType):
         with np.errstate(over="ignore", invalid="ignore"):
             boxes = grid.boxes(sizes)
         if not np.isfinite(boxes).all():
-            raise LayerError("its boxes are too far away for float32", remedy="Look at its steps and offset.")
+            raise LayerError("its boxes exceed float32", remedy="Check its steps and offset.")
         if param.clip:
             boxes = boxes.clip(0, 1)
         both = np.stack([boxes, np.broadcast_to(variance, boxes.shape)])
@@ -55,7 +55,7 @@ class PriorBox(LayerType):
 
 @dataclass(frozen=True)
 class _Grid:
-    """Places on an image. height, width: how many; image: its height and width; step: from one to the next."""
+    """Positions on an image. height, width: their numbers; image: its height and width; step: their distance."""
 
     height: int
     width: int
@@ -66,9 +66,9 @@ class _Grid:
     @classmethod
     def of(cls, param: Message, places: Shape, image: Shape) -> _Grid:
         if param.HasField("img_size") and (param.HasField("img_h") or param.HasField("img_w")):
-            raise LayerError("img_size does not go with img_h and img_w", remedy="Give one kind.")
+            raise LayerError("img_size cannot be combined with img_h and img_w", remedy="Use only one of them.")
         if param.HasField("step") and (param.HasField("step_h") or param.HasField("step_w")):
-            raise LayerError("step does not go with step_h and step_w", remedy="Give one kind.")
+            raise LayerError("step cannot be combined with step_h and step_w", remedy="Use only one of them.")
         height, width = (param.img_size,) * 2 if param.HasField("img_size") else (param.img_h, param.img_w)
         if height == 0 or width == 0:
             height, width = image[2:]
@@ -96,11 +96,11 @@ class _Grid:
 
 def _refuse_many(count: int) -> None:
     if count > MOST_BOXES:
-        raise LayerError(f"{count} boxes are too many; {MOST_BOXES} is the most")
+        raise LayerError(f"{count} boxes are too many; the maximum is {MOST_BOXES}")
 
 
 def _sizes(param: Message) -> list[tuple[float, float]]:
-    """Width and height of the boxes around each place."""
+    """Width and height of the boxes at each position."""
     if not param.min_size or any(not 1 <= size < 2**31 for size in param.min_size):
         raise LayerError("min_size is missing or less than 1", remedy="Give the sizes of the boxes in pixels.")
     if param.max_size and len(param.max_size) != len(param.min_size):
@@ -108,7 +108,7 @@ def _sizes(param: Message) -> list[tuple[float, float]]:
     if any(not low < high < 2**31 for low, high in zip(param.min_size, param.max_size, strict=False)):
         raise LayerError("each max_size must be larger than its min_size")
     if len(param.aspect_ratio) > MOST_RATIOS:
-        raise LayerError(f"{len(param.aspect_ratio)} aspect_ratios are too many; {MOST_RATIOS} is the most")
+        raise LayerError(f"{len(param.aspect_ratio)} aspect_ratios are too many; the maximum is {MOST_RATIOS}")
     ratios = _ratios(param)
     _refuse_many(len(param.min_size) * (1 + len(ratios)))
     sizes = []
@@ -123,7 +123,7 @@ def _sizes(param: Message) -> list[tuple[float, float]]:
 
 
 def _ratios(param: Message) -> list[float]:
-    """The aspect ratios beside 1, each once."""
+    """The aspect ratios other than 1, without duplicates."""
     ratios = [1.0]
     for ratio in param.aspect_ratio:
         if not 0 < ratio < inf:

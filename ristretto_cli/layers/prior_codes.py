@@ -1,4 +1,4 @@
-"""How offsets to prior boxes are coded: SSD's code_type."""
+"""Decoding of offsets to prior boxes: SSD's code_type."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from ristretto_cli.ops import Ops, V
 
 
 def decode(ops: Ops[V], offsets: V, prior: V, code: str, *, scaled: bool) -> V:
-    """The boxes that are meant: left, top, right, bottom. offsets (N, L, P, 4), prior (1, 2, P * 4) to (N, L, P, 4).
+    """The decoded boxes: left, top, right, bottom. offsets (N, L, P, 4), prior (1, 2, P * 4) to (N, L, P, 4).
 
-    code: CORNER (each corner moved), CORNER_SIZE (by parts of the prior's size), CENTER_SIZE (the centre moved by parts
-    of the size, the size multiplied by an exponential). scaled: whether offsets are multiplied by the variances.
+    code: CORNER (corners shifted), CORNER_SIZE (by fractions of the size), CENTER_SIZE (centre shifted by fractions
+    of the size, size multiplied by an exponential). scaled: whether offsets are multiplied by the variances.
     """
     count = offsets.shape[2]
     box, variance = (ops.reshape(ops.slice(prior, 1, row, row + 1), (1, 1, count, 4)) for row in (0, 1))

@@ -1,4 +1,4 @@
-"""Proposal, and ProposalLayer of py-faster-rcnn, the Python layer that it was written after."""
+"""Proposal, and py-faster-rcnn's ProposalLayer, the Python layer that it is based on."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LOWEST = float(np.finfo(np.float32).min)
 
 @layer_type("Proposal")
 class Proposal(LayerType):
-    """Faster R-CNN's regions where objects may be: anchors, moved as the net says, best first, none twice.
+    """Faster R-CNN's region proposals: refined anchors after non-maximum suppression, best first.
 
-    Bottoms: scores (1, 2 A, H, W) of the A anchors at each place, of which the second half says that there is an
-    object; how to move and scale the anchors (1, 4 A, H, W); and the image's height, width and scale (a fourth number:
-    the scale of its width). Tops: regions (R, 5), which are 0 (the item), left, top, right, bottom in pixels, and
-    perhaps their scores (R). R is post_nms_topn, or how many anchors can come so far if these are fewer. The original
-    gives as many rows as it found; here the rest is rows of 0, which name the first pixel, with a score of 0. Boxes
-    with a side below min_size (times the image's scale) get a score of 0, and so come last.
+    Bottoms: scores (1, 2 A, H, W) of the A anchors at each position, the second half for the presence of an
+    object; shifts and scales of the anchors (1, 4 A, H, W); and the image's height, width and scale (a fourth number:
+    the scale of its width). Tops: regions (R, 5), with 0 (the item), left, top, right, bottom in pixels, and
+    optionally their scores (R). R is post_nms_topn, or the maximum possible number if that is smaller. The original
+    gives a row per region; here the remaining rows are 0, the first pixel, with a score of 0. Boxes
+    with a side below min_size (times the image's scale) get a score of 0 and come last.
     """
 
     bottoms = (3, 3)
@@ -57,10 +57,10 @@ class Proposal(LayerType):
 
 @python_layer("rpn.proposal_layer", "ProposalLayer")
 class ProposalLayer(LayerType):
-    """Proposal with the settings of py-faster-rcnn's configuration as it comes, and the anchors of that net.
+    """Proposal with py-faster-rcnn's default configuration and anchors.
 
-    Boxes overlap by 0.7 at most, R is 300 out of 6000 candidates (TRAIN: 2000 out of 12000), and boxes with a side
-    below 16 are dropped. param_str has feat_stride, and perhaps scales of the anchors (8, 16, 32). Scores are (R, 1).
+    Boxes overlap by at most 0.7, R is 300 out of 6000 candidates (TRAIN: 2000 out of 12000), and boxes with a side
+    below 16 are dropped. param_str has feat_stride and optionally scales (default 8, 16, 32). Scores are (R, 1).
     """
 
     bottoms = (3, 3)
@@ -90,15 +90,15 @@ def _python_settings(message: Message) -> tuple[float, tuple[float, ...]]:
     settings = param_str.read(message.python_param.param_str, ("feat_stride", "scales"))
     stride, scales = settings.get("feat_stride"), settings.get("scales", (8.0, 16.0, 32.0))
     if not isinstance(stride, float) or not 0 < stride <= 2**15:
-        raise LayerError("feat_stride is missing in its param_str or no number from 1 to 32768")
+        raise LayerError("feat_stride is missing in its param_str or not a number from 1 to 32768")
     return stride, (scales,) if isinstance(scales, float) else scales
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """anchors: those of the first place, (A, 4). stride: pixels from one place to the next. least_side: in pixels of
-    the original image; score_of_small: what boxes with a smaller side score, LOWEST: they are dropped. candidates: how
-    many of the best boxes are compared with each other, most: how many of these are given."""
+    """anchors: of the first position, (A, 4). stride: pixels between positions. least_side: in pixels of
+    the original image; score_of_small: the score of smaller boxes, LOWEST: they are dropped. candidates: how
+    many of the best boxes enter non-maximum suppression, most: the maximum number of results."""
 
     anchors: Array
     stride: float
@@ -118,9 +118,9 @@ def _proposed(ops: Ops[V], rules: _Rules, scores: V, moves: V, info: V) -> tuple
     height, width = shape[2:]
     if moves.shape != (1, 4 * each, height, width):
         wanted = show((1, 4 * each, height, width))
-        raise LayerError(f"its second bottom is {show(moves.shape)} and must be {wanted} for {each} anchors")
+        raise LayerError(f"its second bottom is {show(moves.shape)}; expected {wanted} for {each} anchors")
     if prod(info.shape) < 3:
-        raise LayerError(f"its third bottom is {show(info.shape)}: an image's height, width and scale are needed")
+        raise LayerError(f"its third bottom is {show(info.shape)}; expected an image's height, width and scale")
     anchors = shifted(rules.anchors, height, width, rules.stride)
     count = len(anchors)
     moves = ops.reshape(ops.transpose(moves, [0, 2, 3, 1]), (count, 4))
@@ -148,7 +148,7 @@ def _proposed(ops: Ops[V], rules: _Rules, scores: V, moves: V, info: V) -> tuple
 
 
 def _moved(ops: Ops[V], anchors: Array, moves: V) -> tuple[V, V]:
-    """The low and the high corners (P, 2) of anchors (P, 4) whose centres are moved by parts of the anchors' sizes, and
+    """The low and the high corners (P, 2) of anchors (P, 4) whose centres are shifted by fractions of their sizes, and
     whose sizes are multiplied by exponentials. moves: (P, 4)."""
     size = anchors[:, 2:] - anchors[:, :2] + 1
     centre = anchors[:, :2] + np.float32(0.5) * size
@@ -159,19 +159,19 @@ def _moved(ops: Ops[V], anchors: Array, moves: V) -> tuple[V, V]:
 
 
 def _inside(ops: Ops[V], corner: V, last: V) -> V:
-    """Corners (P, 2) moved into the image, whose last pixel is at `last` (2)."""
+    """Corners (P, 2) clipped to the image, whose last pixel is at `last` (2)."""
     return ops.maximum(ops.where(ops.less(corner, last), corner, last), ops.constant(0.0))
 
 
 def _first(ops: Ops[V], boxes: V, best: V, places: V, kept: V, most: int) -> tuple[V, V]:
-    """The first of the candidates that are kept, as (R, 5) and their scores (R). best, places, kept: from nms."""
+    """The first of the kept candidates, as (R, 5), and their scores (R). best, places, kept: from nms."""
     count = best.shape[2]
     rows = min(most, count)
     best, places, kept = (ops.reshape(value, (count,)) for value in (best, places, kept))
     zero, none = ops.constant(0.0), ops.constant(float(count))
     number = ops.constant(-np.arange(count, dtype=np.float32))
     ranks, _ = ops.top_k(ops.where(ops.less(zero, kept), number, ops.constant(-float(count))), rows, 0)
-    ranks = ops.sub(zero, ranks)  # `count` where there is none
+    ranks = ops.sub(zero, ranks)  # `count` if there is none
     number = ops.clip(ranks, 0.0, float(count - 1))
     score = ops.where(ops.less(ranks, none), ops.gather(best, number, 0), zero)
     corners = ops.gather(boxes, ops.gather(places, number, 0), 0)

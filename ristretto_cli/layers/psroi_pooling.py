@@ -18,13 +18,13 @@ LEAST_EXTENT = 0.1  # of a region on the maps
 
 @layer_type("PSROIPooling")
 class PSROIPooling(LayerType):
-    """R-FCN's: each region cut into group_size x group_size cells, and the mean of each cell, in channels of its own.
+    """R-FCN's pooling: the mean of each of group_size x group_size cells of each region, from the cell's own channels.
 
-    Bottoms: maps (N, output_dim group_size^2, H, W) and regions (R, 5): which item, left, top, right, bottom, in pixels
+    Bottoms: maps (N, output_dim group_size^2, H, W) and regions (R, 5): item, left, top, right, bottom, in pixels
     of the image, which is 1 / spatial_scale times as large as the maps. Top: (R, output_dim, group_size, group_size),
-    of which (d, i, j) is a mean of channel (d group_size + i) group_size + j. Corners are rounded, halves away from 0,
-    and inclusive, then multiplied by spatial_scale; cells reach from the floor of their beginning to the ceiling of
-    their end, so that they overlap. Cells outside of the maps give 0. An infinity or NaN in the maps spoils the cells
+    where (d, i, j) is a mean of channel (d group_size + i) group_size + j. Corners are rounded, halves away from 0,
+    and inclusive, then multiplied by spatial_scale; cells extend from the floor of their start to the ceiling of
+    their end, so they overlap. Cells outside the maps give 0. An infinity or NaN in the maps spoils the cells
     of all regions in its channel.
     """
 
@@ -37,7 +37,7 @@ class PSROIPooling(LayerType):
         if len(x.shape) != 4:
             raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         if len(rois.shape) < 1 or prod(rois.shape[1:]) != 5:
-            raise LayerError(f"its second bottom has shape {show(rois.shape)}: regions have 5 numbers each")
+            raise LayerError(f"its second bottom has shape {show(rois.shape)}; regions have 5 numbers each")
         groups, planes = param.group_size, param.output_dim
         if not 1 <= groups <= MOST_GROUPS or planes < 1:
             raise LayerError(f"group_size must be 1 to {MOST_GROUPS}, and output_dim 1 or more")
@@ -50,7 +50,7 @@ class PSROIPooling(LayerType):
                 f"need {planes * groups**2}"
             )
         if batch > MOST_PLACES:
-            raise LayerError(f"{batch} items are more than the regions' float32 can tell apart, {MOST_PLACES}")
+            raise LayerError(f"{batch} items are more than the regions' float32 can distinguish, {MOST_PLACES}")
         count = rois.shape[0]
         left, top, right, bottom = (
             _scaled(ops, ops.slice(ops.reshape(rois, (count, 5)), 1, i, i + 1), param.spatial_scale, last=i > 2)
@@ -69,7 +69,7 @@ class PSROIPooling(LayerType):
 
 
 def _scaled(ops: Ops[V], corner: V, scale: float, *, last: bool) -> V:
-    """Corners of regions (R, 1) in pixels of the maps; last: the right and bottom ones, which are inclusive."""
+    """Corners of regions (R, 1) in pixels of the maps; last: right and bottom corners, inclusive."""
     size = ops.abs(corner)
     below = ops.floor(size)
     one = ops.constant(1.0)
@@ -79,7 +79,7 @@ def _scaled(ops: Ops[V], corner: V, scale: float, *, last: bool) -> V:
 
 
 def _cells(ops: Ops[V], start: V, end: V, groups: int, extent: int) -> tuple[V, V]:
-    """Which pixels of an axis are in each cell, 1 or 0, (R, groups, extent), and how many, (R, groups)."""
+    """1 for pixels of an axis in each cell, else 0, (R, groups, extent), and their number, (R, groups)."""
     count = start.shape[0]
     size = ops.div(ops.maximum(ops.sub(end, start), ops.constant(LEAST_EXTENT)), ops.constant(float(groups)))
     number = np.arange(groups, dtype=np.float32)[None]
@@ -94,10 +94,10 @@ def _cells(ops: Ops[V], start: V, end: V, groups: int, extent: int) -> tuple[V, 
 
 
 def _items(ops: Ops[V], rois: V, batch: int) -> V:
-    """1 for the item of each region, 0 for all others, (R, 1, N, 1)."""
+    """1 for the item of each region, 0 for others, (R, 1, N, 1)."""
     count = rois.shape[0]
     item = np.arange(batch, dtype=np.float32)
-    # The items are looked up so that a number which none has is told like any other index.
+    # The lookup reports an item out of range like any other index.
     which = ops.gather(ops.constant(item), ops.slice(ops.reshape(rois, (count, 5)), 1, 0, 1), 0)
     same = ops.equal(ops.reshape(which, (count, 1, 1, 1)), ops.constant(item.reshape(-1, 1)))
     return ops.where(same, ops.constant(1.0), ops.constant(0.0))
@@ -105,7 +105,7 @@ def _items(ops: Ops[V], rois: V, batch: int) -> V:
 
 def _sums(ops: Ops[V], x: V, rows: V, columns: V, planes: int) -> V:
     """The sum over each cell of each region, (R, planes, groups, groups). rows (R, groups, N, H), columns
-    (R, groups, W): 1 where a pixel is in a cell."""
+    (R, groups, W): 1 for a pixel in a cell."""
     batch, _, height, width = x.shape
     count, groups = columns.shape[:2]
     pixels = batch * height * width
@@ -114,7 +114,7 @@ def _sums(ops: Ops[V], x: V, rows: V, columns: V, planes: int) -> V:
     rows = ops.reshape(ops.transpose(rows, [1, 2, 3, 0]), (groups, 1, batch * height, 1, count))
     columns = ops.reshape(ops.transpose(columns, [1, 2, 0]), (groups, 1, width, count))
     sums = []
-    for i in range(groups):  # one row of cells after another: the masks of all at once would take too much memory
+    for i in range(groups):  # one row of cells at a time: all masks at once would need too much memory
         row = ops.reshape(ops.slice(rows, 0, i, i + 1), (1, batch * height, 1, count))
         mask = ops.reshape(ops.mul(row, columns), (groups, pixels, count))
         maps = ops.reshape(ops.slice(x, 0, i, i + 1), (groups, planes, pixels))

@@ -1,4 +1,4 @@
-"""Python, the layer whose code is the user's own: known modules have layers of ours, others are told why not."""
+"""Python layers: built-in replacements for well-known modules; others are rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PYTHON_LAYERS: Registry[LayerType] = Registry("Python layer", __package__ or "",
 
 
 def python_layer(module: str, name: str) -> Callable[[type[LayerType]], type[LayerType]]:
-    """Class decorator: register what stands for a class of a module that is widely used in Python layers."""
+    """Class decorator: register the replacement of a class of a widely used module."""
 
     def register(cls: type[LayerType]) -> type[LayerType]:
         PYTHON_LAYERS.register(f"{module}.{name}")(cls())
@@ -27,7 +27,7 @@ def python_layer(module: str, name: str) -> Callable[[type[LayerType]], type[Lay
 
 @layer_type("Python")
 class Python(LayerType):
-    """What its module does, if that is a known one. Others are refused: they are written against Caffe's own blobs."""
+    """The computation of a well-known module. Others are rejected, because they are written for Caffe's own blobs."""
 
     bottoms = (0, None)
     without_gradient = (0, 1, 2)
@@ -45,20 +45,22 @@ class Python(LayerType):
         ):
             if count < least or (most is not None and count > most):
                 wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
-                raise LayerError(f"it has {count} {kind}s; {layer.message.python_param.layer} takes {wanted}")
+                raise LayerError(
+                    f"{layer.message.python_param.layer}: expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}"
+                )
         if not known.in_place and {top.name for top in layer.tops} & {bottom.name for bottom in layer.bottoms}:
-            raise LayerError("it cannot work in place", remedy="Give its top another name than its bottom's.")
+            raise LayerError("it cannot work in place", remedy="Give its top a name other than its bottom's.")
         return known.forward(ops, layer, bottoms, params)
 
 
 def _known(message: Message) -> LayerType:
-    """The layer of ours for a Python layer's module and class; LayerError where there is none."""
+    """The replacement of a Python layer's module and class; LayerError if there is none."""
     param = message.python_param
     name = f"{param.module}.{param.layer}"
     if name not in PYTHON_LAYERS:
         raise LayerError(
             f'Python layers cannot be run: module "{param.module}", layer "{param.layer}"',
-            remedy="Leave it out of the net, or put layers of Caffe in its place.",
+            remedy="Remove it from the net, or replace it with Caffe layers.",
         )
     try:
         return PYTHON_LAYERS.get(name)

@@ -1,4 +1,4 @@
-"""What RNN and LSTM share: their bottoms, their parameters, and the walk through the time steps."""
+"""Shared code of RNN and LSTM: bottoms, parameters, and the loop over time steps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Ops, Shape, V, show
 from ristretto_cli.wire.messages import Message
 
-# Each step adds its nodes to the graph; longer sequences can be cut, with the state handed on.
+# Each step adds nodes to the graph; longer sequences can be split, passing the state on.
 MOST_STEPS = 1024
 
 
 @dataclass(frozen=True)
 class _Extents:
-    """What the bottoms' shapes and recurrent_param say. static: values of the static input, None without one."""
+    """Sizes from the bottoms' shapes and recurrent_param. static: values of the static input, None without one."""
 
     steps: int
     streams: int
@@ -37,13 +37,13 @@ class _Extents:
 class Recurrent(LayerType):
     """A layer that runs over the time steps of N streams. x (T, N, ...), continuation (T, N) to (T, N, H).
 
-    Further bottoms: a static input (N, ...), which every step gets, and, with expose_hidden, the state to start
-    from: state_count arrays (1, N, H). The state after the last step then follows the first top. Where the
-    continuation is 0 a sequence begins, and the state is left behind. Without expose_hidden a pass starts from
-    where the last one ended.
+    Further bottoms: a static input (N, ...), used in every step, and, with expose_hidden, the initial
+    state: state_count arrays (1, N, H). The state after the last step then follows the first top. Where the
+    continuation is 0, a sequence begins and the state is reset. Without expose_hidden, a pass starts from
+    the final state of the previous one.
 
     Parameters: weights (R, values of x) and bias (R) of x, weights (R, values) of the static input, weights
-    (R, H) of the hidden state, R = rows_per_output * H, and whatever the type needs behind the steps.
+    (R, H) of the hidden state, R = rows_per_output * H, and those that the type needs after the steps.
     """
 
     without_gradient = (1,)
@@ -107,33 +107,33 @@ class Recurrent(LayerType):
         wanted = 1 + (self.state_count if exposed else 0)
         if tops != wanted:
             setting = "with" if exposed else "without"
-            raise LayerError(f"it has {tops} tops and takes {wanted} {setting} expose_hidden")
+            raise LayerError(f"expected {wanted} top{'s' * (wanted != 1)} {setting} expose_hidden, got {tops}")
 
     def _extents(self, message: Message, bottoms: Sequence[Shape]) -> _Extents:
-        """LayerError where the bottoms do not fit each other or the settings."""
+        """LayerError if the bottoms do not fit each other or the settings."""
         param = message.recurrent_param
         states = self.state_count if param.expose_hidden else 0
         if not 2 + states <= len(bottoms) <= 3 + states:
             setting = "with" if param.expose_hidden else "without"
             raise LayerError(
-                f"it has {len(bottoms)} bottoms and takes {2 + states} or {3 + states} {setting} expose_hidden"
+                f"expected {2 + states} or {3 + states} bottoms {setting} expose_hidden, got {len(bottoms)}"
             )
         if param.num_output < 1:
-            raise LayerError("num_output is missing", remedy="Set how many outputs there are, 1 or more.")
+            raise LayerError("num_output is missing", remedy="Set the number of outputs, 1 or more.")
         x, cont = bottoms[:2]
         if len(x) < 3 or cont != x[:2]:
             raise LayerError(
                 f"bottoms of shape {show(x)} and {show(cont)} are not steps x streams x values and steps x streams"
             )
         if x[0] > MOST_STEPS:
-            raise LayerError(f"{x[0]} time steps are too many", remedy=f"Give {MOST_STEPS} at most.")
+            raise LayerError(f"{x[0]} time steps are too many", remedy=f"Give at most {MOST_STEPS}.")
         static = bottoms[2] if len(bottoms) == 3 + states else None
         if static is not None and (len(static) < 2 or static[0] != x[1]):
             raise LayerError(f"the static input is {show(static)}", remedy=f"Give it the shape {x[1]} x values.")
         state = (1, x[1], param.num_output)
         for shape in bottoms[len(bottoms) - states :]:
             if shape != state:
-                raise LayerError(f"a state to start from is {show(shape)}", remedy=f"Give it the shape {show(state)}.")
+                raise LayerError(f"an initial state is {show(shape)}", remedy=f"Give it the shape {show(state)}.")
         return _Extents(
             steps=x[0],
             streams=x[1],
@@ -144,7 +144,7 @@ class Recurrent(LayerType):
 
 
 def _transformed(ops: Ops[V], extents: _Extents, x: V, static: V | None, params: Sequence[V]) -> tuple[V, Sequence[V]]:
-    """What the inputs add to each step, (T, N, R), and the parameters that are left."""
+    """The inputs' contribution to each step, (T, N, R), and the remaining parameters."""
     weights, bias, *rest = params
     rows = weights.shape[0]
     flat = ops.reshape(x, (extents.steps * extents.streams, extents.inputs))

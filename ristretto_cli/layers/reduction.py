@@ -16,7 +16,7 @@ from ristretto_cli.wire.messages import enum_name
 
 @layer_type("Reduction")
 class Reduction(LayerType):
-    """The axes of x from `axis` on become one number: coeff times their sum, mean, or sum of |x| or of squares."""
+    """The axes of x from `axis` on reduced to one number: coeff times the sum, mean, sum of |x| or of squares."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms

@@ -12,7 +12,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("ReLU")
 class ReLU(LayerType):
-    """max(x, 0) + negative_slope * min(x, 0), and 6 where that is more with a fork's relu6."""
+    """max(x, 0) + negative_slope * min(x, 0), limited to 6 with a fork's relu6."""
 
     in_place = True
 
@@ -21,7 +21,7 @@ class ReLU(LayerType):
         slope = layer.message.relu_param.negative_slope
         if layer.message.relu_param.relu6:
             if slope != 0:
-                raise LayerError("relu6 does not go with a negative_slope")
+                raise LayerError("relu6 cannot be combined with negative_slope")
             return [ops.clip(x, 0.0, 6.0)]
         if slope == 0:
             return [ops.relu(x)]

@@ -16,10 +16,10 @@ _MOST_AXES = 32  # of a blob in Caffe
 
 @layer_type("Reshape")
 class Reshape(LayerType):
-    """The bottom's memory in another shape: `num_axes` axes from `axis` on give way to the axes of `shape`.
+    """The bottom, in the same memory, reshaped: `num_axes` axes from `axis` on are replaced by those of `shape`.
 
-    num_axes -1 means all to the end; a negative axis counts from behind the last one. A dim of 0 keeps the
-    extent that the bottom has at this place, -1 (once) takes what is left.
+    num_axes -1 means all to the end; a negative axis counts from the end. A dim of 0 keeps the
+    bottom's extent there, -1 (once) is inferred.
     """
 
     def shares_memory(self, layer: Layer) -> bool:
@@ -37,7 +37,7 @@ def _target(shape: Shape, param: Message) -> Shape:
         raise LayerError(f"the top would have more than {_MOST_AXES} axes", remedy="Give fewer dims.")
     if dims.count(-1) > 1 or any(dim < -1 for dim in dims):
         raise LayerError(
-            f"the dims {', '.join(map(str, dims))} are no shape",
+            f"the dims {', '.join(map(str, dims))} are not a shape",
             remedy="Give extents, 0 for one of the bottom's, and -1 at most once.",
         )
     for place, dim in enumerate(dims, start):
@@ -66,7 +66,7 @@ def _target(shape: Shape, param: Message) -> Shape:
 
 
 def _replaced(shape: Shape, param: Message) -> tuple[int, int]:
-    """The first axis to give way, and the one behind the last."""
+    """The first axis to replace, and the one after the last."""
     axes = len(shape)
     start = param.axis if param.axis >= 0 else param.axis + axes + 1
     if not 0 <= start <= axes:
@@ -80,6 +80,6 @@ def _replaced(shape: Shape, param: Message) -> tuple[int, int]:
     if stop > axes:
         raise LayerError(
             f"{param.num_axes} axes from axis {start} on extend past the end of the bottom's shape {show(shape)}",
-            remedy=f"Set num_axes to {axes - start} at most, or to -1 for all axes to the end.",
+            remedy=f"Set num_axes to at most {axes - start}, or to -1 for all axes to the end.",
         )
     return start, stop

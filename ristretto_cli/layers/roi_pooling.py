@@ -17,9 +17,9 @@ _MOST_ITEMS = 2**24
 
 @layer_type("ROIPooling")
 class ROIPooling(LayerType):
-    """Fast R-CNN's: each region cut into pooled_h x pooled_w cells, and the largest value of each cell.
+    """Fast R-CNN's pooling: the maximum of each of pooled_h x pooled_w cells of each region.
 
-    Bottoms: maps (N, C, H, W) and regions (R, 5): which item, left, top, right, bottom, in pixels of the image, which
+    Bottoms: maps (N, C, H, W) and regions (R, 5): item, left, top, right, bottom, in pixels of the image, which
     is 1 / spatial_scale times as large as the maps. Top: (R, C, pooled_h, pooled_w).
     """
 
@@ -32,15 +32,15 @@ class ROIPooling(LayerType):
         if len(x.shape) != 4:
             raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         if len(rois.shape) < 1 or prod(rois.shape[1:]) != 5:
-            raise LayerError(f"its second bottom has shape {show(rois.shape)}: regions have 5 numbers each")
+            raise LayerError(f"its second bottom has shape {show(rois.shape)}; regions have 5 numbers each")
         if param.pooled_h < 1 or param.pooled_w < 1:
             raise LayerError("pooled_h or pooled_w is missing or 0", remedy="Set both, 1 or more.")
         if not (isfinite(param.spatial_scale) and param.spatial_scale > 0):
             raise LayerError(f"spatial_scale must be more than 0, not {param.spatial_scale:g}")
         if x.shape[0] > _MOST_ITEMS:
-            raise LayerError(f"{x.shape[0]} items are more than the regions' float32 can tell apart, {_MOST_ITEMS}")
+            raise LayerError(f"{x.shape[0]} items are more than the regions' float32 can distinguish, {_MOST_ITEMS}")
         rois = ops.reshape(rois, (rois.shape[0], 5))
-        # The items are looked up so that a number which none has is told like any other index.
+        # The lookup reports an item out of range like any other index.
         items = ops.constant(np.arange(x.shape[0], dtype=np.float32))
         item = ops.gather(items, ops.slice(rois, 1, 0, 1), 0)
         regions = ops.concat([item, ops.slice(rois, 1, 1, 5)], 1)

@@ -13,9 +13,9 @@ from ristretto_cli.wire.messages import Message
 
 @layer_type("Scale")
 class Scale(LayerType):
-    """x * scale, and + bias where bias_term is set.
+    """x * scale, + bias if bias_term is set.
 
-    The scale is the second bottom, or else the first parameter; it covers the axes of x from `axis` on: as
+    The scale is the second bottom, or otherwise the first parameter; it covers the axes of x from `axis` on: as
     many as the second bottom has, or num_axes. The bias is the last parameter and has the same shape.
     """
 

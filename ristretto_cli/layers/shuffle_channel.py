@@ -19,7 +19,7 @@ class ShuffleChannel(LayerType):
         (x,) = bottoms
         group = layer.message.shuffle_channel_param.group
         if len(x.shape) < 2:
-            raise LayerError(f"the bottom has shape {show(x.shape)}, and ShuffleChannel needs an axis of channels")
+            raise LayerError(f"the bottom has shape {show(x.shape)}, but ShuffleChannel needs a channel axis")
         batch, channels, *rest = x.shape
         if group < 1 or channels % group:
             raise LayerError(f"{channels} channels cannot be split into {group} groups")

@@ -17,9 +17,9 @@ from ristretto_cli.ops import Ops, V, show
 class SigmoidCrossEntropyLoss(LayerType):
     """The sum of -t log(p) - (1 - t) log(1 - p), where p = sigmoid(x), normalized. Scores x, targets t to ().
 
-    Each value is a prediction of its own, axis 0 the batch. Which count, and what the sum is divided by, is
-    said in `losses.normalized`; BATCH_SIZE by default. ignore_label is compared with the target cut off to a
-    whole number, so that ignore_label: 0 drops a target of 0.7 as well.
+    Each value is a separate prediction, axis 0 the batch. Which losses count, and the divisor of the sum, are
+    described in `losses.normalized`; BATCH_SIZE by default. ignore_label is compared with the target truncated to an
+    integer, so ignore_label: 0 also drops a target of 0.7.
     """
 
     bottoms = (2, 2)
@@ -38,10 +38,10 @@ class SigmoidCrossEntropyLoss(LayerType):
         layout = Predictions(scores.shape[0], 1, math.prod(scores.shape[1:]))
         x, target = ops.reshape(scores, layout.shape), ops.reshape(targets, layout.shape)
         zero, one = ops.constant(0.0), ops.constant(1.0)
-        # With the larger of the two exponentials taken out, neither overflows:
+        # With the larger of the two exponentials factored out, neither overflows:
         # x (step(x) - t) + log(1 + exp(-|x|)), where step is 1 from 0 on.
         step = ops.where(ops.greater_equal(x, zero), one, zero)
-        # -|x| as a product: its gradient at 0 is no mean of both sides'.
+        # -|x| as a product: its gradient at 0 is not the mean of both sides'.
         below = ops.mul(x, ops.where(ops.greater_equal(x, zero), ops.constant(-1.0), one))
         rest = ops.log(ops.add(one, ops.exp(below)))
         losses = ops.add(ops.mul(x, ops.sub(step, target)), rest)

@@ -12,7 +12,7 @@ from ristretto_cli.ops import Shape
 
 @layer_type("Silence")
 class Silence(HostLayer):
-    """No computation: it consumes blobs of any shapes, so that they are not outputs of the net."""
+    """No computation: consumes blobs of any shapes, so that they are not outputs of the net."""
 
     bottoms = (1, None)
     tops = (0, 0)

@@ -14,7 +14,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Slice")
 class Slice(LayerType):
-    """The bottom cut along an axis, a part for each top: at the slice points, or into equal parts."""
+    """The bottom split along an axis, one part per top: at the slice points, or into equal parts."""
 
     tops = (1, None)
 
@@ -39,26 +39,26 @@ class Slice(LayerType):
 
 
 def _given(points: tuple[int, ...], extent: int, parts: int) -> tuple[int, ...]:
-    """Where the parts begin, and the end."""
+    """The starts of the parts, and the end."""
     if len(points) != parts - 1:
         raise LayerError(
             f"{len(points)} slice_point settings for {parts} tops",
-            remedy=f"Give {parts - 1}, one less than there are tops, or none for equal parts.",
+            remedy=f"Give {parts - 1}, one less than the number of tops, or none for equal parts.",
         )
     cuts = (0, *points, extent)
     if any(start >= stop for start, stop in pairwise(cuts)):
         raise LayerError(
-            f"the slice points {', '.join(map(str, points))} do not cut an extent of {extent} into parts",
-            remedy=f"Give rising numbers from 1 to {extent - 1}.",
+            f"the slice points {', '.join(map(str, points))} do not split an extent of {extent}",
+            remedy=f"Give increasing numbers from 1 to {extent - 1}.",
         )
     return cuts
 
 
 def _even(extent: int, parts: int) -> tuple[int, ...]:
-    """Where the parts begin, and the end."""
+    """The starts of the parts, and the end."""
     if extent % parts != 0:
         raise LayerError(
-            f"an extent of {extent} cannot be cut into {parts} equal parts, one for each top",
+            f"an extent of {extent} cannot be split into {parts} equal parts, one per top",
             remedy="Set slice_point, or change the number of tops.",
         )
     return tuple(extent // parts * part for part in range(parts + 1))

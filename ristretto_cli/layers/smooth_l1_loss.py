@@ -16,9 +16,9 @@ LEAST_SIGMA, MOST_SIGMA = 1e-9, 1e9  # the square and its inverse are float32
 
 @layer_type("SmoothL1Loss")
 class SmoothL1Loss(LayerType):
-    """Fast R-CNN's: the sum, over N, of d^2 sigma^2 / 2 where |d| < 1 / sigma^2, else of |d| - 1 / (2 sigma^2).
+    """Fast R-CNN's loss: the sum, divided by N, of d^2 sigma^2 / 2 if |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
 
-    Bottoms: predictions and targets with N rows, of up to 4 axes; with two more, d = third (first - second), and each
+    Bottoms: predictions and targets with N rows, up to 4 axes; with two more, d = third (first - second), and each
     loss is multiplied by the fourth. All have the same number of values. Top: ().
     """
 
@@ -30,14 +30,18 @@ class SmoothL1Loss(LayerType):
         first = bottoms[0].shape
         sigma = layer.message.smooth_l1_loss_param.sigma
         if len(bottoms) == 3:
-            raise LayerError("it has weights for the differences but none for the losses", remedy="Give both or none.")
+            raise LayerError(
+                "it has weights for the differences but none for the losses", remedy="Give both or neither."
+            )
         if not LEAST_SIGMA <= sigma <= MOST_SIGMA:
             raise LayerError(f"sigma must be {LEAST_SIGMA:g} to {MOST_SIGMA:g}, not {sigma:g}")
         check_same_batch(first, bottoms[1].shape)
         check_at_most_four_axes(*(bottom.shape for bottom in bottoms))
         if any(math.prod(bottom.shape) != math.prod(first) for bottom in bottoms):
             given = ", ".join(show(bottom.shape) for bottom in bottoms)
-            raise LayerError(f"its bottoms {given} have different numbers of values", remedy="Give one for each value.")
+            raise LayerError(
+                f"its bottoms {given} have different numbers of values", remedy="All bottoms need the same number."
+            )
         values, targets, *weights = (ops.reshape(bottom, first) for bottom in bottoms)
         difference = ops.sub(values, targets)
         if weights:

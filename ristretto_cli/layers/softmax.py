@@ -12,7 +12,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Softmax")
 class Softmax(LayerType):
-    """exp(x) by its sum along `axis`."""
+    """exp(x) divided by its sum along `axis`."""
 
     in_place = True
 

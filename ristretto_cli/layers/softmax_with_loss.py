@@ -12,20 +12,20 @@ from ristretto_cli.layers.losses import check_same_batch, normalization, normali
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
 
-_LEAST = float(np.finfo(np.float32).tiny)  # what a probability is at least: its logarithm stays finite
+_LEAST = float(np.finfo(np.float32).tiny)  # minimum of a probability: its logarithm stays finite
 
 
 @layer_type("SoftmaxWithLoss")
 class SoftmaxWithLoss(LayerType):
     """The mean of -log(max(p, FLT_MIN)), where p is the softmax at the label's class. Scores, labels to ().
 
-    The classes are on softmax_param's axis; there is a label for each prediction. Which count, and what the sum
-    is divided by, is said in `losses.normalized`; VALID by default. A label without a class has p = 0 and so
-    the greatest loss; Caffe reads foreign memory there.
+    The classes are on softmax_param's axis; there is one label per prediction. Which losses count, and the divisor of
+    the sum, are described in `losses.normalized`; VALID by default. A label out of range has p = 0 and so
+    the greatest loss (Caffe reads out of bounds).
     """
 
     bottoms = (2, 2)
-    # Caffe's own second top, the probabilities, cannot be had: its count of loss weights is never right.
+    # Caffe's second top, the probabilities, is unusable: its check of loss weights always fails.
     tops = (1, 1)
     is_loss = True
     without_gradient = (1,)

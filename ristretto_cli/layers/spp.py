@@ -15,10 +15,10 @@ from ristretto_cli.wire.messages import TRAIN, enum_name
 
 @layer_type("SPP")
 class SPP(LayerType):
-    """A pyramid of poolings: level i has 2^i by 2^i windows, or fewer where padding takes the last ones.
+    """Spatial pyramid pooling: level i has 2^i by 2^i windows, or fewer if the last ones lie in the padding.
 
-    x (N, C, H, W). With pyramid_height 1 the top is that level, (N, C, 1, 1); else all levels, flattened and
-    joined, (N, all of them).
+    x (N, C, H, W). With pyramid_height 1 the top is that level, (N, C, 1, 1); otherwise all levels, flattened and
+    concatenated, (N, total).
     """
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
@@ -27,7 +27,7 @@ class SPP(LayerType):
         if len(x.shape) != 4:
             raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         if height < 1:
-            raise LayerError("pyramid_height is missing or 0", remedy="Set how many levels there are, 1 or more.")
+            raise LayerError("pyramid_height is missing or 0", remedy="Set the number of levels, 1 or more.")
         if height == 1:
             return [_level(ops, layer, x, 0)]
         levels = [_level(ops, layer, x, level) for level in range(height)]
@@ -38,7 +38,7 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
     method = enum_name(layer.message.spp_param, "pool")
     bins, extent = 2**level, x.shape[2:]
     kernel: Shape = tuple(-(-n // bins) for n in extent)
-    # Half of what the windows cover beyond the image, on each side; of an odd number, one more.
+    # Half of the excess of the windows over the image on each side, rounded up.
     pad: Shape = tuple((k * bins - n + 1) // 2 for k, n in zip(kernel, extent, strict=True))
     windows = PoolGeometry(kernel, stride=kernel, pad=pad, ceil=True)
     if any(p >= k for p, k in zip(pad, kernel, strict=True)):
@@ -53,7 +53,7 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
         return ops.ave_pool(x, windows)
     if any(pad):
         raise LayerError(
-            f"pool STOCHASTIC goes without padding, and level {level} of an image of {show(extent)} needs {show(pad)}",
+            f"pool STOCHASTIC does not support padding; level {level} of an image of {show(extent)} needs {show(pad)}",
             remedy="Lower pyramid_height, or choose another pool.",
         )
     return (draw if layer.phase == TRAIN else expect)(ops, x, windows)

@@ -1,4 +1,4 @@
-"""Pooling that draws one value of each window, with a probability in proportion to the value."""
+"""Stochastic pooling: draws one value of each window, with probability proportional to the value."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import ConvGeometry, Ops, PoolGeometry, V, show
 
-MOST_CELLS = 1024  # of a window in training: the drawing weighs each against each
+MOST_CELLS = 1024  # of a window in training: drawing compares all pairs
 
 
 def expect(ops: Ops[V], x: V, geometry: PoolGeometry) -> V:
-    """What is drawn on average: the sum of squares by the sum; 0 where the sum is not above 0."""
+    """The expected value: the sum of squares divided by the sum; 0 if the sum is not above 0."""
     # The means have the same divisor, so it does not matter.
     mean = ops.ave_pool(x, geometry)
     squares = ops.ave_pool(ops.mul(x, x), geometry)
@@ -22,8 +22,8 @@ def expect(ops: Ops[V], x: V, geometry: PoolGeometry) -> V:
 
 
 def draw(ops: Ops[V], x: V, geometry: PoolGeometry) -> V:
-    """One value of each window of x (N, C, H, W): the first, in reading order, at which the running sum
-    reaches a random share of the window's sum; 0 where none does."""
+    """One value of each window of x (N, C, H, W): the first, in row-major order, at which the running sum
+    reaches a random fraction of the window's sum; 0 if none does."""
     kernel, stride, cells = geometry.kernel, geometry.stride, math.prod(geometry.kernel)
     if cells > MOST_CELLS:
         raise LayerError(f"a window of {cells} cells is too large for pool STOCHASTIC in training")
@@ -33,7 +33,7 @@ def draw(ops: Ops[V], x: V, geometry: PoolGeometry) -> V:
     reach = [(w - 1) * s + k for w, s, k in zip(extent, stride, kernel, strict=True)]
     behind = [max(r - n, 0) for r, n in zip(reach, x.shape[2:], strict=True)]
     planes = ops.pad(ops.reshape(x, (math.prod(x.shape[:2]), 1, *x.shape[2:])), (0, 0, 0, 0), (0, 0, *behind))
-    # A filter that is 1 at one cell takes that cell of every window.
+    # A filter that is 1 at one cell selects that cell of every window.
     each = ops.constant(np.eye(cells, dtype=np.float32).reshape(cells, 1, *kernel))
     window = ops.conv(planes, each, None, ConvGeometry.dense(2, stride=stride))
     up_to = ops.constant(np.tri(cells, dtype=np.float32).reshape(cells, cells, 1, 1))

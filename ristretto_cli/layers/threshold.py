@@ -11,7 +11,7 @@ from ristretto_cli.ops import Ops, V
 
 @layer_type("Threshold")
 class Threshold(LayerType):
-    """1 where x is above the threshold, else 0."""
+    """1 where x exceeds the threshold, else 0."""
 
     in_place = True
 

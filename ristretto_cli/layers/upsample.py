@@ -15,12 +15,12 @@ MOST_SCALE = 2**15
 
 @layer_type("Upsample")
 class Upsample(LayerType):
-    """Planes that are `scale` times as large. x (N, C, H, W).
+    """Planes enlarged by `scale`. x (N, C, H, W).
 
-    With one bottom, as in YOLO, each value is repeated. With two, as in SegNet and ENet, the second is the mask that a
-    max pooling made, of the bottom's shape: each value goes to the place that its mask names, and all else is 0. The
-    size may then be given as upsample_h and upsample_w, and pad_out_h and pad_out_w make it one less. Values whose
-    place is not in the plane are dropped; of several with the same place, one stays.
+    With one bottom, as in YOLO, each value is repeated. With two, as in SegNet and ENet, the second is the mask of a
+    max pooling, of the bottom's shape: each value goes to the index in its mask, and all else is 0. The
+    size may then be given as upsample_h and upsample_w, and pad_out_h and pad_out_w reduce it by one. Values whose
+    index is outside the plane are dropped; of several with the same index, one is kept.
     """
 
     bottoms = (1, 2)
@@ -35,8 +35,8 @@ class Upsample(LayerType):
             return [ops.unpool(x, mask[0], _extent(param, x.shape[2:]))]
         if any(param.HasField(field) for field in ("upsample_h", "upsample_w", "pad_out_h", "pad_out_w")):
             raise LayerError(
-                "upsample_h, upsample_w, pad_out_h and pad_out_w go with a mask only",
-                remedy="Give a mask as second bottom, or scale alone.",
+                "upsample_h, upsample_w, pad_out_h and pad_out_w require a mask",
+                remedy="Give a mask as second bottom, or only scale.",
             )
         return [_repeated(ops, x, *_scales(param))]
 
@@ -49,7 +49,7 @@ def _repeated(ops: Ops[V], x: V, down: int, across: int) -> V:
 
 
 def _extent(param: Message, bottom: Shape) -> Shape:
-    """The height and width of a top that is made by a mask."""
+    """The height and width of a top that uses a mask."""
     if param.HasField("upsample_h") and param.HasField("upsample_w"):
         extent = (param.upsample_h, param.upsample_w)
         if min(extent) < 2:
@@ -58,7 +58,7 @@ def _extent(param: Message, bottom: Shape) -> Shape:
     scales = _scales(param)
     less = (param.pad_out_h, param.pad_out_w)
     if any(cut and scale != 2 for cut, scale in zip(less, scales, strict=True)):
-        raise LayerError("pad_out_h and pad_out_w go with a scale of 2 only")
+        raise LayerError("pad_out_h and pad_out_w require a scale of 2")
     return tuple(n * scale - cut for n, scale, cut in zip(bottom, scales, less, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""From a NetParameter to the Net of one phase: which layers are in it, how they connect, all shapes."""
+"""From a NetParameter to the Net of one phase: selects its layers, connects them and infers all shapes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("ristretto")
 
 
 class DataLayers(Protocol):
-    """What building a net must know of the layers that bring data in."""
+    """What building a net needs from data layers."""
 
     def names(self) -> list[str]: ...
     def __contains__(self, type_name: str) -> bool: ...
@@ -33,7 +33,7 @@ class DataLayers(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """What a net is built for. Phase and level override the file's own `state`; stages join its stages."""
+    """The state that a net is built for. Phase and level override the file's `state`; stages add to its stages."""
 
     phase: int = TEST
     level: int = 0
@@ -41,14 +41,14 @@ class State:
 
 
 def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]:
-    """The layers whose include and exclude rules hold for a state, in the file's order.
+    """The layers whose include and exclude rules match a state, in the file's order.
 
     RistrettoError(s) for layers that have rules of both kinds.
     """
     layers = list(zip(net_file.message.layer, net_file.layers, strict=True))
     raise_all(
         RistrettoError(
-            f'layer "{message.name}" has both include and exclude rules', where=where, remedy="Give one kind."
+            f'layer "{message.name}" has both include and exclude rules', where=where, remedy="Use only one of them."
         )
         for message, where in layers
         if message.include and message.exclude
@@ -76,30 +76,30 @@ def _meets(rule: Message, state: State, stages: set[str]) -> bool:
 def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
     """The net for a state, without weights.
 
-    Raises RistrettoError(s) for all that is wrong with it: unknown types and bottoms, wrong counts, shapes
+    Raises RistrettoError(s) for all its errors: unknown types and bottoms, wrong counts, shapes
     that don't fit, each with file, line and layer.
     """
     layers = list(included(net_file, state))
     if not layers:
-        remedy = "Look at the include and exclude rules of its layers."
+        remedy = "Check the include and exclude rules of its layers."
         raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, remedy=remedy)
     _warn_of_idle_state(net_file, state)
     return build_layers(net_file, layers, state.phase, data)
 
 
 def _warn_of_idle_state(net_file: NetFile, state: State) -> None:
-    """Name the stages, and a level, that no layer's rules are about."""
+    """Warn of stages, and of a level, that no rule of a layer mentions."""
     rules = [rule for message in net_file.message.layer for rule in (*message.include, *message.exclude)]
     known = {stage for rule in rules for stage in (*rule.stage, *rule.not_stage)}
     for stage in dict.fromkeys(state.stages):
         if stage not in known:
-            log.warning('Stage "%s" has no effect: no layer of %s has a rule about it.', stage, net_file.file)
+            log.warning('Stage "%s" has no effect: no layer of %s has a rule for it.', stage, net_file.file)
     if state.level and not any(rule.HasField("min_level") or rule.HasField("max_level") for rule in rules):
-        log.warning("Level %d has no effect: no layer of %s has a rule about levels.", state.level, net_file.file)
+        log.warning("Level %d has no effect: no layer of %s has a rule for levels.", state.level, net_file.file)
 
 
 def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], phase: int, data: DataLayers) -> Net:
-    """The net of these layers, one or more, whatever their rules say."""
+    """The net of these layers, at least one, regardless of their rules."""
     builder = _Builder(data, phase, layers)
     for message, where in layers:
         builder.add(message, where)
@@ -118,7 +118,7 @@ def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], pha
 
 @dataclass
 class _Version:
-    """What one layer made of a blob: who made it, who reads it."""
+    """One version of a blob: the layer that produced it, and its readers."""
 
     blob: Blob
     readers: list[Layer]
@@ -133,14 +133,14 @@ class _Builder:
         self._makers = {top: (message.name, where) for message, where in reversed(layers) for top in message.top}
         self._current: dict[str, _Version] = {}
         self._versions: list[_Version] = []
-        self._broken: set[str] = set()  # tops of refused layers: what reads them is not judged
+        self._broken: set[str] = set()  # tops of rejected layers: their readers are not checked
         self._storages = 0
         self._owners: dict[str, Param] = {}
         self._multipliers: dict[tuple[str, str], float] = {}  # of shared parameters, by name and field
         self._names_with_params: dict[str, Where] = {}
 
     def add(self, message: Message, where: Where) -> None:
-        """Add a layer; if it is refused, note why and go on without it."""
+        """Add a layer; if it is rejected, record the error and continue without it."""
         try:
             if self._broken.isdisjoint(message.bottom):
                 self._add(message, where)
@@ -180,7 +180,7 @@ class _Builder:
             layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
             _check_in_graph(layer)
             if layer_type.trims:
-                trims_of(message.quantization_param)  # refuses settings that no format has
+                trims_of(message.quantization_param)  # rejects settings that no format allows
             layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
             shapes = _top_shapes(layer, layer_type)
             storages = self._storages_of(layer, layer_type)
@@ -209,12 +209,12 @@ class _Builder:
         if name in self._makers:
             maker, line = self._makers[name]
             raise LayerError(
-                f'its bottom "{name}" is made only further down, by layer "{maker}" ({line})',
+                f'its bottom "{name}" is produced only later, by layer "{maker}" ({line})',
                 remedy="Move that layer up; a net has no cycles.",
             )
         known = ", ".join(self._current) or "none"
         raise LayerError(
-            f'its bottom "{name}" is made by no layer',
+            f'no layer produces its bottom "{name}"',
             remedy=did_you_mean(name, self._current) or f"Blobs so far: {known}.",
         )
 
@@ -227,8 +227,8 @@ class _Builder:
             in_place = i < len(read) and read[i] == top.name
             if top.name in seen or (top.name in self._current and not in_place):
                 raise LayerError(
-                    f'its top "{top.name}" is made by another layer as well',
-                    remedy="Give one of them another name.",
+                    f'its top "{top.name}" is also produced by another layer',
+                    remedy="Rename one of them.",
                 )
             seen.add(top.name)
 
@@ -259,7 +259,7 @@ class _Builder:
             if layer.name in self._names_with_params:
                 raise LayerError(
                     f"{self._names_with_params[layer.name]} has a layer of the same name",
-                    remedy="Weights are matched by name: give each layer its own.",
+                    remedy="Weights are matched by name: use unique names.",
                 )
             self._names_with_params[layer.name] = layer.where or Where("")
         params = []
@@ -285,7 +285,7 @@ class _Builder:
                 if known != value:
                     raise LayerError(
                         f'shared parameter "{spec.name}" has {field} {value:g} here and {known:g} in another layer',
-                        remedy="Give both the same, or only one of them.",
+                        remedy="Give both the same value, or set only one.",
                     )
         return replace(owner, shape=param.shape)
 
@@ -303,7 +303,7 @@ class _Builder:
         return self._storages - 1
 
     def refuse_shared_in_place(self) -> None:
-        """A blob that one layer overwrites must have no other reader: the original refuses it too."""
+        """A blob that a layer overwrites must have no other reader: the original rejects that too."""
         for version in self._versions:
             name = version.blob.name
             writers = [layer for layer in version.readers if name in (top.name for top in layer.tops)]
@@ -312,9 +312,9 @@ class _Builder:
                 self.errors.append(
                     RistrettoError(
                         f'layer "{writers[0].name}" works in place on "{name}", which layer '
-                        f'"{others[0].name}" reads as well',
+                        f'"{others[0].name}" also reads',
                         where=writers[0].where,
-                        remedy="Give the top of the in-place layer another name.",
+                        remedy="Rename the top of the in-place layer.",
                     )
                 )
 
@@ -336,20 +336,20 @@ def _check_counts(layer: Layer, layer_type: LayerType) -> None:
     ):
         if count < least or (most is not None and count > most):
             wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
-            raise LayerError(f"it has {count} {kind}s and takes {wanted}")
+            raise LayerError(f"expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}")
     if layer_type.tops_match_bottoms and len(layer.tops) != len(layer.bottoms):
-        raise LayerError(f"it has {len(layer.bottoms)} bottoms and {len(layer.tops)} tops: the numbers must match")
+        raise LayerError(f"it has {len(layer.bottoms)} bottoms but {len(layer.tops)} tops: the numbers must match")
     if not layer_type.in_place and any(top.name in read for top in layer.tops):
-        raise LayerError("it cannot work in place", remedy="Give its top another name than its bottom's.")
+        raise LayerError("it cannot work in place", remedy="Give its top a name other than its bottom's.")
     propagate_down = layer.message.propagate_down
     if propagate_down and len(propagate_down) != len(layer.bottoms):
-        raise LayerError(f"it has {len(propagate_down)} propagate_down values and {len(layer.bottoms)} bottoms")
+        raise LayerError(f"it has {len(propagate_down)} propagate_down values but {len(layer.bottoms)} bottoms")
 
 
 def _check_in_graph(layer: Layer) -> None:
     for blob in layer.bottoms:
         if blob.on_host and not layer.on_host:
-            what = "has as many items as the data makes" if VARIES in blob.shape else "is made behind the graph"
+            what = "has a variable number of items" if VARIES in blob.shape else "is produced by a host layer"
             raise LayerError(
                 f'its bottom "{blob.name}" ({show(blob.shape)}) {what}: only layers of type {readers()} can read it'
             )
@@ -358,7 +358,9 @@ def _check_in_graph(layer: Layer) -> None:
 def _check_losses(layer: Layer) -> None:
     for blob, weight in zip(layer.tops, layer.loss_weights, strict=True):
         if blob.on_host and weight != 0:
-            raise LayerError(f'its top "{blob.name}" ({show(blob.shape)}) can be no loss', remedy="Remove loss_weight.")
+            raise LayerError(
+                f'its top "{blob.name}" ({show(blob.shape)}) cannot be a loss', remedy="Remove loss_weight."
+            )
 
 
 def _top_shapes(layer: Layer, layer_type: LayerType) -> Sequence[Shape]:
@@ -373,6 +375,6 @@ def _top_shapes(layer: Layer, layer_type: LayerType) -> Sequence[Shape]:
 def _loss_weights(message: Message, count: int, is_loss: bool) -> tuple[float, ...]:
     if message.loss_weight:
         if len(message.loss_weight) != count:
-            raise LayerError(f"it has {len(message.loss_weight)} loss_weights and {count} tops")
+            raise LayerError(f"it has {len(message.loss_weight)} loss_weights but {count} tops")
         return tuple(message.loss_weight)
     return tuple(1.0 if is_loss and i == 0 else 0.0 for i in range(count))

@@ -1,4 +1,4 @@
-"""The one walk through a net: trims, and each layer called on the given backend, but for those behind the graph."""
+"""The interpreter of a net: quantizes, and calls each layer except host layers on the given backend."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ristretto_cli.wire.messages import TEST
 
 @dataclass
 class Run(Generic[V]):
-    """What a walk met, as the backend's values; blobs that are not in the graph are left out (see `in_graph`).
+    """The values of a run on a backend; blobs that are not in the graph are omitted (see `in_graph`).
 
-    read: for each layer, its bottoms as it found them, before any trim. written: for each layer, its tops right
-    behind it, trimmed where it trims. end: each blob as the last layer left it. updates: parameters that
-    the pass itself changes. states: what layers keep for the next pass, by the keys of `state_shapes`. loss: the
-    weighted sum of all losses, a scalar; None in a net without.
+    read: for each layer, its bottoms before quantization. written: for each layer, its tops right
+    after it, quantized if the layer does that. end: each blob as the last layer left it. updates: parameters that
+    the pass itself changes. states: the layers' states for the next pass, by the keys of `state_shapes`. loss: the
+    weighted sum of all losses, a scalar; None in a net without losses.
     """
 
     read: list[tuple[V, ...]] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Run(Generic[V]):
 
 
 def state_shapes(net: Net) -> dict[str, Shape]:
-    """The shapes of what layers keep from one pass to the next, by `layer/i`."""
+    """The shapes of the states that layers keep between passes, by `layer/i`."""
     return {
         f"{layer.name}/{i}": shape
         for layer in net.layers
@@ -46,10 +46,10 @@ def state_shapes(net: Net) -> dict[str, Shape]:
 
 @dataclass(frozen=True)
 class Start(Generic[V]):
-    """A place in a net to walk from: the position of the first layer that is run.
+    """A point in a net to resume from: the position of the first layer that is run.
 
-    memory: what stands there, by Blob.storage, in the places that are still to be read and are not as a data layer
-    left them.
+    memory: the values there, by Blob.storage, of blobs that are still to be read and differ from what a data layer
+    wrote.
     """
 
     layer: int
@@ -72,13 +72,13 @@ def forward(
 ) -> Run[V]:
     """Run the net's layers in order on a backend.
 
-    feeds: a value for each of net.inputs in the graph, by name. rng: drives the stochastic rounding of weights.
-    states: what the last pass left, by the keys of state_shapes; zeros if not given. start: where to begin; of the
-    layers in front of it only data layers are run, and the Run has no values of the others. params: values to learn,
-    by Param.key, in place of net.weights; gradients pass straight through their trims. trim_activations: in phase
-    TRAIN as well. round_to_nearest: parameters in phase TRAIN, too, and not at random. renew: makes another value,
-    equal to a top, of each; without it a layer that changes nothing hands on the very value that it reads. keep: the
-    blobs, by name, that are wanted at the end; all others are let go when no layer reads them any more, and the Run's
+    feeds: a value for each of net.inputs in the graph, by name. rng: for stochastic rounding of weights.
+    states: those of the previous pass, by the keys of state_shapes; default zeros. start: where to begin; of the
+    layers before it only data layers are run, and the Run has no values of the others. params: values to train,
+    by Param.key, instead of net.weights; gradients pass straight through their rounding. trim_activations: in phase
+    TRAIN as well. round_to_nearest: for parameters in phase TRAIN, instead of stochastically. renew: copies a top into
+    a new value; without it a layer that changes nothing returns the value that it reads. keep: the
+    blobs, by name, needed at the end; all others are released after their last reader, and the Run's
     `read` and `written` stay empty.
     """
     in_training = Rounding.NEAREST if round_to_nearest else Rounding.STOCHASTIC
@@ -108,11 +108,11 @@ class _Walk(Generic[V]):
         self._start = start
         self._given = given
         self._trim_activations = trim_activations
-        self._rounding_in_training = rounding_in_training  # of parameters, whatever the layer says
+        self._rounding_in_training = rounding_in_training  # of parameters, overriding the layer's setting
         self._renew = renew
         self._keep = keep
         self._memory: dict[int, V] = {}
-        # Of blobs that share a place, each with a value of its own: that, and which one the place got.
+        # For blobs that share memory but have distinct values: the value, and the one that the memory holds.
         self._own: dict[str, tuple[V, V]] = {}
         self._run: Run[V] = Run()
 
@@ -176,7 +176,7 @@ class _Walk(Generic[V]):
             return tops
         trims = trims_of(layer.message.quantization_param)
         params = self._params(layer)
-        if layer.phase != TEST and not self._trim_activations:  # in training only the parameters are trimmed
+        if layer.phase != TEST and not self._trim_activations:  # in training only the parameters are quantized
             return layer_type.forward(self._ops, layer, self._bottoms(layer), params)
         if trims.layer_in is not None:
             for blob in layer.bottoms:
@@ -199,7 +199,7 @@ class _Walk(Generic[V]):
         return self._ops.straight_through(value, trimmed, within=number_format.largest)
 
     def _params(self, layer: Layer) -> list[V]:
-        """The layer's parameters, trimmed where it trims them."""
+        """The layer's parameters, quantized if the layer quantizes them."""
         values = []
         for param, trim in zip(layer.params, param_trims(layer, self._rounding_in_training), strict=True):
             if param.key in self._given:
@@ -214,7 +214,7 @@ class _Walk(Generic[V]):
         return values
 
     def _given_param(self, param: Param, trim: ParamTrim | None) -> V:
-        value = self._run.updates.get(param.key, self._given[param.key])  # as a layer before left it that shares it
+        value = self._run.updates.get(param.key, self._given[param.key])  # as left by an earlier layer that shares it
         if value.shape != param.shape:
             value = self._ops.reshape(value, param.shape)
         if trim is None:
@@ -234,14 +234,14 @@ class _Walk(Generic[V]):
 
 
 def passes_gradients(net: Net, layer: Layer) -> tuple[bool, ...]:
-    """For each bottom of a layer, whether a gradient goes down to what made it."""
+    """For each bottom of a layer, whether a gradient is passed down to its producer."""
     asked = () if net.force_backward else layer.message.propagate_down
     without = LAYERS.get(layer.type).without_gradient
     return tuple(i not in without and (not asked or asked[i]) for i in range(len(layer.bottoms)))
 
 
 def _done_with(net: Net, keep: Collection[str]) -> dict[int, list[int]]:
-    """For a layer's position, the places in memory that nothing reads behind it, but for those of blobs to keep."""
+    """For a layer's position, the storage that no later layer reads, except that of blobs to keep."""
     last: dict[int, int] = {}
     kept: set[int] = set()
     for i, layer in enumerate(net.layers):

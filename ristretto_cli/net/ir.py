@@ -1,8 +1,8 @@
-"""A net as it is run: which layers, what they read and write, with which parameters.
+"""The net for execution: its layers, the blobs they read and write, and their parameters.
 
 Blobs name places in memory, as in Caffe: an in-place layer writes the place it reads, and the tops of
-Split, Flatten and Reshape share their bottom's. `Blob.storage` numbers the places, so that whatever
-writes one (a ReLU in place, a trim) is seen by every later reader, under whichever name.
+Split, Flatten and Reshape share their bottom's. `Blob.storage` numbers the places, so that a write to
+one (by an in-place ReLU, by quantization) is seen by every later reader under any of its names.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ristretto_cli.errors import Where
 from ristretto_cli.ops import Array, Shape
 from ristretto_cli.wire.messages import Message
 
-AUTOMATIC = "(automatic)"  # the top of a loss layer that names none; it is no output of the net
+AUTOMATIC = "(automatic)"  # the top of a loss layer without tops; it is not an output of the net
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A blob: its name, its shape, and the number of the place in memory that it names.
+    """A blob: its name, its shape, and the number of its place in memory.
 
-    on_host: it never enters the graph. A layer behind the graph makes it, or it is fed and has an extent that VARIES.
+    on_host: it is not in the graph. A host layer produces it, or it is fed and has an extent that VARIES.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class ParamDef:
-    """A parameter as a layer type asks for it: shape, and the FillerParameter that starts it."""
+    """A parameter declared by a layer type: its shape, and the FillerParameter that initializes it."""
 
     shape: Shape
     filler: Message
@@ -40,7 +40,7 @@ class ParamDef:
 
 @dataclass(frozen=True)
 class Param:
-    """A parameter of a layer. owner and index say whose it is: another layer's where it is shared by name."""
+    """A parameter of a layer. owner and index: the layer that owns it; another one if it is shared by name."""
 
     owner: str
     index: int
@@ -49,16 +49,16 @@ class Param:
 
     @property
     def key(self) -> str:
-        """`layer/i`, the parameter's name in files of weights."""
+        """`layer/i`, the parameter's name in weight files."""
         return f"{self.owner}/{self.index}"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its LayerParameter (never changed) and what building the net found out about it.
+    """One layer: its LayerParameter (never modified) and the results of building the net.
 
-    phase: TRAIN or TEST of wire.messages. loss_weights: one per top, 0 where the top is no loss. is_source:
-    its tops come from outside the net. on_host: it is computed behind the graph (see layers/host_layer.py).
+    phase: TRAIN or TEST of wire.messages. loss_weights: one per top, 0 if the top is not a loss. is_source:
+    its tops come from outside the net. on_host: it is a host layer (see layers/host_layer.py).
     """
 
     name: str
@@ -76,11 +76,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Net:
-    """A net for one phase. layers stand in the order they run.
+    """A net for one phase. layers: in execution order.
 
-    inputs: the tops of data and Input layers, to be fed. outputs: the blobs that no layer reads, sorted by
-    name, as Caffe lists them. weights: an array for each parameter's key; missing until they are loaded.
-    force_backward: gradients go everywhere, whatever the layers' propagate_down and lr_mult say.
+    inputs: the tops of data and Input layers, to be fed. outputs: the blobs without readers, sorted by
+    name, as in Caffe. weights: an array for each parameter's key; missing until they are loaded.
+    force_backward: gradients go everywhere, regardless of the layers' propagate_down and lr_mult.
     """
 
     name: str
@@ -94,5 +94,5 @@ class Net:
 
 
 def in_graph(blobs: Sequence[Blob]) -> tuple[Blob, ...]:
-    """Those that the graph has."""
+    """Those in the graph."""
     return tuple(blob for blob in blobs if not blob.on_host)

@@ -1,4 +1,4 @@
-"""Trimming parameters: the number formats that a layer's quantization_param gives them, and their values there."""
+"""Quantization of parameters: their number formats from a layer's quantization_param, and their values."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ristretto_cli.ops import Array
 from ristretto_cli.wire.messages import TEST
 from ristretto_cli.wire.weights import let_go
 
-_PART = 2**16  # elements that are trimmed in one go
+_PART = 2**16  # elements that are quantized at a time
 
 
 @dataclass(frozen=True)
 class ParamTrim:
-    """The format of one parameter of a layer, and how values are rounded to it."""
+    """The format of one parameter of a layer, and its rounding."""
 
     number_format: NumberFormat
     rounding: Rounding
 
 
 def param_trims(layer: Layer, in_training: Rounding = Rounding.STOCHASTIC) -> tuple[ParamTrim | None, ...]:
-    """How a layer trims each of its parameters, None for those that it uses as they are.
+    """How a layer quantizes each of its parameters, None for those used unchanged.
 
-    in_training: the rounding in phase TRAIN, where the layer's rounding_scheme does not matter.
+    in_training: the rounding in phase TRAIN, which overrides the layer's rounding_scheme.
     """
     if not layer.params or not LAYERS.get(layer.type).trims:  # data layers are not among LAYERS
         return (None,) * len(layer.params)
@@ -40,11 +40,11 @@ def param_trims(layer: Layer, in_training: Rounding = Rounding.STOCHASTIC) -> tu
 
 
 class ParamTrimmer:
-    """Trims the parameters of a net.
+    """Quantizes the parameters of a net.
 
-    Stochastic rounding draws a seed from rng, once. The random numbers of a parameter depend on that seed and on the
-    parameter's key alone: not on the order of the layers, nor on what else of the net is random. So all layers that
-    share a parameter round it alike, and whoever trims the same net from the same state of rng gets the same values.
+    Stochastic rounding draws one seed from rng. The random numbers of a parameter depend only on that seed and on the
+    parameter's key: not on the order of the layers, nor on other random parts of the net. So all layers that
+    share a parameter round it alike, and the same net with the same state of rng gets the same values.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -52,8 +52,8 @@ class ParamTrimmer:
         self._seed: int | None = None
 
     def trim(self, key: str, array: Array, trim: ParamTrim) -> Array:
-        """The array of the parameter with this Param.key, trimmed."""
-        # Formats work element by element: parts that fit a cache give the same, in no more memory than the result's.
+        """The array of the parameter with this Param.key, quantized."""
+        # Formats are element-wise: parts that fit a cache give the same result and save memory.
         ops = numpy_ops(self._random_numbers(key) if trim.rounding is Rounding.STOCHASTIC else self._rng)
         flat, trimmed = array.reshape(-1), np.empty(array.size, np.float32)
         for start in range(0, array.size, _PART):
@@ -70,9 +70,9 @@ class ParamTrimmer:
 
 
 def params_in_use(net: Net, *, rng: np.random.Generator) -> Iterator[tuple[Layer, int, Array]]:
-    """Each parameter of each layer as the layer uses it in a forward pass: the layer, the index, the array.
+    """Each parameter of each layer, as used in a forward pass: the layer, the index, the array.
 
-    A parameter that several layers share comes once for each of them, trimmed as that layer trims it. rng: for
+    A parameter shared by several layers occurs once for each of them, quantized as in that layer. rng: for
     stochastic rounding.
     """
     trimmer = ParamTrimmer(rng)

@@ -1,4 +1,4 @@
-"""Giving a net its weights: from a file by layer name, from the net's fillers, or both."""
+"""Loading of a net's weights: from a file by layer name, from the net's fillers, or both."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MOST_LISTED = 30
 
 
 def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow_missing: bool = False) -> Net:
-    """The net with the weights of a file, matched by layer name and viewed, not copied.
+    """The net with the weights of a file, matched by layer name; views, not copies.
 
-    A layer that the file lacks is an error, unless its filler makes the same weights every time (as for an
-    upsampling by bilinear weights) or allow_missing lets the net's fillers, with rng, make its parameters.
-    Layers that the net lacks are named in the log. Parameters that another layer owns may be missing, as in
+    A layer missing in the file is an error, unless its filler is deterministic (as for
+    bilinear upsampling) or allow_missing lets the net's fillers, with rng, initialize it.
+    Layers missing in the net are logged. Parameters owned by another layer may be missing, as in
     HDF5 files. Raises RistrettoError(s) for a different number of blobs, different shapes, and values that are
     NaN or infinite.
     """
@@ -43,7 +43,7 @@ def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow
         if len(stored) != len(layer.params) and not all(borrowed[len(stored) :] or [False]):
             errors.append(
                 RistrettoError(
-                    f'layer "{layer.name}" has {len(layer.params)} parameters, and {len(stored)} in the file',
+                    f'layer "{layer.name}" has {len(layer.params)} parameters, but {len(stored)} in the file',
                     where=file.file,
                 )
             )
@@ -63,17 +63,17 @@ def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow
     weights.update(made)
     filled = {layer.name for layer in missing} | {key.rpartition("/")[0] for key in made}
     if filled:
-        log.warning("Not in %s, filled by the net's fillers: %s", file.file, ", ".join(sorted(filled)))
+        log.warning("Not in %s, initialized by the net's fillers: %s", file.file, ", ".join(sorted(filled)))
     return replace(net, weights=weights)
 
 
 def fill_weights(net: Net, *, rng: np.random.Generator) -> Net:
-    """The net with all parameters made by its fillers. RistrettoError(s) for fillers that cannot fill."""
+    """The net with all parameters initialized by its fillers. RistrettoError(s) for invalid fillers."""
     return replace(net, weights=_filled(net, list(_params(net)), rng))
 
 
 def _filled(net: Net, params: Sequence[Param], rng: np.random.Generator) -> dict[str, Array]:
-    """The parameters' arrays, by key, made by their fillers."""
+    """The parameters' arrays, by key, from their fillers."""
     owners = {layer.name: layer for layer in net.layers if layer.params}
     weights: dict[str, Array] = {}
     errors: list[RistrettoError] = []
@@ -100,19 +100,19 @@ def _params(net: Net) -> Iterator[Param]:
 def _fits(shape: Shape, blob: StoredBlob) -> bool:
     if not blob.legacy:
         return blob.array.shape == shape
-    # Blobs of before N-D shapes have four extents, the missing ones in front being 1.
+    # Blobs older than N-D shapes have four extents, padded with leading ones.
     return len(shape) <= 4 and blob.array.shape == (1,) * (4 - len(shape)) + shape
 
 
 def _faults(file: WeightsFile, layer: Layer, index: int, param: Param, blob: StoredBlob) -> Iterator[RistrettoError]:
     if not blob.stored:
-        yield RistrettoError(f'layer "{layer.name}" lacks its parameter {index} in the file', where=file.file)
+        yield RistrettoError(f'parameter {index} of layer "{layer.name}" is missing in the file', where=file.file)
     elif not _fits(param.shape, blob):
         yield RistrettoError(
             f'parameter {index} of layer "{layer.name}" is {show(blob.array.shape)} in the file and '
             f"{show(param.shape)} in the net",
             where=file.file,
-            remedy="Use the weights of this very net, or rename the layer to train it anew.",
+            remedy="Use the weights of this net, or rename the layer to train it from scratch.",
         )
     elif not _is_finite(blob.array):
         yield RistrettoError(
@@ -123,7 +123,7 @@ def _faults(file: WeightsFile, layer: Layer, index: int, param: Param, blob: Sto
 
 
 def _is_finite(array: Array) -> bool:
-    # The sum is finite if all values are, but for a float32 overflow: one cheap pass settles nearly all.
+    # The sum is finite if all values are, barring float32 overflow: one cheap pass settles nearly all cases.
     with np.errstate(all="ignore"):
         return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
@@ -142,7 +142,7 @@ def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
         f'layer "{layer.name}" has no weights in {file.file}',
         where=layer.where,
         remedy=f"{near} Layers there: {', '.join(names[:_MOST_LISTED])}{more}. "
-        "--allow_missing_weights fills it anew.".strip(),
+        "--allow_missing_weights initializes it with its filler.".strip(),
     )
 
 

@@ -1,7 +1,7 @@
-"""Scoring the nets of a search, with work that they share done once.
+"""Scoring of candidate nets, with shared work done once.
 
-Data are read once, equal nets are scored once, and the layers before the first trimmed one are run once. Scores do not
-depend on any of it.
+Data are read once, equal nets are scored once, and the layers before the first trimmed one are run once. Scores are
+unaffected.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ log = logging.getLogger("ristretto")
 
 
 class CachingScorer:
-    """Scores the float net, and then nets that differ from it only in what is trimmed.
+    """Scores the float net, and then nets that differ from it only in their quantization.
 
-    wanted: how all of them are scored. rng: for random layers; each net gets a copy of it. shelf: where values of the
-    float net are stored.
+    wanted: how all of them are scored. rng: for random layers; each net gets a copy of it. shelf: the cache for values
+    of the float net.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CachingScorer:
         self._net_file = net_file
         self._net = net
         self._wanted = wanted
-        self._rng = deepcopy(rng)  # never drawn from, but copied for each net
+        self._rng = deepcopy(rng)  # never drawn from, only copied for each net
         self._execution = execution
         self._shelf = shelf
         self._reuse = reuse
@@ -66,7 +66,7 @@ class CachingScorer:
         with self._wanted.stopwatch.measure("building nets"):
             scorer = self._scorer(self._net, rng, keep=prefixes)
         scores = scorer.run(replace(self._wanted, what="the float net"))
-        # A net that starts at a cut would draw other random numbers.
+        # A net that starts at a cut would draw different random numbers.
         if rng.bit_generator.state == self._rng.bit_generator.state:
             self._prefixes = prefixes
         self._remember(self._net_file, "the float net", scores)
@@ -78,7 +78,7 @@ class CachingScorer:
         key = _key(net_file)
         if key in self._known:
             other, scores = self._known[key]
-            log.info("It is the same net as %s, and has its scores.", other)
+            log.info("It is the same net as %s and has the same scores.", other)
             return scores
         with self._wanted.stopwatch.measure("building nets"):
             scorer = self._build(net_file)
@@ -105,7 +105,7 @@ class CachingScorer:
 
 
 class _KnownData(DataLayers):
-    """The data layers of a net that was built before; no file is opened again."""
+    """The data layers of a net that was built earlier; no file is reopened."""
 
     def __init__(self, net: Net) -> None:
         self._shapes = {

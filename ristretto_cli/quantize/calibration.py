@@ -22,14 +22,14 @@ _IN_THE_LOG = {Role.LAYER_IN: "input", Role.LAYER_OUT: "output", Role.PARAMS: "p
 def calibrate(
     prepared: Prepared, *, test_batches: Batches | None, on_batch: OnBatch, stopwatch: Stopwatch
 ) -> tuple[Trimmable, ...]:
-    """The layers to trim with their ranges, which are logged; RistrettoError for a fixed width that does not suit them.
+    """The layers to trim with their ranges, which are logged; RistrettoError for an unsuitable fixed width.
 
-    test_batches: the batches of the TEST net, for where they are calibrated on.
+    test_batches: the batches of the TEST net, used if calibration is on TEST data.
     """
     config = prepared.config
     net = prepared.calibration_net()
     check_has_data(net)
-    log.info("Reading ranges.")
+    log.info("Measuring ranges.")
     ranges = measure_ranges(
         net,
         frozenset(layer.name for layer in prepared.trimmable),

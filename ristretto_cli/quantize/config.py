@@ -12,7 +12,7 @@ from ristretto_cli.scoring.execution import Execution
 
 @dataclass(frozen=True)
 class ReuseOptions:
-    """What evaluations share. Scores do not depend on it.
+    """The work that evaluations share. Scores are unaffected.
 
     prefixes: the layers before the first trimmed one are run once. equal_nets: equal nets are scored once.
     """
@@ -25,12 +25,12 @@ class ReuseOptions:
 class QuantizeConfig:
     """The settings of `ristretto quantize`.
 
-    mode_options: options that the trimming mode declares, by name; its defaults where they are missing.
-    error_margin_percent: see Margin. score_goal: None for the one that suits the score. bit_widths: in bits. bw: fixed
+    mode_options: options that the trimming mode declares, by name; missing ones have their defaults.
+    error_margin_percent: see Margin. score_goal: None for the score's default. bit_widths: in bits. bw: fixed
     widths of groups, by name, which are then not searched. noscore: score no net; bw must have a width for each group
     with layers. hold_margin: widen a combined net that misses the error margin. early_stop: end a trial as soon as the
     remaining batches cannot change whether it passes. cache_mb: memory for data and values that several nets need, in
-    units of 2^20 bytes; 0: nothing is kept.
+    units of 2^20 bytes; 0: no caching.
     """
 
     model: str

@@ -38,10 +38,10 @@ class EarlyStopping:
 
 
 def check_early_stop(net: Net, blob: str) -> None:
-    """RistrettoError unless a blob of the net is an accuracy, which each batch has from 0 to 1."""
+    """RistrettoError unless a blob of the net is an accuracy, which lies in [0, 1] for each batch."""
     if not any(layer.type == "Accuracy" and layer.tops[0].name == blob for layer in net.layers):
         raise RistrettoError(
-            f'--early_stop needs a score with known bounds, and "{blob}" is no Accuracy layer\'s',
+            f'--early_stop needs a score with known bounds, but "{blob}" is not the top of an Accuracy layer',
             where=net.file,
-            remedy="Leave --early_stop out.",
+            remedy="Omit --early_stop.",
         )

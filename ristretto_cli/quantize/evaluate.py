@@ -21,7 +21,7 @@ from ristretto_cli.scoring.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates candidates for some layers against a margin; scorer: what scores the nets."""
+    """Evaluates candidates for some layers against a margin; scorer: scores the nets."""
 
     prepared: Prepared
     layers: Sequence[Trimmable]

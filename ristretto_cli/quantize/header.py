@@ -1,4 +1,4 @@
-"""The header of a quantized prototxt, a comment that names the weights it is for."""
+"""The header of a quantized prototxt: a comment that names its weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def header(config: QuantizeConfig) -> str:
 
 
 def weights_of(model: str) -> str:
-    """The path of the weights in a prototxt's header; RistrettoError where there is none."""
+    """The path of the weights in a prototxt's header; RistrettoError if there is none."""
     with open_to_read(model) as stream:
         for raw in stream:
             line = raw.decode("utf-8", "replace")

@@ -22,7 +22,7 @@ class Goal(Enum):
 
     @property
     def better(self) -> str:
-        """Which scores are better, in a word."""
+        """Which scores are better, as a word."""
         return "higher" if self is Goal.MAX else "lower"
 
 
@@ -30,7 +30,7 @@ class Goal(Enum):
 class Margin:
     """How much worse than the baseline a score may be.
 
-    percent: with Goal.MAX in percentage points, a hundredth each, which suits an accuracy; with Goal.MIN in percent of
+    percent: with Goal.MAX in percentage points (0.01), which suits an accuracy; with Goal.MIN in percent of
     the baseline's magnitude, which suits a loss. exact: compare as the original does, where the last bit of a float
     decides.
     """

@@ -32,7 +32,7 @@ log = logging.getLogger("ristretto")
 
 
 def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> QuantizationResult:
-    """Quantize a net; no file is written. Raises RistrettoError(s) for faults of the net, its weights and its data."""
+    """Quantize a net; no file is written. Raises RistrettoError(s) for errors in the net, its weights and its data."""
     log_device(config.execution.gpu)
     stopwatch = Stopwatch()
     prepared = prepare(config)
@@ -46,13 +46,13 @@ def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> 
 
 
 def planned_nets(config: QuantizeConfig) -> list[str]:
-    """The nets that would be scored if each passed, in order, a line each. Needs no weights and runs nothing.
+    """The nets that would be scored if each passed, in order, one per line. Reads no weights and runs nothing.
 
-    Raises RistrettoError(s) for faults of the net and the configuration.
+    Raises RistrettoError(s) for errors in the net and the configuration.
     """
     prepared = prepare(config, dry_run=True)
     phase = "TRAIN" if prepared.calibration_net() is not prepared.net else "TEST"
-    ranges = f"ranges on {phase} data, {config.calibration_iterations} iterations"
+    ranges = f"calibration on {phase} data, {config.calibration_iterations} iterations"
     if prepared.metric is None:
         return [ranges]
     layers = [Trimmable(layer, family_of(layer), Ranges(1.0, 1.0, 1.0)) for layer in prepared.trimmable]
@@ -70,11 +70,11 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, stopwatch: St
     float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
     layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, stopwatch=stopwatch)
     if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
-        log.warning("%s has none of the widths of --bit_widths for this net.", config.trimming_mode)
+        log.warning("%s has no width in --bit_widths that suits this net.", config.trimming_mode)
     margin = Margin(metric.value(float_scores), config.error_margin_percent, exact=config.legacy, goal=metric.goal)
     if margin.goal is Goal.MIN and margin.baseline == 0:
         log.warning(
-            "The loss of the float net is 0, and so is the error margin, which is in percent of it. "
+            "The loss of the float net is 0, and so is the error margin, a percentage of it. "
             "Give widths with --bw, or another output with --score."
         )
     evaluator = Evaluator(prepared, layers, metric, margin, scorer)

@@ -1,4 +1,4 @@
-"""Preparation: the files are read, the nets built, the layers to trim and the score found, and all of it is checked."""
+"""Preparation: read the files, build the nets, find the layers to trim and the score, and check everything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("ristretto")
 
 
 class MissingWidths(RistrettoError):
-    """Nothing is to be scored, but bit widths are missing, which only a search could find."""
+    """Nothing is to be scored, but bit widths are missing that only a search could find."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class Metric:
     first_element: bool = False
 
     def value(self, scores: Scores) -> float:
-        """Its value among the scores of a net."""
+        """The metric's value among the scores of a net."""
         output = next(output for output in scores.outputs if output.blob == self.blob)
         return float(output.means[0]) if self.first_element else output.score
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The float net of phase TEST with all that is known of it before anything runs.
+    """The float net of phase TEST with everything known about it before it is run.
 
     weights: None in a dry run, where nets have no weights. trimmable: the layers that can be trimmed. metric: None
-    where no net is scored. rng: for fillers and random layers.
+    if no net is scored. rng: for fillers and random layers.
     """
 
     config: QuantizeConfig
@@ -73,7 +73,7 @@ class Prepared:
         return frozenset(map(family_of, self.trimmable))
 
     def check_given_widths(self, ranges: Sequence[Ranges]) -> None:
-        """RistrettoError for a fixed width that the mode lacks with these ranges of layers."""
+        """RistrettoError for a fixed width that the mode does not offer for layers with these ranges."""
         possible = self.mode.widths(range(1, LOSSLESS_BITS + 1), ranges)
         for name, bits in self.config.bw.items():
             if bits not in possible:
@@ -85,14 +85,14 @@ class Prepared:
                 )
 
     def calibration_net(self) -> Net:
-        """The net on which ranges are measured: on TRAIN data, or the TEST net itself where there are none."""
+        """The net for calibration: on TRAIN data, or the TEST net itself if there are none."""
         data = DataLayers()
         if self.config.legacy:
             return self._load(build(self.net_file, State(TRAIN), data))
-        # DIFFERS(D2): the net as it will be used, on the data that it was trained on.
+        # DIFFERS(D2): the net as it will be used, on its training data.
         layers = _with_train_data(self.net_file, data)
         if layers is None:
-            log.warning("%s has no data layers for TRAIN: ranges are read on TEST data.", self.config.model)
+            log.warning("%s has no data layers for TRAIN: calibrating on TEST data.", self.config.model)
             return self.net
         return self._load(build_layers(self.net_file, layers, TEST, data))
 
@@ -101,7 +101,7 @@ class Prepared:
 
 
 def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
-    """Read the net and, unless it is a dry run, its weights. Raises RistrettoError(s) for faults of either."""
+    """Read the net and, unless it is a dry run, its weights. Raises RistrettoError(s) for errors in either."""
     mode = configured_mode(config.trimming_mode, config.mode_options)
     rng = np.random.default_rng(0)
     net_file = read_net(config.model)
@@ -110,9 +110,9 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(
-            "the net has no layers to trim",
+            "the net has no layers to quantize",
             where=config.model,
-            remedy="Convolution and InnerProduct layers can be.",
+            remedy="Only Convolution and InnerProduct layers can be quantized.",
         )
     prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng)
     prepared.check_given_widths([])
@@ -136,13 +136,13 @@ def _warn_of_idle_widths(prepared: Prepared) -> None:
 
 
 def _metric(prepared: Prepared) -> Metric | None:
-    """The metric by which nets are compared; None where no net is scored."""
+    """The metric by which nets are compared; None if no net is scored."""
     config, net = prepared.config, prepared.net
     searched = searched_groups(prepared.mode, prepared.families, config.bw, legacy=config.legacy)
     if config.noscore:
         if searched:
             raise MissingWidths(
-                f"--noscore needs all widths, and --bw does not give {', '.join(searched)}",
+                f"--noscore needs all widths, but --bw does not give {', '.join(searched)}",
                 remedy=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
             )
         return None
@@ -152,7 +152,7 @@ def _metric(prepared: Prepared) -> Metric | None:
     except RistrettoError as error:
         if searched or config.score is not None:
             raise
-        log.warning("All widths are given and nothing is scored; flags that concern scores are not used. %s", error)
+        log.warning("All widths are given and nothing is scored; scoring flags are ignored. %s", error)
         return None
     return Metric(blob, _goal(config, net, blob), first_element=config.legacy)
 
@@ -172,7 +172,7 @@ def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
 
 
 def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Where]] | None:
-    """The layers of phase TEST with the data layers of TRAIN instead of its own; None if TRAIN has none that fit."""
+    """The layers of phase TEST with the data layers of TRAIN; None if TRAIN has none that fit."""
     test = list(included(net_file, State(TEST)))
     train = [(message, where) for message, where in included(net_file, State(TRAIN)) if message.type in data]
     made = {top for message, _ in train for top in message.top}

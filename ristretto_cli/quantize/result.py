@@ -21,7 +21,7 @@ from ristretto_cli.wire.printer import to_text
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
 _NOT_SCORED = "not scored"
 _RULE = "------------------------------"
-_MAX_NAMES = 3  # layers of a type that are named in the summary; JSON has all
+_MAX_NAMES = 3  # layers of a type named in the summary; JSON has all
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class QuantizationResult:
     """The result of a quantization: the search's, and the quantized net.
 
     score_blob: the output that nets were compared by. margin: the error margin, with the baseline. These and
-    baseline_scores are None where nothing was scored. left_float: the layers with parameters that stay as they are.
+    baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float.
     """
 
     config: QuantizeConfig
@@ -44,7 +44,7 @@ class QuantizationResult:
 
     @property
     def baseline(self) -> float | None:
-        """The float net's score; None where it was not scored."""
+        """The float net's score; None if it was not scored."""
         return None if self.margin is None else self.margin.baseline
 
     def write(self) -> None:
@@ -56,7 +56,7 @@ class QuantizationResult:
         return header(self.config) + to_text(self.net_file.message)
 
     def summary_lines(self) -> list[str]:
-        """The summary in the original's words, a line each."""
+        """The lines of the original's summary."""
         mode, found, margin = self.mode, self.search, self.margin
         lines = [_RULE, *mode.heading(_NOT_SCORED if margin is None else number(margin.baseline))]
         is_loss = margin is not None and margin.goal is Goal.MIN
@@ -83,10 +83,10 @@ class QuantizationResult:
         return [*lines, "Please fine-tune."]
 
     def notes(self) -> list[str]:
-        """Lines that the original's summary lacks: the score and the margin, other outputs, layers left float, file."""
+        """Lines not in the original's summary: the score and the margin, other outputs, layers left float, file."""
         lines = []
         if any(trial.stopped for group in self.search.groups for trial in group.trials):
-            lines.append("* stopped early: the batches left could not have changed whether it passes")
+            lines.append("* stopped early: the remaining batches could not change whether it passes")
         combined, margin = self.search.combined, self.margin
         if combined is not None and margin is not None:
             lines.append(f"Judged by {self.score_blob}: {margin.goal.better} is better.")
@@ -153,7 +153,7 @@ class QuantizationResult:
         return ", ".join(f"{bits}bit {group.group.part}" for group, bits in groups if not group.skipped)
 
     def _other_outputs(self) -> dict[str, tuple[float, float]]:
-        """The other outputs with a single value: that of the float net and of the combined one, by name."""
+        """The other outputs with a single value, of the float net and of the combined one, by name."""
         combined, baseline = self.search.combined, self.baseline_scores
         if combined is None or baseline is None:
             return {}
@@ -165,7 +165,7 @@ class QuantizationResult:
         }
 
     def _scoring_as_json(self) -> dict[str, Any]:
-        """How nets were scored, and the float net's scores; null where nothing was scored."""
+        """The scoring settings and the float net's scores; null if nothing was scored."""
         margin, baseline = self.margin, self.baseline_scores
         if margin is None or baseline is None:
             keys = ("iterations", "error_margin", "score", "score_goal", "ap_version", "baseline")
@@ -218,7 +218,7 @@ def _evaluation_as_json(trial: Evaluation) -> dict[str, Any]:
 
 
 def _left_float_lines(layers: Sequence[LeftFloat]) -> list[str]:
-    """The layers that were left float, the types with most parameters first."""
+    """The layers left float, the types with most parameters first."""
     by_type: dict[str, list[LeftFloat]] = {}
     for layer in layers:
         by_type.setdefault(layer.type, []).append(layer)

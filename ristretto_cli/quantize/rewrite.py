@@ -17,7 +17,7 @@ Widths = Mapping[str, Mapping[Role, int]]  # family to role to bits
 def apply_bit_widths(
     net_file: NetFile, layers: Sequence[Trimmable], widths: Widths, mode: TrimmingMode, *, legacy: bool
 ) -> NetFile:
-    """The net with layers of the families in `widths` trimmed to them, in every phase in which they occur.
+    """The net with the layers of the families in `widths` trimmed to these widths, in every phase.
 
     A role without a width is not trimmed; with legacy it has the schema's defaults.
     """

@@ -52,7 +52,7 @@ class Evaluation:
 class SearchGroup:
     """A group of the mode with its candidates, widest first.
 
-    given: its width where that is fixed; then it has no candidates. skipped: no layer is in it.
+    given: its fixed width, if any; then it has no candidates. skipped: no layer is in it.
     """
 
     group: Group
@@ -65,7 +65,7 @@ class SearchGroup:
         return min((each.bits for each in self.candidates if each.bits > bits), default=None)
 
     def evaluated(self, passed: Passed) -> Iterator[Candidate]:
-        """The candidates up to the first one that fails. Asks for each only after it was yielded."""
+        """The candidates up to the first one that fails. Calls `passed` for each only after yielding it."""
         for candidate in self.candidates:
             yield candidate
             if not passed(candidate):
@@ -141,7 +141,7 @@ class SearchSpace:
     def result(self, passed: Passed) -> Candidate | None:
         """The candidate that is the result: for a mode of one group the one with its width, otherwise the combined net.
 
-        None where the original writes a net that it did not score.
+        None if the original writes a net that it did not score.
         """
         if len(self.groups) == 1:
             (group,) = self.groups
@@ -190,7 +190,7 @@ def search_space(
 
 
 def search(space: SearchSpace, passed: Passed, missed_by: MissedBy) -> Iterator[Candidate]:
-    """The candidates to evaluate, one after another; passed and missed_by are asked for those that were yielded.
+    """The candidates to evaluate, one after another; passed and missed_by are called for those already yielded.
 
     Each group is searched from the widest candidate down to the first one that fails. Then comes the net that combines
     them, unless it was a candidate of a group, and nets with larger widths if it has to be widened.
@@ -250,7 +250,7 @@ class Widening:
 class SearchResult:
     """The result of a search: each group's, the chosen widths, and the evaluation of the net that has all of them.
 
-    The bits of groups are those of that net. combined is None where the original would not score that net, and where
+    The bits of groups are those of that net. combined is None if the original would not score that net, or if
     nothing is scored. narrowest: the combined net before it was widened, if it was; widenings: the nets tried then.
     """
 
@@ -262,7 +262,7 @@ class SearchResult:
 
 
 def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation], missed_by: MissedBy) -> SearchResult:
-    """The result of a search by the evaluations of its candidates; none where the width of every group is given.
+    """The result of a search from the evaluations of its candidates; none if the width of every group is given.
 
     Of combined nets that all miss the margin it is the one that misses it by least.
     """

@@ -26,7 +26,7 @@ class Trimmable:
 
 @dataclass(frozen=True)
 class LeftFloat:
-    """A layer with parameters that is not trimmed; parameters: how many values, share: of all values of the net."""
+    """A layer with parameters that is not trimmed; parameters: their number, share: of all parameters of the net."""
 
     name: str
     type: str
@@ -35,12 +35,12 @@ class LeftFloat:
 
 
 def family_of(layer: Layer) -> str:
-    """The family of a layer, "CONV" or "FC"; empty for one that cannot be trimmed."""
+    """The family of a layer, "CONV" or "FC"; empty if it cannot be trimmed."""
     return "" if layer.is_source or LAYERS.get(layer.type).trims else LAYERS.get(layer.type).family
 
 
 def each_family(families: frozenset[str], layers: Sequence[Trimmable]) -> Iterator[str]:
-    """Those of the families that have layers."""
+    """The families that have layers."""
     present = {each.family for each in layers}
     yield from sorted(families & present)
 
@@ -49,7 +49,7 @@ def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
     """The layers of a net that can be trimmed, in order; RistrettoErrors for those that are trimmed already."""
     raise_all(
         RistrettoError(
-            f'layer "{layer.name}" is trimmed already ({layer.type})',
+            f'layer "{layer.name}" is already quantized ({layer.type})',
             where=layer.where,
             remedy="Give the float net.",
         )

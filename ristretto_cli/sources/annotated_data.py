@@ -1,4 +1,4 @@
-"""AnnotatedData, SSD's: images with boxes around the objects in them, from LMDB or LevelDB."""
+"""AnnotatedData, from SSD: images with object boxes, from LMDB or LevelDB."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ristretto_cli.wire.messages import Message
 class AnnotatedData(Source):
     """Images (N, C, H, W) of AnnotatedDatum records and, with a second top, their boxes (1, 1, M, 8).
 
-    A row is a box: the image's number in the batch, group_label (the class), instance_id, xmin, ymin, xmax and ymax
-    as parts of what is shown of the image, and 1 if it is difficult. M changes from batch to batch; without any box
-    there is one row of -1. Where neither anno_type nor the first record says that there are boxes, the second top
+    A row is a box: the image's index in the batch, group_label (the class), instance_id, xmin, ymin, xmax and ymax
+    relative to the visible part of the image, and 1 if it is difficult. M varies from batch to batch; without any box
+    there is one row of -1. If neither anno_type nor the first record declares boxes, the second top
     has the images' labels, (N, 1, 1, 1).
 
-    Images are resized, cropped and mirrored, and boxes with them, as in SSD; boxes outside of what is shown are
-    dropped, and so are those that emit_constraint does not let pass. What SSD changes at random for training -
-    batch_sampler, distort_param, expand_param, noise_param - is refused in the TEST phase and left out, with a
-    warning, in the TRAIN phase, whose data are read for ranges alone (see augmentation.py). label_map_file is not
+    Images and boxes are resized, cropped and mirrored as in SSD; boxes outside the visible part are
+    dropped, and so are those that emit_constraint rejects. SSD's random augmentation for training -
+    batch_sampler, distort_param, expand_param, noise_param - is rejected in the TEST phase and omitted, with a
+    warning, in the TRAIN phase, whose data only serve for calibration (see augmentation.py). label_map_file is not
     read by this layer, nor is it in SSD.
     """
 
@@ -71,10 +71,10 @@ class AnnotatedData(Source):
         return (table if len(table) else np.full((1, COLUMNS), -1, np.float32))[None, None]
 
     def _boxes_of(self, images: Images, views: Views, i: int) -> Boxes:
-        """The boxes of one image of the batch, as they lie on what is shown of it."""
+        """The boxes of one image of the batch, relative to its visible part."""
         item, where, resize = images.items[i], self._images.where(images.items[i]), self._transform.resize
         if not (self._typed or item.message.HasField("type")):
-            what = "the record has no annotation type, the first one has"
+            what = "the record has no annotation type, but the first one has"
             raise RistrettoError(what, where=where, remedy="Set annotated_data_param { anno_type: BBOX }.")
         boxes = Boxes.of(item.message, where)
         if self._transform.crops_whole:

@@ -1,6 +1,6 @@
-"""Annotations of an image: boxes around objects, and what becomes of them as the image is resized, cropped, mirrored.
+"""Annotations of an image: object boxes, and their changes when the image is resized, cropped or mirrored.
 
-All is computed in float32, in the order that SSD computes it.
+Everything is computed in float32, in SSD's order.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _LOW, _HIGH = slice(0, 2), slice(2, 4)
 class Boxes:
     """The M boxes of an image, in the record's order.
 
-    names (M, 2): group_label (the class) and instance_id. corners (M, 4): xmin, ymin, xmax, ymax, as parts of the
-    image. difficult (M,): 1 or 0. sizes (M,): the area that a box claims for itself, NaN where it claims none.
+    names (M, 2): group_label (the class) and instance_id. corners (M, 4): xmin, ymin, xmax, ymax, relative to the
+    image. difficult (M,): 1 or 0. sizes (M,): the area that a box states, NaN if it states none.
     """
 
     names: Array
@@ -38,7 +38,7 @@ class Boxes:
 
     @classmethod
     def of(cls, annotated: Message, where: str) -> Boxes:
-        """The boxes of an AnnotatedDatum; RistrettoError, telling where, for corners that are not finite."""
+        """The boxes of an AnnotatedDatum; RistrettoError, with the location, for corners that are not finite."""
         table = np.array([_row(group, one) for group in annotated.annotation_group for one in group.annotation])
         table = table.reshape(-1, 8)
         corners = table[:, 2:6].astype(np.float32)
@@ -49,12 +49,12 @@ class Boxes:
         return cls(*(part.astype(np.float32) for part in (table[:, :2], corners, table[:, 6], table[:, 7])))
 
     def rows(self, item: int) -> Array:
-        """The boxes as rows of the label blob, (M, 8); item: the image's number in the batch."""
+        """The boxes as rows of the label blob, (M, 8); item: the image's index in the batch."""
         items = np.full((len(self.corners), 1), item, np.float32)
         return np.hstack([items, self.names, self.corners, self.difficult[:, None]])
 
     def resized(self, resize: Resize, height: int, width: int) -> Boxes:
-        """The boxes on the image that resize makes of one of this height and width."""
+        """The boxes on the result of resizing an image of this height and width."""
         f = np.float32
         new_height, new_width, aspect = f(resize.height), f(resize.width), f(width) / f(height)
         pad_rows = pad_columns = f(0)
@@ -76,9 +76,9 @@ class Boxes:
         return replace(self, corners=corners)
 
     def seen(self, window: Array, constraint: Message | None) -> Boxes:
-        """The boxes that are seen in a window (xmin, ymin, xmax, ymax), cut off at it, as parts of it.
+        """The boxes visible in a window (xmin, ymin, xmax, ymax), clipped and relative to it.
 
-        constraint: the EmitConstraint that decides beforehand which of them count.
+        constraint: the EmitConstraint that selects boxes beforehand.
         """
         kept = self if constraint is None else self._where(self._emitted(window, constraint))
         touching = np.all((kept.corners[:, _LOW] < window[_HIGH]) & (kept.corners[:, _HIGH] > window[_LOW]), axis=1)
@@ -91,15 +91,15 @@ class Boxes:
         return replace(kept, corners=corners, sizes=sizes)._where(sizes > 0)
 
     def mirrored(self) -> Boxes:
-        """The boxes on the image with left and right exchanged."""
+        """The boxes on the mirrored image."""
         corners = self.corners.copy()
         corners[:, _XS] = np.float32(1) - self.corners[:, 2::-2]
         return replace(self, corners=corners)
 
     def extrapolated(self, resize: Resize, height: int, width: int, window: Array, where: str) -> Boxes:
-        """The boxes as parts of height_scale and width_scale, where a FIT_SMALL_SIZE has them.
+        """The boxes relative to height_scale and width_scale, if a FIT_SMALL_SIZE has them.
 
-        height, width: the image's before it was resized. RistrettoError, telling where, if the window is smaller.
+        height, width: of the image before resizing. RistrettoError, with the location, if the window is smaller.
         """
         if resize.fit is not Fit.COVER or not (resize.height_scale and resize.width_scale and len(self.corners)):
             return self
@@ -113,7 +113,7 @@ class Boxes:
         scale = np.array([resize.width_scale, resize.height_scale], np.float32)
         if (shown < scale).any():
             raise RistrettoError(
-                f"what is shown of the image is {shown[1]:g}x{shown[0]:g}, height_scale and width_scale are "
+                f"the visible part of the image is {shown[1]:g}x{shown[0]:g}, but height_scale and width_scale are "
                 f"{resize.height_scale} and {resize.width_scale}",
                 where=where,
                 remedy="They must not be larger.",
@@ -126,7 +126,7 @@ class Boxes:
                 centre = (self.corners[:, _LOW] + self.corners[:, _HIGH]) / np.float32(2)
                 return np.asarray(np.all((centre >= window[_LOW]) & (centre <= window[_HIGH]), axis=1))
             own = _areas(self.corners)
-            # SSD believes what a box says of its area, unless its corners are exchanged.
+            # SSD trusts the area that a box states, unless its corners are swapped.
             own = np.where(np.isnan(self.sizes) | (own == 0), own, self.sizes)
             low = np.maximum(self.corners[:, _LOW], window[_LOW])
             high = np.minimum(self.corners[:, _HIGH], window[_HIGH])
@@ -146,7 +146,7 @@ def _row(group: Message, annotation: Message) -> tuple[float, ...]:
 
 
 def _placed(ends: Array, old: np.float32, new: np.float32, padding: np.float32) -> Array:
-    """Low and high ends (M, 2) on an axis of `old` pixels as parts of one of `new`, with padding at both ends."""
+    """Low and high ends (M, 2) on an axis of `old` pixels relative to one of `new`, with padding at both ends."""
     ends = (ends * (new - np.float32(2) * padding) / old).astype(np.float32)
     low = padding + np.maximum(ends[:, :1], np.float32(0))
     high = padding + np.minimum(ends[:, 1:], new)
@@ -154,6 +154,6 @@ def _placed(ends: Array, old: np.float32, new: np.float32, padding: np.float32) 
 
 
 def _areas(corners: Array) -> Array:
-    """The areas of boxes (M, 4); 0 where corners are exchanged."""
+    """The areas of boxes (M, 4); 0 if corners are swapped."""
     extent = corners[:, _HIGH] - corners[:, _LOW]
     return np.where((extent >= 0).all(axis=1), extent[:, 0] * extent[:, 1], np.float32(0))

@@ -1,10 +1,10 @@
-"""What SSD does to images at random, and what is done here instead.
+"""SSD's random augmentation, and its replacement here.
 
-Distorted colours, images put into larger ones, random crops (batch_sampler) and noise are there for training. In the
-TEST phase they would make each score another one, so that they are refused. TRAIN data are read for ranges alone,
-so that there they are left out, with a word in the log, and images are resized as they are. Settings that change
-nothing (probabilities of 0, a batch_sampler of the whole image) are allowed, but they are not without effect: SSD
-compresses the image as JPEG again, and so do we.
+Colour distortion, expansion, random crops (batch_sampler) and noise are meant for training. In the
+TEST phase they would make scores random, so they are rejected. TRAIN data only serve for calibration,
+so there augmentation is omitted, with a warning, and images are only resized. Settings that change
+nothing (probabilities of 0, a batch_sampler of the whole image) are allowed, but have one effect: SSD
+compresses the image as JPEG again, and so does this.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LEAST_EXPANSION = 1e-2
 class Augmentation:
     """The augmentation of a TransformationParameter and an AnnotatedDataParameter (None: the layer has no boxes).
 
-    crops_whole: whether a batch_sampler draws crops, all of which are the whole image. recodings: how often an encoded
-    image is compressed anew. LayerError for what cannot be scored.
+    crops_whole: whether a batch_sampler draws crops that are all the whole image. recodings: how often an encoded
+    image is recompressed. LayerError for settings that cannot be scored.
     """
 
     def __init__(self, param: Message, annotated: Message | None, phase: int) -> None:
@@ -44,21 +44,21 @@ class Augmentation:
         if self._left_out and phase == TEST:
             raise LayerError(
                 f"{', '.join(self._left_out)} would change the images at random in the TEST phase",
-                remedy="Remove what augments the data from this layer; it is left out in the TRAIN phase.",
+                remedy="Remove the augmentation from this layer; in the TRAIN phase it is omitted.",
             )
         distorted = param.HasField("distort_param") and not distorts
         self.crops_whole = bool(samplers) and not crops
         self.recodings = int(distorted) + int(self.crops_whole)
 
     def warn_once(self) -> None:
-        """Say what is left out, at the first call."""
+        """Log the omitted augmentation, at the first call."""
         if self._left_out:
-            log.warning("augmentation is left out: %s", ", ".join(self._left_out))
+            log.warning("augmentation is omitted: %s", ", ".join(self._left_out))
         self._left_out = []
 
 
 def recoded(image: Pixels, flag: int, where: str) -> Pixels:
-    """The image (H, W, C) as it is behind JPEG's compression; flag is decode's."""
+    """The image (H, W, C) after JPEG compression; flag is decode's."""
     try:
         done, data = cv2.imencode(".jpg", image)
     except cv2.error:
@@ -90,6 +90,6 @@ def _draws(sampler: Message) -> bool:
 
 
 def _shows_all(sampler: Message) -> bool:
-    """Whether all crops of a BatchSampler are the whole image; its aspect ratio cannot be another one then."""
+    """Whether all crops of a BatchSampler are the whole image; then its aspect ratio cannot differ."""
     scales = (sampler.sampler.min_scale, sampler.sampler.max_scale)
     return scales == (1, 1) and not sampler.sample_constraint.ListFields()

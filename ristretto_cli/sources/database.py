@@ -1,4 +1,4 @@
-"""LMDB and LevelDB as what Caffe makes of them: records in the order of their keys. Neither is changed."""
+"""Reading of LMDB and LevelDB as in Caffe: records in the order of their keys. Databases are not modified."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Record: TypeAlias = tuple[bytes, bytes]  # key, value
 
 
 class Database(Protocol):
-    """An open database. records: one turn over all of them, in the order of the keys."""
+    """An open database. records: one pass over all of them, in the order of the keys."""
 
     def records(self) -> Iterator[Record]: ...
     def close(self) -> None: ...
 
 
 class Lmdb:
-    """An LMDB folder, read without locks, so that it may lie on a disk that cannot be written."""
+    """An LMDB folder, read without locks, so that it may be on a read-only disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class Lmdb:
 
 
 class LevelDb:
-    """A LevelDB folder, read through a temporary double of it, because LevelDB rewrites what it opens."""
+    """A LevelDB folder, read through a temporary copy, because LevelDB rewrites the files it opens."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -88,7 +88,7 @@ class LevelDb:
 
 
 class _Environment:
-    """An open LMDB environment, shared by all who read the same folder: LMDB allows one per process."""
+    """An open LMDB environment, shared by all readers of a folder: LMDB allows one per process."""
 
     _all: dict[Path, _Environment] = {}  # noqa: RUF012
     _lock = threading.Lock()
@@ -127,11 +127,11 @@ def _open_lmdb(path: Path) -> Any:
     except lmdb.Error as error:
         raise LayerError(f"{path} cannot be read as LMDB: {_reason(error)}") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    # LMDB maps the file: reading behind its end would end the process.
+    # LMDB maps the file: reading past its end would kill the process.
     if file.stat().st_size < needed:
         environment.close()
         size = file.stat().st_size
-        raise LayerError(f"{path} is cut off: data.mdb has {size} of {needed} bytes")
+        raise LayerError(f"{path} is truncated: data.mdb has {size} of {needed} bytes")
     return environment
 
 
@@ -140,13 +140,13 @@ def _reason(error: Exception) -> str:
 
 
 def _leveldb_reason(error: Exception) -> str:
-    # plyvel passes on LevelDB's words as the bytes that they are.
+    # plyvel passes LevelDB's messages on as bytes.
     words = error.args[0] if error.args else ""
     return words.decode(errors="replace") if isinstance(words, bytes) else str(error)
 
 
 def _mirror(path: Path, double: Path) -> None:
-    """Fill double with links to the tables, which LevelDB never writes twice, and copies of all else."""
+    """Fill double with links to the tables, which LevelDB never rewrites, and copies of all other files."""
     for file in path.iterdir():
         if file.suffix in (".ldb", ".sst"):
             (double / file.name).symlink_to(file.resolve())
@@ -155,7 +155,7 @@ def _mirror(path: Path, double: Path) -> None:
 
 
 def endless(database: Database) -> Iterator[Record]:
-    """The records over and over; none if the database is empty."""
+    """The records, repeated endlessly; none if the database is empty."""
     empty = False
     while not empty:
         empty = True

@@ -1,4 +1,4 @@
-"""A few threads that decode the images of a batch: OpenCV works without Python's lock."""
+"""Threads that decode the images of a batch: OpenCV releases the GIL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 8
 
 
 def decoding_threads() -> int:
-    """How many threads decode the images of a batch."""
+    """The number of threads that decode the images of a batch."""
     return min(_MOST, default_threads())
 
 

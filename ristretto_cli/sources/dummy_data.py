@@ -1,4 +1,4 @@
-"""DummyData: blobs out of fillers."""
+"""DummyData: blobs from fillers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEGACY = ("num", "channels", "height", "width")
 
 @source("DummyData")
 class DummyData(Source):
-    """Each top filled for each batch by its own filler, or by a common one; with zeros if there is none."""
+    """Each top filled in each batch by its own filler or a common one; zeros if there is none."""
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
         check_tops(message, 1)

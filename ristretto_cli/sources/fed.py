@@ -1,4 +1,4 @@
-"""Sources whose blobs the user brings."""
+"""Sources whose blobs the user supplies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ristretto_cli.wire.messages import Message
 
 
 class Fed(Source):
-    """Knows its shapes, but has no data of its own."""
+    """A source with shapes but no data."""
 
     fed: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""HDF5Data: rows of datasets that are named like the tops."""
+"""HDF5Data: rows of datasets named after the tops."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _MOST_UNWRITTEN = 1 << 26
 
 @source("HDF5Data")
 class HDF5Data(Source):
-    """For each top the next rows of the dataset of its name, from one file of the list after the other.
+    """For each top, the next rows of the dataset of its name, from the files of a list in order.
 
-    A batch may span files. With shuffle, the files are shuffled in each turn over the list, and the rows of
-    each file in itself. A file is in memory as a whole while its rows are read.
+    A batch may span files. With shuffle, the files are shuffled in each pass over the list, and the rows
+    within each file. A whole file is in memory while its rows are read.
     """
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
@@ -74,7 +74,7 @@ class HDF5Data(Source):
         self._blobs = ()
 
     def _advance(self) -> None:
-        """Go on to the first row of the next file, or of this one if it is alone."""
+        """Continue with the first row of the next file, or of this one if it is the only one."""
         if len(self._files) == 1:
             self._rows, self._at = self._turn(len(self._rows)), 0
             return
@@ -89,7 +89,7 @@ class HDF5Data(Source):
         shapes = _shapes(file, self._tops)
         for top, shape, row in zip(self._tops, shapes, self._row_shapes, strict=True):
             if shape[1:] != row:
-                raise LayerError(f"{file}: rows of {top} are {show(shape[1:])}, in the first file {show(row)}")
+                raise LayerError(f"{file}: rows of {top} are {show(shape[1:])}, but {show(row)} in the first file")
         try:
             with h5py.File(file, "r") as h5:
                 self._blobs = tuple(h5[top].astype(np.float32)[()] for top in self._tops)
@@ -105,7 +105,7 @@ def _read_list(source: str) -> list[str]:
     path = existing(source, "hdf5_data_param.source")
     if h5py.is_hdf5(path):
         what = f"hdf5_data_param.source {path} is an HDF5 file, not a list of such files"
-        raise LayerError(what, remedy="Name a text file that holds its name.")
+        raise LayerError(what, remedy="Give a text file that contains its name.")
     files = words_of(" ".join(read_lines(path, "hdf5_data_param.source")))
     if not files:
         raise LayerError(f"hdf5_data_param.source {path} lists no files")
@@ -115,7 +115,7 @@ def _read_list(source: str) -> list[str]:
 
 
 def _shapes(file: str, tops: tuple[str, ...]) -> tuple[Shape, ...]:
-    """The shapes of the tops' datasets: of numbers, of one number of rows."""
+    """The shapes of the tops' datasets, which must be numeric and have equal numbers of rows."""
     try:
         with h5py.File(file, "r") as h5:
             shapes = tuple(_shape(h5, top, file) for top in tops)
@@ -123,7 +123,7 @@ def _shapes(file: str, tops: tuple[str, ...]) -> tuple[Shape, ...]:
         raise LayerError(f"{file} is not an HDF5 file: {error}") from None
     for top, shape in zip(tops, shapes, strict=True):
         if shape[0] != shapes[0][0]:
-            raise LayerError(f"{file}: {top} has {shape[0]} rows, {tops[0]} has {shapes[0][0]}")
+            raise LayerError(f"{file}: {top} has {shape[0]} rows, but {tops[0]} has {shapes[0][0]}")
     return shapes
 
 
@@ -136,7 +136,7 @@ def _shape(h5: h5py.File, top: str, file: str) -> Shape:
     shape: Shape = dataset.shape or ()
     if not shape or prod(shape) < 1 or prod(shape) > MAX_COUNT:
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}")
-    # Rows that were never written are zeros, and take no room; gigabytes of them are no data.
+    # Rows that were never written are zeros and take no space; gigabytes of them are not data.
     if dataset.nbytes > _MOST_UNWRITTEN and announces_too_much(dataset):
-        raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}, of which most is not stored")
+        raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}, but most of it is not stored")
     return shape

@@ -1,4 +1,4 @@
-"""ImageData: image files out of a list."""
+"""ImageData: image files from a list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ristretto_cli.wire.messages import Message
 
 
 class Entry(NamedTuple):
-    """A line of the list: the file, as root_folder and name give it, and the label."""
+    """A line of the list: the file, root_folder and name joined, and the label."""
 
     file: str
     label: int
@@ -35,8 +35,8 @@ class Entry(NamedTuple):
 class ImageData(Source):
     """Images (N, C, H, W) and labels (N,) of the files in a list, each line a name, a space and a label.
 
-    Names may hold spaces. Each turn over the list is shuffled anew if shuffle is set. As in Data, images of
-    several sizes need batch_size 1 (or new_height and new_width).
+    Names may contain spaces. With shuffle, each pass over the list is reshuffled. As in Data, images of
+    different sizes need batch_size 1 (or new_height and new_width).
     """
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
@@ -53,9 +53,7 @@ class ImageData(Source):
         self._order = self._turn()
         self._at = int(self._rng.integers(param.rand_skip)) if param.rand_skip else 0
         if self._at >= len(self._entries):
-            raise LayerError(
-                f"rand_skip came to skip {self._at} of {len(self._entries)} images", remedy="Lower rand_skip."
-            )
+            raise LayerError(f"rand_skip skips {self._at} of {len(self._entries)} images", remedy="Lower rand_skip.")
         self._workers = Workers()
         first = self._entries[self._order[self._at]]
         self._shape = self._image((first, self._transform.interpolations(1)[0])).shape
@@ -70,7 +68,7 @@ class ImageData(Source):
         for entry, image in zip(entries, images, strict=True):
             if image.shape != expected:
                 raise RistrettoError(
-                    f"the image is {show(image.shape)}, the first one {show(expected)}",
+                    f"the image is {show(image.shape)}, but the first one is {show(expected)}",
                     where=entry.file,
                     remedy="Set new_height and new_width.",
                 )
@@ -89,12 +87,12 @@ class ImageData(Source):
         return entry
 
     def _turn(self) -> list[int]:
-        """The order of one turn over the list."""
+        """The order of one pass over the list."""
         count = len(self._entries)
         return self._rng.permutation(count).tolist() if self._shuffle else list(range(count))
 
     def _image(self, pair: tuple[Entry, int]) -> Pixels:
-        """One file's image, (C, H, W), resized by an interpolation where resize_param says so."""
+        """One file's image, (C, H, W), resized with an interpolation if resize_param is set."""
         entry, interpolation = pair
         image = decode(read_image_file(entry.file), self._flag, entry.file)
         image = resize(image, *self._size) if self._size else image
@@ -117,10 +115,10 @@ def _read_list(source: str, root: str) -> list[Entry]:
         if not line.strip():
             continue
         name, _, label = line.rstrip().rpartition(" ")
-        # Caffe reads the label by atoi: digits count up to whatever else follows.
+        # Caffe reads the label with atoi: trailing garbage is ignored.
         digits = re.match(r"[+-]?\d{1,10}(?!\d)", label)
         if not name or digits is None:
-            raise LayerError(f"{path}:{number}: no label behind a last space", remedy="Write: file label.")
+            raise LayerError(f"{path}:{number}: no label after the last space", remedy="Write: file label.")
         entries.append(Entry(root + name, int(digits[0])))
     if not entries:
         raise LayerError(f"image_data_param.source {path} lists no images")

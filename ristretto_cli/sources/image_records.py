@@ -1,4 +1,4 @@
-"""Databases of images: their records parsed, decoded and resized, a batch at a time."""
+"""Image databases: records parsed, decoded and resized, one batch at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ristretto_cli.wire.messages import Message, enum_name, message_class
 
 
 class Item(NamedTuple):
-    """A record, the message in it, and the Datum in that: itself, or what an AnnotatedDatum holds."""
+    """A record, its message, and the Datum of that: the message itself, or that of an AnnotatedDatum."""
 
     record: Record
     message: Message
@@ -37,10 +37,10 @@ class Images(NamedTuple):
 
 
 class ImageRecords:
-    """The images of a DataParameter's database, over and over.
+    """The images of a DataParameter's database, repeated endlessly.
 
-    The first record, `first`, gives the shape of the batches behind the transform, `shape`. With batch_size 1 a later
-    record may have another one; otherwise it is refused, by its key. annotated: records are AnnotatedDatum, not Datum.
+    The first record, `first`, gives the shape of the transformed batches, `shape`. With batch_size 1 a later
+    record may differ; otherwise that is an error that names its key. annotated: records are AnnotatedDatum, not Datum.
     """
 
     def __init__(self, param: Message, transform: Transform, *, annotated: bool = False) -> None:
@@ -61,7 +61,7 @@ class ImageRecords:
         except Exception:
             self.close()
             raise
-        # rand_skip is not looked at: Caffe's own Data layer has not done so since it reads ahead.
+        # rand_skip is ignored, as in Caffe's Data layer since it prefetches.
         self._records = endless(self._database)
 
     def next(self) -> Images:
@@ -77,7 +77,7 @@ class ImageRecords:
         return f'{self._path}: key "{item.record[0].decode(errors="backslashreplace")}"'
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._workers.close()
         self._records = iter(())
         self._database.close()
@@ -106,10 +106,10 @@ class ImageRecords:
             return self._parse(record[1])
         except DecodeError:
             where = self.where(Item(record, None, None))
-            raise RistrettoError(f"the record is no {self._name} message", where=where) from None
+            raise RistrettoError(f"the record is not a valid {self._name} message", where=where) from None
 
     def _raw_batch(self, datums: Sequence[Message]) -> AnyArray | None:
-        """All images at once, where they are plain bytes of the expected shape; else None."""
+        """All images at once, if they are raw bytes of the expected shape; otherwise None."""
         if any(d.encoded or (d.channels, d.height, d.width) != self._shape for d in datums):
             return None
         data = [d.data for d in datums]
@@ -129,9 +129,9 @@ class ImageRecords:
         for item, image in zip(items, images, strict=True):
             if self._batch > 1 and image.shape != self._shape:
                 raise RistrettoError(
-                    f"the image is {show(image.shape)}, the first one {show(self._shape)}",
+                    f"the image is {show(image.shape)}, but the first one is {show(self._shape)}",
                     where=self.where(item),
-                    remedy="Bring all images to one size.",
+                    remedy="Resize all images to the same size.",
                 )
         return Images(items, np.stack(images), [extent for _, extent in made])
 
@@ -148,9 +148,9 @@ class ImageRecords:
         return planes(self._transform.resized(pixels, interpolation, where)), (height, width)
 
     def _refuse_resizing(self, shape: Shape, where: str) -> None:
-        # SSD dies of such a record, or, where there is a crop, takes it without resizing.
+        # SSD crashes on such a record, or, with a crop, uses it without resizing.
         if self._transform.resize is not None and self._transform.resize.changes(*shape[1:]):
-            what = f"the image, {show(shape)}, is not encoded, and resize_param works on encoded images alone"
+            what = f"the image, {show(shape)}, is not encoded, but resize_param needs encoded images"
             raise RistrettoError(what, where=where, remedy="Store encoded images, or images of the right size.")
 
 
@@ -168,7 +168,7 @@ def _raw_image(datum: Message, where: str) -> AnyArray:
 
 def _open(path: Path, backend: str) -> Database:
     if not path.is_dir():
-        raise LayerError(f"data_param.source {path} is not a folder", remedy="Name the database's folder.")
+        raise LayerError(f"data_param.source {path} is not a folder", remedy="Give the database's folder.")
     if backend == "LMDB":
         if (path / "CURRENT").is_file() and not (path / "data.mdb").exists():
             raise LayerError(f"{path} is a LevelDB database, not LMDB", remedy="Set backend: LEVELDB.")

@@ -1,4 +1,4 @@
-"""Encoded images to arrays, by OpenCV: planes in the order blue, green, red."""
+"""Decoding of images to arrays, with OpenCV: planes in the order blue, green, red."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-ONE_LABEL = "A line has one label, its last number; several labels come by HDF5Data, or by Data with float_data."
-MAX_SIDE = 32767  # what OpenCV can resize to
+ONE_LABEL = "A line has one label, its last number; for several labels use HDF5Data, or Data with float_data."
+MAX_SIDE = 32767  # OpenCV's limit of sizes when resizing
 NATIVE, GRAY, COLOR = cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR
 
 cv2.setNumThreads(default_threads())  # OpenCV's own default does not respect OMP_NUM_THREADS
 
 
 def read_image_file(file: str) -> bytes:
-    """The bytes of an image's file; RistrettoError where it cannot be read, or may have no end (a pipe, a device)."""
+    """The bytes of an image file; RistrettoError if it cannot be read, or may have no end (a pipe, a device)."""
     try:
         kind = os.stat(file).st_mode  # noqa: PTH116 - a name behind any prefix, as root_folder in Caffe
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with open(file, "rb") as stream:  # noqa: PTH123
             return stream.read()
     except (OSError, ValueError) as error:
@@ -40,7 +40,7 @@ def read_image_file(file: str) -> bytes:
 
 
 def ends_in_number(name: str) -> bool:
-    """Whether the last word of several is a number: such a name may be the rest of a line of several labels."""
+    """Whether the last of several words is a number: such a name may come from a line with several labels."""
     words = name.rsplit(maxsplit=1)
     return len(words) == 2 and _NUMBER.fullmatch(words[1]) is not None
 
@@ -48,7 +48,7 @@ def ends_in_number(name: str) -> bool:
 def decode(data: bytes, flag: int, where: str) -> Pixels:
     """An encoded image (PNG, JPEG, ...) as (H, W, C) bytes.
 
-    flag: GRAY gives one channel, COLOR three, NATIVE as many as the file has. RistrettoError, telling where,
+    flag: GRAY gives one channel, COLOR three, NATIVE as many as the file has. RistrettoError, with the location,
     if it cannot be decoded, is deeper than 8 bits, or has more pixels than OPENCV_IO_MAX_IMAGE_PIXELS (2**26).
     """
     try:
@@ -63,13 +63,13 @@ def decode(data: bytes, flag: int, where: str) -> Pixels:
 
 
 def _misleads(data: bytes) -> bool:
-    """Whether a PNG has a chunk that is longer than the file: OpenCV makes room for it before it looks."""
+    """Whether a PNG has a chunk longer than the file: OpenCV allocates it before checking."""
     if not data.startswith(_PNG):
         return False
     at, name = len(_PNG), b""
     while at + 8 <= len(data) and name != b"IEND":
         size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        at += 12 + size  # its length, its name, what it holds, its checksum
+        at += 12 + size  # length, name, content, checksum
     return at > len(data)
 
 

@@ -1,4 +1,4 @@
-"""MemoryData: images and labels that a program hands over."""
+"""MemoryData: images and labels supplied by a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data layers to their sources."""
+"""Opening of the sources of data layers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ristretto_cli.wire.messages import Message
 
 
 def open_source(message: Message, phase: int, *, seed: int = 0) -> Source:
-    """The source of a data layer's LayerParameter in a phase; RistrettoError where it cannot be opened."""
+    """The source of a data layer's LayerParameter in a phase; RistrettoError if it cannot be opened."""
     return SOURCES.get(message.type)(message, phase, seed=seed)
 
 
 class DataLayers:
-    """Which layer types bring data into a net, and with what shapes."""
+    """The layer types that supply data to a net, and their shapes."""
 
     def names(self) -> list[str]:
         """The types, sorted."""
@@ -23,7 +23,7 @@ class DataLayers:
         return type_name in SOURCES
 
     def shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
-        """One shape per top, as far as the first record tells; the files are closed again."""
+        """One shape per top, from the first record; the files are closed again."""
         opened = open_source(message, phase)
         try:
             return opened.shapes

@@ -1,4 +1,4 @@
-"""Reading ahead: the next batches are made while the present one is used."""
+"""Prefetching: the next batches are produced while the current one is used."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Batch = tuple[Array, ...]
 
 
 class Prefetch(Source):
-    """A source, run up to `depth` (1 or more) batches ahead of the consumer, in a thread of its own.
+    """A source that runs up to `depth` (1 or more) batches ahead of the consumer, in its own thread.
 
-    What the source raises, `next` raises in its turn, and again at each later call. `close` ends the thread
-    and closes the source, which belongs to the Prefetch from now on.
+    Exceptions of the source are raised by `next`, in order, and again by each later call. `close` ends the thread
+    and closes the source, which the Prefetch owns.
     """
 
     def __init__(self, source: Source, depth: int = 2) -> None:
@@ -48,7 +48,7 @@ class Prefetch(Source):
         if self._stop.is_set():
             return
         self._stop.set()
-        # One free place is enough for the thread to see the flag: it puts at most one more batch.
+        # One free slot is enough for the thread to see the flag: it puts at most one more batch.
         while self._thread.is_alive():
             self._drain()
             self._thread.join(0.01)

@@ -1,4 +1,4 @@
-"""resize_param, SSD's part of transform_param: images brought to one size before all else is done to them."""
+"""resize_param, SSD's extension of transform_param: images are resized before any other transform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.sources.images import MAX_SIDE, Pixels
 from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
-_MAX_PIXELS = 2**26  # as many as an image that is decoded may have
+_MAX_PIXELS = 2**26  # as for decoded images
 
 _INTERPOLATIONS = {
     enum_value("ResizeParameter.Interp_mode", name): number
@@ -33,19 +33,19 @@ _BORDERS = {
 
 
 class Fit(Enum):
-    """How an image of another aspect ratio is brought to height and width."""
+    """How an image with a different aspect ratio is resized to height and width."""
 
     STRETCH = "WARP"
-    COVER = "FIT_SMALL_SIZE"  # one side fits, the other one reaches over: images keep several sizes
+    COVER = "FIT_SMALL_SIZE"  # one side fits, the other exceeds: images keep different sizes
     PAD = "FIT_LARGE_SIZE_AND_PAD"
 
 
 @dataclass(frozen=True)
 class Resize:
-    """What a ResizeParameter asks for. SSD's `prob` has no effect, there or here: every image is resized.
+    """The settings of a ResizeParameter. `prob` has no effect, in SSD as here: every image is resized.
 
-    height_scale, width_scale: what boxes are parts of behind a FIT_SMALL_SIZE, 0 where that is the image.
-    interpolations: OpenCV's numbers; which of them an image gets is drawn. pad_values: for each channel, or one.
+    height_scale, width_scale: the reference of boxes after a FIT_SMALL_SIZE, 0 for the image itself.
+    interpolations: OpenCV's numbers; one is drawn for each image. pad_values: one per channel, or a single one.
     """
 
     fit: Fit
@@ -59,7 +59,7 @@ class Resize:
 
     @classmethod
     def of(cls, param: Message) -> Resize:
-        """The settings of a ResizeParameter; LayerError for a size that no image can have."""
+        """The settings of a ResizeParameter; LayerError for an invalid size."""
         height, width = int(param.height), int(param.width)
         if min(height, width) < 1:
             raise LayerError(f"resize_param has height {height} and width {width}", remedy="Set both to 1 or more.")
@@ -77,27 +77,27 @@ class Resize:
         )
 
     def drawn(self, count: int, rng: np.random.Generator) -> list[int]:
-        """An interpolation for each of so many images; rng is asked only where there is a choice."""
+        """An interpolation for each image; rng is used only if there is a choice."""
         if len(self.interpolations) == 1:
             return [self.interpolations[0]] * count
         return [self.interpolations[i] for i in rng.integers(len(self.interpolations), size=count)]
 
     def changes(self, height: int, width: int) -> bool:
-        """Whether an image of this size becomes another one."""
+        """Whether an image of this size changes."""
         return self._scaled(height, width) != (height, width) or self._padded(height, width) != (height, width)
 
     def __call__(self, image: Pixels, interpolation: int, where: str) -> Pixels:
-        """image (H, W, C) in its new size; RistrettoError, telling where, if it has none."""
+        """image (H, W, C) in its new size; RistrettoError, with the location, if there is no valid one."""
         height, width, channels = image.shape
         if len(self.pad_values) not in (0, 1, channels):
             what = f"resize_param has {len(self.pad_values)} pad_values for {channels} channels"
             raise RistrettoError(what, where=where, remedy="Give one, or one per channel.")
         scaled, padded = self._scaled(height, width), self._padded(height, width)
         if min(scaled) < 1 or max(scaled) > MAX_SIDE or scaled[0] * scaled[1] > _MAX_PIXELS:
-            what = f"the image, {height}x{width}, becomes {scaled[0]}x{scaled[1]} by resize_param"
-            raise RistrettoError(what, where=where, remedy="Its sides differ too much.")
+            what = f"resize_param makes the image, {height}x{width}, {scaled[0]}x{scaled[1]}"
+            raise RistrettoError(what, where=where, remedy="Its aspect ratio is too extreme.")
         try:
-            # OpenCV takes one channel without an axis of its own, and so gives it back.
+            # OpenCV drops the axis of a single channel.
             out = np.asarray(cv2.resize(image, scaled[::-1], interpolation=interpolation), np.uint8)
             if scaled != padded:
                 out = self._pad(out, padded, channels)
@@ -106,7 +106,7 @@ class Resize:
         return out.reshape(*padded, channels)
 
     def _scaled(self, height: int, width: int) -> tuple[int, int]:
-        """The height and width that an image is scaled to. Its aspect ratio is a float32 in SSD."""
+        """The height and width to scale an image to. Its aspect ratio is a float32, as in SSD."""
         if self.fit is Fit.STRETCH:
             return self.height, self.width
         aspect = np.float32(width) / np.float32(height)
@@ -121,7 +121,7 @@ class Resize:
         return self._scaled(height, width) if self.fit is Fit.COVER else (self.height, self.width)
 
     def _pad(self, image: Pixels, extent: tuple[int, int], channels: int) -> Pixels:
-        """The image in the middle of one of this height and width."""
+        """The image padded on all sides to this height and width."""
         rows, columns = extent[0] - image.shape[0], extent[1] - image.shape[1]
         top, left = rows // 2, columns // 2
         # SSD never sets the fourth channel.

@@ -1,4 +1,4 @@
-"""What the settings of all data layers have in common: counts of tops, batch sizes, shapes, paths."""
+"""Checks of settings shared by data layers: numbers of tops, batch sizes, shapes, paths."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ log = logging.getLogger("ristretto")
 MAX_COUNT = 2**31 - 1  # Caffe counts a blob's elements in an int
 MAX_AXES = 32  # Caffe's kMaxBlobAxes
 
-_WORD = re.compile(r"[^ \t\n\v\f\r]+")  # names may hold what else Unicode calls a space
+_WORD = re.compile(r"[^ \t\n\v\f\r]+")  # names may contain other Unicode spaces
 
 
 def check_tops(message: Message, least: int, most: int | None = None) -> None:
-    """Refuse a layer with fewer or more tops than its type gives."""
+    """LayerError for a layer with fewer or more tops than its type has."""
     count = len(message.top)
     if count >= least and (most is None or count <= most):
         return
     wanted = f"{least} or more" if most is None else str(least) if least == most else f"{least} or {most}"
-    raise LayerError(f"{message.type} layers have {wanted} tops, not {count}")
+    raise LayerError(f"expected {wanted} top{'s' * (wanted != '1')}, got {count}")
 
 
 def batch_size_of(param: Message, name: str) -> int:
@@ -39,14 +39,14 @@ def batch_size_of(param: Message, name: str) -> int:
 
 
 def warn_ignored(param: Message, name: str) -> None:
-    """Say which settings of the old V0 format have no effect in a layer of the present one."""
+    """Warn of settings of the old V0 format that have no effect in a layer of the current one."""
     for field in ("scale", "mean_file", "crop_size", "mirror"):
         if param.HasField(field):
             log.warning("%s.%s has no effect; set it in transform_param", name, field)
 
 
 def checked_shape(dims: Iterable[int], what: str) -> Shape:
-    """dims as a blob's shape: extents of 1 or more, no more elements and axes than Caffe allows."""
+    """dims as a blob's shape: extents of at least 1, within Caffe's limits of elements and axes."""
     shape = tuple(int(n) for n in dims)
     if any(n < 1 for n in shape):
         raise LayerError(f"{what} has the shape {show(shape)}", remedy="Every extent must be 1 or more.")
@@ -56,30 +56,30 @@ def checked_shape(dims: Iterable[int], what: str) -> Shape:
 
 
 def for_top(count: int, tops: int, what: str) -> None:
-    """Refuse a setting that is given neither once nor once per top."""
+    """LayerError for a setting that is given neither once nor once per top."""
     if count not in (1, tops):
-        raise LayerError(f"{what} is given {count} times for {tops} tops", remedy="Once, or once per top.")
+        raise LayerError(f"{what} is given {count} times for {tops} tops", remedy="Give it once, or once per top.")
 
 
 def existing(path: str, what: str) -> Path:
-    """path, which must be there, and a file or a folder: what else a net names may have no end."""
+    """path, which must be an existing file or folder: anything else may have no end."""
     if not path:
         raise LayerError(f"{what} is not set")
     try:
         found = Path(path).exists()
         plain = Path(path).is_file() or Path(path).is_dir()
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
-        raise LayerError(f"{what} {path!r} is no path ({error})") from None
+        raise LayerError(f"{what} {path!r} is not a valid path ({error})") from None
     if not found:
-        remedy = "" if Path(path).is_absolute() else "Relative paths start in the current folder."
+        remedy = "" if Path(path).is_absolute() else "Relative paths start at the current folder."
         raise LayerError(f"{what} {path} does not exist", remedy=remedy)
     if not plain:
-        raise LayerError(f"{what} {path} is no regular file", remedy="A net's files must be files.")
+        raise LayerError(f"{what} {path} is not a regular file", remedy="A net's files must be files.")
     return Path(path)
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a list file, without their ends. Names in any encoding pass through unharmed."""
+    """The lines of a list file, without line ends. Names in any encoding are preserved."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -88,5 +88,5 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a line, as C++ streams tell them apart."""
+    """The words of a line, separated as by C++ streams."""
     return _WORD.findall(line)

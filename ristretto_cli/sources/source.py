@@ -1,4 +1,4 @@
-"""What a data source is: a class in a file of its own in this package, registered under its layer's type."""
+"""The interface of a data source: a class in a file of this package, registered under its layer's type."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SOURCES: Registry[type[Source]] = Registry("data source", __package__ or "", "ri
 class Source(ABC):
     """The batches of one data layer, from its first record on, wrapping around at the end.
 
-    A source is made from the layer's (upgraded) LayerParameter and the phase (TRAIN or TEST of
-    wire.messages; crops and mirrors differ). seed drives whatever is random in it. Making one checks the
-    settings and opens the files far enough to know the shapes; RistrettoError tells what is missing, as a
-    LayerError where the layer's settings are at fault: whoever knows the layer's name and line adds them.
+    A source is built from the layer's (upgraded) LayerParameter and the phase (TRAIN or TEST of
+    wire.messages; crops and mirrors differ). seed is for its random numbers. The constructor checks the
+    settings and reads enough of the files to know the shapes; errors are RistrettoErrors, or
+    LayerErrors for bad settings, to which the caller adds the layer's name and line.
     """
 
-    shapes: tuple[Shape, ...]  # one per top; an extent may be VARIES, and then differs from batch to batch
-    fed: ClassVar[bool] = False  # whether the user brings the blobs, and next() has none
+    shapes: tuple[Shape, ...]  # one per top; a VARIES extent differs from batch to batch
+    fed: ClassVar[bool] = False  # whether the user supplies the blobs, and next() has none
 
     @abstractmethod
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None: ...
@@ -33,11 +33,11 @@ class Source(ABC):
 
     @classmethod
     def label_shape(cls, batch: int) -> Shape:
-        """The shape of a second top for so many images, where there are no data to tell it."""
+        """The shape of a second top for this number of images, if there are no data."""
         return (batch,)
 
     def close(self) -> None:
-        """Let go of files; a closed source is not read again."""
+        """Close the files; a closed source is not read again."""
 
 
 def source(*names: str) -> Any:

@@ -1,4 +1,4 @@
-"""transform_param: crop, mean, mirror and scale, on a batch at once."""
+"""transform_param: crop, mean, mirror and scale of a whole batch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ristretto_cli.sources.settings import existing
 from ristretto_cli.wire.messages import TRAIN, Message
 from ristretto_cli.wire.weights import read_blob
 
-_OF_BOXES = ("emit_constraint", "expand_param", "distort_param")  # SSD's AnnotatedData alone reads them
+_OF_BOXES = ("emit_constraint", "expand_param", "distort_param")  # read only by SSD's AnnotatedData
 
 
 @dataclass(frozen=True)
 class Views:
-    """Which part of each of N images is shown, and how. tops, lefts: (N,), in pixels; mirrored: (N,)."""
+    """The crops of N images. tops, lefts: (N,), in pixels; mirrored: (N,)."""
 
     tops: npt.NDArray[np.int64]
     lefts: npt.NDArray[np.int64]
@@ -29,14 +29,14 @@ class Views:
 
 
 class Transform:
-    """(pixel - mean) * scale of a crop, perhaps mirrored, as TransformationParameter tells.
+    """(pixel - mean) * scale of a crop, possibly mirrored, according to a TransformationParameter.
 
-    phase: TRAIN crops anywhere, TEST in the centre; mirroring happens in both, to every other image or so.
-    rng decides on crops and mirrors. annotated: the AnnotatedDataParameter of a layer that has boxes; other
+    phase: TRAIN crops at random positions, TEST in the centre; both mirror images at random.
+    rng: for crops and mirrors. annotated: the AnnotatedDataParameter of a layer that has boxes; other
     layers do not read all of SSD's settings. LayerError for settings that contradict each other or that would
     change images at random in the TEST phase, and for a mean file that cannot be read.
 
-    Images come resized: those that are decoded go through `resized` beforehand, one by one.
+    Images must be resized already: decoded ones go through `resized` first, one by one.
     """
 
     def __init__(
@@ -67,27 +67,27 @@ class Transform:
         self.decode_flag = COLOR if param.force_color else GRAY if param.force_gray else NATIVE
 
     def interpolations(self, count: int) -> list[int]:
-        """How each of so many images is to be resized, for `resized`."""
+        """How to resize each of `count` images, for `resized`."""
         return [0] * count if self.resize is None else self.resize.drawn(count, self._rng)
 
     def recoded(self, image: Pixels, where: str) -> Pixels:
-        """A decoded image (H, W, C) of a record as it goes into the transform: as it is, or with JPEG's losses."""
+        """A record's decoded image (H, W, C) for the transform: unchanged, or with JPEG's losses."""
         for _ in range(self._augmentation.recodings):
             image = recoded(image, self.decode_flag, where)
         return image
 
     def resized(self, image: Pixels, interpolation: int, where: str) -> Pixels:
-        """A decoded image (H, W, C) in the size that resize_param gives it."""
+        """A decoded image (H, W, C) resized by resize_param."""
         return image if self.resize is None else self.resize(image, interpolation, where)
 
     def shape(self, image: Shape) -> Shape:
-        """The shape (C, H', W') behind the transform of an image (C, H, W); LayerError if they don't fit."""
+        """The shape (C, H', W') of a transformed image (C, H, W); LayerError if they do not fit."""
         channels, height, width = image
         if self._crop[0] > height or self._crop[1] > width:
             raise LayerError(f"{self._crop_told} is larger than the image, {height}x{width}")
         if self._mean is not None and self._mean.shape != image:
             mean = show(self._mean.shape)
-            raise LayerError(f"mean_file {self._mean_file} is {mean}, the image {show(image)}")
+            raise LayerError(f"mean_file {self._mean_file} is {mean}, but the image is {show(image)}")
         if len(self._values) not in (0, 1, channels):
             raise LayerError(
                 f"transform_param has {len(self._values)} mean_values for {channels} channels",
@@ -96,18 +96,18 @@ class Transform:
         return (channels, *self._shown(height, width))
 
     def check(self, image: Shape, where: str) -> None:
-        """Refuse an image, (C, H, W), that does not fit the settings, telling where it is."""
+        """RistrettoError, with the location, for an image (C, H, W) that does not fit the settings."""
         try:
             self.shape(image)
         except LayerError as error:
             raise RistrettoError(str(error), where=where) from None
 
     def views(self, shape: Shape) -> Views:
-        """Which part of each image is to be shown; shape (N, C, H, W), which `shape` has accepted."""
+        """The crop of each image; shape (N, C, H, W), which `shape` has accepted."""
         n, _, height, width = shape
         rows, columns = (whole - part for whole, part in zip((height, width), self._shown(height, width), strict=True))
         tops = lefts = np.zeros(n, np.int64)
-        # With one of crop_h and crop_w alone, SSD keeps the upper left corner.
+        # With only one of crop_h and crop_w, SSD keeps the upper left corner.
         if min(self._crop) and self._random_crop:
             tops = self._rng.integers(rows + 1, size=n)
             lefts = self._rng.integers(columns + 1, size=n)
@@ -117,7 +117,7 @@ class Transform:
         return Views(tops, lefts, mirrored)
 
     def window(self, shape: Shape, views: Views, i: int) -> Array:
-        """What is shown of image i of a batch (N, C, H, W): xmin, ymin, xmax, ymax, as parts of the whole."""
+        """The visible part of image i of a batch (N, C, H, W): xmin, ymin, xmax, ymax, relative to the image."""
         height, width = shape[2:]
         rows, columns = self._shown(height, width)
         left, top = int(views.lefts[i]), int(views.tops[i])
@@ -127,7 +127,7 @@ class Transform:
     def __call__(self, images: AnyArray, views: Views | None = None) -> Array:
         """images (N, C, H, W) of any number type, which `shape` has accepted, to float32 (N, C, H', W').
 
-        views: what of them to show, where the caller wants to know it.
+        views: the crops, if the caller has chosen them.
         """
         self._augmentation.warn_once()
         views = self.views(images.shape) if views is None else views
@@ -141,16 +141,16 @@ class Transform:
         return out
 
     def _shown(self, height: int, width: int) -> tuple[int, int]:
-        """The height and width of what is shown of an image."""
+        """The height and width of the visible part of an image."""
         return self._crop[0] or height, self._crop[1] or width
 
     def _cropped(self, images: AnyArray, views: Views) -> Array:
-        """What the views show, less the mean image."""
+        """The crops minus the mean image."""
         n, channels, *extent = images.shape
         height, width = self._shown(*extent)
         corners = list(zip(views.tops.tolist(), views.lefts.tolist(), strict=True))
         out = np.empty((n, channels, height, width), np.float32)
-        # Of a batch that is cropped in one place, all images at once.
+        # If all crops are at the same place, all images at once.
         parts = (
             [(slice(None), corners[0])]
             if len({*corners}) == 1
@@ -165,10 +165,10 @@ class Transform:
 
 
 def read_mean(path: str) -> Array:
-    """The mean image (C, H, W) of a .binaryproto; LayerError where it is none."""
+    """The mean image (C, H, W) of a .binaryproto; LayerError if it is invalid."""
     mean = np.array(read_blob(existing(path, "mean_file")))
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim != 3:
-        raise LayerError(f"mean_file {path} is {show(mean.shape)}, not one image")
+        raise LayerError(f"mean_file {path} is {show(mean.shape)}, not a single image")
     return mean

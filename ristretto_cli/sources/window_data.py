@@ -1,4 +1,4 @@
-"""WindowData: windows of images, as R-CNN is trained on: some that cover objects, some that show background."""
+"""WindowData: windows of images for training R-CNN: some cover objects, some show background."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ristretto_cli.wire.messages import Message
 
 log = logging.getLogger("ristretto")
 
-_CHANNELS = 3  # images are read in color, whatever the list says
+_CHANNELS = 3  # images are always read in color
 
 
 class _Choice(NamedTuple):
-    """A window to be shown: its number in the list, and whether it is mirrored."""
+    """A chosen window: its number in the list, and whether it is mirrored."""
 
     window: int
     mirror: bool
@@ -33,8 +33,8 @@ class _Choice(NamedTuple):
 class WindowData(Source):
     """Windows (N, 3, crop_size, crop_size) and labels (N,), drawn at random in both phases.
 
-    First come those that show background (overlap below bg_threshold), labelled 0, then fg_fraction of the
-    batch, rounded down, of those that cover an object (fg_threshold or more). Pixels are
+    First come background windows (overlap below bg_threshold), labelled 0, then fg_fraction of the
+    batch, rounded down, of object windows (overlap of fg_threshold or more). Pixels are
     (pixel - mean) * window_data_param.scale, and 0 where a window reaches beyond its image.
     """
 
@@ -101,7 +101,7 @@ class WindowData(Source):
         placed = place(box, height, width, self._crop, self._pad, square=self._square, mirror=choice.mirror)
         if placed is None:
             line = self._list.line[choice.window]
-            what = f"window ({', '.join(map(str, box))}) shows nothing of {file}, which is {width} wide, {height} high"
+            what = f"window ({', '.join(map(str, box))}) lies outside {file}, which is {width} wide, {height} high"
             raise RistrettoError(what, where=f"{self._path}:{line}", remedy="Corners count from 0: x1 y1 x2 y2.")
         seen = resize(image[slice(*placed.rows), slice(*placed.columns)], placed.height, placed.width)
         target = np.s_[:, placed.top : placed.top + placed.height, placed.left : placed.left + placed.width]
@@ -128,7 +128,7 @@ def _warn_ignored(message: Message) -> None:
     if message.transform_param.HasField("scale"):
         log.warning("transform_param.scale has no effect; set it in window_data_param")
     if param.crop_mode not in ("warp", "square"):
-        log.warning('window_data_param.crop_mode "%s" is not known: windows are warped', param.crop_mode)
+        log.warning('window_data_param.crop_mode "%s" is unknown: windows are warped', param.crop_mode)
 
 
 def _crop_size(message: Message) -> int:
@@ -144,12 +144,12 @@ def _crop_size(message: Message) -> int:
 
 def _count_of_objects(batch: int, fraction: float) -> int:
     if not 0 <= fraction <= 1:
-        raise LayerError(f"window_data_param.fg_fraction is {fraction:g}", remedy="It is a share, from 0 to 1.")
+        raise LayerError(f"window_data_param.fg_fraction is {fraction:g}", remedy="It must be from 0 to 1.")
     return int(np.float32(batch) * np.float32(fraction))
 
 
 def _mean(param: Message, crop: int) -> Array | None:
-    """What is subtracted from a crop, (3, crop, crop) or (3 or 1, 1, 1)."""
+    """The mean to subtract from a crop, (3, crop, crop) or (3 or 1, 1, 1)."""
     if param.HasField("mean_file") and len(param.mean_value):
         raise LayerError("transform_param has both mean_file and mean_value", remedy="Keep one.")
     if len(param.mean_value):
@@ -159,8 +159,8 @@ def _mean(param: Message, crop: int) -> Array | None:
     if not param.HasField("mean_file"):
         return None
     mean = read_mean(param.mean_file)
-    # Caffe centres the crop by the mean's width, in its rows as well.
+    # Caffe centres the crop by the mean's width, for rows too.
     start = (mean.shape[2] - crop) // 2
     if mean.shape[0] != _CHANNELS or start < 0 or mean.shape[1] < start + crop:
-        raise LayerError(f"mean_file {param.mean_file} is {show(mean.shape)}, the crop 3x{crop}x{crop}")
+        raise LayerError(f"mean_file {param.mean_file} is {show(mean.shape)}, but the crop is 3x{crop}x{crop}")
     return mean[:, start : start + crop, start : start + crop]

@@ -1,4 +1,4 @@
-"""Lists of windows, and where a window of an image goes in a square crop."""
+"""Window lists, and the placement of a window in a square crop."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy.typing as npt
 from ristretto_cli.errors import LayerError
 from ristretto_cli.sources.settings import existing, read_lines, words_of
 
-_HEAD = ("number", "file", "channels", "height", "width", "count")  # of an image, behind a #
+_HEAD = ("number", "file", "channels", "height", "width", "count")  # of an image, after a #
 _COLUMNS = ("label", "overlap", "x1", "y1", "x2", "y2")  # of a window, in the file
-_Word = tuple[int, str]  # its line, and what it is
+_Word = tuple[int, str]  # its line, and its kind
 
 
 class Box(NamedTuple):
-    """The corners of a window; the last row and the last column are inside."""
+    """The corners of a window, inclusive."""
 
     x1: int
     y1: int
@@ -31,7 +31,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowList:
-    """What a list holds: the files of its images, and of each window the image (its place in `images`), the
+    """The contents of a list: the image files, and of each window the image (its index in `images`), the
     label, the overlap with an object, the corners as in Box, and the line."""
 
     images: tuple[str, ...]
@@ -43,8 +43,8 @@ class WindowList:
 
 
 class Placement(NamedTuple):
-    """Rows and columns of an image, first and behind the last, to be stretched to height and width, perhaps
-    mirrored, and then put into the crop at (top, left)."""
+    """Rows and columns of an image, as half-open ranges, to be stretched to height and width, possibly
+    mirrored, and placed in the crop at (top, left)."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -56,9 +56,9 @@ class Placement(NamedTuple):
 
 def read_window_list(source: str, what: str) -> WindowList:
     """A list as R-CNN writes it: `# number file channels height width count`, then `count` times
-    `label overlap x1 y1 x2 y2`, all separated by white space. LayerError, with the line, where it is none.
+    `label overlap x1 y1 x2 y2`, all separated by white space. LayerError, with the line, if it is invalid.
 
-    what: the setting that names it, for messages. The images' extents are passed over, as in Caffe.
+    what: the setting's name, for messages. The images' extents are ignored, as in Caffe.
     """
     path = existing(source, what)
     words = _words(path, what)
@@ -67,15 +67,15 @@ def read_window_list(source: str, what: str) -> WindowList:
     for head in iter(lambda: list(islice(words, 7)), []):
         line, sign = head[0]
         if sign != "#":
-            raise LayerError(f'{path}:{line}: expected "#" in front of an image, found "{sign[:40]}"')
+            raise LayerError(f'{path}:{line}: expected "#" before an image, found "{sign[:40]}"')
         if len(head) < 7:
-            raise LayerError(f"{path} ends within the head of an image", remedy=f"It has: # {' '.join(_HEAD)}.")
+            raise LayerError(f"{path} ends within the header of an image", remedy=f"Its format: # {' '.join(_HEAD)}.")
         numbers = [word for word, name in zip(head[1:], _HEAD, strict=True) if name != "file"]
         number, *_, count = _table(path, numbers, [name for name in _HEAD if name != "file"])[0]
         images.append(head[2][1])
         taken = list(islice(words, 6 * max(0, int(count))))
         if len(taken) < 6 * count:
-            raise LayerError(f"{path} ends within the windows of {head[2][1]}: {count:g} are announced")
+            raise LayerError(f"{path} ends within the windows of {head[2][1]}: {count:g} are declared")
         lines = np.array([line for line, _ in taken[::6]], np.float64)
         tables.append(np.column_stack((_table(path, taken, _COLUMNS), lines, np.full(len(lines), number))))
     if not images:
@@ -86,8 +86,8 @@ def read_window_list(source: str, what: str) -> WindowList:
     if foreign.any():
         first = int(np.argmax(foreign))
         raise LayerError(
-            f"{path}:{line_of[first]}: a window of image {image[first]}, but the list has {len(images)}",
-            remedy="Number the images from 0 in their order.",
+            f"{path}:{line_of[first]}: a window of image {image[first]}, but the list has {len(images)} images",
+            remedy="Number the images consecutively from 0.",
         )
     return WindowList(
         tuple(images),
@@ -100,11 +100,11 @@ def read_window_list(source: str, what: str) -> WindowList:
 
 
 def place(box: Box, height: int, width: int, crop: int, pad: int, *, square: bool, mirror: bool) -> Placement | None:
-    """Where a window of an image (height, width) goes in a crop; None where nothing of it would be seen.
+    """The placement of a window of an image (height, width) in a crop; None if nothing of it is visible.
 
-    pad: how many pixels of context the crop shows on each side, less than half of crop. square: whether the
-    window grows to a square, so that it is not distorted. Either lets the window reach beyond the image, of
-    which the crop then shows nothing there. Computed in float32, as in Caffe; halves go away from zero.
+    pad: pixels of context on each side of the crop, less than half of crop. square: whether the
+    window grows to a square to avoid distortion. Either lets the window extend beyond the image; the crop
+    is 0 there. Computed in float32, as in Caffe; halves are rounded away from zero.
     """
     x1, y1, x2, y2 = box
     out_height = out_width = crop
@@ -128,12 +128,12 @@ def place(box: Box, height: int, width: int, crop: int, pad: int, *, square: boo
 
 
 def _clipped(first: int, last: int, extent: int, crop: int, *, mirror: bool) -> tuple[int, int, int, int]:
-    """Of a range on one axis the part inside, first and last, then its size in the crop and where it begins there."""
+    """The inside part of a range on one axis, first and last, then its size and start in the crop."""
     before, after = max(0, -first), max(0, last - extent + 1)
     scale = np.float32(crop) / np.float32(last - first + 1)
     first, last = first + before, last - after
     start = _round(np.float32(after if mirror else before) * scale)
-    # Rounding may have made both together larger than the crop.
+    # Rounding may have made the sum larger than the crop.
     return first, last, min(_round(np.float32(last - first + 1) * scale), crop - start), start
 
 
@@ -150,7 +150,7 @@ def _words(path: Path, what: str) -> Iterator[_Word]:
 
 
 def _table(path: Path, words: Sequence[_Word], columns: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Words as rows of numbers; LayerError for what is none: only an overlap may have a fraction."""
+    """Words as rows of numbers; LayerError for other words: only an overlap may have a fraction."""
     try:
         table = np.array([word for _, word in words], np.float64)
     except ValueError:

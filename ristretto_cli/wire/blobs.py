@@ -22,7 +22,7 @@ _MOST_AXES = 32
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """An array as a file holds it.
+    """An array as stored in a file.
 
     array: float32, read-only, with the stored shape; it may be a view into the file, at any byte offset.
     legacy: the shape was given as num, channels, height, width: such a blob also fits a parameter with fewer
@@ -36,7 +36,7 @@ class StoredBlob:
 
 
 def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBlob:
-    """The BlobProto that lies in data[start:stop]; `where` stands in errors. Its diff is passed over."""
+    """The BlobProto in data[start:stop]; `where` is the location in errors. Its diff is skipped."""
     small = bytearray()
     singles: list[Field] = []
     doubles: list[Field] = []
@@ -59,7 +59,7 @@ def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBl
     if math.prod(shape) != values.size:
         extents = "x".join(map(str, shape)) or "scalar"
         raise RistrettoError(
-            f"the shape {extents} asks for {math.prod(shape)} values, {values.size} are stored", where=where
+            f"the shape {extents} has {math.prod(shape)} values, but {values.size} are stored", where=where
         )
     # A view may be unaligned, which numpy reads as it is.
     array = values.reshape(shape)
@@ -89,19 +89,19 @@ def _shape(message: Message, where: str) -> tuple[bool, tuple[int, ...]]:
     legacy = any(message.HasField(name) for name in _LEGACY)
     shape = tuple(getattr(message, name) for name in _LEGACY) if legacy else tuple(message.shape.dim)
     if len(shape) > _MOST_AXES:
-        raise RistrettoError(f"{len(shape)} axes; there can be {_MOST_AXES}", where=where)
+        raise RistrettoError(f"{len(shape)} axes; the maximum is {_MOST_AXES}", where=where)
     for extent in shape:
         if not 0 <= extent < 2**31:
-            raise RistrettoError(f"an extent of {extent} is not possible", where=where)
+            raise RistrettoError(f"an extent of {extent} is invalid", where=where)
     return legacy, shape
 
 
 def _values(data: memoryview, found: Sequence[Field], unpacked: int, where: str) -> npt.NDArray[np.float32]:
-    """The values as float32: a view where they are float32 in one piece, as in nearly every file."""
+    """The values as float32: a view if they are contiguous float32, as in nearly every file."""
     size = 4 if unpacked == FIXED32 else 8
     for field in found:
         if field.wire_type not in (BYTES, unpacked) or (field.stop - field.start) % size:
-            raise RistrettoError("the blob is damaged: its values are not whole numbers of bytes", where=where)
+            raise RistrettoError("the blob is damaged: its values are truncated", where=where)
     kind = "<f4" if size == 4 else "<f8"
     if len(found) == 1:
         (field,) = found

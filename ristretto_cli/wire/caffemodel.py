@@ -1,4 +1,4 @@
-"""Binary caffemodels, of the present format and the two before it: which arrays each layer holds."""
+"""Binary caffemodels, of the current format and the two older ones: the arrays of each layer."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _NAME = {"V2": 1, "V1": 4, "V0": 1}
 _BLOBS = {"V2": 7, "V1": 6, "V0": 50}
 _MOST_BYTES = 2**31 - 1
 _OFTEN = 0.01  # seconds
-_NOT_ONE = "Is it a caffemodel, and whole?"
+_NOT_ONE = "Is it a complete caffemodel?"
 
 
 def map_file(path: str | Path) -> memoryview:
-    """The bytes of a file, read when they are looked at. RistrettoError where it cannot be opened."""
+    """The bytes of a file, memory-mapped. RistrettoError if it cannot be opened."""
     with open_to_read(path) as stream:
         status = os.fstat(stream.fileno())
         if stat.S_ISFIFO(status.st_mode) or status.st_size == 0:
             if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISREG(status.st_mode):
-                raise RistrettoError("is a device, a file is needed", where=str(path))
+                raise RistrettoError("is a device, not a file", where=str(path))
             return memoryview(stream.read())
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def let_go(*arrays: npt.NDArray[Any]) -> None:
-    """Free the memory of the mapped files that arrays view, if any; what is looked at again is read again."""
+    """Release the pages of the mapped files that arrays view, if any; they are read again on access."""
     for file in _mapped(arrays):
         file.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager
 def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
-    """Let go of arrays again and again while others read them in the block: what was read need not stay in memory."""
+    """Release the arrays' pages repeatedly during the block, so that what was read does not stay in memory."""
     files = _mapped(arrays)
     if not files:
         yield
@@ -72,7 +72,7 @@ def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
 
 
 def _mapped(arrays: Sequence[npt.NDArray[Any]]) -> list[mmap.mmap]:
-    """The mapped files that arrays view, each once; none where the system cannot let go of them."""
+    """The mapped files that arrays view, without duplicates; none if the system cannot release pages."""
     found: dict[int, mmap.mmap] = {}
     if not hasattr(mmap, "MADV_DONTNEED"):
         return []
@@ -89,7 +89,7 @@ def _mapped(arrays: Sequence[npt.NDArray[Any]]) -> list[mmap.mmap]:
 def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, ...]]:
     """The arrays of each layer that has some, in file order, by layer name; views into data.
 
-    RistrettoError where data is no NetParameter, is cut short, or has an array that contradicts itself.
+    RistrettoError if data is not a NetParameter, is truncated, or has an inconsistent array.
     """
     if len(data) == 0:
         raise RistrettoError("the file is empty", where=file, remedy=_NOT_ONE)
@@ -101,22 +101,22 @@ def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, 
             raise RistrettoError("holds no layers", where=file, remedy=_NOT_ONE)
         inner = [_inner_layer(data, field) for field in old]
         v0 = [field for field in inner if field is not None]
-        if v0:  # what stands beside the inner layers is dropped, as in Caffe
+        if v0:  # fields other than the inner layers are dropped, as in Caffe
             return _read_layers(data, v0, "V0", file)
         if layers and old:
             raise RistrettoError("holds both `layer` and `layers`, of two formats", where=file, remedy=_NOT_ONE)
         return _read_layers(data, layers or old, "V2" if layers else "V1", file)
     except BadBytes as fault:
-        raise RistrettoError(f"is damaged or no caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
 
 
 def read_net_message(data: memoryview, file: str) -> Message:
-    """The whole NetParameter in data. RistrettoError where there is none."""
+    """The whole NetParameter in data. RistrettoError if there is none."""
     try:
         message = message_class("NetParameter").FromString(bytes(data))
         _check_strings(message)
     except (DecodeError, UnicodeDecodeError) as fault:
-        raise RistrettoError(f"is damaged or no caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
     missing = message.FindInitializationErrors()
     if missing:
         raise RistrettoError(f"lacks {', '.join(missing[:5])}", where=file, remedy=_NOT_ONE)
@@ -153,13 +153,13 @@ def write_caffemodel(
         total += sum(map(len, pieces))
         if total > _MOST_BYTES:
             raise RistrettoError(
-                "a caffemodel cannot be larger than 2 GiB", where=file, remedy="Let the name end in .h5."
+                "a caffemodel cannot be larger than 2 GiB", where=file, remedy="Use a name that ends in .h5."
             )
         stream.writelines(pieces)
 
 
 def _halves(layer: Message) -> tuple[bytes, bytes]:
-    """What of a LayerParameter stands before its blobs, and what behind."""
+    """The parts of a LayerParameter before and after its blobs."""
     behind = new("LayerParameter")
     behind.CopyFrom(layer)
     before = new("LayerParameter")

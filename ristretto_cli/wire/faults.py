@@ -1,4 +1,4 @@
-"""The faults of one text file: collected, with lines and columns, and raised together."""
+"""Diagnostics of one text file: errors are collected, with lines and columns, and raised together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_TOLD = 20
 
 
 class Faults:
-    """What is wrong in a text; the first 20 faults are told, the others counted."""
+    """The errors in a text; the first 20 are reported, the others counted."""
 
     def __init__(self, text: str, file: str) -> None:
         self._text = text
@@ -21,7 +21,7 @@ class Faults:
         self._line_starts: list[int] = []
 
     def report(self, offset: int, what: str, remedy: str = "") -> None:
-        """Take note of a fault at an offset of the text."""
+        """Add an error at an offset of the text."""
         if self.is_full:
             self._untold += 1
             return
@@ -31,12 +31,12 @@ class Faults:
 
     @property
     def count(self) -> int:
-        """How many faults there are so far."""
+        """The number of errors so far."""
         return len(self._told) + self._untold
 
     @property
     def is_full(self) -> bool:
-        """Whether further faults are only counted, so that no words need be made for them."""
+        """Whether further errors are only counted, so that their messages are not needed."""
         return len(self._told) >= _MOST_TOLD
 
     def line(self, offset: int) -> int:
@@ -46,7 +46,7 @@ class Faults:
         return bisect_right(self._line_starts, offset)
 
     def raise_all(self) -> None:
-        """Raise the faults, if there are any, in the order of their places."""
+        """Raise the errors, if any, ordered by location."""
         errors = [error for _, error in sorted(self._told, key=lambda fault: fault[0])]
         if self._untold:
             errors.append(RistrettoError(f"{self._untold} more errors", where=self._file))

@@ -1,4 +1,4 @@
-"""Files as the whole program opens and writes them: whole or not at all, and with faults told in one line."""
+"""Reading and atomic writing of files, with one-line errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ristretto_cli.wire.temporary import new_file
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space, or write to another disk.",
-    errno.EDQUOT: "Free some space of your quota, or write to another disk.",
+    errno.EDQUOT: "Free some space in your quota, or write to another disk.",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
     errno.EIO: "The disk may be failing: write to another one.",
 }
@@ -25,7 +25,7 @@ _OF_LEVELDB = re.compile(r"CURRENT|LOCK|LOG|MANIFEST-\d+|\d+\.(ldb|sst|log)")
 
 @contextmanager
 def open_to_read(path: str | Path) -> Iterator[BinaryIO]:
-    """A file opened for reading bytes; RistrettoError where it cannot be opened or read."""
+    """A file opened for reading bytes; RistrettoError if it cannot be opened or read."""
     with _opened(path) as stream:
         try:
             yield stream
@@ -35,10 +35,10 @@ def open_to_read(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` at the end, or is removed where the block raises.
+    """A temporary path to write to, which is renamed to `path` at the end, or removed if the block raises.
 
-    So a reader never sees half a file, and the old one survives a fault. What is no regular file, such as
-    /dev/stdout, is written directly. RistrettoError where the target cannot be written.
+    So a reader never sees half a file, and the old one survives an error. A target that is not a regular file, such as
+    /dev/stdout, is written directly. RistrettoError if the target cannot be written.
     """
     check_writable(path)
     target = _target(path)
@@ -53,7 +53,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def cannot_write(path: str | Path, fault: OSError) -> RistrettoError:
-    """What to tell where an output cannot be written: its name, the reason, and a remedy where there is one."""
+    """The error for an output that cannot be written: its name, the reason, and a remedy if there is one."""
     return _explained(path, fault, "written")
 
 
@@ -64,11 +64,11 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """RistrettoError where a file cannot be written: to be known before long work, not behind it."""
+    """RistrettoError if a file cannot be written; called before long work."""
     try:
         target = _target(path)
         if target.is_dir():
-            raise RistrettoError("is a folder", where=_shown(path), remedy="Give the name of a file.")
+            raise RistrettoError("is a folder", where=_shown(path), remedy="Give a file name.")
         if target.exists() and not target.is_file():
             return
         if not target.parent.is_dir():
@@ -77,14 +77,14 @@ def check_writable(path: str | Path) -> None:
         if target.is_symlink():
             raise RistrettoError("cannot be written: too many levels of symbolic links", where=str(path))
         if _is_of_database(target):
-            raise RistrettoError("is a file of a database", where=str(path), remedy="Give another name.")
+            raise RistrettoError("is a file of a database", where=str(path), remedy="Choose another name.")
         may_write = os.access(target.parent, os.W_OK | os.X_OK)
         if not may_write or (target.exists() and not os.access(target, os.W_OK)):
             raise RistrettoError("cannot be written: permission denied", where=str(path))
     except OSError as fault:
         raise cannot_write(path, fault) from None
     except ValueError:
-        raise RistrettoError("this is no file name", where=repr(str(path))) from None
+        raise RistrettoError("invalid file name", where=repr(str(path))) from None
 
 
 def _opened(path: str | Path) -> BinaryIO:
@@ -93,7 +93,7 @@ def _opened(path: str | Path) -> BinaryIO:
     except OSError as fault:
         raise _explained(path, fault, "read") from None
     except ValueError:  # a zero byte in the name
-        raise RistrettoError("this is no file name", where=repr(str(path))) from None
+        raise RistrettoError("invalid file name", where=repr(str(path))) from None
 
 
 def _shown(path: str | Path) -> str:
@@ -101,7 +101,7 @@ def _shown(path: str | Path) -> str:
 
 
 def _is_of_database(file: Path) -> bool:
-    """Whether a database in the file's folder would be lost with it."""
+    """Whether replacing the file would damage a database in its folder."""
     marks = {"data.mdb": _OF_LMDB, "CURRENT": _OF_LEVELDB}
     return any(names.fullmatch(file.name) and (file.parent / mark).is_file() for mark, names in marks.items())
 
@@ -117,7 +117,7 @@ def _explained(path: str | Path, fault: OSError, done: str) -> RistrettoError:
     if isinstance(fault, FileNotFoundError) and done == "read":
         return RistrettoError("this file does not exist", where=str(path))
     if isinstance(fault, IsADirectoryError):
-        return RistrettoError("is a folder, a file is needed", where=_shown(path))
+        return RistrettoError("is a folder, not a file", where=_shown(path))
     reason = (fault.strerror or str(fault)).lower()
     remedy = _REMEDIES.get(fault.errno or 0, "") if done == "written" else ""
     return RistrettoError(f"cannot be {done}: {reason}", where=str(path), remedy=remedy)

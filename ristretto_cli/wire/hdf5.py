@@ -1,4 +1,4 @@
-"""HDF5 files of weights, as Caffe writes them: data/<layer>/<i>."""
+"""HDF5 weight files in Caffe's layout: data/<layer>/<i>."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ HDF5_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowE
 def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
     """The arrays of each layer that has some, by layer name. A layer in nested groups is named a/b.
 
-    RistrettoError where the file is damaged, or is no file of weights.
+    RistrettoError if the file is damaged or not a weight file.
     """
     try:
         with h5py.File(path, "r") as file:
             data = member(file, "data")
             if not isinstance(data, h5py.Group):
-                raise RistrettoError("holds no group `data`, so no weights", where=str(path))
+                raise RistrettoError("has no group `data`, so no weights", where=str(path))
             return {
                 name: _read_layer(datasets, f'{path}: layer "{name}"') for name, datasets in _layers(data, "", set())
             }
@@ -71,9 +71,9 @@ def write_hdf5(
 
 @contextmanager
 def create_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """A new HDF5 file, written when the block ends; OSError where it cannot be.
+    """A new HDF5 file, written when the block ends; OSError if that fails.
 
-    It is made in memory: the library may crash, some time later, where the disk is full.
+    It is built in memory, because the library may crash later if the disk is full.
     """
     with h5py.File("in memory", "w", driver="core", backing_store=False, block_size=_BLOCK) as file:
         yield file
@@ -120,7 +120,7 @@ def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[s
 
 
 def member(group: h5py.Group, key: str) -> Any:
-    """What a group has under a name, or None."""
+    """A group's member of this name, or None."""
     # Links into other files and by path are not followed: Caffe writes none.
     return group[key] if isinstance(group.get(key, getlink=True), h5py.HardLink) else None
 
@@ -128,7 +128,7 @@ def member(group: h5py.Group, key: str) -> Any:
 def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[StoredBlob, ...]:
     count = max(datasets) + 1
     if count > _MOST_BLOBS:
-        raise RistrettoError(f"a blob of number {count - 1} is not possible", where=where)
+        raise RistrettoError(f"blob number {count - 1} is out of range", where=where)
     nothing = StoredBlob(np.zeros(0, np.float32), stored=False)
     return tuple(
         read_dataset(datasets[index], f"{where} blob {index}") if index in datasets else nothing
@@ -137,11 +137,11 @@ def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[Store
 
 
 def read_dataset(dataset: h5py.Dataset, where: str) -> StoredBlob:
-    """A dataset of numbers as float32; RistrettoError for one of something else, or one that is not wholly there."""
+    """A numeric dataset as float32; RistrettoError if it is not numeric or is incomplete."""
     if dataset.dtype.kind not in "fiu" or dataset.shape is None:
-        raise RistrettoError(f"holds {dataset.dtype}, not numbers", where=where)
+        raise RistrettoError(f"has type {dataset.dtype}, not numbers", where=where)
     if announces_too_much(dataset):
-        raise RistrettoError(f"{dataset.nbytes} bytes are announced, fewer are stored", where=where)
+        raise RistrettoError(f"{dataset.nbytes} bytes are declared, but fewer are stored", where=where)
     with np.errstate(all="ignore"):
         array = np.asarray(dataset[()]).astype(np.float32, copy=False)
     array.flags.writeable = False

@@ -1,6 +1,6 @@
 """Caffe's messages as Python classes, from the schema compiled out of proto/caffe.proto and proto/forks.proto.
 
-They live in a descriptor pool of their own, so that they get along with an installed pycaffe, whose
+They are in a separate descriptor pool, so that they do not clash with an installed pycaffe, whose
 schema has the same message names.
 """
 
@@ -72,7 +72,7 @@ def message_class(name: str) -> Any:
 
 
 def new(name: str, /, **fields: Any) -> Message:
-    """A fresh message with these fields set."""
+    """A new message with these fields set."""
     return message_class(name)(**fields)
 
 

@@ -1,4 +1,4 @@
-"""Prototxt files of nets and solvers, read and upgraded, with the places of their layers."""
+"""Reading of net and solver prototxt files: upgraded, with the lines of their layers."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ class SolverFile:
 
 
 def read_net(path: str | Path) -> NetFile:
-    """The net in a prototxt file, in the present format. RistrettoError(s) with its faults."""
+    """The net in a prototxt file, in the current format. RistrettoError(s) with its errors."""
     parsed = read(path, "NetParameter")
     return _net_file(parsed, parsed.message, "")
 
 
 def read_solver(path: str | Path) -> SolverFile:
-    """The solver in a prototxt file, in the present format. RistrettoError(s) with its faults.
+    """The solver in a prototxt file, in the current format. RistrettoError(s) with its errors.
 
     As in Caffe, a snapshot_prefix that is missing becomes the file's name without its ending, and one that is
     a folder gets that name inside it.
     """
     parsed = read(path, "SolverParameter")
     if not parsed.message.ListFields():
-        raise RistrettoError("the file holds no solver: it is empty", where=str(path))
+        raise RistrettoError("the file has no solver: it is empty", where=str(path))
     solver = upgrade_solver(parsed.message, file=str(parsed.where("solver_type")))
     if not solver.HasField("snapshot_prefix"):
         _set_prefix(solver, Path(path).with_suffix(""), path)

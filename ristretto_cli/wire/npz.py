@@ -62,30 +62,30 @@ def _array_name(member: str) -> str:
 
 
 def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
-    """The arrays of a .npz file as float32. RistrettoError for a file that is none or holds other than numbers."""
+    """The arrays of a .npz file as float32. RistrettoError if it is invalid or not numeric."""
     try:
         # numpy warns of headers in an old style, which say the same.
         with open_to_read(path) as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             loaded = np.load(stream, allow_pickle=False)
             if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise RistrettoError("this is no .npz file", where=str(path))
+                raise RistrettoError("not an .npz file", where=str(path))
             return {_array_name(name): _numbers(loaded[name]) for name in loaded.files}
     except _FAULTS as fault:
         raise RistrettoError(
-            "this is no .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
+            "not an .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
         ) from fault
 
 
 def _numbers(array: npt.NDArray[Any] | bytes) -> npt.NDArray[np.float32]:
     # A member that is no array comes as bytes. Complex numbers would lose a part, and text might look like numbers.
     if isinstance(array, bytes) or array.dtype.kind not in "biuf":
-        raise TypeError("this holds no numbers")
+        raise TypeError("not numeric")
     return np.asarray(array, np.float32)
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write arrays under any names, whole or not at all. See member_name for names that are escaped in the file."""
+    """Write arrays under any names, atomically. See member_name for names that are escaped in the file."""
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
         # np.savez takes names as keyword arguments and so could not take "file".
         for name, array in arrays.items():

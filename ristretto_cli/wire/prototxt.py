@@ -1,7 +1,7 @@
-"""Prototxt files: messages in protobuf's text format, with the places of what they hold.
+"""Parser of prototxt files: messages in protobuf's text format, with the lines of their fields.
 
-A reader of our own, because users need all faults of a file at once, each with its line and the nearest
-known name, and because what is accepted has to be what Caffe's C++ parser accepts.
+A separate parser, because users need all errors of a file at once, each with its line and the nearest
+known name, and because it has to accept exactly what Caffe's C++ parser accepts.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Parsed:
 
 
 def read(path: str | Path, message_name: str) -> Parsed:
-    """The message in a file. RistrettoError where the file cannot be read or is not text, or its faults."""
+    """The message in a file. RistrettoError(s) if it cannot be read, is not text, or has errors."""
     file = str(path)
     with open_to_read(path) as stream:
         data = stream.read(1 << 16)
         if b"\0" in data:
             raise RistrettoError(
-                "this is not a text file", where=file, remedy="A prototxt is needed, not a binary file."
+                "this is not a text file", where=file, remedy="Expected a prototxt, not a binary file."
             )
         data += stream.read()
     # Bytes that are not UTF-8 are fine in comments; elsewhere the parser tells where they stand.
@@ -147,7 +147,7 @@ class _Parser:
         colon = tokens.take(":")
         is_message = field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
         if not is_message and not colon:
-            self._report(tokens.now.start, f'expected ":" behind {field.name}, {self._found()}')
+            self._report(tokens.now.start, f'expected ":" after {field.name}, {self._found()}')
             self._skip_value(start)
         elif is_repeated(field) and tokens.take("["):
             self._parse_list(message, field, path)
@@ -177,7 +177,7 @@ class _Parser:
         if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
             close = _CLOSES.get(tokens.now.text, "") if tokens.now.kind is Kind.SYMBOL else ""
             if close not in ("}", ">"):
-                self._report(tokens.now.start, f'expected "{{" behind {field.name}, {self._found()}')
+                self._report(tokens.now.start, f'expected "{{" after {field.name}, {self._found()}')
                 self._skip_value(start)
                 return False
             tokens.next()

@@ -63,7 +63,7 @@ def _integer(tokens: Tokens, field: FieldDescriptor, least: int, most: int) -> i
         value = -value
     if value is None or not least <= value <= most:
         sign = "-" if negative else ""
-        raise BadValue(start, f"{field.name}: {sign}{shorten(word)} is outside of {least}...{most}", consumed=True)
+        raise BadValue(start, f"{field.name}: {sign}{shorten(word)} is outside {least}...{most}", consumed=True)
     return value
 
 
@@ -111,7 +111,7 @@ def _enum(tokens: Tokens, field: FieldDescriptor) -> int:
         word = tokens.now.text
         value = enum.values_by_name.get(word)
     elif tokens.now.kind is Kind.STRING:
-        raise BadValue(start, f"{field.name}: a name of {enum.name} stands without quotes")
+        raise BadValue(start, f"{field.name}: a name of {enum.name} is written without quotes")
     else:
         number = _integer(tokens, field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
         word = str(number)
@@ -121,7 +121,7 @@ def _enum(tokens: Tokens, field: FieldDescriptor) -> int:
         near = did_you_mean(word, names) if len(word) < 80 else ""
         listed = f"Known: {', '.join(names)}." if len(names) <= _MOST_LISTED else ""
         consumed = tokens.now.start != start
-        what = f"{field.name}: {shorten(word)} is no {enum.name}"
+        what = f"{field.name}: {shorten(word)} is not a value of {enum.name}"
         raise BadValue(start, what, f"{near} {listed}".strip(), consumed=consumed)
     if tokens.now.start == start:
         tokens.next()
@@ -138,7 +138,7 @@ def _bytes(tokens: Tokens, field: FieldDescriptor) -> tuple[bytes, int]:
         parts.append(part)
         wrong = wrong or wrong_here
     if wrong:
-        raise BadValue(start, f"{field.name}: {wrong!a} is no escape sequence", consumed=True)
+        raise BadValue(start, f"{field.name}: {wrong!a} is not an escape sequence", consumed=True)
     return b"".join(parts), start
 
 

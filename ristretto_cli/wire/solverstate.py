@@ -1,4 +1,4 @@
-"""Solver states, binary and as HDF5: what Caffe's solvers need to go on, as a file holds it."""
+"""Solver states, binary and HDF5: what Caffe's solvers need to resume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ristretto_cli.wire.weights import is_hdf5
 _LEARNED_NET, _HISTORY = 2, 3
 _MOST_BLOBS = 100_000
 _MOST_NAME = 1 << 16
-_NOT_ONE = "Is it a .solverstate, and whole?"
+_NOT_ONE = "Is it a complete .solverstate?"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_solver_state(path: str | Path) -> SolverStateFile:
     found = _read_hdf5(str(path)) if is_hdf5(data) else _read_binary(data, str(path))
     for what, number in (("iteration", found.iteration), ("step", found.current_step)):
         if number < 0:
-            raise RistrettoError(f"the {what} {number} is not possible", where=str(path), remedy=_NOT_ONE)
+            raise RistrettoError(f"the {what} {number} is invalid", where=str(path), remedy=_NOT_ONE)
     return found
 
 
@@ -88,7 +88,7 @@ def _read_binary(data: memoryview, file: str) -> SolverStateFile:
                 small += data[field.tag : field.stop]
         message = message_class("SolverState").FromString(bytes(small))
     except (BadBytes, DecodeError) as fault:
-        raise RistrettoError(f"is damaged or no solver state: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a solver state: {fault}", where=file, remedy=_NOT_ONE) from None
     if not message.HasField("iter"):
         remedy = "Give weights by --weights, and the .solverstate that lies beside them by --snapshot."
         raise RistrettoError("holds no solver state", where=file, remedy=remedy)

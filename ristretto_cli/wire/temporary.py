@@ -1,4 +1,4 @@
-"""Unfinished outputs: hidden names beside the final one, locked while they are written, removed whatever happens.
+"""Unfinished outputs: hidden files next to the final one, locked while being written, always cleaned up.
 
 A process that is killed cannot remove its unfinished outputs. The system releases its locks, however, by which the
 next process that writes to the same name recognizes them. A process id would not do: containers, and the machines that

@@ -93,7 +93,7 @@ class Tokens:
             return self._string(at, letter)
         if letter > "\x7e":
             remedy = " (a byte order mark: save the file without it)" if letter == "\ufeff" else ""
-            self._report(at, f"{letter!a} cannot stand outside of strings and comments{remedy}")
+            self._report(at, f"{letter!a} is only allowed in strings and comments{remedy}")
         return self._token(Kind.SYMBOL, at, at + 1)
 
     def _skip_space(self, at: int) -> int:
@@ -142,7 +142,7 @@ class Tokens:
 
 
 def shorten(word: str, most: int = 40) -> str:
-    """A word as an error message can bear it."""
+    """A word, shortened for an error message."""
     return word if len(word) <= most else f"{word[:most]}..."
 
 

@@ -1,4 +1,4 @@
-"""Old nets and solvers in the present format, by Caffe's own rules and in its order."""
+"""Upgrade of old nets and solvers to the current format, by Caffe's rules and in its order."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _warn_of_ignored(net: Message, places: Sequence[Where]) -> None:
         ignored = [name for name in names if getattr(layer, param).HasField(name)]
         if ignored:
             _LOG.warning(
-                '%s: layer "%s": %s in %s has no effect; it belongs into transform_param.',
+                '%s: layer "%s": %s in %s has no effect; it belongs in transform_param.',
                 place,
                 layer.name,
                 ", ".join(ignored),

@@ -1,4 +1,4 @@
-"""Old files in the present format, as files: what Caffe's three upgrade tools do.
+"""Upgrade of old files to the current format: Caffe's three upgrade tools.
 
 They log what they do in those tools' words. The upgrade of a net returns whether it is complete: false where
 it dropped a field that did not belong to its layer; the rest is written all the same. Input and output may be

@@ -142,9 +142,9 @@ def _check_padding(layer: Message, padding: Message, place: Where) -> None:
     if layer.layer.type not in ("conv", "pool"):
         fault = f'a layer of type "{layer.layer.type}" cannot have a padding layer as its bottom'
     elif len(layer.bottom) != 1:
-        fault = "a layer behind a padding layer takes a single bottom"
+        fault = "a layer after a padding layer takes a single bottom"
     elif len(padding.bottom) != 1 or len(padding.top) != 1:
-        fault = "a padding layer takes a single bottom and makes a single top"
+        fault = "a padding layer takes a single bottom and produces a single top"
     if fault:
         raise RistrettoError(fault, where=place)
 

@@ -1,7 +1,7 @@
-"""Protobuf's binary format, walked without making messages: where the fields of a message lie.
+"""A scanner of protobuf's binary format, without building messages: the positions of fields.
 
-Large arrays stay where they are; only their place is told. Nothing a file says about lengths is believed
-before it has been compared with the bytes at hand.
+Large arrays are not copied; only their position is returned. Lengths in a file are not trusted
+before they have been checked against the bytes available.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MOST_NESTED_GROUPS = 100
 
 
 class BadBytes(Exception):
-    """The bytes are no protobuf message."""
+    """The bytes are not a protobuf message."""
 
 
 class Field(NamedTuple):
@@ -80,7 +80,7 @@ def _value_end(data: memoryview, wire_type: int, number: int, at: int, stop: int
     else:
         raise BadBytes(f"wire type {wire_type} at byte {at}")
     if size > stop - at:
-        raise BadBytes(f"{size} bytes are announced at byte {at}, {stop - at} are there")
+        raise BadBytes(f"{size} bytes are declared at byte {at}, but {stop - at} are available")
     return at + size
 
 

@@ -1,4 +1,4 @@
-"""Files of weights: binary caffemodels of all three formats, HDF5, and single arrays (mean files)."""
+"""Weight files: binary caffemodels of all three formats, HDF5, and single arrays (mean files)."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file of weights holds: the arrays of each layer that has some, in file order, by layer name."""
+    """The contents of a weight file: the arrays of each layer that has some, in file order, by layer name."""
 
     file: str
     layers: Mapping[str, tuple[StoredBlob, ...]]
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """A caffemodel or its HDF5 form; the content decides which it is.
+    """A caffemodel or its HDF5 form, detected by its content.
 
     The arrays of a caffemodel are views into the file, which is read where they are looked at. RistrettoError
     where the file cannot be read, is damaged, or an array's shape and number of values disagree.
@@ -103,7 +103,7 @@ def read_net_binary(path: str | Path) -> Message:
 
 @contextmanager
 def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[None]:
-    """Tell what a file is that cannot be read because it is text: another fault would say less."""
+    """RistrettoError for a text file, with its kind, which says more than a parse error."""
     try:
         yield
     except RistrettoError:
@@ -117,13 +117,13 @@ def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[N
 def _text(head: bytes, wanted: str) -> tuple[str, str]:
     """What a text file is by its beginning, and what to do about it."""
     if head.startswith(b"version https://git-lfs"):
-        return "this is what Git LFS has in place of the file", "Get the file by `git lfs pull`."
+        return "this is a Git LFS pointer", "Fetch the file with `git lfs pull`."
     if head.lstrip().startswith(b"<"):
         return "this is a web page", "Download the file itself."
     if wanted == "an array":
         return "this is a text file", "Give a .binaryproto, such as compute_image_mean writes."
     if wanted == "a caffemodel":
-        return "this is a text file", "A prototxt is upgraded by upgrade_net_proto_text."
+        return "this is a text file", "Use upgrade_net_proto_text for a prototxt."
     return "this is a text file, such as a prototxt", "Give the .caffemodel or .h5 with the net's trained weights."
 
 

@@ -17,7 +17,7 @@ ROWS = [
     ("Tile", ["data"], "tile_param { tiles: 2000000000 }",
      "a blob of shape 2x2000000000x16 has too many elements"),
     ("Tile", ["data"], "",
-     "tiles is missing or below 1. Set how many copies there are, 1 or more."),
+     "tiles is missing or below 1. Set the number of copies, 1 or more."),
     ("Embed", ["label"], "embed_param { num_output: 1 input_dim: 4000000000 }",
      "a blob of shape 4000000000x1 has too many elements"),
     ("Embed", ["label"], "embed_param { num_output: 4000000000 input_dim: 1 }",
@@ -37,7 +37,7 @@ ROWS = [
     ("Clip", ["data"], "",
      "clip_param is missing. Set its min and max."),
     ("Filter", ["label", "data"], "",
-     "its last bottom, the selector, has shape 2x1x4x4. It must be a number for each item."),
+     "its last bottom, the selector, has shape 2x1x4x4. It must have one number per item."),
 ]  # fmt: skip
 
 

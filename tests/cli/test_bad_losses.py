@@ -20,31 +20,31 @@ ROWS = [
     ("EuclideanLoss", ["data", "label"], "",
      "bottoms of shape 2x1x4x4 and 2 have different numbers of values. Give a target for each value."),
     ("EuclideanLoss", ["data"], "",
-     "it has 1 bottoms and takes 2"),
+     "expected 2 bottoms, got 1"),
     ("ContrastiveLoss", ["data", "data", "label"], "",
-     "bottoms of shape 2x1x4x4 and 2x1x4x4 are not vectors of one length. Give two of shape N x C."),
+     "bottoms of shape 2x1x4x4 and 2x1x4x4 are not vectors of the same length. Give two of shape N x C."),
     ("HingeLoss", ["label", "data"], "",
-     "32 labels (shape 2x1x4x4) for a batch of 2. Give one for each row."),
+     "32 labels (shape 2x1x4x4) for a batch of 2. Give one per row."),
     ("InfogainLoss", ["ip", "label"], 'infogain_loss_param { source: "nowhere" }',
      "nowhere: this file does not exist"),
     ("InfogainLoss", ["ip", "label"], r'infogain_loss_param { source: "a\0b" }',
-     r"'a\x00b': this is no file name"),
+     r"'a\x00b': invalid file name"),
     ("InfogainLoss", ["ip", "label"], 'infogain_loss_param { source: "db" }',
-     "db: is a folder, a file is needed"),
+     "db: is a folder, not a file"),
     ("InfogainLoss", ["ip", "label"], 'infogain_loss_param { source: "H.binaryproto" axis: 7 }',
      "axis 7 is out of range for a bottom of shape 2x3. Give a number from -2 to 1."),
     ("InfogainLoss", ["ip", "label"], 'infogain_loss_param { source: "claims.binaryproto" }',
-     "claims.binaryproto: the shape 2000000000x2000000000 asks for 4000000000000000000 values, 0 are stored"),
+     "claims.binaryproto: the shape 2000000000x2000000000 has 4000000000000000000 values, but 0 are stored"),
     ("InfogainLoss", ["ip", "label"], 'infogain_loss_param { source: "H.binaryproto" }',
      "H has 4 values (shape 2x2) for 3 classes. Give 3 x 3, or set axis to that of the classes."),
     ("InfogainLoss", ["ip", "label"], "",
      "there is no matrix H. Set infogain_loss_param's source, or give a third bottom."),
     ("InfogainLoss", ["data", "label"], "",
-     "2 labels (shape 2) for 32 predictions (scores of shape 2x1x4x4, classes on axis 1). Give one label for each prediction, or set axis to that of the classes."),
+     "2 labels (shape 2) for 32 predictions (scores of shape 2x1x4x4, classes on axis 1). Give one label per prediction, or set axis to that of the classes."),
     ("LSTM", ["data", "label"], "recurrent_param { num_output: 2 }",
      "bottoms of shape 2x1x4x4 and 2 are not steps x streams x values and steps x streams"),
     ("LSTMUnit", ["data", "data", "label"], "",
-     "it has 1 tops and takes 2"),
+     "expected 2 tops, got 1"),
 ]  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_a_layer_is_refused_with_its_line(
 @pytest.mark.parametrize(
     ("steps", "streams", "settings", "said"),
     [
-        (2_000_000_000, 1, "num_output: 1", "2000000000 time steps are too many. Give 1024 at most."),
+        (2_000_000_000, 1, "num_output: 1", "2000000000 time steps are too many. Give at most 1024."),
         (1, 1, "num_output: 4000000000", "a blob of shape 16000000000x1 has too many elements"),
         (1, 1, "num_output: 100000", "a blob of shape 400000x100000 has too many elements"),
         (1, 200_000_000, "num_output: 100", "a blob of shape 1x200000000x100 has too many elements"),
@@ -83,7 +83,7 @@ def test_a_matrix_that_is_no_regular_file_is_refused_and_not_waited_for(
 ) -> None:
     os.mkfifo("pipe")
     job.insert(_layer("InfogainLoss", ["ip", "label"], 'infogain_loss_param { source: "pipe" }'), after=4)
-    said = 'net.prototxt:5: layer "x" (InfogainLoss): pipe: is no regular file.'
+    said = 'net.prototxt:5: layer "x" (InfogainLoss): pipe: is not a regular file.'
     assert _refused(capsys).startswith(said)
 
 

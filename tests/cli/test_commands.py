@@ -225,7 +225,7 @@ def test_a_dry_run_lists_the_nets_and_writes_none(terminal: Terminal) -> None:
     terminal(*FIXED_POINT, "--bit_widths=8", "--dry_run")
     assert terminal.out == [
         "the float net, 2 iterations",
-        "ranges on TRAIN data, 10 iterations",
+        "calibration on TRAIN data, 10 iterations",
         "8bit CONV weights, 2 iterations",
         "8bit FC weights, 2 iterations",
         "8bit layer activations, 2 iterations",
@@ -286,7 +286,7 @@ def test_test_in_the_folder_of_the_last_quantize_scores_its_net(terminal: Termin
     terminal(*FIXED_POINT, "--bit_widths=8")
     terminal("test", "--iterations", "2")
     assert terminal.out[1] == "accuracy = 0.8"
-    assert terminal.err[0] == "Scoring quantized.prototxt with the weights that it names, net.caffemodel."
+    assert terminal.err[0] == "Scoring quantized.prototxt with net.caffemodel, named in its header."
     assert terminal.out[0] != SCORES[0]  # the loss is the trimmed net's
 
 
@@ -299,14 +299,14 @@ def test_test_of_a_net_elsewhere_finds_the_weights_that_it_names(
         Path("elsewhere", name).symlink_to(Path(name).resolve())
     monkeypatch.chdir("elsewhere")
     terminal("test", "--model=../quantized.prototxt", "--iterations=2")
-    assert terminal.err[0] == ("Scoring ../quantized.prototxt with the weights that it names, ../net.caffemodel.")
+    assert terminal.err[0] == ("Scoring ../quantized.prototxt with ../net.caffemodel, named in its header.")
     assert terminal.out[1] == "accuracy = 0.8"
 
 
 def test_test_without_a_net_says_which_is_missing(terminal: Terminal) -> None:
     terminal("test", code=2)
     assert terminal.err == [
-        "ristretto: missing: --model (and there is no quantized.prototxt here)",
+        "ristretto: missing: --model (and no quantized.prototxt in the current folder)",
         "Try 'ristretto test --help'.",
     ]
 
@@ -447,7 +447,7 @@ def test_a_misspelt_flag_is_met_with_the_right_one(terminal: Terminal) -> None:
         ("--error_margin=-1", "ristretto: Invalid value for '--error_margin': -1.0 is not in the range 0<=x<=100."),
         (
             "--bit_widths=16,x",
-            "ristretto: Invalid value for '--bit_widths': \"16,x\" is no list of numbers such as 16,8,4",
+            "ristretto: Invalid value for '--bit_widths': \"16,x\": expected a list of numbers such as 16,8,4",
         ),
     ],
 )

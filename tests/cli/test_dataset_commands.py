@@ -92,7 +92,7 @@ def test_convert_imageset_takes_caffes_flags_in_any_place(terminal: Terminal) ->
         *("list.txt", "--resize_width=2", "--resize_height", "3", "--check_size", "--noencoded", "db"),
     )
     assert terminal.log == [
-        "--check_size has no effect with --resize_width and --resize_height: all images get that size.",
+        "--check_size has no effect with --resize_width and --resize_height: all images become that size.",
         "Shuffling data",
         "A total of 2 images.",
         "encode_type specified, assuming encoded=true.",
@@ -206,15 +206,15 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
             1,
         ),
         (("convert_imageset", "images/", "gone.txt", "db"), "gone.txt: this file does not exist", 1),
-        (("convert_imageset", "images/", "images", "db"), "images: is a folder, a file is needed", 1),
+        (("convert_imageset", "images/", "images", "db"), "images: is a folder, not a file", 1),
         (
             ("convert_imageset", "images/", "list.txt", "images"),
-            "images: already exists. Remove it first, or give another name.",
+            "images: already exists. Remove it first, or choose another name.",
             1,
         ),
-        (("compute_image_mean", "gone"), "gone: this database does not exist. Name the database's folder.", 1),
+        (("compute_image_mean", "gone"), "gone: this database does not exist. Give the database's folder.", 1),
         (("compute_image_mean", "images"), "images is not an LMDB database: no data.mdb in it", 1),
-        (("compute_image_mean", "images", "images"), "images: is a folder. Give the name of a file.", 1),
+        (("compute_image_mean", "images", "images"), "images: is a folder. Give a file name.", 1),
         (
             ("convert_mnist_data", "list.txt", "list.txt", "db"),
             "list.txt: Incorrect image file magic. "
@@ -245,7 +245,7 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
         ((*EXTRACT, "fc", "net.prototxt.npz", "1", "lmdb"), "net.prototxt: this file does not exist", 1),
         (
             ("extract_features", "w.npz", "net.prototxt", "fc", "w.npz", "1", "lmdb"),
-            "w.npz: is read by this command. Give the output a name of its own.",
+            "w.npz: is an input of this command. Choose another name for the output.",
             1,
         ),
     ],

@@ -112,7 +112,7 @@ def test_export_ends_before_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(("export", "--format=onnx", *NET, "--output=net.onnx")) == 0
     captured = capsys.readouterr()
     assert captured.out.endswith("inputs data, outputs found\n")
-    assert "eval (DetectionEvaluate) is computed behind the graph and is left out" in captured.err
+    assert "eval (DetectionEvaluate) is a host layer, computed after the graph, and is left out" in captured.err
     model = onnx.load("net.onnx")
     assert [value.name for value in model.graph.output] == ["found"]
 
@@ -133,7 +133,7 @@ def test_extract_features_takes_boxes_to_databases_alone(capsys: pytest.CaptureF
     assert read_npz("found.npz")["found"].shape == (2, 1, 4, 7)
     assert run((*command, "label", "label.npz", "2", "lmdb")) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'ristretto: net.prototxt: the blob "label" is 1x1x?x8: it has as many items as the data makes. '
+        'ristretto: net.prototxt: the blob "label" is 1x1x?x8: its number of items is variable. '
         "Give a target that does not end in .npz."
     )
 
@@ -171,7 +171,7 @@ def test_time_and_draw_work(capsys: pytest.CaptureFixture[str]) -> None:
 def test_time_without_data_has_no_boxes(capsys: pytest.CaptureFixture[str]) -> None:
     lose_data("force_gray: true")
     assert run(("time", *NET, "--phase=TEST", "--iterations=1")) == 0
-    assert "Not read, but all zeros: data, label." in capsys.readouterr().out
+    assert "Zeros instead of data: data, label." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -181,14 +181,14 @@ def test_time_without_data_has_no_boxes(capsys: pytest.CaptureFixture[str]) -> N
         (
             'bottom: "found" bottom: "label"',
             'bottom: "label" bottom: "found"',
-            'layer "eval" (DetectionEvaluate): its first bottom is 1x1x?x8 and must be 1x1x?x7',
+            'layer "eval" (DetectionEvaluate): its first bottom is 1x1x?x8; expected 1x1x?x7',
         ),
         (
             "overlap_threshold: 0.5",
             'name_size_file: "none.txt"',
             'layer "eval" (DetectionEvaluate): name_size_file: none.txt: ',
         ),
-        ('top: "detection_eval"', 'top: "detection_eval" loss_weight: 1', "can be no loss. Remove loss_weight."),
+        ('top: "detection_eval"', 'top: "detection_eval" loss_weight: 1', "cannot be a loss. Remove loss_weight."),
     ],
 )
 def test_bad_settings_are_told_in_one_line(old: str, new: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,9 +207,8 @@ def test_a_layer_of_the_graph_cannot_read_the_boxes(capsys: pytest.CaptureFixtur
         'layer { name: "eval"', 'layer { name: "p" type: "Power" bottom: "label" top: "label2" }\n layer { name: "eval"'
     )
     assert run(TEST) == 1
-    assert (
-        'layer "p" (Power): its bottom "label" (1x1x?x8) has as many items as the data makes: only layers of type '
-        in (capsys.readouterr().err)
+    assert 'layer "p" (Power): its bottom "label" (1x1x?x8) has a variable number of items: only layers of type ' in (
+        capsys.readouterr().err
     )
 
 

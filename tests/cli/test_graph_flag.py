@@ -152,7 +152,7 @@ def test_prefixes_are_kept_of_the_plain_graph_as_well(two_classes: Any, monkeypa
         (["test", *TRIMMED, "--graph=x"], "Invalid value for '--graph': 'x' is not one of 'fast', 'plain'."),
         (
             ["forward", "--model=net.prototxt", "--output=x.npz", "--backward", "--graph=fast"],
-            "--graph is for onnxruntime; --backward runs on torch",
+            "--graph applies to onnxruntime; --backward runs on torch",
         ),
     ],
     ids=["unknown", "with torch"],

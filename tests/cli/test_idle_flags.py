@@ -54,12 +54,12 @@ REFUSED = [
     ),
     (
         (*MINIFLOAT, "--early_stop"),
-        "--early_stop has no effect with --trimming_mode=minifloat, whose nets are all scored in full",
+        "--early_stop has no effect with --trimming_mode=minifloat, which scores all nets in full",
     ),
     ((*MINIFLOAT, "--bw=net=8", "--bit_widths=8"), "--bit_widths has no effect with --bw, which gives all widths"),
     (
         (*POWERS, "--bit_widths=8,4"),
-        "--bit_widths has no effect with --trimming_mode=integer_power_of_2_weights, which has widths of its own",
+        "--bit_widths has no effect with --trimming_mode=integer_power_of_2_weights, which has fixed widths",
     ),
     ((*QUANTIZE[:-1], "--calibration_iterations=0"), "Invalid value for '--calibration_iterations'"),
     ((*NPZ, "--phase=TRAIN"), "--phase has no effect with --format=npz, only with --format=onnx"),
@@ -71,18 +71,18 @@ REFUSED = [
     ((*NPZ, "--blobs=ip"), "unknown flag --blobs"),
     (
         ("time", "--model=net.prototxt", "--input_shape=data=1,1,4,4", "--input_shape=data=2,1,4,4"),
-        '"data" has two shapes',
+        '"data" is given two shapes',
     ),
     (
         ("summary", "--model=net.prototxt", "--input_shape=data=1,1,4,4", "--input_shape=data=2,1,4,4"),
-        '"data" has two shapes',
+        '"data" is given two shapes',
     ),
     ((*IMAGES, "--seed=1"), "--seed has no effect without --shuffle"),
     ((*IMAGES, "--seed=0"), "--seed has no effect without --shuffle"),
     ((*IMAGES, "--resize_width=4"), "--resize_width and --resize_height belong together"),
     ((*TRAIN, "--weights=net.caffemodel", "--snapshot=x"), "give --snapshot to resume training or --weights"),
     # Arguments that are too many, for commands without and with arguments.
-    ((*TEST, "more"), 'unexpected "more": every value belongs to a flag'),
+    ((*TEST, "more"), 'unexpected "more": values are given as --flag=value'),
     ((*IMAGES, "more"), "unexpected extra argument"),
     (("compute_image_mean", "db", "mean.binaryproto", "more"), "unexpected extra argument"),
     (("convert_mnist_data", "a", "b", "c", "more"), "unexpected extra argument"),
@@ -123,19 +123,19 @@ WARNED = [
         (*EXPORT, "--allow_missing_weights", "--noallow_missing_weights"),
         "--allow_missing_weights is given 2 times: the last one counts, --noallow_missing_weights.",
     ),
-    ((*TEST, "--stage=deploy"), 'Stage "deploy" has no effect: no layer of net.prototxt has a rule about it.'),
-    ((*TEST, "--level=2"), "Level 2 has no effect: no layer of net.prototxt has a rule about levels."),
+    ((*TEST, "--stage=deploy"), 'Stage "deploy" has no effect: no layer of net.prototxt has a rule for it.'),
+    ((*TEST, "--level=2"), "Level 2 has no effect: no layer of net.prototxt has a rule for levels."),
     (
         ("summary", "--model=net.prototxt", "--stage=deploy"),
-        'Stage "deploy" has no effect: no layer of net.prototxt has a rule about it.',
+        'Stage "deploy" has no effect: no layer of net.prototxt has a rule for it.',
     ),
     (
         (*IMAGES, "--check_size", "--resize_width=4", "--resize_height=4"),
-        "--check_size has no effect with --resize_width and --resize_height: all images get that size.",
+        "--check_size has no effect with --resize_width and --resize_height: all images become that size.",
     ),
     (
         (*IMAGES, "--gray", "--encoded"),
-        "--gray has no effect with --encoded: files are stored as they are. Give --encode_type as well.",
+        "--gray has no effect with --encoded: files are stored unchanged. Give --encode_type as well.",
     ),
     ((*FEATURES, "CPU", "3"), "DEVICE_ID=3 has no effect with CPU."),
 ]
@@ -248,7 +248,7 @@ def test_the_last_of_several_flags_counts(said: Said) -> None:
 def test_a_level_of_0_goes_over_the_solvers(said: Said, job: Job) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     job.write("solver.prototxt", SOLVER + "train_state { level: 3 }")
-    warning = "Level 3 has no effect: no layer of net.prototxt has a rule about levels."
+    warning = "Level 3 has no effect: no layer of net.prototxt has a rule for levels."
     assert said(TRAIN, 0) == [warning]
     assert said((*TRAIN, "--level=0"), 0) == []
 

@@ -19,9 +19,9 @@ TEXT_AS_WEIGHTS = (
     "net.prototxt: this is a text file, such as a prototxt, not weights. "
     "Give the .caffemodel or .h5 with the net's trained weights."
 )
-NO_PROTOTXT = "this is not a text file. A prototxt is needed, not a binary file."
+NO_PROTOTXT = "this is not a text file. Expected a prototxt, not a binary file."
 LOOP = "too many levels of symbolic links"
-OF_DATABASE = "is a file of a database. Give another name."
+OF_DATABASE = "is a file of a database. Choose another name."
 
 
 def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str], code: int = 1) -> list[str]:
@@ -49,15 +49,15 @@ def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str],
         ),
         (("summary", "--model=net.caffemodel"), f"net.caffemodel: {NO_PROTOTXT}"),
         (("draw", "--model=db/data.mdb", "--output=o.dot"), f"db/data.mdb: {NO_PROTOTXT}"),
-        (("time", "--model=db"), "db: is a folder, a file is needed"),
+        (("time", "--model=db"), "db: is a folder, not a file"),
         (
             ("upgrade_net_proto_binary", "net.prototxt", "o"),
-            "net.prototxt: this is a text file, not a caffemodel. A prototxt is upgraded by upgrade_net_proto_text.",
+            "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt.",
         ),
         (("upgrade_net_proto_text", "net.caffemodel", "o"), f"net.caffemodel: {NO_PROTOTXT}"),
-        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder. Give the name of a file."),
-        (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, a file is needed"),
-        (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Name the database's folder."),
+        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder. Give a file name."),
+        (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, not a file"),
+        (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Give the database's folder."),
     ],
 )
 def test_a_file_in_place_of_another_is_told_in_a_line(
@@ -114,7 +114,7 @@ HDF5 = f'{TOPS} type: "HDF5Data" hdf5_data_param {{ source: "$" batch_size: 1 }}
 WINDOWS = (
     f'{TOPS} type: "WindowData" transform_param {{ crop_size: 4 }} window_data_param {{ source: "$" batch_size: 1 }} }}'
 )
-NO_FILE = "is no regular file. A net's files must be files."
+NO_FILE = "is not a regular file. A net's files must be files."
 
 
 @pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])
@@ -128,7 +128,7 @@ NO_FILE = "is no regular file. A net's files must be files."
             f"(Data): mean_file $ {NO_FILE}",
         ),
         (IMAGES, "$", f"(ImageData): image_data_param.source $ {NO_FILE}"),
-        (IMAGES, "list", "(ImageData): $: the image cannot be read: it is no regular file"),
+        (IMAGES, "list", "(ImageData): $: the image cannot be read: it is not a regular file"),
         (HDF5, "$", f"(HDF5Data): hdf5_data_param.source $ {NO_FILE}"),
         (HDF5, "list", f"(HDF5Data): list: the file $ {NO_FILE}"),
         (WINDOWS, "$", f"(WindowData): window_data_param.source $ {NO_FILE}"),

@@ -203,7 +203,7 @@ def test_a_picture_without_graphviz_is_refused(
     assert run(["draw", "--model=net.prototxt", "--output=net.svg"]) == 1
     assert capsys.readouterr() == (
         "",
-        "ristretto: net.svg: a picture needs graphviz's program dot, which is not installed. Install graphviz, or write the drawing's text: --output=net.dot.\n",
+        "ristretto: net.svg: an image needs graphviz's program dot, which is not installed. Install graphviz, or write dot source: --output=net.dot.\n",
     )
     assert job.files() == before
 
@@ -221,7 +221,7 @@ def test_a_picture_that_graphviz_fails_at_leaves_nothing(
 # --- time
 
 LINES = re.compile(
-    r"""The time of a layer is that of its kernels in onnxruntime's profile; of a data layer, of reading a batch\.
+    r"""Layer times are kernel times from onnxruntime's profiler; for data layers, the time to read a batch\.
 Average time per layer:[ ]
       data\tforward: \S+ ms\.
       conv\tforward: \S+ ms\.
@@ -229,7 +229,7 @@ Average time per layer:[ ]
   accuracy\tforward: \S+ ms\.
       loss\tforward: \S+ ms\.
 Kernels of no layer: \S+ ms\. Outside of kernels: \S+ ms\.
-A pass with the profile, all of the above but reading data: \S+ ms; without it:
+A profiled pass, all of the above except reading data: \S+ ms; without profiling:
 Average Forward pass: \S+ ms\.
 Total Time: \S+ ms\.
 """
@@ -261,14 +261,14 @@ def test_time_runs_the_train_phase_as_caffe_does_unless_told_otherwise(
 def test_time_works_without_the_data(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     job.remove("db")
     assert run(["time", "--model=net.prototxt", "--iterations=1", "--input_shape=data=3,1,4,4"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "Not read, but all zeros: data, label."
+    assert capsys.readouterr().out.splitlines()[0] == "Zeros instead of data: data, label."
 
 
 def test_time_fills_missing_weights_where_it_is_allowed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     write_weights("half.caffemodel", {"conv": [np.zeros((2, 1, 3, 3), np.float32), np.zeros(2, np.float32)]})
     args = ["time", "--model=net.prototxt", "--weights=half.caffemodel", "--iterations=1"]
     assert run(args) == 1
-    assert "--allow_missing_weights fills it anew" in capsys.readouterr().err
+    assert "--allow_missing_weights initializes it" in capsys.readouterr().err
     assert run([*args, "--allow_missing_weights"]) == 0
 
 
@@ -290,27 +290,27 @@ BAD = {
     "no output": ((TEXT, "net.prototxt"), 2, "Missing argument 'OUT'."),
     "three arguments": ((TEXT, "a", "b", "c"), 2, "Got unexpected extra argument (c)"),
     "missing net": ((TEXT, "x", "out"), 1, "x: this file does not exist"),
-    "binary as text": ((TEXT, "net.caffemodel", "out"), 1, "net.caffemodel: this is not a text file. A prototxt is needed, not a binary file."),
+    "binary as text": ((TEXT, "net.caffemodel", "out"), 1, "net.caffemodel: this is not a text file. Expected a prototxt, not a binary file."),
     "empty net": ((TEXT, "empty", "out"), 1, "empty: the file is empty"),
-    "text as binary": ((BINARY, "net.prototxt", "out"), 1, "net.prototxt: this is a text file, not a caffemodel. A prototxt is upgraded by upgrade_net_proto_text."),
+    "text as binary": ((BINARY, "net.prototxt", "out"), 1, "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt."),
     "empty binary": ((BINARY, "empty", "out"), 1, re.compile("empty: .*")),
     "missing binary": ((BINARY, "x", "out"), 1, "x: this file does not exist"),
     "net as solver": ((SOLVER, "net", "out"), 1, 'net:1:1: unknown field "layer" in SolverParameter. It is one of NetParameter: is this file a net?'),
     "empty solver": ((SOLVER, "empty", "out"), 1, "empty: the file is empty"),
-    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder. Give the name of a file."),
+    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder. Give a file name."),
     "output in no folder": ((SOLVER, "net.prototxt", "no/out"), 1, re.compile("no/out: the folder .*/no does not exist. Create it first.")),
     "summary without a model": (("summary",), 2, "missing: --model"),
     "summary of a missing model": (("summary", "--model=x"), 1, "x: this file does not exist"),
-    "summary over the model": (("summary", NET_FLAG, "--json=net.prototxt"), 1, "net.prototxt: is read by this command. Give the output a name of its own."),
+    "summary over the model": (("summary", NET_FLAG, "--json=net.prototxt"), 1, "net.prototxt: is an input of this command. Choose another name for the output."),
     "summary of a net that does not fit": (("summary", NET_FLAG, "--input_shape=data=1,1,2,2", "--json=out"), 1, re.compile(r'net\.prototxt:3: layer "conv" \(Convolution\): kernel 3x3 .* is larger than the input 2x2 .*')),
-    "shape without a name": (("summary", NET_FLAG, "--input_shape=1,2,3"), 2, "Invalid value for '--input_shape': \"1,2,3\" is no shape such as data=1,3,224,224"),
-    "shape without numbers": (("summary", NET_FLAG, "--input_shape=data="), 2, "Invalid value for '--input_shape': \"data=\" is no shape such as data=1,3,224,224"),
-    "shape of nothing": (("summary", NET_FLAG, "--input_shape=data=0,1"), 2, "Invalid value for '--input_shape': \"data=0,1\": every extent must be 1 or more"),
+    "shape without a name": (("summary", NET_FLAG, "--input_shape=1,2,3"), 2, "Invalid value for '--input_shape': \"1,2,3\": expected a shape such as data=1,3,224,224"),
+    "shape without numbers": (("summary", NET_FLAG, "--input_shape=data="), 2, "Invalid value for '--input_shape': \"data=\": expected a shape such as data=1,3,224,224"),
+    "shape of nothing": (("summary", NET_FLAG, "--input_shape=data=0,1"), 2, "Invalid value for '--input_shape': \"data=0,1\": every dimension must be at least 1"),
     "shape of too much": (("summary", NET_FLAG, "--input_shape=data=99999999,99999999"), 1, '"data" has the shape 99999999x99999999, which is too large for a blob'),
-    "shape of no input": (("summary", NET_FLAG, "--input_shape=conv=1,2"), 1, 'net.prototxt: "conv" is no input of the net. Inputs: data, label.'),
+    "shape of no input": (("summary", NET_FLAG, "--input_shape=conv=1,2"), 1, 'net.prototxt: "conv" is not an input of the net. Inputs: data, label.'),
     "draw to nowhere": (("draw", NET_FLAG, "--output=no/x.dot"), 1, re.compile("no/x.dot: the folder .*")),
     "draw to the left side": (("draw", NET_FLAG, "--rankdir=left"), 2, "Invalid value for '--rankdir': 'LEFT' is not one of 'LR', 'RL', 'TB', 'BT'."),
-    "draw over the model": (("draw", NET_FLAG, "--output=net.prototxt"), 1, "net.prototxt: is read by this command. Give the output a name of its own."),
+    "draw over the model": (("draw", NET_FLAG, "--output=net.prototxt"), 1, "net.prototxt: is an input of this command. Choose another name for the output."),
     "draw solver": (("draw", "--model=solver"), 1, re.compile("solver:1:1: .*")),
     "time without iterations": (("time", NET_FLAG, "--iterations=0"), 2, "Invalid value for '--iterations': 0 is not in the range x>=1."),
     "time with a prototxt as weights": (("time", NET_FLAG, "--weights=net.prototxt"), 1, "net.prototxt: this is a text file, such as a prototxt, not weights. Give the .caffemodel or .h5 with the net's trained weights."),

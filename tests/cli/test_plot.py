@@ -145,7 +145,7 @@ def test_a_file_that_is_no_log_is_told_in_one_line(ristretto: Run) -> None:
         ((*ARGS, "--smoth=3"), 2, "unknown flag --smoth. Did you mean --smooth?"),
         (("plot", "a.log", "--output=curves.gif"), 1, "curves.gif: is none of .png, .svg"),
         (("plot", "a.log", "--output=no/x.svg"), 1, "does not exist"),
-        (("plot", "a.log", "--output=a.log"), 1, "is read by this command"),
+        (("plot", "a.log", "--output=a.log"), 1, "is an input of this command"),
     ],
 )
 def test_bad_flags(ristretto: Run, args: tuple[str, ...], code: int, said: str) -> None:

@@ -150,7 +150,7 @@ def test_a_value_that_looks_like_a_flag_is_given_with_an_equals_sign() -> None:
 
 @pytest.mark.parametrize("args", [["lenet.prototxt"], ["--", "lenet.prototxt"], ["--gpu", "lenet.prototxt"]])
 def test_a_positional_argument_is_refused(args: list[str]) -> None:
-    assert refusal("--model=a", *args) == ('unexpected "lenet.prototxt": every value belongs to a flag, --flag=value')
+    assert refusal("--model=a", *args) == ('unexpected "lenet.prototxt": values are given as --flag=value')
 
 
 def test_a_declared_argument_is_passed_on() -> None:
@@ -349,7 +349,7 @@ def test_a_module_without_a_command_is_no_command(ristretto: Callable[..., tuple
 def test_a_flag_before_the_command_is_refused(ristretto: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = ristretto("--name=you", "greet")
     assert code == 2
-    assert err.startswith("ristretto: --name=you stands where a command is expected")
+    assert err.startswith("ristretto: expected a command before --name=you")
 
 
 def test_a_wrong_flag_is_a_line_and_a_hint(ristretto: Callable[..., tuple[int, str, str]]) -> None:
@@ -373,13 +373,13 @@ def test_a_wrong_flag_is_a_line_and_a_hint(ristretto: Callable[..., tuple[int, s
             ],
         ),
         ("escape", 1, [r"ristretto: layer \x1b[2J is not known"]),
-        ("memory", 1, ["ristretto: out of memory. A smaller batch_size needs less."]),
+        ("memory", 1, ["ristretto: out of memory. Reduce batch_size."]),
         ("permission", 1, ["ristretto: out/q.prototxt: Permission denied"]),
         ("disk", 1, ["ristretto: No space left on device"]),
         (
             "import",
             1,
-            ["ristretto: No module named 'cv2'. Is ristretto-cli installed with all that it needs?"],
+            ["ristretto: No module named 'cv2'. Is ristretto-cli installed with its dependencies?"],
         ),
         ("interrupt", 130, ["ristretto: interrupted"]),
         ("pipe", 141, []),
@@ -398,8 +398,8 @@ def test_a_bug_of_ours_is_one_line_that_asks_for_a_report(
 ) -> None:
     code, out, err = ristretto("fail", "--how", how)
     assert (code, out, err.count("\n")) == (70, "", 1)
-    assert err.startswith(f"ristretto: this is a bug of ristretto: {what}")
-    assert re.search(r" in fail\.py:\d+\. Please report this with the command line", err)
+    assert err.startswith(f"ristretto: this is a bug in ristretto: {what}")
+    assert re.search(r" in fail\.py:\d+\. Please report it with the command line", err)
 
 
 def test_the_traceback_of_a_bug_is_shown_on_request(
@@ -409,7 +409,7 @@ def test_the_traceback_of_a_bug_is_shown_on_request(
     code, _, err = ristretto("fail", "--how=bug")
     assert code == 70
     assert err.startswith("Traceback (most recent call last):")
-    assert "this is a bug of ristretto" in err
+    assert "this is a bug in ristretto" in err
 
 
 def test_a_reader_that_stops_early_ends_the_command_quietly(commands: Path) -> None:

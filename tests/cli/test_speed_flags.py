@@ -71,7 +71,7 @@ def test_early_stop_is_told_in_the_summary_and_the_json(two_classes: Any, capsys
     assert "1bit: \t0*" in out
     assert (
         out[out.index("Please fine-tune.") + 1]
-        == "* stopped early: the batches left could not have changed whether it passes"
+        == "* stopped early: the remaining batches could not change whether it passes"
     )
     assert [trial["iterations"] for trial in found()["groups"][0]["trials"]] == [10, 10, 10, 10, 3]
     assert found()["combined"]["iterations"] == 10
@@ -85,8 +85,8 @@ def test_early_stop_is_told_in_the_summary_and_the_json(two_classes: Any, capsys
         (
             ["--early_stop", "--score=loss"],
             1,
-            'net.prototxt: --early_stop needs a score with known bounds, and "loss" is no Accuracy layer\'s. '
-            "Leave --early_stop out.",
+            'net.prototxt: --early_stop needs a score with known bounds, but "loss" is not the top of an '
+            "Accuracy layer. Omit --early_stop.",
         ),
     ],
 )

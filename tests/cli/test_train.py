@@ -279,7 +279,7 @@ def test_a_state_of_another_net_or_solver_type_is_refused(training: Job, ristret
 def test_weights_that_lack_a_layer_may_be_a_start_but_not_a_resume(training: Job, ristretto: Run) -> None:
     training.weights(lambda layers: layers.pop("ip"))
     _, err = ristretto(*TRAIN)
-    assert "Not in net.caffemodel, filled by the net's fillers: ip" in err
+    assert "Not in net.caffemodel, initialized by the net's fillers: ip" in err
     training.weights(lambda layers: layers.pop("ip"), "P_iter_2.caffemodel")
     said = refused(ristretto, "train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")
     assert said == (

@@ -114,8 +114,8 @@ def test_all_that_is_wrong_is_told_before_any_work(net: Net) -> None:
         extract(net, *targets)
     assert str(caught.value).splitlines() == [
         'net.prototxt: Unknown feature blob name "fcc" in the network. Did you mean fc?',
-        "train_db: already exists. Remove it first, or give another name.",
-        "./b.npz: is written twice",
+        "train_db: already exists. Remove it first, or choose another name.",
+        "./b.npz: is given for two outputs",
         f"no/c.npz: the folder {Path.cwd() / 'no'} does not exist. Create it first.",
     ]
     assert sorted(Path().iterdir()) == before
@@ -127,7 +127,9 @@ def test_a_blob_of_five_axes_fits_an_npz_alone(net: Net, workshop: Any) -> None:
     )
     five = load(workshop.net(NET + reshape))
     assert extract(five, ("r", "a.npz"), batches=1) == [(5, 1, 1, 1, 2)]
-    with pytest.raises(RistrettoError, match=r'the blob "r" is 5x1x1x1x2; the records of a database have four axes\.'):
+    with pytest.raises(
+        RistrettoError, match=r'the blob "r" is 5x1x1x1x2, but the records of a database have four axes\.'
+    ):
         extract(five, ("r", "db"))
 
 

@@ -117,10 +117,10 @@ def test_every_bad_line_is_told(here: Path) -> None:
     Path("list.txt").write_text("a.png 1\nb.png\nc.png\t1\n 4\nd.png x\ne.png 4294967296\nf.png 11111111111\n")
     with pytest.raises(RistrettoError) as caught:
         read_list("list.txt")
-    no_label = "no label behind a last space. Write: file label."
+    no_label = "no label after the last space. Write: file label."
     assert str(caught.value).splitlines() == [
         *(f"list.txt:{line}: {no_label}" for line in (2, 3, 4, 5)),
-        "list.txt:6: the label or the name is impossible. Write: file label.",
+        "list.txt:6: the label or the name is invalid. Write: file label.",
         f"list.txt:7: {no_label}",
     ]
 
@@ -136,7 +136,7 @@ def test_of_many_bad_lines_twenty_are_told(here: Path) -> None:
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_an_empty_list_is_refused(here: Path, text: str) -> None:
     Path("list.txt").write_text(text)
-    with pytest.raises(RistrettoError, match=r"^list\.txt: this list names no images$"):
+    with pytest.raises(RistrettoError, match=r"^list\.txt: the list contains no images$"):
         convert()
     assert not Path("db").exists()
 
@@ -179,7 +179,7 @@ def test_images_that_cannot_be_read_are_logged_and_left_out(pictures: Any, caplo
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     unreadable = ("gone.png", "text.png", "empty.png", "pipe.png", ".", "a/x")
     assert errors == [f"Could not open or find file images/{name}" for name in unreadable]
-    assert caplog.messages[-2:] == ["Processed 2 files.", "6 of 8 images could not be read and are left out."]
+    assert caplog.messages[-2:] == ["Processed 2 files.", "6 of 8 images could not be read and are skipped."]
 
 
 def test_a_folder_without_its_slash_is_guessed(pictures: Any, here: Path) -> None:
@@ -188,14 +188,14 @@ def test_a_folder_without_its_slash_is_guessed(pictures: Any, here: Path) -> Non
         convert_imageset("images", "list.txt", "db", Backend.LMDB, How())
     assert str(caught.value) == (
         "list.txt: none of the 1 images can be read. Should ROOTFOLDER be images/? "
-        "Names are put behind ROOTFOLDER as they are."
+        "ROOTFOLDER is prepended to names unchanged."
     )
     assert sorted(path.name for path in here.iterdir()) == ["images", "list.txt"]
 
 
 def test_a_list_of_several_labels_is_told_where_they_come_from(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
     pictures({"a.png": [[1]]})
-    several = "several labels come by HDF5Data, or by Data with float_data."
+    several = "for several labels use HDF5Data, or Data with float_data."
     Path("list.txt").write_text("a.png 0 1 0.5\na.png 1 -2.5e1 3\n")
     with pytest.raises(RistrettoError) as caught:
         convert()
@@ -211,7 +211,7 @@ def test_check_size_refuses_another_size(pictures: Any, here: Path) -> None:
     pictures({"a.png": np.zeros((3, 4)), "b.png": np.zeros((4, 3))})
     assert convert() == Converted(2, 0)
     for how in (How(check_size=True), How(check_size=True, encoded=True)):
-        with pytest.raises(RistrettoError, match=r"^images/b\.png: the image is 4x3x3, the first one 3x4x3\."):
+        with pytest.raises(RistrettoError, match=r"^images/b\.png: the image is 4x3x3, but the first one is 3x4x3\."):
             convert_imageset("images/", "list.txt", "other", Backend.LMDB, how)
     assert sorted(path.name for path in here.iterdir()) == ["db", "images", "list.txt"]
 

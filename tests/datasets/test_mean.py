@@ -92,7 +92,10 @@ GOOD = plain_datum(bytes(6), (1, 2, 3), 0)
 @pytest.mark.parametrize(
     ("record", "line"),
     [
-        (plain_datum(bytes(6), (1, 3, 2), 0), "the image is 1x3x2, the first one 1x2x3. Bring all images to one size."),
+        (
+            plain_datum(bytes(6), (1, 3, 2), 0),
+            "the image is 1x3x2, but the first one is 1x2x3. Resize all images to the same size.",
+        ),
         (plain_datum(bytes(5), (1, 2, 3), 0), "the record has 5 values for an image of 1x2x3"),
         (plain_datum(b"", (1, 2, 3), 0), "the record has 0 values for an image of 1x2x3"),
         (
@@ -101,7 +104,7 @@ GOOD = plain_datum(bytes(6), (1, 2, 3), 0)
         ),
         (plain_datum(bytes(6), (-1, -2, 3), 0), "the record has 6 values for an image of -1x-2x3"),
         (encoded_datum(b"no image", 0), "the image cannot be decoded"),
-        (b"\xff\xff", "the record is no Datum message"),
+        (b"\xff\xff", "the record is not a valid Datum message"),
     ],
 )
 def test_a_bad_record_is_told_by_its_key(make: Make, record: bytes, line: str) -> None:
@@ -134,10 +137,10 @@ def test_the_other_backend_is_named(make: Make, given: str, told: str, line: str
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("gone", "gone: this database does not exist. Name the database's folder."),
-        ("file", "file: is not a folder. Name the database's folder."),
+        ("gone", "gone: this database does not exist. Give the database's folder."),
+        ("file", "file: is not a folder. Give the database's folder."),
         ("folder", "folder is not an LMDB database: no data.mdb in it"),
-        ("n" * 300, f"{'n' * 300!r}: this is no folder name"),
+        ("n" * 300, f"{'n' * 300!r}: invalid folder name"),
     ],
 )
 def test_what_is_no_database_is_refused(here: Path, path: str, line: str) -> None:

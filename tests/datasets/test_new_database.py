@@ -67,7 +67,7 @@ def test_what_is_there_is_refused_and_stays(here: Path, name: str, kind: str) ->
     with pytest.raises(RistrettoError) as caught, new_database("db/" if kind == "database" else "db", backend):
         pytest.fail("the block is not to be run")
     assert "db" in str(caught.value)
-    assert str(caught.value).endswith(": already exists. Remove it first, or give another name.")
+    assert str(caught.value).endswith(": already exists. Remove it first, or choose another name.")
     assert [path.name for path in here.iterdir()] == ["db"]
     if kind == "database":
         assert records("db", backend) == {"key": b"old"}
@@ -87,7 +87,7 @@ def test_what_comes_into_being_meanwhile_is_not_overwritten(here: Path) -> None:
     [
         ("", "the database has no name"),
         ("no/db", "no/db: the folder {here}/no does not exist. Create it first."),
-        ("a\0b", "'a\\x00b': this is no folder name"),
+        ("a\0b", "'a\\x00b': invalid folder name"),
     ],
 )
 def test_a_place_where_it_cannot_be_is_told_before_any_work(here: Path, path: str, line: str) -> None:
@@ -100,7 +100,7 @@ def test_a_key_that_lmdb_cannot_hold_is_refused(here: Path) -> None:
     with new_database("db", Backend.LMDB) as new:
         new.put(b"k" * 511, b"")
         with pytest.raises(
-            RistrettoError, match=r'^db: the key "k{40}\.\.\." has 512 bytes, and the database takes 511'
+            RistrettoError, match=r'^db: the key "k{40}\.\.\." has 512 bytes; the database takes at most 511'
         ):
             new.put(b"k" * 512, b"")
 
@@ -111,7 +111,7 @@ def test_a_key_that_lmdb_cannot_hold_is_refused(here: Path) -> None:
     [
         ("fsync", errno.ENOSPC, "no space left on device. Free some space, or write to another disk."),
         ("fsync", errno.EIO, "input/output error. The disk may be failing: write to another one."),
-        ("rename", errno.EDQUOT, "disk quota exceeded. Free some space of your quota, or write to another disk."),
+        ("rename", errno.EDQUOT, "disk quota exceeded. Free some space in your quota, or write to another disk."),
     ],
 )
 def test_a_fault_of_the_disk_at_the_end_is_told(

@@ -82,23 +82,23 @@ BIG = 2**32 - 1
         (
             IMAGES[:-1],
             LABELS,
-            "images: its header tells of 2x2x3, which are 28 bytes; the file has 27. Get the file again.",
+            "images: its header declares 2x2x3, which needs 28 bytes, but the file has 27. Download the file again.",
         ),
         (
             IMAGES,
             LABELS + b"!",
-            "labels: its header tells of 2, which are 10 bytes; the file has 11. Get the file again.",
+            "labels: its header declares 2, which needs 10 bytes, but the file has 11. Download the file again.",
         ),
         (
             idx(2051, BIG, BIG, BIG, data=b""),
             LABELS,
-            f"images: its header tells of {BIG}x{BIG}x{BIG}, which are {BIG**3 + 16} bytes; "
-            "the file has 16. Get the file again.",
+            f"images: its header declares {BIG}x{BIG}x{BIG}, which needs {BIG**3 + 16} bytes, "
+            "but the file has 16. Download the file again.",
         ),
-        (idx(2051, 1, 2, 3, data=bytes(6)), LABELS, "images has 1 images, labels 2 labels"),
-        (idx(2051, 0, 2, 3, data=b""), idx(2049, 0, data=b""), "images: 0 images of 2x3 are none"),
-        (idx(2051, 2, 0, 3, data=b""), LABELS, "images: 2 images of 0x3 are none"),
-        (idx(2051, 2, BIG, 0, data=b""), LABELS, f"images: 2 images of {BIG}x0 are none"),
+        (idx(2051, 1, 2, 3, data=bytes(6)), LABELS, "images has 1 images, but labels has 2 labels"),
+        (idx(2051, 0, 2, 3, data=b""), idx(2049, 0, data=b""), "images: 0 images of 2x3 are empty"),
+        (idx(2051, 2, 0, 3, data=b""), LABELS, "images: 2 images of 0x3 are empty"),
+        (idx(2051, 2, BIG, 0, data=b""), LABELS, f"images: 2 images of {BIG}x0 are empty"),
     ],
 )
 def test_idx_files_that_lie_are_refused_and_take_no_memory(
@@ -168,7 +168,7 @@ def test_every_batch_that_is_missing_or_of_another_size_is_told(cifar: Path) -> 
     assert str(caught.value).splitlines() == [
         "in/data_batch_2.bin: this file does not exist",
         "in/test_batch.bin: the file has 6145 bytes; a batch of 2 images has 6146. "
-        "Get the binary version of CIFAR-10, and unpack it.",
+        "Download the binary version of CIFAR-10, and unpack it.",
     ]
     assert list(Path("out").iterdir()) == []
 

@@ -70,7 +70,7 @@ def test_configured_mode_has_its_options_and_leaves_the_registered_one_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fl_params": "min"}, "fl_params=min is not possible. Give max or mse."),
+        ({"fl_params": "min"}, 'invalid value "min" of fl_params. Give max or mse.'),
         (
             {"fl_param": "mse"},
             'trimming mode "dynamic_fixed_point" has no option fl_param. Did you mean fl_params?',
@@ -155,7 +155,7 @@ def test_the_rounding_scheme_is_read_in_every_mode(precision):
 
 @pytest.mark.parametrize("field", ["bw_layer_in", "bw_layer_out", "bw_params"])
 def test_a_width_of_0_bits_is_refused(field):
-    with pytest.raises(LayerError, match="a width of 0 bits is not possible"):
+    with pytest.raises(LayerError, match="a width of 0 bits is out of range"):
         read(f"{field}: 0")
 
 

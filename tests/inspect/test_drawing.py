@@ -90,5 +90,5 @@ def test_types_need_not_be_known(workshop: Any) -> None:
 
 
 def test_widths_that_no_format_has_are_refused(workshop: Any) -> None:
-    with pytest.raises(RistrettoError, match=r'^layer "l" \(FcRistretto\): a width of 0 bits is not possible'):
+    with pytest.raises(RistrettoError, match=r'^layer "l" \(FcRistretto\): a width of 0 bits is out of range'):
         label_of(workshop, 'type: "FcRistretto" quantization_param { bw_params: 0 }')

@@ -119,7 +119,7 @@ def test_layers_without_data_are_zeros_and_take_no_time(two_classes: Any) -> Non
     timing = timed(two_classes().workshop.load(NET, IDENTITY), without_data={"d"})
     assert timing.layers[0] == LayerTime("d", 0, reads_data=True)
     assert timing.zeros == ("data", "label")
-    assert timing_lines(timing)[0] == "Not read, but all zeros: data, label."
+    assert timing_lines(timing)[0] == "Zeros instead of data: data, label."
 
 
 def test_what_only_passes_values_on_takes_no_time(workshop: Any) -> None:
@@ -204,7 +204,7 @@ def test_lines_are_caffes() -> None:
     timing = Timing(50, layers, others_ms=0.25, profiled_ms=2, forward_ms=1.5, zeros=())
     lines = timing_lines(timing)
     assert lines == [
-        "The time of a layer is that of its kernels in onnxruntime's profile; of a data layer, of reading a batch.",
+        "Layer times are kernel times from onnxruntime's profiler; for data layers, the time to read a batch.",
         "Average time per layer: ",
         "         d\tforward: 2 ms.",
         "     conv1\tforward: 1.23456 ms.",
@@ -214,12 +214,12 @@ def test_lines_are_caffes() -> None:
         "Computed by kernels of another layer: relu (conv1).",
         "Without kernels of their own: drop.",
         "Kernels of no layer: 0.25 ms. Outside of kernels: 0.01544 ms.",
-        "A pass with the profile, all of the above but reading data: 2 ms; without it:",
+        "A profiled pass, all of the above except reading data: 2 ms; without profiling:",
         "Average Forward pass: 1.5 ms.",
         "Total Time: 75 ms.",
     ]
     assert [line for line in timing_lines(replace(timing, on_gpu=True)) if line not in lines] == [
-        "On a GPU a kernel's time is that of starting it: waiting for it is outside of kernels."
+        "On a GPU, kernel times are launch times; waiting for kernels counts as outside of kernels."
     ]
 
 

@@ -15,7 +15,7 @@ def test_it_is_a_x_plus_y_with_one_a_for_each_plane(bench, shape):
 
 @pytest.mark.parametrize("first", [(1, 3), (1,), (1, 2, 1, 2), (2, 2)])
 def test_another_number_of_factors_is_refused(bench, first):
-    assert "not one number for each plane of 1x2x1x2" in bench.refusal("Axpy", "", [first, X.shape, X.shape])
+    assert "must have one number per plane of 1x2x1x2" in bench.refusal("Axpy", "", [first, X.shape, X.shape])
 
 
 def test_summands_of_different_shapes_are_refused(bench):

@@ -29,7 +29,7 @@ def test_an_index_that_is_no_item_is_refused_when_it_turns_up(bench, index):
     [
         ([(3, 2), (2, 1)], "the indices, has shape 2x1"),
         ([(3, 2), ()], "the indices, has shape scalar"),
-        ([(), (2,)], "its first bottom is a single number"),
+        ([(), (2,)], "its first bottom is a scalar"),
         ([(3, 100000), (100000,)], "has too many elements"),
     ],
 )

@@ -88,4 +88,4 @@ def test_statistics_never_learn_and_frozen_slopes_do_not(settings, held):
 
 
 def test_a_bottom_without_channels_is_refused(bench):
-    assert "needs an axis of channels" in bench.refusal("BN", "", [(3,)])
+    assert "needs a channel axis" in bench.refusal("BN", "", [(3,)])

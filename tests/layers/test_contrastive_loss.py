@@ -40,11 +40,11 @@ def test_trailing_axes_of_one_are_as_none(bench):
     ("shapes", "said"),
     [
         ([(2, 3), (3, 3), (2,)], "differ on axis 0"),
-        ([(2, 3), (2, 4), (2,)], "2x3 and 2x4 are not vectors of one length"),
+        ([(2, 3), (2, 4), (2,)], "2x3 and 2x4 are not vectors of the same length"),
         ([(2, 3, 2), (2, 6), (2,)], "2x3x2 and 2x6 are not vectors"),
-        ([(2, 3), (2, 3), (3,)], "3 flags of similarity (shape 3) for a batch of 2"),
-        ([(2, 3), (2, 3), (2, 2)], "4 flags of similarity"),
-        ([(1, 2, 1, 1, 1), (1, 2), (1,)], "takes 4 at most"),
+        ([(2, 3), (2, 3), (3,)], "3 similarity flags (shape 3) for a batch of 2"),
+        ([(2, 3), (2, 3), (2, 2)], "4 similarity flags"),
+        ([(1, 2, 1, 1, 1), (1, 2), (1,)], "takes at most 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(bench, shapes, said):

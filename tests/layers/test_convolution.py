@@ -89,16 +89,16 @@ def test_parameters_are_filters_and_one_bias_each(bench):
     [
         ("kernel_size: 3", "num_output is missing"),
         ("num_output: 2", "kernel_size is missing"),
-        ("num_output: 2 kernel_size: 0", "kernel_size must be 1 or more everywhere, not 0, 0"),
-        ("num_output: 2 kernel_h: 3", "kernel_size must be 1 or more everywhere, not 3, 0"),
-        ("num_output: 2 kernel_size: 3 kernel_h: 3", "both kernel_size and kernel_h or kernel_w are given"),
-        ("num_output: 2 kernel_size: 3 pad: 1 pad_w: 0", "both pad and pad_h or pad_w are given"),
-        ("num_output: 2 kernel_size: [3, 3, 3]", "kernel_size is given 3 times and the bottom has 2 spatial"),
-        ("num_output: 2 kernel_size: 3 stride: 0", "stride must be 1 or more everywhere, not 0, 0"),
-        ("num_output: 2 kernel_size: 3 dilation: [1, 0]", "dilation must be 1 or more everywhere, not 1, 0"),
-        ("num_output: 2 kernel_size: 3 group: 3", "group is 3, which divides 4 channels and num_output 2"),
-        ("num_output: 3 kernel_size: 3 group: 2", "group is 2, which divides 4 channels and num_output 3"),
-        ("num_output: 2 kernel_size: 3 group: 0", "group is 0"),
+        ("num_output: 2 kernel_size: 0", "kernel_size must be at least 1, not 0, 0"),
+        ("num_output: 2 kernel_h: 3", "kernel_size must be at least 1, not 3, 0"),
+        ("num_output: 2 kernel_size: 3 kernel_h: 3", "kernel_size cannot be combined with kernel_h or kernel_w"),
+        ("num_output: 2 kernel_size: 3 pad: 1 pad_w: 0", "pad cannot be combined with pad_h or pad_w"),
+        ("num_output: 2 kernel_size: [3, 3, 3]", "kernel_size is given 3 times, but the bottom has 2 spatial"),
+        ("num_output: 2 kernel_size: 3 stride: 0", "stride must be at least 1, not 0, 0"),
+        ("num_output: 2 kernel_size: 3 dilation: [1, 0]", "dilation must be at least 1, not 1, 0"),
+        ("num_output: 2 kernel_size: 3 group: 3", "group 3 does not divide both 4 channels and num_output 2"),
+        ("num_output: 3 kernel_size: 3 group: 2", "group 2 does not divide both 4 channels and num_output 3"),
+        ("num_output: 2 kernel_size: 3 group: 0", "group 0 does not divide"),
         ("num_output: 2 kernel_size: 7", "kernel 7x7 with dilation 1x1 is larger than the input 5x5"),
         ("num_output: 2 kernel_size: 3 axis: 4", "axis 4 is out of range"),
         ("num_output: 4000000000 kernel_size: 3", "has too many elements"),
@@ -110,7 +110,7 @@ def test_settings_that_make_no_sense_are_refused(bench, settings, said):
 
 def test_height_and_width_need_two_spatial_axes(bench):
     said = bench.refusal("Convolution", conv("num_output: 1 kernel_h: 1 kernel_w: 1"), [(1, 4, 5)])
-    assert "kernel_h and kernel_w are for 2 spatial axes; the bottom has 1" in said
+    assert "kernel_h and kernel_w need 2 spatial axes; the bottom has 1" in said
 
 
 def test_bottoms_of_different_shapes_are_refused(bench):

@@ -112,8 +112,8 @@ def test_another_background(bench):
 @pytest.mark.parametrize(
     ("findings", "truth", "said"),
     [
-        ([found(0, 0, 0.5, LEFT)], [there(0, 1, LEFT)], "of the background's class in the detection results"),
-        ([found(0, 1, 0.5, LEFT)], [there(0, 0, LEFT)], "of the background's class in the dataset"),
+        ([found(0, 0, 0.5, LEFT)], [there(0, 1, LEFT)], "of the background class in the detection results"),
+        ([found(0, 1, 0.5, LEFT)], [there(0, 0, LEFT)], "of the background class in the dataset"),
     ],
 )
 def test_objects_of_the_background_are_refused(bench, findings, truth, said):
@@ -172,7 +172,7 @@ def test_each_image_has_its_own_size_batch_after_batch_and_from_the_first_again(
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (None, "name_size_file: .*sizes.txt: .*Without name_size_file, boxes are compared as shares of an image"),
+        (None, "name_size_file: .*sizes.txt: .*Without name_size_file, boxes are compared in relative coordinates"),
         ("", "sizes.txt is empty"),
         ("a 10 10\nb 10\n", "sizes.txt:2 must hold a name, a height and a width"),
         ("a 10 x\n", "sizes.txt:1 must hold"),
@@ -224,17 +224,21 @@ def test_classes_that_are_nowhere_count_as_nothing_in_the_mean_as_in_ssd(bench):
 @pytest.mark.parametrize(
     ("settings", "shapes", "said"),
     [
-        (TWO % "", [(1, 1, 5, 8), (1, 1, 5, 8)], "its first bottom is 1x1x5x8 and must be 1x1x?x7"),
-        (TWO % "", [(1, 1, 5, 7), (2, 1, VARIES, 8)], "its second bottom is 2x1x?x8 and must be 1x1x?x8"),
+        (TWO % "", [(1, 1, 5, 8), (1, 1, 5, 8)], "its first bottom is 1x1x5x8; expected 1x1x?x7"),
+        (TWO % "", [(1, 1, 5, 7), (2, 1, VARIES, 8)], "its second bottom is 2x1x?x8; expected 1x1x?x8"),
         (TWO % "", [(5, 7), (1, 1, 5, 8)], "its first bottom is 5x7"),
         ("", [(1, 1, 5, 7), (1, 1, 5, 8)], "num_classes is missing"),
-        ("detection_evaluate_param { num_classes: 1 }", [(1, 1, 5, 7), (1, 1, 5, 8)], "num_classes is 1; 2 to 65536"),
+        (
+            "detection_evaluate_param { num_classes: 1 }",
+            [(1, 1, 5, 7), (1, 1, 5, 8)],
+            "num_classes is 1; it must be 2 to 65536",
+        ),
         (
             "detection_evaluate_param { num_classes: 4000000000 }",
             [(1, 1, 5, 7), (1, 1, 5, 8)],
-            "num_classes is 4000000000; 2 to 65536",
+            "num_classes is 4000000000; it must be 2 to 65536",
         ),
-        (TWO % "overlap_threshold: 0", [(1, 1, 5, 7), (1, 1, 5, 8)], "overlap_threshold is 0 and must be more than 0"),
+        (TWO % "overlap_threshold: 0", [(1, 1, 5, 7), (1, 1, 5, 8)], "overlap_threshold is 0; it must be more than 0"),
         (TWO % "resize_param { height: 3 }", [(1, 1, 5, 7), (1, 1, 5, 8)], "resize_param needs a height and a width"),
     ],
 )

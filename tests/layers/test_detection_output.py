@@ -155,11 +155,11 @@ SHAPES = [(1, 12), (1, 6), (1, 2, 12)]
     ("settings", "shapes", "what"),
     [
         ("", SHAPES, "num_classes is missing"),
-        ("num_classes: 1", [(1, 12), (1, 3), (1, 2, 12)], "no classes beside the background"),
+        ("num_classes: 1", [(1, 12), (1, 3), (1, 2, 12)], "no classes other than the background"),
         ("num_classes: 2", [(1, 11), (1, 6), (1, 2, 12)], "first bottom is 1x11; for 3 boxes it needs 12 numbers"),
         ("num_classes: 2", [(1, 12), (1, 7), (1, 2, 12)], "second bottom is 1x7"),
         ("num_classes: 2", [(1, 12), (2, 6), (1, 2, 12)], "second bottom is 2x6"),
-        ("num_classes: 2", [(1, 12), (1, 6), (1, 12)], "third bottom, 1x12, is not what PriorBox gives"),
+        ("num_classes: 2", [(1, 12), (1, 6), (1, 12)], "third bottom is 1x12; expected PriorBox's"),
         ("num_classes: 4000000000", SHAPES, "it needs 12000000000 numbers"),
         ("num_classes: 2 keep_top_k: 0", SHAPES, "keep_top_k is 0"),
         ("num_classes: 2 no_permute: true", SHAPES, "no_permute is not supported"),
@@ -168,7 +168,7 @@ SHAPES = [(1, 12), (1, 6), (1, 2, 12)]
         ("num_classes: 2 nms_param { eta: 0 }", SHAPES, "eta more than 0"),
         ("num_classes: 2 nms_param { nms_threshold: 0.6 eta: 0.9 }", SHAPES, "eta 0.9"),
         ("num_classes: 2 nms_param { top_k: 0 }", SHAPES, "the top 0 cannot be taken"),
-        ("num_classes: 20", [(9, 400000), (9, 2000000), (1, 2, 400000)], "too many to be numbered"),
+        ("num_classes: 20", [(9, 400000), (9, 2000000), (1, 2, 400000)], "too many to number"),
     ],
 )
 def test_what_cannot_be_found_is_refused(bench, settings, shapes, what):

@@ -32,7 +32,7 @@ def test_targets_may_have_another_shape_with_as_many_values(bench):
         ([(2, 3), (3, 2)], "2x3 and 3x2 differ on axis 0"),
         ([(2, 3), (2, 4)], "2x3 and 2x4 have different numbers of values"),
         ([(), ()], "scalar and scalar differ on axis 0"),
-        ([(1, 1, 1, 1, 2), (1, 2)], "1x1x1x1x2 has 5 axes, and this loss takes 4"),
+        ([(1, 1, 1, 1, 2), (1, 2)], "1x1x1x1x2 has 5 axes, but this loss takes at most 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(bench, shapes, said):

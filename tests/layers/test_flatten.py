@@ -28,7 +28,7 @@ def test_the_axes_from_axis_to_end_axis_become_one(bench, settings, shape):
 
 def test_an_end_before_the_beginning_is_refused(bench):
     message = bench.refusal("Flatten", "flatten_param { axis: 2 end_axis: 0 }", [(2, 3, 4)])
-    assert "end_axis 0 stands before axis 2" in message
+    assert "end_axis 0 is before axis 2" in message
 
 
 @pytest.mark.parametrize("settings", ["axis: 3", "axis: -4", "end_axis: 3"])

@@ -23,7 +23,7 @@ def test_it_writes_no_file(bench, tmp_path, monkeypatch):
     [
         ("", [(2, 3), (2,)], "file_name is missing"),
         (FILE, [(2, 3), (3,)], "have shapes 2x3 and 3: the batches differ in size"),
-        (FILE, [(2, 1, 1, 1, 1), (2,)], "it takes 4 axes at most"),
+        (FILE, [(2, 1, 1, 1, 1), (2,)], "at most 4 axes are allowed"),
     ],
 )
 def test_what_caffe_refuses_is_refused(bench, text, shapes, said):

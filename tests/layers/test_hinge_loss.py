@@ -41,7 +41,7 @@ def test_a_label_without_a_class_is_like_no_label(bench):
     [
         ([(2, 3), (3,)], "differ on axis 0"),
         ([(2, 3), (2, 2)], "4 labels (shape 2x2) for a batch of 2"),
-        ([(1, 1, 1, 1, 2), (1,)], "takes 4 at most"),
+        ([(1, 1, 1, 1, 2), (1,)], "takes at most 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(bench, shapes, said):

@@ -41,8 +41,8 @@ def test_labels_may_have_trailing_axes_and_are_cut_off(bench):
     [
         ([(2, 3), (3,)], "differ on axis 0"),
         ([(2, 3), (2, 2)], "4 labels (shape 2x2) for a batch of 2"),
-        ([(1, 1, 1, 1, 2), (1,)], "takes 4 at most"),
-        ([(1, 2), (1, 1, 1, 1, 1)], "takes 4 at most"),
+        ([(1, 1, 1, 1, 2), (1,)], "takes at most 4"),
+        ([(1, 2), (1, 1, 1, 1, 1)], "takes at most 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(bench, shapes, said):

@@ -39,4 +39,4 @@ def test_its_filler_is_used(bench):
 
 
 def test_a_bottom_without_channels_is_refused(bench):
-    assert "needs an axis of channels" in bench.refusal("Normalize", "", [(3,)])
+    assert "needs a channel axis" in bench.refusal("Normalize", "", [(3,)])

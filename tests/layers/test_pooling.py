@@ -74,16 +74,16 @@ def test_stochastic_pooling_in_training_keeps_to_the_image(bench):
     [
         ("", "kernel_size is missing or 0"),
         ("kernel_size: 0", "kernel_size is missing or 0"),
-        ("kernel_h: 2", "kernel_size, kernel_h and kernel_w do not go together"),
-        ("kernel_size: 2 kernel_h: 2 kernel_w: 2", "kernel_size, kernel_h and kernel_w do not go together"),
-        ("kernel_size: 2 pad: 1 pad_h: 1 pad_w: 1", "pad, pad_h and pad_w do not go together"),
-        ("kernel_size: 2 stride_w: 1", "stride, stride_h and stride_w do not go together"),
+        ("kernel_h: 2", "kernel_size cannot be combined with kernel_h and kernel_w"),
+        ("kernel_size: 2 kernel_h: 2 kernel_w: 2", "kernel_size cannot be combined with kernel_h and kernel_w"),
+        ("kernel_size: 2 pad: 1 pad_h: 1 pad_w: 1", "pad cannot be combined with pad_h and pad_w"),
+        ("kernel_size: 2 stride_w: 1", "stride cannot be combined with stride_h and stride_w"),
         ("kernel_size: 2 stride: 0", "kernel and stride must be 1 or more"),
         ("kernel_size: 2 pad: 2", "padding 2x2 must be smaller than the kernel 2x2"),
         ("kernel_size: 7", "kernel 7x7 is larger than the input 4x5"),
-        ("global_pooling: true kernel_size: 2", "global_pooling goes without a kernel size"),
-        ("global_pooling: true stride: 2", "global_pooling goes with stride 1 and pad 0 only"),
-        ("kernel_size: 2 pad: 1 pool: STOCHASTIC", "pad does not go with pool STOCHASTIC"),
+        ("global_pooling: true kernel_size: 2", "global_pooling excludes a kernel size"),
+        ("global_pooling: true stride: 2", "global_pooling requires stride 1 and pad 0"),
+        ("kernel_size: 2 pad: 1 pool: STOCHASTIC", "pool STOCHASTIC does not support pad"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(bench, settings, said):
@@ -96,7 +96,7 @@ def test_only_images_are_pooled(bench):
 
 def test_only_maxima_have_a_second_top(bench):
     text = pool("kernel_size: 2 pool: AVE")
-    assert "it has 2 tops; with pool AVE it takes 1" in bench.refusal("Pooling", text, [(1, 2, 4, 5)], tops=2)
+    assert "expected 1 top with pool AVE, got 2" in bench.refusal("Pooling", text, [(1, 2, 4, 5)], tops=2)
 
 
 def test_a_huge_window_is_refused_before_anything_is_made_of_it(bench):

@@ -170,8 +170,8 @@ SHAPES = [(1, 2, 1, 3), (1, 4, 1, 3), (1, 3)]
             "first bottom is 2x2x1x3; scores of 1 anchors are (1, 2, H, W)",
         ),
         ("ratio: 1 scale: 1", [(1, 2, 3), *SHAPES[1:]], "first bottom is 1x2x3"),
-        ("ratio: 1 scale: 1", [SHAPES[0], (1, 4, 3, 1), SHAPES[2]], "second bottom is 1x4x3x1 and must be 1x4x1x3"),
-        ("ratio: 1 scale: 1", [*SHAPES[:2], (1, 2)], "height, width and scale are needed"),
+        ("ratio: 1 scale: 1", [SHAPES[0], (1, 4, 3, 1), SHAPES[2]], "second bottom is 1x4x3x1; expected 1x4x1x3"),
+        ("ratio: 1 scale: 1", [*SHAPES[:2], (1, 2)], "expected an image's height, width and scale"),
         ("ratio: 1 scale: 1", [(1, 2, 3000, 3000), (1, 4, 3000, 3000), (1, 3)], "9000000 anchors are too many"),
     ],
 )
@@ -183,7 +183,7 @@ def test_what_is_no_map_of_anchors_is_refused(bench, settings, shapes, what):
     ("text", "what"),
     [
         ("'scales': [8]", "feat_stride is missing"),
-        ("'feat_stride': 0", "feat_stride is missing in its param_str or no number from 1 to 32768"),
+        ("'feat_stride': 0", "feat_stride is missing in its param_str or not a number from 1 to 32768"),
         ("'feat_stride': [16]", "feat_stride is missing"),
         ("'feat_stride': 16\\n'ratios': [1]", '"ratios" of its param_str is not known'),
     ],

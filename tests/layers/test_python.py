@@ -23,7 +23,7 @@ def refusal(workshop, net):
 def test_it_is_refused_with_its_module_and_layer(workshop):
     assert refusal(workshop, NET) == (
         'net.prototxt:3: layer "own" (Python): Python layers cannot be run: module "rpn.anchor_target_layer", layer '
-        '"AnchorTargetLayer". Leave it out of the net, or put layers of Caffe in its place.'
+        '"AnchorTargetLayer". Remove it from the net, or replace it with Caffe layers.'
     )
 
 
@@ -36,9 +36,9 @@ def test_a_known_module_with_another_class_is_refused(workshop):
 
 
 def test_a_known_one_is_held_to_its_own_numbers_of_bottoms_and_tops(bench, workshop):
-    assert refusal(workshop, KNOWN).endswith('layer "own" (Python): it has 1 bottoms; ProposalLayer takes 3')
+    assert refusal(workshop, KNOWN).endswith('layer "own" (Python): ProposalLayer: expected 3 bottoms, got 1')
     settings = 'python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" }'
-    assert "it has 3 tops; ProposalLayer takes 1 to 2" in bench.refusal("Python", settings, [(1,)] * 3, tops=3)
+    assert "ProposalLayer: expected 1 to 2 tops, got 3" in bench.refusal("Python", settings, [(1,)] * 3, tops=3)
 
 
 def test_a_known_one_cannot_work_in_place(workshop):

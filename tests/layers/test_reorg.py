@@ -51,9 +51,9 @@ def test_the_shapes_are_those_of_yolo_v2(bench):
     [
         ("", (1, 4, 2, 2), "stride must be 1 to 32768, not 0"),
         ("stride: 4294967295", (1, 4, 2, 2), "stride must be 1 to 32768"),
-        ("stride: 2", (1, 6, 2, 2), "6 channels cannot be cut into groups for stride 2: 4 are needed"),
-        ("stride: 2 reverse: true", (1, 6, 2, 2), "6 channels cannot be cut"),
-        ("stride: 2", (1, 4, 2, 3), "planes of 2x3 cannot be cut into blocks of 2x2"),
+        ("stride: 2", (1, 6, 2, 2), "6 channels cannot be split into groups for stride 2: 4 are needed"),
+        ("stride: 2 reverse: true", (1, 6, 2, 2), "6 channels cannot be split"),
+        ("stride: 2", (1, 4, 2, 3), "planes of 2x3 cannot be split into blocks of 2x2"),
         ("stride: 2", (4, 2, 2), "must have 4"),
     ],
 )

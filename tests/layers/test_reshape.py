@@ -42,8 +42,8 @@ def test_no_dims_drop_axes_of_extent_1(bench):
     [
         (dims(5, 5), "do not fill"),
         (dims(-1, 5), "no extent for dim -1"),
-        (dims(-1, -1), "no shape"),
-        (dims(-2, 12), "no shape"),
+        (dims(-1, -1), "are not a shape"),
+        (dims(-2, 12), "are not a shape"),
         (dims(2, 3, 4, 0), "keeps the bottom's extent on axis 3"),
         (dims(24) + " axis: 4", "axis 4 is out of range"),
         (dims(24) + " axis: -5", "axis -5 is out of range"),

@@ -28,4 +28,4 @@ def test_groups_that_do_not_divide_the_channels_are_refused(bench, group):
 
 
 def test_a_bottom_without_channels_is_refused(bench):
-    assert "needs an axis of channels" in bench.refusal("ShuffleChannel", "", [(6,)])
+    assert "needs a channel axis" in bench.refusal("ShuffleChannel", "", [(6,)])

@@ -40,12 +40,12 @@ def test_a_wrong_number_of_points_is_refused(bench):
 @pytest.mark.parametrize("points", [(2, 2), (3, 1), (0, 2), (2, 4), (2, 5), (2, 4294967295)])
 def test_points_that_leave_a_part_empty_are_refused(bench, points):
     settings = " ".join(f"slice_point: {point}" for point in points)
-    assert "do not cut an extent of 4" in bench.refusal("Slice", f"slice_param {{ {settings} }}", [(2, 4)], tops=3)
+    assert "do not split an extent of 4" in bench.refusal("Slice", f"slice_param {{ {settings} }}", [(2, 4)], tops=3)
 
 
 def test_an_extent_that_does_not_divide_is_refused(bench):
     message = bench.refusal("Slice", "", [(2, 5)], tops=2)
-    assert "an extent of 5 cannot be cut into 2 equal parts" in message
+    assert "an extent of 5 cannot be split into 2 equal parts" in message
 
 
 def test_an_axis_that_is_not_there_is_refused(bench):

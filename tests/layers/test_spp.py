@@ -62,7 +62,7 @@ def test_stochastic_levels_draw_in_training(bench):
         ("pyramid_height: 2", (2, 4, 4), "its bottom has 3 axes and must have 4"),
         ("pyramid_height: 3", (1, 2, 7, 5), "4 windows of 2x2 on level 2 do not fit an image of 7x5"),
         ("pyramid_height: 4294967295", (1, 2, 8, 8), "16 windows of 1x1 on level 4 do not fit an image of 8x8"),
-        ("pyramid_height: 2 pool: STOCHASTIC", (1, 2, 3, 3), "pool STOCHASTIC goes without padding"),
+        ("pyramid_height: 2 pool: STOCHASTIC", (1, 2, 3, 3), "pool STOCHASTIC does not support padding"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(bench, settings, shape, said):

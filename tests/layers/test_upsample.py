@@ -76,7 +76,7 @@ def test_planes_that_are_too_large_are_refused(bench, bottoms, what):
     ("settings", "what"),
     [
         ("upsample_h: 1 upsample_w: 4", "must be 2 or more"),
-        ("scale: 3 pad_out_w: true", "a scale of 2 only"),
+        ("scale: 3 pad_out_w: true", "require a scale of 2"),
         ("upsample_h: 100000 upsample_w: 1000", "too many places"),
     ],
 )
@@ -86,7 +86,7 @@ def test_sizes_that_a_mask_cannot_fill_are_refused(bench, settings, what):
 
 def test_sizes_go_with_a_mask_only(bench):
     settings = "upsample_param { upsample_h: 3 upsample_w: 3 }"
-    assert "go with a mask only" in bench.refusal("Upsample", settings, [X.shape])
+    assert "require a mask" in bench.refusal("Upsample", settings, [X.shape])
 
 
 def test_a_mask_of_another_shape_is_refused(bench):

@@ -80,8 +80,8 @@ def test_the_files_stages_join_those_of_the_call_and_its_phase_and_level_do_not_
 def test_all_layers_with_rules_of_both_kinds_are_told(nets):
     text = "\n".join(dummy(name, "include { phase: TRAIN } exclude { }") for name in "ab")
     assert nets.refusals(text) == [
-        'net:1: layer "a" has both include and exclude rules. Give one kind.',
-        'net:2: layer "b" has both include and exclude rules. Give one kind.',
+        'net:1: layer "a" has both include and exclude rules. Use only one of them.',
+        'net:2: layer "b" has both include and exclude rules. Use only one of them.',
     ]
 
 
@@ -256,7 +256,7 @@ def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
     nets.build(INPUT + first + same)
     assert nets.refusals(INPUT + first + other) == [
         f'net:3: layer "b" (InnerProduct): shared parameter "w" has {field} 2 here and 1 in another layer. '
-        "Give both the same, or only one of them."
+        "Give both the same value, or set only one."
     ]
 
 
@@ -268,19 +268,19 @@ def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
     [
         (
             power("p", "xx", "y"),
-            'net:2: layer "p" (Power): its bottom "xx" is made by no layer. Did you mean x?',
+            'net:2: layer "p" (Power): no layer produces its bottom "xx". Did you mean x?',
         ),
         (
             power("p", "data_1", "y") + power("q", "x", "data1"),
-            'net:2: layer "p" (Power): its bottom "data_1" is made by no layer. Blobs so far: x.',
+            'net:2: layer "p" (Power): no layer produces its bottom "data_1". Blobs so far: x.',
         ),
         (
             power("a", "x", "pool1") + power("p", "pol1", "y"),
-            'net:3: layer "p" (Power): its bottom "pol1" is made by no layer. Did you mean pool1?',
+            'net:3: layer "p" (Power): no layer produces its bottom "pol1". Did you mean pool1?',
         ),
         (
             power("p", "z", "y") + power("q", "x", "z"),
-            'net:2: layer "p" (Power): its bottom "z" is made only further down, by layer "q" (net:3). '
+            'net:2: layer "p" (Power): its bottom "z" is produced only later, by layer "q" (net:3). '
             "Move that layer up; a net has no cycles.",
         ),
         (
@@ -297,11 +297,11 @@ def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
         ),
         (
             power("p", "x", "y") + power("q", "x", "y"),
-            'net:3: layer "q" (Power): its top "y" is made by another layer as well. Give one of them another name.',
+            'net:3: layer "q" (Power): its top "y" is also produced by another layer. Rename one of them.',
         ),
         (
             'layer { name: "p" type: "Split" bottom: "x" top: "y" top: "y" }',
-            'net:2: layer "p" (Split): its top "y" is made by another layer as well. Give one of them another name.',
+            'net:2: layer "p" (Split): its top "y" is also produced by another layer. Rename one of them.',
         ),
         (
             'layer { name: "p" type: "Input" bottom: "x" top: "y" input_param { shape { dim: 1 } } }',
@@ -309,31 +309,31 @@ def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
         ),
         (
             'layer { name: "p" type: "Eltwise" bottom: "x" top: "y" }',
-            'net:2: layer "p" (Eltwise): it has 1 bottoms and takes 2 or more',
+            'net:2: layer "p" (Eltwise): expected 2 or more bottoms, got 1',
         ),
         (
             'layer { name: "p" type: "ReLU" bottom: "x" bottom: "x" top: "y" }',
-            'net:2: layer "p" (ReLU): it has 2 bottoms and takes 1',
+            'net:2: layer "p" (ReLU): expected 1 bottom, got 2',
         ),
         (
             'layer { name: "p" type: "ReLU" bottom: "x" }',
-            'net:2: layer "p" (ReLU): it has 0 tops and takes 1',
+            'net:2: layer "p" (ReLU): expected 1 top, got 0',
         ),
         (
             'layer { name: "p" type: "Bias" top: "y" }',
-            'net:2: layer "p" (Bias): it has 0 bottoms and takes 1 to 2',
+            'net:2: layer "p" (Bias): expected 1 to 2 bottoms, got 0',
         ),
         (
             fc("p", "x", "x"),
-            'net:2: layer "p" (InnerProduct): it cannot work in place. Give its top another name than its bottom\'s.',
+            'net:2: layer "p" (InnerProduct): it cannot work in place. Give its top a name other than its bottom\'s.',
         ),
         (
             power("p", "x", "y", "propagate_down: true propagate_down: false"),
-            'net:2: layer "p" (Power): it has 2 propagate_down values and 1 bottoms',
+            'net:2: layer "p" (Power): it has 2 propagate_down values but 1 bottoms',
         ),
         (
             power("p", "x", "y", "loss_weight: 1 loss_weight: 2"),
-            'net:2: layer "p" (Power): it has 2 loss_weights and 1 tops',
+            'net:2: layer "p" (Power): it has 2 loss_weights but 1 tops',
         ),
         (
             fc("p", "x", "y", 2, "param { } param { } param { }"),
@@ -342,16 +342,15 @@ def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
         (
             fc("p", "x", "y") + fc("p", "x", "z"),
             'net:3: layer "p" (InnerProduct): net:2 has a layer of the same name. '
-            "Weights are matched by name: give each layer its own.",
+            "Weights are matched by name: use unique names.",
         ),
         (
             fc("p", "x", "y", 0),
-            'net:2: layer "p" (InnerProduct): num_output is missing. Set how many outputs there are, 1 or more.',
+            'net:2: layer "p" (InnerProduct): num_output is missing. Set the number of outputs, 1 or more.',
         ),
         (
             power("p", "x", "y") + power("q", "y", "y") + power("r", "y", "z") + power("s", "x", "x"),
-            'net:5: layer "s" works in place on "x", which layer "p" reads as well. '
-            "Give the top of the in-place layer another name.",
+            'net:5: layer "s" works in place on "x", which layer "p" also reads. Rename the top of the in-place layer.',
         ),
         (
             'layer { name: "p" type: "Input" top: "y" }',
@@ -360,7 +359,7 @@ def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
         (
             'layer { name: "p" type: "FcRistretto" bottom: "x" top: "y" inner_product_param { num_output: 1 } '
             "quantization_param { bw_params: 0 } }",
-            'net:2: layer "p" (FcRistretto): a width of 0 bits is not possible. Give 1 to 128.',
+            'net:2: layer "p" (FcRistretto): a width of 0 bits is out of range. Give 1 to 128.',
         ),
     ],
 )

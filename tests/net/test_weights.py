@@ -80,7 +80,7 @@ def test_weights_of_a_file_are_viewed_not_copied(nets, tmp_path, ending):
 def test_another_shape_is_refused_though_it_has_as_many_values(nets):
     assert refusals(nets.build(INPUT + fc("a")), stored(a=[W.T, B])) == [
         'w.caffemodel: parameter 0 of layer "a" is 3x2 in the file and 2x3 in the net. '
-        "Use the weights of this very net, or rename the layer to train it anew."
+        "Use the weights of this net, or rename the layer to train it from scratch."
     ]
 
 
@@ -107,8 +107,8 @@ def test_an_old_bias_has_three_ones_in_front(nets):
 
 def test_another_number_of_parameters_is_refused(nets):
     net = nets.build(INPUT + fc("a"))
-    assert refusals(net, stored(a=[W])) == ['w.caffemodel: layer "a" has 2 parameters, and 1 in the file']
-    assert refusals(net, stored(a=[W, B, B])) == ['w.caffemodel: layer "a" has 2 parameters, and 3 in the file']
+    assert refusals(net, stored(a=[W])) == ['w.caffemodel: layer "a" has 2 parameters, but 1 in the file']
+    assert refusals(net, stored(a=[W, B, B])) == ['w.caffemodel: layer "a" has 2 parameters, but 3 in the file']
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -146,7 +146,7 @@ def test_a_layer_that_the_file_lacks_is_told_with_the_nearest_that_the_net_lacks
     (says,) = refusals(nets.build(INPUT + fc("a") + fc("ip2")), stored(a=[W, B], ip_2=[W, B], other=[B]))
     assert says.replace(str(tmp_path), "") == (
         '/net.prototxt:3: layer "ip2" has no weights in w.caffemodel. Did you mean ip_2? '
-        "Layers there: a, ip_2, other. --allow_missing_weights fills it anew."
+        "Layers there: a, ip_2, other. --allow_missing_weights initializes it with its filler."
     )
 
 
@@ -170,7 +170,7 @@ def test_missing_layers_are_filled_where_that_is_allowed_with_a_warning(nets, ca
     assert loaded.weights["c/1"].tolist() == [-1, -1]
     assert loaded.weights["a/0"].tolist() == W.tolist()
     assert [record.getMessage() for record in caplog.records] == [
-        "Not in w.caffemodel, filled by the net's fillers: b, c"
+        "Not in w.caffemodel, initialized by the net's fillers: b, c"
     ]
 
 
@@ -238,7 +238,7 @@ def test_hdf5_may_not_leave_out_what_a_layer_owns_itself(nets, tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["data/a/1"] = np.float32(B)
     (says,) = refusals(nets.build(INPUT + fc("a")), read_weights(tmp_path / "w.h5"))
-    assert says == f'{tmp_path / "w.h5"}: layer "a" lacks its parameter 0 in the file'
+    assert says == f'{tmp_path / "w.h5"}: parameter 0 of layer "a" is missing in the file'
 
 
 def test_a_layer_all_of_whose_parameters_are_others_may_be_missing(nets):

@@ -92,7 +92,7 @@ def test_a_job_stops_early_marks_it_and_finds_the_same(two_classes: Any) -> None
     assert found_early.net_file.message == found.net_file.message
     lines = found_early.summary_lines()
     assert "1bit: \t0*" in lines
-    assert found_early.notes()[0] == "* stopped early: the batches left could not have changed whether it passes"
+    assert found_early.notes()[0] == "* stopped early: the remaining batches could not change whether it passes"
     assert "*" not in "".join([*found.summary_lines(), *found.notes()])
     conv, fc, _ = found_early.as_json()["groups"]
     # 0.8 in each batch: 8 of them sum up to 6.4, 7.8 are needed; of zeros, the third leaves 7 at most.
@@ -128,12 +128,12 @@ def test_a_score_without_bounds_is_refused(two_classes: Any) -> None:
     with pytest.raises(RistrettoError) as refused:
         quantize(two_classes().job(early_stop=True, score="loss"))
     assert str(refused.value) == (
-        'net.prototxt: --early_stop needs a score with known bounds, and "loss" is no Accuracy layer\'s. '
-        "Leave --early_stop out."
+        'net.prototxt: --early_stop needs a score with known bounds, but "loss" is not the top of an Accuracy layer. '
+        "Omit --early_stop."
     )
 
 
 def test_average_precision_has_no_early_verdict(bright_halves: Any) -> None:
     job = QuantizeConfig("net.prototxt", "net.caffemodel", "quantized.prototxt", "dynamic_fixed_point", early_stop=True)
-    with pytest.raises(RistrettoError, match='"detection_eval" is no Accuracy'):
+    with pytest.raises(RistrettoError, match='"detection_eval" is not the top of an Accuracy'):
         quantize(job)

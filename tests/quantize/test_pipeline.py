@@ -191,7 +191,7 @@ def test_without_data_to_learn_from_the_test_data_serves_and_a_warning_tells(
 ) -> None:
     caplog.set_level(logging.WARNING, "ristretto")
     outcome = quantize(two_classes(train=100).job(text=without(NET, "train_db"), bit_widths=(8,)))
-    assert caplog.messages == ["net.prototxt has no data layers for TRAIN: ranges are read on TEST data."]
+    assert caplog.messages == ["net.prototxt has no data layers for TRAIN: calibrating on TEST data."]
     assert fl_layer_in(outcome) == 8
 
 
@@ -206,7 +206,7 @@ def test_the_number_of_batches_that_ranges_are_read_from_can_be_chosen(
     caplog.set_level(logging.INFO, "ristretto")
     quantize(two_classes().job(calibration_iterations=3, bit_widths=(8,)))
     lines = caplog.messages
-    assert lines[lines.index("Reading ranges.") + 1] == "Running for 3 iterations."
+    assert lines[lines.index("Measuring ranges.") + 1] == "Running for 3 iterations."
 
 
 def test_integer_lengths_are_logged_in_the_originals_words(two_classes: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -268,7 +268,7 @@ def test_a_net_without_layers_to_trim_is_refused(two_classes: Any) -> None:
     with pytest.raises(RistrettoError) as refused:
         quantize(two_classes().job(text=text))
     assert str(refused.value) == (
-        "net.prototxt: the net has no layers to trim. Convolution and InnerProduct layers can be."
+        "net.prototxt: the net has no layers to quantize. Only Convolution and InnerProduct layers can be quantized."
     )
 
 
@@ -292,7 +292,7 @@ def test_the_plan_lists_what_is_scored_if_all_pass(
         if line.startswith("Scoring ")
     ]
     assert scored == [planned[0], *planned[2:]]
-    assert planned[1] == "ranges on TRAIN data, 2 iterations"
+    assert planned[1] == "calibration on TRAIN data, 2 iterations"
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -333,7 +333,7 @@ def test_planned_nets_read_weights_neither_of_test_nor_of_train(
 def test_the_plan_tells_where_ranges_come_from_test_data(two_classes: Any) -> None:
     assert planned_nets(two_classes().job(text=without(NET, "train_db"), bit_widths=(8,))) == [
         "the float net, 2 iterations",
-        "ranges on TEST data, 2 iterations",
+        "calibration on TEST data, 2 iterations",
         "8bit CONV weights, 2 iterations",
         "8bit FC weights, 2 iterations",
         "8bit layer activations, 2 iterations",
@@ -466,7 +466,7 @@ def test_a_net_that_was_written_is_not_trimmed_again(two_classes: Any) -> None:
     write(two_classes)
     job = two_classes().job()
     job = type(job)(**{**vars(job), "model": "quantized.prototxt"})
-    with pytest.raises(RistrettoError, match="is trimmed already"):
+    with pytest.raises(RistrettoError, match="is already quantized"):
         quantize(job)
 
 

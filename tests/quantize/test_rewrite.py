@@ -169,8 +169,8 @@ def test_every_layer_that_is_trimmed_already_is_reported(workshop: Any) -> None:
     with pytest.raises(RistrettoErrors) as refused:
         trimmable_layers(net, legacy=True)
     assert str(refused.value).splitlines() == [
-        'net.prototxt:2: layer "conv" is trimmed already (ConvolutionRistretto). Give the float net.',
-        'net.prototxt:5: layer "fc" is trimmed already (FcRistretto). Give the float net.',
+        'net.prototxt:2: layer "conv" is already quantized (ConvolutionRistretto). Give the float net.',
+        'net.prototxt:5: layer "fc" is already quantized (FcRistretto). Give the float net.',
     ]
 
 

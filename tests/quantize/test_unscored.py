@@ -107,12 +107,12 @@ def test_a_part_that_the_net_has_no_layers_for_need_not_be_given(two_classes: An
     [
         (
             ["--bw=conv_params=3", "--noscore"],
-            "--noscore needs all widths, and --bw does not give fc_params, layer. "
+            "--noscore needs all widths, but --bw does not give fc_params, layer. "
             "Add fc_params=8,layer=8, for example.",
         ),
         (
             ["--noscore"],
-            "--noscore needs all widths, and --bw does not give conv_params, fc_params, layer. "
+            "--noscore needs all widths, but --bw does not give conv_params, fc_params, layer. "
             "Add conv_params=8,fc_params=8,layer=8, for example.",
         ),
         (
@@ -138,7 +138,7 @@ def test_a_dry_run_lists_the_ranges_alone(two_classes: Any, capsys: pytest.Captu
     two_classes()
     without_json = [flag for flag in FIXED if not flag.startswith("--json")]
     assert run([*without_json, GIVEN, "--noscore", "--dry_run"]) == 0
-    assert capsys.readouterr().out == "ranges on TRAIN data, 10 iterations\n"
+    assert capsys.readouterr().out == "calibration on TRAIN data, 10 iterations\n"
 
 
 @pytest.mark.parametrize("flags", [[], ["--noscore"]])
@@ -150,7 +150,7 @@ def test_a_net_without_an_output_to_score_by_is_written(
     told = capsys.readouterr()
     assert "Accuracy: not scored" in told.out
     warning = (
-        "All widths are given and nothing is scored; flags that concern scores are not used. net.prototxt: the net has "
+        "All widths are given and nothing is scored; scoring flags are ignored. net.prototxt: the net has "
         "no Accuracy layer and no loss to score by."
     )
     assert (warning in told.err) == (not flags)

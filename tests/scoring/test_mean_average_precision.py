@@ -103,7 +103,7 @@ def test_outputs_with_as_many_items_as_the_data_makes_have_no_score(
     caplog.set_level(logging.INFO, "ristretto")
     assert [blob.name for blob in net.outputs] == ["found", "label"]
     assert [output.blob for output in score(net).outputs] == ["found"]
-    assert caplog.messages[0] == "label (1x1x?x8) has as many items as the data makes: it has no score."
+    assert caplog.messages[0] == "label (1x1x?x8) has a variable number of items: it has no score."
     with pytest.raises(RistrettoError, match='"label" is no output of the net'):
         check_score(net, "label")
 

@@ -207,7 +207,7 @@ def test_scales_larger_than_what_is_shown_are_refused(write: Any, open_layer: An
     with pytest.raises(RistrettoError) as caught:
         source.next()
     assert str(caught.value) == (
-        'db: key "a": what is shown of the image is 8x16, height_scale and width_scale are 9 and 8. '
+        'db: key "a": the visible part of the image is 8x16, but height_scale and width_scale are 9 and 8. '
         "They must not be larger."
     )
 
@@ -233,7 +233,7 @@ def test_augmentation_is_refused_in_the_test_phase(
         open_layer(LAYER % (1, transform, annotated))
     assert str(caught.value) == (
         f"{names} would change the images at random in the TEST phase. "
-        "Remove what augments the data from this layer; it is left out in the TRAIN phase."
+        "Remove the augmentation from this layer; in the TRAIN phase it is omitted."
     )
 
 
@@ -248,7 +248,7 @@ def test_in_the_train_phase_it_is_left_out_and_images_are_resized_still(
         images, boxes = source.next()
         np.testing.assert_array_equal(images[0], np.moveaxis(cv2.resize(PIXELS, (2, 2)), 2, 0))
         assert boxes[0, 0].tolist() == [[0, 1, 0, 0, 0.25, 0.25, 0.75, 0]]
-    assert caplog.messages == [f"augmentation is left out: {names}"]
+    assert caplog.messages == [f"augmentation is omitted: {names}"]
 
 
 def jpeg(image: Any) -> Any:
@@ -327,7 +327,7 @@ def test_label_map_file_is_not_read(write: Any, open_layer: Any) -> None:
 @pytest.mark.parametrize(
     ("second", "says"),
     [
-        (b"\xff\xff", 'db: key "b": the record is no AnnotatedDatum message'),
+        (b"\xff\xff", 'db: key "b": the record is not a valid AnnotatedDatum message'),
         (b"", 'db: key "b": the record has no datum'),
         (datum(np.ones((1, 2, 2))), 'db: key "b": the record has no datum'),
         (
@@ -340,7 +340,7 @@ def test_label_map_file_is_not_read(write: Any, open_layer: Any) -> None:
         ),
         (
             record(image=PIXELS[:3]),
-            'db: key "b": the image is 3x3x8, the first one 3x4x8. Bring all images to one size.',
+            'db: key "b": the image is 3x3x8, but the first one is 3x4x8. Resize all images to the same size.',
         ),
         (
             record((1, [ALL, (0.0, 0.5, float("nan"), 1.0)])),
@@ -348,7 +348,7 @@ def test_label_map_file_is_not_read(write: Any, open_layer: Any) -> None:
         ),
         (
             record(typed=False),
-            'db: key "b": the record has no annotation type, the first one has. '
+            'db: key "b": the record has no annotation type, but the first one has. '
             "Set annotated_data_param { anno_type: BBOX }.",
         ),
     ],

@@ -171,16 +171,16 @@ def test_settings_of_the_old_format_have_no_effect_and_are_named(
         ((LMDB % 1).replace('source: "db"', ""), "data_param.source is not set"),
         (
             (LMDB % 1).replace('"db"', '"gone"'),
-            "data_param.source gone does not exist. Relative paths start in the current folder.",
+            "data_param.source gone does not exist. Relative paths start at the current folder.",
         ),
         ((LMDB % 1).replace('"db"', '"/gone"'), "data_param.source /gone does not exist"),
         (
             (LMDB % 1).replace('"db"', '"db/data.mdb"'),
-            "data_param.source db/data.mdb is not a folder. Name the database's folder.",
+            "data_param.source db/data.mdb is not a folder. Give the database's folder.",
         ),
         ((LMDB % 1).replace('"db"', '"."'), ". is not an LMDB database: no data.mdb in it"),
         ((LMDB % 1).replace("LMDB", "LEVELDB"), "db is an LMDB database, not LevelDB. Set backend: LMDB."),
-        (LMDB % 1 + ' top: "more"', "Data layers have 1 or 2 tops, not 3"),
+        (LMDB % 1 + ' top: "more"', "expected 1 or 2 tops, got 3"),
         (LMDB % 1 + " transform_param { crop_size: 3 }", "crop_size 3 is larger than the image, 2x2"),
         (
             LMDB % 1_000_000_000,
@@ -198,11 +198,11 @@ def test_bad_settings_are_told_in_a_line(text: str, says: str, write: Any, open_
 @pytest.mark.parametrize(
     ("second", "says"),
     [
-        (b"\xff\xff", 'db: key "b": the record is no Datum message'),
-        (datum(image(1))[:-1], 'db: key "b": the record is no Datum message'),
+        (b"\xff\xff", 'db: key "b": the record is not a valid Datum message'),
+        (datum(image(1))[:-1], 'db: key "b": the record is not a valid Datum message'),
         (
             datum(image(1, (1, 2, 3))),
-            'db: key "b": the image is 1x2x3, the first one 1x2x2. Bring all images to one size.',
+            'db: key "b": the image is 1x2x3, but the first one is 1x2x2. Resize all images to the same size.',
         ),
         (
             new("Datum", channels=1, height=2, width=2, data=b"123").SerializeToString(),
@@ -231,7 +231,7 @@ def test_a_bad_record_is_named_by_its_key(second: bytes, says: str, write: Any, 
 
 def test_a_bad_first_record_is_named_by_its_key(write: Any, open_layer: Any) -> None:
     write({"\n": b"\xff"})
-    with pytest.raises(RistrettoError, match=r'^db: key " ": the record is no Datum message$'):
+    with pytest.raises(RistrettoError, match=r'^db: key " ": the record is not a valid Datum message$'):
         open_layer(LMDB % 1)
 
 
@@ -262,7 +262,7 @@ def test_a_cut_off_database_is_refused_before_it_is_read(write: Any, open_layer:
     file = write(numbered(200)) / "data.mdb"
     size = file.stat().st_size
     file.write_bytes(file.read_bytes()[: size // 2])
-    with pytest.raises(RistrettoError, match=rf"^db is cut off: data.mdb has {size // 2} of {size} bytes$"):
+    with pytest.raises(RistrettoError, match=rf"^db is truncated: data.mdb has {size // 2} of {size} bytes$"):
         open_layer(LMDB % 1)
 
 

@@ -65,7 +65,7 @@ def test_noise_is_refused_in_the_test_phase_and_left_out_with_a_word_in_the_trai
     assert caplog.messages == []
     for _ in range(2):
         np.testing.assert_array_equal(t(IMAGES), IMAGES)
-    assert caplog.messages == ["augmentation is left out: noise_param"]
+    assert caplog.messages == ["augmentation is omitted: noise_param"]
 
 
 def test_noise_that_is_none_is_allowed():

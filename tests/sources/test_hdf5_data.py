@@ -83,8 +83,8 @@ def change(path: Path, name: str, value: Any) -> None:
     ("value", "says"),
     [
         (None, 'a.h5 has no dataset "label". It has: data.'),
-        (np.array([b"x", b"y"]), "a.h5: dataset label holds |S1, not numbers"),
-        (np.zeros(3), "a.h5: label has 3 rows, data has 2"),
+        (np.array([b"x", b"y"]), "a.h5: dataset label has type |S1, not numbers"),
+        (np.zeros(3), "a.h5: label has 3 rows, but data has 2"),
         (np.zeros((0, 2)), "a.h5: dataset label has the shape 0x2"),
         (np.float32(1), "a.h5: dataset label has the shape scalar"),
     ],
@@ -102,7 +102,7 @@ def test_rows_of_another_shape_in_a_later_file_are_refused(files: Any, open_laye
     change(tmp_path / "b.h5", "data", np.zeros((2, 3)))
     source = open_layer(TEXT % 2)
     source.next()
-    with pytest.raises(RistrettoError, match=r"^b.h5: rows of data are 3, in the first file 2$"):
+    with pytest.raises(RistrettoError, match=r"^b.h5: rows of data are 3, but 2 in the first file$"):
         source.next()
 
 
@@ -115,7 +115,7 @@ def test_rows_of_another_shape_in_a_later_file_are_refused(files: Any, open_laye
         ((TEXT % 1).replace("list.txt", "empty.txt"), "hdf5_data_param.source empty.txt lists no files"),
         ((TEXT % 1).replace("list.txt", "gone.txt"), "gone.txt: the file gone.h5 does not exist. Relative "),
         ((TEXT % 1).replace("list.txt", "text.txt"), "text.txt is not an HDF5 file: "),
-        ('type: "HDF5Data"', "HDF5Data layers have 1 or more tops, not 0"),
+        ('type: "HDF5Data"', "expected 1 or more tops, got 0"),
     ],
 )
 def test_bad_settings_are_told_in_a_line(text: str, says: str, files: Any, open_layer: Any, tmp_path: Path) -> None:

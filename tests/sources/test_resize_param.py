@@ -124,12 +124,12 @@ def test_sizes_that_no_image_has_are_refused(text: str, says: str) -> None:
         (
             "height: 300 width: 300 resize_mode: FIT_SMALL_SIZE",
             (1, 30000, 1),
-            "here: the image, 1x30000, becomes 300x9000000 by resize_param. Its sides differ too much.",
+            "here: resize_param makes the image, 1x30000, 300x9000000. Its aspect ratio is too extreme.",
         ),
         (
             "height: 300 width: 300 resize_mode: FIT_LARGE_SIZE_AND_PAD",
             (1, 30000, 1),
-            "here: the image, 1x30000, becomes 0x300 by resize_param. Its sides differ too much.",
+            "here: resize_param makes the image, 1x30000, 0x300. Its aspect ratio is too extreme.",
         ),
         (
             "height: 2 width: 2 pad_value: 1 pad_value: 2",
@@ -194,7 +194,7 @@ def test_raw_records_of_the_right_size_pass_and_others_are_refused(write: Any, o
     with pytest.raises(RistrettoError) as caught:
         source.next()
     assert str(caught.value) == (
-        'db: key "b": the image, 1x7x6, is not encoded, and resize_param works on encoded images alone. '
+        'db: key "b": the image, 1x7x6, is not encoded, but resize_param needs encoded images. '
         "Store encoded images, or images of the right size."
     )
 

@@ -80,7 +80,7 @@ def test_a_list_of_several_labels_is_told_where_they_come_from(line: str, tmp_pa
         open_layer(LIST)
     assert str(caught.value) == (
         f"{line.rsplit(maxsplit=1)[0]}: the image cannot be read: No such file or directory. "
-        "A line has one label, its last number; several labels come by HDF5Data, or by Data with float_data."
+        "A line has one label, its last number; for several labels use HDF5Data, or Data with float_data."
     )
 
 
@@ -98,5 +98,5 @@ def test_an_hdf5_file_in_place_of_the_list_is_told(tmp_path: Path, open_layer: A
         open_layer('type: "HDF5Data" top: "data" hdf5_data_param { source: "rows.h5" batch_size: 1 }')
     assert str(caught.value) == (
         "hdf5_data_param.source rows.h5 is an HDF5 file, not a list of such files. "
-        "Name a text file that holds its name."
+        "Give a text file that contains its name."
     )

@@ -105,7 +105,7 @@ def test_the_input_is_left_alone() -> None:
             "force_color: true force_gray: true",
             "transform_param has both force_color and force_gray. Keep one.",
         ),
-        ('mean_file: "no/m"', "mean_file no/m does not exist. Relative paths start in the current folder."),
+        ('mean_file: "no/m"', "mean_file no/m does not exist. Relative paths start at the current folder."),
         ('mean_file: ""', "mean_file is not set"),
     ],
 )
@@ -117,7 +117,7 @@ def test_bad_settings_are_told_in_a_line(text: str, says: str) -> None:
 
 def test_a_mean_of_another_shape_is_refused(tmp_path: Path) -> None:
     file = mean_file(tmp_path / "mean", np.zeros((2, 3, 3)))
-    with pytest.raises(LayerError, match=r"mean_file .*mean is 2x3x3, the image 2x3x4$"):
+    with pytest.raises(LayerError, match=r"mean_file .*mean is 2x3x3, but the image is 2x3x4$"):
         transform(f'mean_file: "{file}"').shape((2, 3, 4))
 
 

@@ -184,29 +184,29 @@ def test_a_no_break_space_belongs_to_a_name(files: Any, open_layer: Any, tmp_pat
 def test_an_unknown_crop_mode_is_warned_of(files: Any, open_layer: Any, caplog: pytest.LogCaptureFixture) -> None:
     files()
     open_layer((TEXT % (2, 2)).replace("source", 'crop_mode: "sqare" source'))
-    assert caplog.messages == ['window_data_param.crop_mode "sqare" is not known: windows are warped']
+    assert caplog.messages == ['window_data_param.crop_mode "sqare" is unknown: windows are warped']
 
 
 @pytest.mark.parametrize(
     ("listing", "says"),
     [
         ("", "window_data_param.source list.txt lists no images"),
-        ("#0 a.png", 'list.txt:1: expected "#" in front of an image, found "#0"'),
+        ("#0 a.png", 'list.txt:1: expected "#" before an image, found "#0"'),
         ("# x\na.png 3 4 6 0", 'list.txt:1: expected number, a number, found "x"'),
         (
             "# 0\na.png 3 4",
-            "list.txt ends within the head of an image. It has: # number file channels height width count.",
+            "list.txt ends within the header of an image. Its format: # number file channels height width count.",
         ),
-        ("#", "list.txt ends within the head of an image. It has: # number file channels height width count."),
-        (HEAD + "2 3 0.8 1 1 2 2 7 0.1 3 0 4", "list.txt ends within the windows of a.png: 2 are announced"),
-        (HEAD + "2000000000", "list.txt ends within the windows of a.png: 2e+09 are announced"),
+        ("#", "list.txt ends within the header of an image. Its format: # number file channels height width count."),
+        (HEAD + "2 3 0.8 1 1 2 2 7 0.1 3 0 4", "list.txt ends within the windows of a.png: 2 are declared"),
+        (HEAD + "2000000000", "list.txt ends within the windows of a.png: 2e+09 are declared"),
         (LIST.replace("3 0.8 1", "3 0.8 1.5"), 'list.txt:5: expected x1, a number, found "1.5"'),
         (LIST.replace("0.1", "nan"), 'list.txt:6: expected overlap, a number, found "nan"'),
         (LIST.replace("7 0.1", "99999999999 0.1"), 'list.txt:6: expected label, a number, found "99999999999"'),
-        (LIST + "x", 'list.txt:7: expected "#" in front of an image, found "x"'),
+        (LIST + "x", 'list.txt:7: expected "#" before an image, found "x"'),
         (
             LIST.replace("# 0", "# 1"),
-            "list.txt:5: a window of image 1, but the list has 1. Number the images from 0 in their order.",
+            "list.txt:5: a window of image 1, but the list has 1 images. Number the images consecutively from 0.",
         ),
         (LIST.replace("0.1", "0.9"), "list.txt has no windows of background: none has an overlap below bg_threshold"),
         (LIST.replace("0.8", "0.4"), "list.txt has no windows of objects: none has an overlap of fg_threshold"),
@@ -230,17 +230,17 @@ def test_bad_lists_are_told_by_line(listing: str, says: str, files: Any, open_la
         ("crop_size: 2", "", "WindowData layers need transform_param.crop_size"),
         ("crop_size: 2", "crop_size: 40000", "transform_param.crop_size 40000 is too large"),
         ("source", "context_pad: 1 source", "context_pad 1 leaves nothing of crop_size 2"),
-        ("0.5", "1.5", "window_data_param.fg_fraction is 1.5. It is a share, from 0 to 1."),
-        ("0.5", "nan", "window_data_param.fg_fraction is nan. It is a share, from 0 to 1."),
+        ("0.5", "1.5", "window_data_param.fg_fraction is 1.5. It must be from 0 to 1."),
+        ("0.5", "nan", "window_data_param.fg_fraction is nan. It must be from 0 to 1."),
         ("batch_size: 2", "", "window_data_param.batch_size is not set. Set it to 1 or more."),
         ("batch_size: 2", "batch_size: 999999999", "the batch has the shape 999999999x3x2x2, which is too large "),
         ("list.txt", "gone.txt", "window_data_param.source gone.txt does not exist. Relative "),
-        ('top: "label"', "", "WindowData layers have 2 tops, not 1"),
+        ('top: "label"', "", "expected 2 tops, got 1"),
         ("crop_size", "mean_value: 1 mean_value: 2 crop_size", "transform_param has 2 mean_values. Give 1 or 3."),
         ("crop_size", "mean_value: 1 mean_file: 'm' crop_size", "transform_param has both mean_file and mean_value."),
-        ("crop_size", "mean_file: 'small' crop_size", "mean_file small is 3x1x2, the crop 3x2x2"),
-        ("crop_size", "mean_file: 'flat' crop_size", "mean_file flat is 3x2x6, the crop 3x2x2"),
-        ("crop_size", "mean_file: 'gray' crop_size", "mean_file gray is 1x2x2, the crop 3x2x2"),
+        ("crop_size", "mean_file: 'small' crop_size", "mean_file small is 3x1x2, but the crop is 3x2x2"),
+        ("crop_size", "mean_file: 'flat' crop_size", "mean_file flat is 3x2x6, but the crop is 3x2x2"),
+        ("crop_size", "mean_file: 'gray' crop_size", "mean_file gray is 1x2x2, but the crop is 3x2x2"),
     ],
 )
 def test_bad_settings_are_told_in_a_line(
@@ -260,6 +260,6 @@ def test_a_window_outside_of_its_image_is_told_by_its_line(files: Any, open_laye
     with pytest.raises(RistrettoError) as caught:
         source.next()
     assert str(caught.value) == (
-        "list.txt:5: window (1, 1, 6, 2) shows nothing of a.png, which is 6 wide, 4 high. Corners count from 0: "
+        "list.txt:5: window (1, 1, 6, 2) lies outside a.png, which is 6 wide, 4 high. Corners count from 0: "
         "x1 y1 x2 y2."
     )

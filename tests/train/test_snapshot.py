@@ -372,10 +372,10 @@ def test_every_truncation_of_a_state_is_told_in_one_line(net: Net) -> None:
         (b"", "the file is empty"),
         (b'iter: 3 learned_net: "m"\n', "is damaged or no solver state"),
         (bytes(100), "is damaged or no solver state"),
-        (new("SolverState", iter=-1, learned_net="m").SerializeToString(), "the iteration -1 is not possible"),
+        (new("SolverState", iter=-1, learned_net="m").SerializeToString(), "the iteration -1 is invalid"),
         (
             new("SolverState", iter=1, history=[new("BlobProto", shape=new("BlobShape", dim=[2**40]))]),
-            "history 0: an extent of 1099511627776 is not possible",
+            "history 0: an extent of 1099511627776 is invalid",
         ),
     ],
 )
@@ -400,7 +400,7 @@ def test_weights_given_as_a_state_are_told(net: Net) -> None:
         ("iter", [1, 2], "`iter` is no whole number"),
         ("learned_net", 3, "`learned_net` is no name of a file"),
         ("history", 3, "holds no history"),
-        ("history/1", "x", "history 1: holds object, not numbers"),
+        ("history/1", "x", "history 1: has type object, not numbers"),
     ],
 )
 def test_hdf5_states_with_something_else_in_them(net: Net, name: str, data: Any, said: str) -> None:

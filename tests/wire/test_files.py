@@ -64,7 +64,7 @@ def test_a_long_name_is_no_trouble(tmp_path: Path) -> None:
         ("none/a", "does not exist"),
         ("", "is a folder"),
         ("n" * 300, "name too long"),
-        ("a\0b", "no file name"),
+        ("a\0b", "invalid file name"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_and_at_writing(tmp_path: Path, name: str, told: str) -> None:

@@ -111,7 +111,7 @@ def test_enums_go_by_name_or_number(text: str) -> None:
 
 def test_a_wrong_enum_value_lists_the_right_ones() -> None:
     assert faults("eltwise_param { operation: SUB }", "LayerParameter") == [
-        "f:1:28: operation: SUB is no EltwiseOp. Did you mean SUM? Known: PROD, SUM, MAX."
+        "f:1:28: operation: SUB is not a value of EltwiseOp. Did you mean SUM? Known: PROD, SUM, MAX."
     ]
 
 

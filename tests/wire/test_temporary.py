@@ -194,7 +194,7 @@ def test_a_fault_that_the_disk_reports_at_the_end_leaves_nothing(kind: str, monk
     ("code", "remedy"),
     [
         (errno.ENOSPC, "Free some space, or write to another disk."),
-        (errno.EDQUOT, "Free some space of your quota, or write to another disk."),
+        (errno.EDQUOT, "Free some space in your quota, or write to another disk."),
         (errno.EFBIG, "Raise the limit on the size of files (ulimit -f)."),
         (errno.EIO, "The disk may be failing: write to another one."),
     ],

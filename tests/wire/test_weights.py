@@ -129,13 +129,13 @@ def test_of_two_layers_with_one_name_the_last_counts(save: Save) -> None:
 @pytest.mark.parametrize(
     ("blob", "told"),
     [
-        ("shape { dim: 2 dim: 2 } data: [1, 2, 3]", "the shape 2x2 asks for 4 values, 3 are stored"),
-        ("shape { dim: 2 }", "the shape 2 asks for 2 values, 0 are stored"),
-        ("shape { dim: -1 dim: -1 } data: 1", "an extent of -1 is not possible"),
-        ("shape { dim: 9223372036854775807 } data: 1", "an extent of 9223372036854775807 is not possible"),
+        ("shape { dim: 2 dim: 2 } data: [1, 2, 3]", "the shape 2x2 has 4 values, but 3 are stored"),
+        ("shape { dim: 2 }", "the shape 2 has 2 values, but 0 are stored"),
+        ("shape { dim: -1 dim: -1 } data: 1", "an extent of -1 is invalid"),
+        ("shape { dim: 9223372036854775807 } data: 1", "an extent of 9223372036854775807 is invalid"),
         ("shape { dim: 2147483647 dim: 2147483647 dim: 2147483647 } data: 1", "1 are stored"),
-        ("num: 1 channels: 1 height: 2 width: -2 data: 1", "an extent of -2 is not possible"),
-        ("shape { " + "dim: 1 " * 33 + "} data: 1", "33 axes; there can be 32"),
+        ("num: 1 channels: 1 height: 2 width: -2 data: 1", "an extent of -2 is invalid"),
+        ("shape { " + "dim: 1 " * 33 + "} data: 1", "33 axes; the maximum is 32"),
     ],
 )
 def test_a_blob_that_contradicts_itself_is_told(save: Save, blob: str, told: str) -> None:
@@ -148,10 +148,10 @@ def test_a_blob_that_contradicts_itself_is_told(save: Save, blob: str, told: str
     ("data", "told"),
     [
         (b"", "the file is empty"),
-        (b"\x0a\x01a\x0b", "is damaged or no caffemodel"),
+        (b"\x0a\x01a\x0b", "is damaged or not a caffemodel"),
         (b"\x0a\x03net", "holds no layers"),
-        (b"\xa2\x06\x7f\x0a\x01a", "127 bytes are announced"),
-        (b"\xa2\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "18446744073709551615 bytes are announced"),
+        (b"\xa2\x06\x7f\x0a\x01a", "127 bytes are declared"),
+        (b"\xa2\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "18446744073709551615 bytes are declared"),
         (b"\xff" * 20, "has no end"),
         (b"\x00\x00\x00\x00", "field number 0"),
         (b"\x0b" * 300, "groups nested too deep"),
@@ -177,7 +177,7 @@ NO_WEIGHTS = "not weights. Give the .caffemodel or .h5 with the net's trained we
         ("\n<!DOCTYPE html><html>", "this is a web page, not weights. Download the file itself."),
         (
             "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n",
-            "this is what Git LFS has in place of the file, not weights. Get the file by `git lfs pull`.",
+            "this is a Git LFS pointer, not weights. Fetch the file with `git lfs pull`.",
         ),
     ],
 )
@@ -191,14 +191,14 @@ def test_a_text_file_in_place_of_another_message_is_told_to_be_one(tmp_path: Pat
     file = tmp_path / "net.prototxt"
     file.write_text("layer {}")
     told = fault(file, read_net_binary)
-    assert told == ": this is a text file, not a caffemodel. A prototxt is upgraded by upgrade_net_proto_text."
+    assert told == ": this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt."
     told = fault(file, read_blob)
     assert told == ": this is a text file, not an array. Give a .binaryproto, such as compute_image_mean writes."
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert fault(tmp_path / "none") == ": this file does not exist"
-    assert fault(tmp_path) == ": is a folder, a file is needed"
+    assert fault(tmp_path) == ": is a folder, not a file"
 
 
 # HDF5
@@ -258,9 +258,9 @@ def make_sparse(h5: Any) -> None:
     ("make", "told"),
     [
         (make_no_data, "no group `data`"),
-        (make_text, 'layer "a" blob 0: holds object, not numbers'),
-        (make_huge, 'layer "a" blob 0: 4398046511104 bytes are announced, fewer are stored'),
-        (make_sparse, 'layer "a": a blob of number 9999 is not possible'),
+        (make_text, 'layer "a" blob 0: has type object, not numbers'),
+        (make_huge, 'layer "a" blob 0: 4398046511104 bytes are declared, but fewer are stored'),
+        (make_sparse, 'layer "a": blob number 9999 is out of range'),
     ],
 )
 def test_other_hdf5_files_are_refused(tmp_path: Path, make: Callable[[Any], None], told: str) -> None:
@@ -355,7 +355,7 @@ def test_a_mean_file(tmp_path: Path) -> None:
 def test_a_mean_file_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "mean.binaryproto"
     file.write_bytes(b"\x08\x01\x10\x03\x18\x02\x20\x02")
-    assert fault(file, read_blob) == ": the shape 1x3x2x2 asks for 12 values, 0 are stored"
+    assert fault(file, read_blob) == ": the shape 1x3x2x2 has 12 values, but 0 are stored"
 
 
 @pytest.mark.parametrize(
@@ -364,4 +364,4 @@ def test_a_mean_file_that_is_none(tmp_path: Path) -> None:
 def test_a_net_that_is_none(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "m"
     file.write_bytes(data)
-    assert "Is it a caffemodel, and whole?" in fault(file, read_net_binary)
+    assert "Is it a complete caffemodel?" in fault(file, read_net_binary)
