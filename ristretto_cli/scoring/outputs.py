@@ -97,7 +97,7 @@ def tell_unscored(net: Net) -> None:
     has_score = {blob.name for blob in scored(net)}
     for blob in net.outputs:
         if blob.name not in has_score:
-            log.info("%s (%s) has as many items as the data makes: it has no score.", blob.name, show(blob.shape))
+            log.info("%s (%s) has a variable number of items: it has no score.", blob.name, show(blob.shape))
 
 
 def judges_of(net: Net) -> dict[str, tuple[JudgingLayer, Layer]]:

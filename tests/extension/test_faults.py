@@ -207,7 +207,7 @@ def test_a_bug_of_an_extension_is_told_as_its_own(job: Any, site: Any) -> None:
     done = site.ristretto(*EXPORT, "--format=gadget")
     assert done.returncode == 70
     start = (
-        'ristretto: this is a bug of the extension gadgets 1.0 (entry point "gadget" in ristretto.exports): KeyError'
+        'ristretto: this is a bug in the extension gadgets 1.0 (entry point "gadget" in ristretto.exports): KeyError'
     )
     assert done.stderr.startswith(start)
 

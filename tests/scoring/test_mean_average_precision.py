@@ -129,6 +129,6 @@ def test_what_the_data_have_wrong_is_told_with_the_layers_place(bright_halves: A
         score(net)
     line = text[: text.index('name: "eval"')].count("\n") + 1
     assert str(refused.value) == (
-        f'net.prototxt:{line}: layer "eval" (DetectionEvaluate): there is an object of the background\'s class in '
+        f'net.prototxt:{line}: layer "eval" (DetectionEvaluate): there is an object of the background class in '
         "the detection results"
     )

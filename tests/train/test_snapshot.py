@@ -370,8 +370,8 @@ def test_every_truncation_of_a_state_is_told_in_one_line(net: Net) -> None:
     ("content", "said"),
     [
         (b"", "the file is empty"),
-        (b'iter: 3 learned_net: "m"\n', "is damaged or no solver state"),
-        (bytes(100), "is damaged or no solver state"),
+        (b'iter: 3 learned_net: "m"\n', "is damaged or not a solver state"),
+        (bytes(100), "is damaged or not a solver state"),
         (new("SolverState", iter=-1, learned_net="m").SerializeToString(), "the iteration -1 is invalid"),
         (
             new("SolverState", iter=1, history=[new("BlobProto", shape=new("BlobShape", dim=[2**40]))]),
