@@ -67,11 +67,11 @@ def extensions(group: str) -> Mapping[str, tuple[Extension, ...]]:
     return {name: tuple(points) for name, points in found.items()}
 
 
-def check_unique(kind: str, name: str, owners: Iterable[object]) -> None:
-    """ExtensionError if a name has several owners. kind: what it is a name of."""
-    owners = list(owners)
+def check_unique(kind: str, name: str, extensions: Iterable[Extension], *, built_in: bool) -> None:
+    """ExtensionError if several extensions, or an extension and ristretto itself, have an entry of one name."""
+    owners = [*(["ristretto-cli"] if built_in else []), *map(str, extensions)]
     if len(owners) > 1:
-        what = f'{kind} "{name}" is registered twice: by {" and by ".join(map(str, owners))}'
+        what = f'{kind} "{name}" is registered twice: by {" and by ".join(owners)}'
         raise ExtensionError(what, remedy="Uninstall one of these distributions, or rename the entry point.")
 
 

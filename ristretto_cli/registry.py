@@ -122,7 +122,7 @@ class Registry(Generic[T]):
     def _register_extension(self, name: str) -> None:
         built_in = name in self._entries and _module(self._entries[name]).startswith(f"{self._package}.")
         owners = self._extensions[name]
-        check_unique(self._kind, name, [*(["ristretto-cli"] if built_in else []), *owners])
+        check_unique(self._kind, name, owners, built_in=built_in)
         if name in self._entries:
             return
         before = dict(self._entries), set(self._aliases)

@@ -117,7 +117,7 @@ class Shell(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self._extensions:
             owners = self._extensions[cmd_name]
-            check_unique("command", cmd_name, [*(["ristretto-cli"] if cmd_name in self._built_in else []), *owners])
+            check_unique("command", cmd_name, owners, built_in=cmd_name in self._built_in)
             command = _extension_command(owners[0])
         elif cmd_name in self._built_in:
             command = importlib.import_module(f"{self._package}.{cmd_name}").command

@@ -10,7 +10,7 @@ from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.margin import Goal, Margin
-from ristretto_cli.quantize.search import Evaluation, SearchResult, Widening
+from ristretto_cli.quantize.search import Combination, Evaluation, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
 from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 from ristretto_cli.wire.files import write_atomically
@@ -125,8 +125,8 @@ class QuantizationResult:
                 for group in found.groups
             ],
             "combined": None if found.combined is None else self._combined_as_json(found.combined),
-            "widened_from": None if found.narrowest is None else self._widening_as_json(found.narrowest),
-            "widenings": [self._widening_as_json(each) for each in found.widenings],
+            "widened_from": None if found.narrowest is None else self._combination_as_json(found.narrowest),
+            "widenings": [self._combination_as_json(each) for each in found.widenings],
             "other_outputs": {
                 blob: {"float": before, "combined": after} for blob, (before, after) in self._other_outputs().items()
             },
@@ -194,8 +194,8 @@ class QuantizationResult:
             },
         }
 
-    def _widening_as_json(self, widening: Widening) -> dict[str, Any]:
-        return {**_evaluation_as_json(widening.evaluation), "bits": self._bits_as_json(widening.group_bits)}
+    def _combination_as_json(self, combination: Combination) -> dict[str, Any]:
+        return {**_evaluation_as_json(combination.evaluation), "bits": self._bits_as_json(combination.group_bits)}
 
     def _bits_as_json(self, group_bits: Sequence[int]) -> dict[str, int]:
         groups = zip(self.search.groups, group_bits, strict=True)

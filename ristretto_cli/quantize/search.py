@@ -114,14 +114,14 @@ class SearchSpace:
                     return
             if not steps:
                 return
-            base = min(steps, key=lambda step: _finite(missed_by(step)))
+            base = min(steps, key=lambda step: _comparable(missed_by(step)))
 
     def _steps(self, base: Candidate) -> list[Candidate]:
         """The nets with one group a step wider, the cheapest one first."""
         steps = []
         for i, (group, bits) in enumerate(zip(self.groups, base.group_bits, strict=True)):
             wider = group.wider(bits)
-            if wider is not None and not group.skipped:
+            if wider is not None:
                 group_bits = [*base.group_bits[:i], wider, *base.group_bits[i + 1 :]]
                 parts = zip(self.groups, group_bits, strict=True)
                 named = ", ".join(f"{width}bit {each.group.part}" for each, width in parts if not each.skipped)
@@ -220,7 +220,8 @@ def _values(group: Group, layers: Sequence[Trimmable]) -> int:
     return found
 
 
-def _finite(missed_by: float) -> float:
+def _comparable(missed_by: float) -> float:
+    """The distance, or infinity for NaN, which has no order."""
     return math.inf if math.isnan(missed_by) else missed_by
 
 
@@ -239,8 +240,8 @@ class GroupResult:
 
 
 @dataclass(frozen=True)
-class Widening:
-    """A combined net with larger widths than the search found for each group, and its evaluation."""
+class Combination:
+    """A net that combines the groups: the bits of each of them, and its evaluation."""
 
     group_bits: tuple[int, ...]
     evaluation: Evaluation
@@ -257,8 +258,8 @@ class SearchResult:
     groups: tuple[GroupResult, ...]
     widths: Widths
     combined: Evaluation | None
-    narrowest: Widening | None = None
-    widenings: tuple[Widening, ...] = ()
+    narrowest: Combination | None = None
+    widenings: tuple[Combination, ...] = ()
 
 
 def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation], missed_by: MissedBy) -> SearchResult:
@@ -275,7 +276,7 @@ def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation
     if space.hold_margin and combined in evaluations:
         widened = list(space.widened(passed, missed_by))
         # Of equal ones the first, which is the narrowest.
-        result = min([combined, *widened], key=lambda each: (not passed(each), _finite(missed_by(each))))
+        result = min([combined, *widened], key=lambda each: (not passed(each), _comparable(missed_by(each))))
     chosen = result if result is not None and result.group_bits else combined
     groups = [
         GroupResult(
@@ -291,8 +292,8 @@ def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation
         tuple(groups),
         chosen.widths,
         None if result is None else evaluations.get(result),
-        Widening(combined.group_bits, evaluations[combined]) if widened else None,
-        tuple(Widening(each.group_bits, evaluations[each]) for each in widened),
+        Combination(combined.group_bits, evaluations[combined]) if widened else None,
+        tuple(Combination(each.group_bits, evaluations[each]) for each in widened),
     )
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger("ristretto")
 
 
 class StoppingRule(Protocol):
-    """Whether to stop before all batches are run, by the sum of a blob's values over the first batches."""
+    """Decides from the sum of a blob's values over the first batches whether to stop early."""
 
     blob: str
 
@@ -39,10 +39,10 @@ class StoppingRule(Protocol):
 
 @dataclass(frozen=True)
 class Pass:
-    """How a net is scored: over how many batches (1 or more), and what of them.
+    """How a net is scored, and on how many batches (1 or more).
 
-    batches: what it is fed; by default what its own data layers bring. single_precision: sum up in float32, as the
-    original does. how: what is judged in whole is judged so.
+    batches: its inputs; by default those of its data layers. single_precision: sum up in float32, as the original does.
+    how: the settings of layers that judge all batches at once.
     """
 
     iterations: int
@@ -66,10 +66,10 @@ def score_net(
     single_precision: bool = False,
     how: Judging | None = None,
 ) -> Scores:
-    """Run `iterations` batches (1 or more), from the first record on, and average each output, or judge it.
+    """The scores of a net on `iterations` batches (1 or more), from the first record on.
 
-    single_precision: sum up in float32, as the original does. Outputs with as many values as the data makes have no
-    mean: those that no layer judges are left out. Raises RistrettoError for a net without outputs.
+    single_precision: sum up in float32, as the original does. Outputs with a variable number of items have no mean:
+    those that no layer judges are left out. Raises RistrettoError for a net without outputs.
     """
     scorer = Scorer(net, rng=rng, execution=execution)
     wanted = Pass(iterations, None, what, on_batch, single_precision, how or Judging())
@@ -85,13 +85,13 @@ def scoring_runner(
     keep: Sequence[Prefix] = (),
     profiler: NetProfiler | None = None,
 ) -> Runner:
-    """What computes the outputs of a net that have a score, and TOTAL_LOSS where it has losses.
+    """The compiled net; it computes the outputs that have a score, and TOTAL_LOSS if the net has losses.
 
-    start, keep: as Scorer says. profiler: as compile_net says. Raises RistrettoError for a net without outputs.
+    start, keep: see Scorer. profiler: see compile_net. Raises RistrettoError for a net without outputs.
     """
     outputs = ScoredOutputs(net)
 
-    # Not a method: a runner that held its scorer would only be freed by the garbage collector.
+    # A closure, not a method: a bound method would make a reference cycle with the runner.
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         picked = outputs.select(run)
         for prefix in keep:
@@ -110,10 +110,10 @@ def scoring_runner(
 
 
 class Scorer:
-    """A net made ready to be scored, as often as wanted.
+    """A compiled net that can be scored any number of times.
 
-    start: what it goes on from of another net's pass, in place of running the layers that made it. keep: what is to be
-    kept of its values for other nets. Raises RistrettoError for a net without outputs.
+    start: the activations of another net to resume from, instead of running the layers before. keep: the activations
+    to cache for other nets. Raises RistrettoError for a net without outputs.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Scorer:
         self._runner = scoring_runner(net, rng=rng, execution=execution, start=start, keep=keep)
 
     def run(self, wanted: Pass) -> Scores:
-        """The scores of one pass; a net whose layers keep a state goes on from its last pass."""
+        """The scores of one pass. Layers with a state continue from the last pass."""
         tell_unscored(self._net)
         tally = Tally(self._outputs, np.float32 if wanted.single_precision else np.float64)
         log.info("Running for %d iterations.", wanted.iterations)

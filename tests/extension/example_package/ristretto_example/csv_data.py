@@ -23,7 +23,7 @@ class CsvData(Source):
         try:
             self._rows = np.array([[float(number) for number in line.split(",")] for line in lines], np.float32)
         except ValueError as error:
-            raise LayerError(f"{path} is no table of numbers: {error}") from None
+            raise LayerError(f"{path} is not a table of numbers: {error}") from None
         if self._rows.ndim != 2 or self._rows.shape[1] < 2:
             raise LayerError(f"{path} needs lines of a label and one or more numbers")
         self._next = 0

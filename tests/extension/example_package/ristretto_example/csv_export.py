@@ -10,11 +10,11 @@ from ristretto_cli.wire.weights import read_weights
 
 @exporter("csv")
 class CsvExporter(Exporter):
-    """A line for each blob of a file of weights: layer, number, count, least and largest value."""
+    """A row per blob of a weights file: layer, number, count, minimum and maximum."""
 
     def write(self, request: ExportRequest) -> str:
         if request.model is not None:
-            raise RistrettoError("csv is a table of a file of weights", remedy="Leave out --model.")
+            raise RistrettoError("csv exports a weights file", remedy="Leave out --model.")
         weights = read_weights(needed(request.weights, "--weights"))
         rows = [
             f"{layer},{i},{blob.array.size},{blob.array.min():g},{blob.array.max():g}"
