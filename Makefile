@@ -9,7 +9,7 @@ EXTRAS ?= demo,plot,test,check
 VENVS ?= .venvs
 OLDEST := $(VENVS)/oldest
 PYTHONS ?= 3.10 3.11 3.12 3.13
-# passed on to pytest: ARGS="-x tests/wire"
+# passed on to pytest: ARGS="-x tests/caffe_io"
 ARGS ?=
 # how many processes `make test-random` tests in
 JOBS ?= 2
@@ -67,10 +67,10 @@ check: $(READY)  ## style, types, import floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-schema: $(if $(wildcard $(READY)),,$(READY))  ## compile proto/*.proto into ristretto_cli/wire/caffe.desc
+schema: $(if $(wildcard $(READY)),,$(READY))  ## compile proto/*.proto into ristretto_cli/caffe_io/caffe.desc
 	@# The compiler is installed for the build alone: its protobuf is not ours to choose.
 	$(BIN)/python $(PIP) --no-deps --editable .
-	$(BIN)/python -c "from ristretto_cli.wire import messages; messages.new('NetParameter')"
+	$(BIN)/python -c "from ristretto_cli.caffe_io import messages; messages.new('NetParameter')"
 
 fuzz: $(READY)  ## feed the readers damaged files, each kind for SECONDS; findings go to build/fuzz
 	@# atheris has no wheel for every Python; without it hypothesis makes the inputs.

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.caffe_io.messages import message_class
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.engine import record
-from ristretto_cli.wire.messages import message_class
 
 _WEIGHTS = 'weight_filler { type: "msra" }'
 _BIASES = 'bias_filler { type: "gaussian" std: 0.05 }'

@@ -12,7 +12,7 @@ from benchmarks.nets import Benchmark, Prepared, prepare
 from benchmarks.once import ONCE, Once, OnceRow
 from benchmarks.passes import Times, onnxruntime_pass, own_pass, take_turns, write_onnx
 from benchmarks.static_qdq import write_static_qdq
-from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.data_loader import Feeds
 
 STATIC_QDQ = "onnxruntime static QDQ"
 COMMANDS = {

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TEST
+from ristretto_cli.caffe_io.net_file import read_net
+from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.formats.number_format import MODES, Role
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
@@ -16,9 +19,6 @@ from ristretto_cli.quantize.trimmable import Trimmable, family_of, trimmable_lay
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.messages import TEST
-from ristretto_cli.wire.net_file import read_net
-from ristretto_cli.wire.weights import read_weights
 
 _CALIBRATION_BATCHES = 2
 _ACTIVATIONS = (Role.LAYER_IN, Role.LAYER_OUT)

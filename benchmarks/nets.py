@@ -14,21 +14,21 @@ import numpy as np
 
 from benchmarks.made_up import densenet, googlenet, mobilenet, prelu_resnet, statistics
 from benchmarks.real_images import real_images, shared_data
+from ristretto_cli.caffe_io.files import write_atomically
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, new
+from ristretto_cli.caffe_io.net_file import NetFile, read_net
+from ristretto_cli.caffe_io.printer import to_text
+from ristretto_cli.caffe_io.prototxt import parse
+from ristretto_cli.caffe_io.weights import write_weights
 from ristretto_cli.datasets.datum import plain_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.engine import compile_net
-from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.files import write_atomically
-from ristretto_cli.wire.messages import TEST, TRAIN, new
-from ristretto_cli.wire.net_file import NetFile, read_net
-from ristretto_cli.wire.printer import to_text
-from ristretto_cli.wire.prototxt import parse
-from ristretto_cli.wire.weights import write_weights
 
 _ROOT = Path(__file__).resolve().parents[1]
 _BLOCKS = 8  # an image is a board of so many coloured blocks a side, under noise

@@ -27,12 +27,12 @@ import onnxruntime
 
 from benchmarks.nets import Benchmark, Prepared, prepare, prepare_real
 from ristretto_cli.backends.onnx_session import FATAL_ONLY
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.net.build import State
 from ristretto_cli.net.ir import Net
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.engine import record
-from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.messages import TEST, TRAIN
 
 CALIBRATION_BATCHES = 10
 

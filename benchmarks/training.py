@@ -17,18 +17,18 @@ import numpy as np
 from benchmarks.machine import busy
 from benchmarks.nets import NETS
 from benchmarks.passes import Pass, take_turns
+from ristretto_cli.caffe_io.messages import TRAIN, Message
+from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.train.extra import import_torch
 from ristretto_cli.train.net import TrainNet
-from ristretto_cli.train.settings import NetSource, Policy, Rule, Settings, Snapshots
 from ristretto_cli.train.solver import Solver
-from ristretto_cli.wire.messages import TRAIN, Message
-from ristretto_cli.wire.net_file import NetFile
+from ristretto_cli.train.solver_settings import NetSource, Policy, Rule, Settings, Snapshots
+from ristretto_cli.train.torch_import import import_torch
 
 BITS = 8
 

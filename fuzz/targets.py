@@ -19,6 +19,13 @@ import cv2
 import h5py
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message, new
+from ristretto_cli.caffe_io.net_file import read_net, read_solver
+from ristretto_cli.caffe_io.npz import read_npz
+from ristretto_cli.caffe_io.prototxt import parse, to_text
+from ristretto_cli.caffe_io.solverstate import write_solver_state
+from ristretto_cli.caffe_io.upgrade import upgrade
+from ristretto_cli.caffe_io.weights import read_blob, read_net_binary, read_weights, write_weights
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
@@ -29,13 +36,6 @@ from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, decode, resize
 from ristretto_cli.sources.open import DataLayers, open_source
 from ristretto_cli.train.curves import read_curves
 from ristretto_cli.train.snapshot import read_state
-from ristretto_cli.wire.messages import TEST, TRAIN, Message, new
-from ristretto_cli.wire.net_file import read_net, read_solver
-from ristretto_cli.wire.npz import read_npz
-from ristretto_cli.wire.prototxt import parse, to_text
-from ristretto_cli.wire.solverstate import write_solver_state
-from ristretto_cli.wire.upgrade import upgrade
-from ristretto_cli.wire.weights import read_blob, read_net_binary, read_weights, write_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", ROOT.parent / "shared"))

@@ -16,7 +16,7 @@ from setuptools.build_meta import (  # noqa: F401  (the names by which pip calls
 
 PROTO = Path(__file__).parent
 SCHEMA = ("caffe.proto", "forks.proto")
-DESCRIPTORS = PROTO.parent / "ristretto_cli" / "wire" / "caffe.desc"
+DESCRIPTORS = PROTO.parent / "ristretto_cli" / "caffe_io" / "caffe.desc"
 
 
 def compile_proto(target=DESCRIPTORS):

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import LayerError, did_you_mean
 from ristretto_cli.ops import Array, Shape
-from ristretto_cli.wire.messages import Message, enum_name
 
 Filler: TypeAlias = Callable[[Message, Shape, np.random.Generator], Array]
 

@@ -21,12 +21,12 @@ import lmdb
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, new
+from ristretto_cli.caffe_io.weights import write_weights
 from ristretto_cli.net.build import State
 from ristretto_cli.net.ir import Net
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.messages import TEST, new
-from ristretto_cli.wire.weights import write_weights
 
 FULL = os.environ.get("RISTRETTO_FULL", "0") not in ("", "0")  # whether tests that take long are run
 

@@ -24,13 +24,13 @@ from benchmarks.once import ONCE, STATIC_BY_ONE, UNSCORED, Once, OnceRow
 from benchmarks.passes import Times, take_turns
 from benchmarks.real_images import real_images
 from benchmarks.table import command_table, once_table, pass_table
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, new
 from ristretto_cli.net.build import State
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.engine import compile_net
-from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.messages import TEST, TRAIN, new
 
 sys.path.pop(0)
 

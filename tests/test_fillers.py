@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.errors import LayerError
 from ristretto_cli.fillers import check_filler, fill
-from ristretto_cli.wire.prototxt import parse
 
 
 def filled(text: str, *shape: int, seed: int = 0) -> Any:

@@ -13,14 +13,14 @@ import lmdb
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, message_class, new
+from ristretto_cli.caffe_io.net_file import read_net, read_solver
+from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.scoring.score import score_net
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.messages import TEST, TRAIN, message_class, new
-from ristretto_cli.wire.net_file import read_net, read_solver
-from ristretto_cli.wire.weights import read_weights
 
 from .conftest import copy_writable
 

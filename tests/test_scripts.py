@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ristretto_cli.wire.net_file import read_solver
+from ristretto_cli.caffe_io.net_file import read_solver
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 MODELS = SCRIPTS.parent / "models"

@@ -210,7 +210,7 @@ def test_onnxruntime_gets_the_default_or_the_number_that_is_given(
 @pytest.mark.usefixtures("three")
 def test_torch_gets_the_default_or_the_number_that_is_given() -> None:
     torch = pytest.importorskip("torch", reason="training needs torch")
-    from ristretto_cli.train.extra import use_threads
+    from ristretto_cli.train.torch_import import use_threads
 
     before = torch.get_num_threads()
     try:

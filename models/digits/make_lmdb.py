@@ -13,7 +13,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from ristretto_cli.wire.messages import new
+from ristretto_cli.caffe_io.messages import new
 
 MAP_BYTES = 16 << 20  # room enough; the larger file takes 0.15 MB
 TEST_EVERY = 5

@@ -14,10 +14,10 @@ import numpy as np
 from ristretto_cli.backends.gpu import GpuUnusable
 from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
 from ristretto_cli.backends.onnx_profile import Profiler
+from ristretto_cli.caffe_io.weights import letting_go
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.threads import default_threads
-from ristretto_cli.wire.weights import letting_go
 
 CUDA = "CUDAExecutionProvider"
 FATAL_ONLY = 4  # onnxruntime's severity; what goes wrong comes as an exception as well

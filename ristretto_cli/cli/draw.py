@@ -24,11 +24,11 @@ def command(model: str, output: str | None, rankdir: str, phase: str) -> None:
 
     Needs neither weights nor data.
     """
-    from ristretto_cli.inspect.drawing import Direction, dot_text
-    from ristretto_cli.inspect.graphviz import write_drawing
+    from ristretto_cli.analysis.drawing import Direction, dot_text
+    from ristretto_cli.analysis.graphviz import write_drawing
+    from ristretto_cli.caffe_io.messages import TEST, TRAIN
+    from ristretto_cli.caffe_io.net_file import read_net
     from ristretto_cli.net.build import State, included
-    from ristretto_cli.wire.messages import TEST, TRAIN
-    from ristretto_cli.wire.net_file import read_net
 
     check_outputs([output], [model])
     net = read_net(model)

@@ -168,7 +168,7 @@ def json_file(json: str | None) -> str | None:
 
 def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
     """RistrettoError if an output cannot be written, is given twice, or is also an input."""
-    from ristretto_cli.wire.files import check_writable
+    from ristretto_cli.caffe_io.files import check_writable
 
     # An invalid file name is reported when the file is read.
     read = [path for path in inputs if path and "\0" not in path]
@@ -211,7 +211,7 @@ def widths(context: click.Context, param: click.Parameter, value: str) -> dict[s
 
 def write_json(path: str, data: Any) -> None:
     """Write data as JSON to a file, atomically, or to STDOUT; NaN and infinity become null."""
-    from ristretto_cli.wire.files import write_atomically
+    from ristretto_cli.caffe_io.files import write_atomically
 
     text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
     if path == STDOUT:
@@ -263,7 +263,7 @@ def _finite(data: Any) -> Any:
 
 
 def _phase(context: click.Context, param: click.Parameter, value: str) -> int:
-    from ristretto_cli.wire.messages import TEST, TRAIN
+    from ristretto_cli.caffe_io.messages import TEST, TRAIN
 
     phases = {"TRAIN": TRAIN, "TEST": TEST}
     if value.upper() not in phases:

@@ -67,18 +67,18 @@ def command(
     import numpy as np
 
     from ristretto_cli.backends.gpu import choose_gpu
+    from ristretto_cli.caffe_io.npz import read_npz, write_npz
     from ristretto_cli.net.build import State
     from ristretto_cli.ops import show
+    from ristretto_cli.scoring.data_loader import Feeds
     from ristretto_cli.scoring.engine import log_device
     from ristretto_cli.scoring.execution import Execution
-    from ristretto_cli.scoring.feeds import Feeds
     from ristretto_cli.scoring.net_files import load_net
     from ristretto_cli.scoring.one_pass import OnePass
-    from ristretto_cli.wire.npz import read_npz, write_npz
 
     check_outputs([output], [model, weights, input])
     if backward:
-        from ristretto_cli.train.extra import probe
+        from ristretto_cli.train.torch_import import probe
 
         device = choose_gpu(gpu, probe)
     else:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ristretto_cli.wire.temporary import undone_at_termination
+from ristretto_cli.caffe_io.temporary import undone_at_termination
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

@@ -6,7 +6,7 @@ import os
 import signal
 from types import FrameType
 
-from ristretto_cli.wire.temporary import undo_all
+from ristretto_cli.caffe_io.temporary import undo_all
 
 
 def clean_up_on_termination() -> None:

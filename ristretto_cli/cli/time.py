@@ -47,15 +47,15 @@ def command(
     """
     import numpy as np
 
-    from ristretto_cli.inspect.known_shapes import build_without_data
-    from ristretto_cli.inspect.timing import time_net, timing_lines
+    from ristretto_cli.analysis.known_shapes import build_without_data
+    from ristretto_cli.analysis.timing import time_net, timing_lines
+    from ristretto_cli.caffe_io.messages import TEST, TRAIN
+    from ristretto_cli.caffe_io.net_file import read_net
+    from ristretto_cli.caffe_io.weights import read_weights
     from ristretto_cli.net.build import State
     from ristretto_cli.net.weights import fill_weights, load_weights
     from ristretto_cli.scoring.engine import log_device
     from ristretto_cli.scoring.execution import Execution
-    from ristretto_cli.wire.messages import TEST, TRAIN
-    from ristretto_cli.wire.net_file import read_net
-    from ristretto_cli.wire.weights import read_weights
 
     device = usable_gpu(gpu)
     log_device(device)

@@ -67,7 +67,7 @@ def command(
     """
     check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
     given = given_flags(click.get_current_context())
-    from ristretto_cli.train.launch import Launch, run
+    from ristretto_cli.train.config import Launch, run
     from ristretto_cli.train.signals import Request
 
     launch = Launch(

@@ -16,7 +16,7 @@ def command(source: str, target: str) -> None:
     IN and OUT may be the same file. The exit code is 1 if a field that did not belong to its layer was dropped; the
     rest is still written.
     """
-    from ristretto_cli.wire.upgrade_file import upgrade_net_binary
+    from ristretto_cli.caffe_io.upgrade_file import upgrade_net_binary
 
     if not upgrade_net_binary(source, target):
         raise click.exceptions.Exit(1)

@@ -15,6 +15,6 @@ def command(source: str, target: str) -> None:
 
     The solver's type becomes a name. IN and OUT may be the same file.
     """
-    from ristretto_cli.wire.upgrade_file import upgrade_solver_text
+    from ristretto_cli.caffe_io.upgrade_file import upgrade_solver_text
 
     upgrade_solver_text(source, target)

@@ -7,10 +7,10 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+from ristretto_cli.caffe_io.files import open_to_read
 from ristretto_cli.datasets.datum import plain_datum
 from ristretto_cli.datasets.new_database import Backend, NewDatabase, new_database
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.wire.files import open_to_read
 
 log = logging.getLogger("ristretto")
 

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import new
+from ristretto_cli.caffe_io.wire_format import BYTES, varint
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.images import Pixels
-from ristretto_cli.wire.messages import new
-from ristretto_cli.wire.walk import BYTES, varint
 
 Piece: TypeAlias = bytes | memoryview
 

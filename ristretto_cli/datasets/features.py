@@ -12,18 +12,18 @@ from typing import IO, Protocol
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.caffe_io.files import atomic_write, cannot_write, check_writable
+from ristretto_cli.caffe_io.npz import member_name
 from ristretto_cli.datasets.datum import float_datum
 from ristretto_cli.datasets.new_database import Backend, NewDatabase, check_new, new_database
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import VARIES, Array, Shape, show
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.feeds import Feeds
-from ristretto_cli.wire.files import atomic_write, cannot_write, check_writable
-from ristretto_cli.wire.npz import member_name
 
 log = logging.getLogger("ristretto")
 

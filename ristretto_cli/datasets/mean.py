@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from ristretto_cli.caffe_io.files import write_atomically
+from ristretto_cli.caffe_io.messages import message_class, new
 from ristretto_cli.datasets.new_database import Backend
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array, show
 from ristretto_cli.sources.database import Database, LevelDb, Lmdb
 from ristretto_cli.sources.images import NATIVE, decode, planes
-from ristretto_cli.wire.files import write_atomically
-from ristretto_cli.wire.messages import message_class, new
 
 log = logging.getLogger("ristretto")
 

@@ -7,11 +7,11 @@ import os
 import struct
 from typing import BinaryIO
 
+from ristretto_cli.caffe_io.files import open_to_read
 from ristretto_cli.datasets.datum import plain_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import show
-from ristretto_cli.wire.files import open_to_read
 
 log = logging.getLogger("ristretto")
 

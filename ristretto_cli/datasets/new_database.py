@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import lmdb
 
+from ristretto_cli.caffe_io.files import cannot_write
+from ristretto_cli.caffe_io.temporary import new_folder
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.sources.database import Record
-from ristretto_cli.wire.files import cannot_write
-from ristretto_cli.wire.temporary import new_folder
 
 log = logging.getLogger("ristretto")
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ristretto_cli.caffe_io.npz import write_npz
+from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
 from ristretto_cli.net.build import State
 from ristretto_cli.net.trims import params_in_use
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.npz import write_npz
-from ristretto_cli.wire.weights import read_weights
 
 
 @exporter("npz")

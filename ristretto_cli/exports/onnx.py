@@ -6,12 +6,12 @@ import logging
 
 import numpy as np
 
+from ristretto_cli.caffe_io.files import atomic_write
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
 from ristretto_cli.net.build import State
 from ristretto_cli.scoring.engine import record, what_leaves
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.files import atomic_write
 
 log = logging.getLogger("ristretto")
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.number_format import (
     HEADROOM,
@@ -28,7 +29,6 @@ from ristretto_cli.formats.number_format import (
     trimming_mode,
 )
 from ristretto_cli.ops import AnyArray, Array, Grid, Ops, V
-from ristretto_cli.wire.messages import Message
 
 # Beyond this, every float32 is either far above or far below one step of the grid.
 _EXTREME_FRAC_BITS = 300

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.number_format import (
     HEADROOM,
@@ -22,7 +23,6 @@ from ristretto_cli.formats.number_format import (
     trimming_mode,
 )
 from ristretto_cli.ops import Floats, Ops, V
-from ristretto_cli.wire.messages import Message
 
 FLOAT32_MANTISSA_BITS, FLOAT32_EXPONENT_BITS = 23, 8
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
+from ristretto_cli.caffe_io.messages import Message, enum_name, enum_value
 from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean
 from ristretto_cli.ops import Array, Grid, Ops, V
 from ristretto_cli.registry import Registry
-from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
 LOSSLESS_BITS = 32  # the width that means "not trimmed"
 UNSATURATED_BITS = 16  # activations of at least this width do not saturate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.fixed import Fixed, integer_length, write_fixed
 from ristretto_cli.formats.number_format import (
@@ -19,7 +20,6 @@ from ristretto_cli.formats.number_format import (
     trimming_mode,
 )
 from ristretto_cli.ops import Grid, Ops, V
-from ristretto_cli.wire.messages import Message
 
 _WEIGHT_BITS = 4  # a sign and the eight exponents -8 to -1
 _EXP_MIN, _EXP_MAX = -8, -1

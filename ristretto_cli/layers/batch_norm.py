@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
+from ristretto_cli.caffe_io.messages import TEST, Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Array, Ops, Shape, V, show
-from ristretto_cli.wire.messages import TEST, Message
 
 
 @layer_type("BatchNorm")

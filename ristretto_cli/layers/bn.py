@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from ristretto_cli.caffe_io.messages import TRAIN, Message, enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Array, Ops, Shape, V, show
-from ristretto_cli.wire.messages import TRAIN, Message, enum_name
 
 SEGNET_EPS = 1e-9
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import Array
-from ristretto_cli.wire.files import open_to_read
-from ristretto_cli.wire.messages import Message, enum_name
 
 _PIXEL = np.float32(1)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.layers.convolution import Convolution
 from ristretto_cli.layers.filter_settings import FilterSettings
 from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.ops import Shape
-from ristretto_cli.wire.messages import Message
 
 
 @layer_type("ConvolutionDepthwise", "DepthwiseConvolution")

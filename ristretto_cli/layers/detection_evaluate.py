@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.average_precision import average_precision
 from ristretto_cli.layers.boxes import Boxes, ImageSizes
@@ -13,7 +14,6 @@ from ristretto_cli.layers.host_layer import Compute, Judging, JudgingLayer, Verd
 from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import VARIES, AnyArray, Array, Shape, fits, show
-from ristretto_cli.wire.messages import Message
 
 _NOTHING = -1  # the image or the label of empty rows
 _MOST_CLASSES = 2**16

@@ -8,12 +8,12 @@ from math import prod
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.prior_codes import decode
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import MOST_PLACES, Ops, Shape, V, show
-from ristretto_cli.wire.messages import Message, enum_name
 
 LOWEST = float(np.finfo(np.float32).min)
 

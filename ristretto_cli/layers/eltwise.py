@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 
+from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V, show
-from ristretto_cli.wire.messages import enum_name
 
 
 @layer_type("Eltwise")

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.axes import canonical_axis
 from ristretto_cli.net.ir import ParamDef
 from ristretto_cli.ops import ConvGeometry, Ops, Shape, V, show
-from ristretto_cli.wire.messages import Message
 
 
 @dataclass(frozen=True)

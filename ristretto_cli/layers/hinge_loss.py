@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.layers.labels import Predictions, at_label, whole
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.losses import check_at_most_four_axes, check_one_per_row, check_same_batch
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
-from ristretto_cli.wire.messages import enum_name
 
 
 @layer_type("HingeLoss")

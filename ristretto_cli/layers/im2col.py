@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.filter_settings import FilterSettings
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V, show
-from ristretto_cli.wire.messages import new
 
 
 @layer_type("Im2col")

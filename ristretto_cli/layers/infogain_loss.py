@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ristretto_cli.caffe_io.messages import Message
+from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.layers.labels import at_label, predictions, whole
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.losses import LOG_THRESHOLD, check_same_batch, normalization, normalized
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, Shape, V, show
-from ristretto_cli.wire.messages import Message
-from ristretto_cli.wire.weights import read_blob
 
 
 @layer_type("InfogainLoss")

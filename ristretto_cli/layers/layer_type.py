@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
+from ristretto_cli.caffe_io.messages import Message, new
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Array, Ops, Shape, V
 from ristretto_cli.registry import Registry
-from ristretto_cli.wire.messages import Message, new
 
 LAYERS: Registry[LayerType] = Registry("layer type", __package__ or "", "ristretto.layers")
 

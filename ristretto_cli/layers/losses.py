@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.labels import Predictions
 from ristretto_cli.ops import Ops, Shape, V, show
-from ristretto_cli.wire.messages import Message, enum_name
 
 LOG_THRESHOLD = 1e-20  # minimum of a probability before its logarithm is taken
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, PoolGeometry, V
-from ristretto_cli.wire.messages import enum_name
 
 
 @layer_type("LRN")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import Rounding
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
-from ristretto_cli.wire.messages import enum_name
 
 _MOST_CHANNELS = 512  # each takes several nodes, and preparation in onnxruntime grows with the cube of their number
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TRAIN, Message, enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.filter_settings import one_sided
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.stochastic_pooling import draw, expect
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, PoolGeometry, Shape, V
-from ristretto_cli.wire.messages import TRAIN, Message, enum_name
 
 LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
 

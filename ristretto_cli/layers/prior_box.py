@@ -8,11 +8,11 @@ from math import inf, isfinite
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Array, Ops, Shape, V, show
-from ristretto_cli.wire.messages import Message
 
 # Real nets have some ten thousand. All of them become constants of the graph.
 MOST_BOXES = 2**22

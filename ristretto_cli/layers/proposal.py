@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers import param_str
 from ristretto_cli.layers.anchors import anchors_of, shifted
@@ -15,7 +16,6 @@ from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.python import python_layer
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Array, Ops, V, show
-from ristretto_cli.wire.messages import TEST, TRAIN, Message
 
 LOWEST = float(np.finfo(np.float32).min)
 

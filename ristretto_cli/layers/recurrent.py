@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Ops, Shape, V, show
-from ristretto_cli.wire.messages import Message
 
 # Each step adds nodes to the graph; longer sequences can be split, passing the state on.
 MOST_STEPS = 1024

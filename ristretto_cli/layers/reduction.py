@@ -7,11 +7,11 @@ from math import prod
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.layers.axes import canonical_axis
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
-from ristretto_cli.wire.messages import enum_name
 
 
 @layer_type("Reduction")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from ristretto_cli.caffe_io.messages import TRAIN, enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.stochastic_pooling import draw, expect
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, PoolGeometry, Shape, V, show
-from ristretto_cli.wire.messages import TRAIN, enum_name
 
 
 @layer_type("SPP")

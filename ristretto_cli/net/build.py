@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
+from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.formats.number_format import trims_of
@@ -16,8 +18,6 @@ from ristretto_cli.layers.host_layer import HostLayer, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
 from ristretto_cli.ops import VARIES, Shape, show
-from ristretto_cli.wire.messages import TEST, TRAIN, Message
-from ristretto_cli.wire.net_file import NetFile
 
 log = logging.getLogger("ristretto")
 

@@ -8,12 +8,12 @@ from typing import Generic
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, trims_of
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net, Param, in_graph
 from ristretto_cli.net.trims import ParamTrim, ParamTrimmer, param_trims
 from ristretto_cli.ops import Ops, Shape, V
-from ristretto_cli.wire.messages import TEST
 
 
 @dataclass

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import Where
 from ristretto_cli.ops import Array, Shape
-from ristretto_cli.wire.messages import Message
 
 AUTOMATIC = "(automatic)"  # the top of a loss layer without tops; it is not an output of the net
 
@@ -57,7 +57,7 @@ class Param:
 class Layer:
     """One layer: its LayerParameter (never modified) and the results of building the net.
 
-    phase: TRAIN or TEST of wire.messages. loss_weights: one per top, 0 if the top is not a loss. is_source:
+    phase: TRAIN or TEST of caffe_io.messages. loss_weights: one per top, 0 if the top is not a loss. is_source:
     its tops come from outside the net. on_host: it is a host layer (see layers/host_layer.py).
     """
 

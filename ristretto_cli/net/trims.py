@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ristretto_cli.backends.numpy_ops import numpy_ops
+from ristretto_cli.caffe_io.messages import TEST
+from ristretto_cli.caffe_io.weights import let_go
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, trims_of
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
-from ristretto_cli.wire.messages import TEST
-from ristretto_cli.wire.weights import let_go
 
 _PART = 2**16  # elements that are quantized at a time
 

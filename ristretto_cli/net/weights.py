@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ristretto_cli.caffe_io.weights import StoredBlob, WeightsFile
 from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.fillers import fill
 from ristretto_cli.net.ir import Layer, Net, Param
 from ristretto_cli.ops import Array, Shape, show
-from ristretto_cli.wire.weights import StoredBlob, WeightsFile
 
 log = logging.getLogger("ristretto")
 

@@ -13,18 +13,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TEST, Message
+from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
 from ristretto_cli.quantize.config import ReuseOptions
-from ristretto_cli.scoring.cuts import Prefix, cut_that_pays
+from ristretto_cli.scoring.array_cache import Shelf
+from ristretto_cli.scoring.cut_points import Prefix, cut_that_pays
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.score import Pass, Scorer, StoppingRule
 from ristretto_cli.scoring.scores import Scores
-from ristretto_cli.scoring.shelf import Shelf
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.messages import TEST, Message
-from ristretto_cli.wire.net_file import NetFile
 
 log = logging.getLogger("ristretto")
 

@@ -10,9 +10,9 @@ from ristretto_cli.quantize.prepare import Prepared
 from ristretto_cli.quantize.trimmable import Trimmable, family_of
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
+from ristretto_cli.scoring.data_loader import check_has_data
 from ristretto_cli.scoring.evaluation import OnBatch
-from ristretto_cli.scoring.feeds import check_has_data
-from ristretto_cli.scoring.stopwatch import Stopwatch
+from ristretto_cli.scoring.phase_timer import Stopwatch
 
 log = logging.getLogger("ristretto")
 

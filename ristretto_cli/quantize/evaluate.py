@@ -12,11 +12,11 @@ from ristretto_cli.quantize.prepare import Metric, Prepared
 from ristretto_cli.quantize.rewrite import apply_bit_widths
 from ristretto_cli.quantize.search import Candidate, Evaluation
 from ristretto_cli.quantize.trimmable import Trimmable, family_of
+from ristretto_cli.scoring.array_cache import Shelf
 from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.evaluation import OnBatch
+from ristretto_cli.scoring.phase_timer import Stopwatch
 from ristretto_cli.scoring.score import Pass
-from ristretto_cli.scoring.shelf import Shelf
-from ristretto_cli.scoring.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

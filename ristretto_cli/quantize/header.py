@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from ristretto_cli import __version__
+from ristretto_cli.caffe_io.files import open_to_read
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.quantize.config import QuantizeConfig
-from ristretto_cli.wire.files import open_to_read
 
 _WEIGHTS_LINE = "# Weights: "
 

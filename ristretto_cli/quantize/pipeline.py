@@ -26,7 +26,7 @@ from ristretto_cli.quantize.search import (
 from ristretto_cli.quantize.trimmable import Trimmable, family_of, left_float
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
-from ristretto_cli.scoring.stopwatch import Stopwatch
+from ristretto_cli.scoring.phase_timer import Stopwatch
 
 log = logging.getLogger("ristretto")
 

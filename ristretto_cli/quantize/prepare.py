@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
+from ristretto_cli.caffe_io.net_file import NetFile, read_net
+from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
 from ristretto_cli.errors import RistrettoError, Where
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, TrimmingMode, configured_mode
 from ristretto_cli.net.build import State, build, build_layers, included
@@ -18,13 +21,10 @@ from ristretto_cli.quantize.early_stopping import check_early_stop
 from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.quantize.search import searched_groups
 from ristretto_cli.quantize.trimmable import family_of, trimmable_layers
-from ristretto_cli.scoring.feeds import check_has_data
-from ristretto_cli.scoring.outputs import check_judging, check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.data_loader import check_has_data
+from ristretto_cli.scoring.metrics import check_judging, check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.messages import TEST, TRAIN, Message
-from ristretto_cli.wire.net_file import NetFile, read_net
-from ristretto_cli.wire.weights import WeightsFile, read_weights
 
 log = logging.getLogger("ristretto")
 

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ristretto_cli.caffe_io.files import write_atomically
+from ristretto_cli.caffe_io.messages import enum_name
+from ristretto_cli.caffe_io.net_file import NetFile
+from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.header import header
@@ -13,10 +17,6 @@ from ristretto_cli.quantize.margin import Goal, Margin
 from ristretto_cli.quantize.search import Combination, Evaluation, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
 from ristretto_cli.scoring.scores import Scores, number, scores_as_json
-from ristretto_cli.wire.files import write_atomically
-from ristretto_cli.wire.messages import enum_name
-from ristretto_cli.wire.net_file import NetFile
-from ristretto_cli.wire.printer import to_text
 
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
 _NOT_SCORED = "not scored"

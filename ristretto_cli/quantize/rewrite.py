@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ristretto_cli.caffe_io.messages import message_class
+from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.formats.number_format import Role, TrimmingMode, set_precision
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.quantize.trimmable import Trimmable
-from ristretto_cli.wire.messages import message_class
-from ristretto_cli.wire.net_file import NetFile
 
 Widths = Mapping[str, Mapping[Role, int]]  # family to role to bits
 

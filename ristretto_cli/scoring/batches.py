@@ -7,8 +7,8 @@ from types import TracebackType
 
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import AnyArray
-from ristretto_cli.scoring.feeds import Feeds
-from ristretto_cli.scoring.shelf import Kept, Shelf
+from ristretto_cli.scoring.array_cache import Kept, Shelf
+from ristretto_cli.scoring.data_loader import Feeds
 
 
 class Batches:

@@ -22,7 +22,7 @@ from ristretto_cli.scoring.batches import Batches
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.stopwatch import Stopwatch
+from ristretto_cli.scoring.phase_timer import Stopwatch
 
 log = logging.getLogger("ristretto")
 

@@ -19,9 +19,9 @@ from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, Start, forward, state_shapes
 from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, Shape
-from ristretto_cli.scoring.assumed import BOUND, AssumingRunner
 from ristretto_cli.scoring.execution import DEFAULT, Execution, GraphKind
-from ristretto_cli.scoring.host import Host, HostedRunner, Runner, host_layers
+from ristretto_cli.scoring.guarded import BOUND, AssumingRunner
+from ristretto_cli.scoring.host_layers import Host, HostedRunner, Runner, host_layers
 from ristretto_cli.scoring.profile import NetProfiler
 
 log = logging.getLogger("ristretto")

@@ -12,10 +12,10 @@ from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
-from ristretto_cli.scoring.host import Runner
-from ristretto_cli.scoring.outputs import judges_of, loss_weights, scored
+from ristretto_cli.scoring.host_layers import Runner
+from ristretto_cli.scoring.metrics import judges_of, loss_weights, scored
+from ristretto_cli.scoring.phase_timer import Stopwatch
 from ristretto_cli.scoring.scores import Output, Scores
-from ristretto_cli.scoring.stopwatch import Stopwatch
 
 OnBatch = Callable[[int, int, str], None]  # batches done, batches in all, what is being run
 

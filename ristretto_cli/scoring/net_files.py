@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ristretto_cli.caffe_io.net_file import read_net
+from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
@@ -11,12 +13,10 @@ from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.outputs import check_judging
+from ristretto_cli.scoring.metrics import check_judging
 from ristretto_cli.scoring.score import score_net
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.net_file import read_net
-from ristretto_cli.wire.weights import read_weights
 
 
 def load_net(

@@ -18,7 +18,7 @@ from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, V
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.host import Runner
+from ristretto_cli.scoring.host_layers import Runner
 
 _UPDATE = "param_end:"
 

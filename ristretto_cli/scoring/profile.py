@@ -9,7 +9,7 @@ from ristretto_cli.backends.onnx_profile import Profiler
 from ristretto_cli.layers.host_layer import Compute
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Array
-from ristretto_cli.scoring.host import start
+from ristretto_cli.scoring.host_layers import start
 
 
 class NetProfiler(Profiler):

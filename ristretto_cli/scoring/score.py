@@ -15,15 +15,15 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.batches import Batches, Reader
-from ristretto_cli.scoring.cuts import Prefix, values_at
+from ristretto_cli.scoring.cut_points import Prefix, values_at
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ScoredOutputs, Tally, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.host import Runner
-from ristretto_cli.scoring.outputs import tell_unscored
+from ristretto_cli.scoring.host_layers import Runner
+from ristretto_cli.scoring.metrics import tell_unscored
+from ristretto_cli.scoring.phase_timer import Stopwatch
 from ristretto_cli.scoring.profile import NetProfiler
 from ristretto_cli.scoring.scores import Scores, number, score_lines
-from ristretto_cli.scoring.stopwatch import Stopwatch
 
 log = logging.getLogger("ristretto")
 

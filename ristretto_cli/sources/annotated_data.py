@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import VARIES, Array, Shape
 from ristretto_cli.sources.annotations import COLUMNS, WHOLE, Boxes
@@ -12,7 +13,6 @@ from ristretto_cli.sources.resize_param import Fit
 from ristretto_cli.sources.settings import check_tops
 from ristretto_cli.sources.source import Source, source
 from ristretto_cli.sources.transform import Transform, Views
-from ristretto_cli.wire.messages import Message
 
 
 @source("AnnotatedData")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.resize_param import Fit, Resize
-from ristretto_cli.wire.messages import Message, enum_name
 
 COLUMNS = 8  # item_id, group_label, instance_id, xmin, ymin, xmax, ymax, difficult
 

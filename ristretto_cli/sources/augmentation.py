@@ -14,9 +14,9 @@ import logging
 import cv2
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import TEST, Message
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.sources.images import Pixels, decode
-from ristretto_cli.wire.messages import TEST, Message
 
 log = logging.getLogger("ristretto")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.image_records import ImageRecords
 from ristretto_cli.sources.settings import check_tops
 from ristretto_cli.sources.source import Source, source
 from ristretto_cli.sources.transform import Transform
-from ristretto_cli.wire.messages import Message
 
 
 @source("Data")

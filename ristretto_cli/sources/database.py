@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeAlias
 
 import lmdb
 
+from ristretto_cli.caffe_io.temporary import undone_at_termination
 from ristretto_cli.errors import LayerError, RistrettoError
-from ristretto_cli.wire.temporary import undone_at_termination
 
 Record: TypeAlias = tuple[bytes, bytes]  # key, value
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message, new
 from ristretto_cli.errors import LayerError
 from ristretto_cli.fillers import check_filler, fill
 from ristretto_cli.ops import Array, Shape
 from ristretto_cli.sources.settings import check_tops, checked_shape, for_top
 from ristretto_cli.sources.source import Source, source
-from ristretto_cli.wire.messages import Message, new
 
 LEGACY = ("num", "channels", "height", "width")
 

@@ -8,6 +8,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ristretto_cli.caffe_io.hdf5 import HDF5_FAULTS, announces_too_much
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Array, Shape, show
 from ristretto_cli.sources.settings import (
@@ -20,8 +22,6 @@ from ristretto_cli.sources.settings import (
     words_of,
 )
 from ristretto_cli.sources.source import Source, source
-from ristretto_cli.wire.hdf5 import HDF5_FAULTS, announces_too_much
-from ristretto_cli.wire.messages import Message
 
 _MOST_UNWRITTEN = 1 << 26
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import Array, show
 from ristretto_cli.sources.decoding import Workers
@@ -21,7 +22,6 @@ from ristretto_cli.sources.settings import (
 )
 from ristretto_cli.sources.source import Source, source
 from ristretto_cli.sources.transform import Transform
-from ristretto_cli.wire.messages import Message
 
 
 class Entry(NamedTuple):

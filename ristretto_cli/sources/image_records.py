@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from ristretto_cli.caffe_io.messages import Message, enum_name, message_class
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import AnyArray, Shape, show
 from ristretto_cli.sources.database import Database, LevelDb, Lmdb, Record, endless
@@ -17,7 +18,6 @@ from ristretto_cli.sources.decoding import Workers
 from ristretto_cli.sources.images import decode, planes
 from ristretto_cli.sources.settings import batch_size_of, checked_shape, existing, warn_ignored
 from ristretto_cli.sources.transform import Transform
-from ristretto_cli.wire.messages import Message, enum_name, message_class
 
 
 class Item(NamedTuple):

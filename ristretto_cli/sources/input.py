@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
-from ristretto_cli.sources.fed import Fed
+from ristretto_cli.sources.external import Fed
 from ristretto_cli.sources.settings import check_tops, checked_shape, for_top
 from ristretto_cli.sources.source import source
-from ristretto_cli.wire.messages import Message
 
 
 @source("Input")

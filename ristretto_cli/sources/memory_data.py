@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ristretto_cli.sources.fed import Fed
+from ristretto_cli.caffe_io.messages import Message
+from ristretto_cli.sources.external import Fed
 from ristretto_cli.sources.settings import batch_size_of, check_tops, checked_shape
 from ristretto_cli.sources.source import source
-from ristretto_cli.wire.messages import Message
 
 
 @source("MemoryData")

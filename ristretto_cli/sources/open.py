@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.ops import Shape
 from ristretto_cli.sources.source import SOURCES, Source
-from ristretto_cli.wire.messages import Message
 
 
 def open_source(message: Message, phase: int, *, seed: int = 0) -> Source:

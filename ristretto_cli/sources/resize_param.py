@@ -9,9 +9,9 @@ from math import floor
 import cv2
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message, enum_name, enum_value
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.sources.images import MAX_SIDE, Pixels
-from ristretto_cli.wire.messages import Message, enum_name, enum_value
 
 _MAX_PIXELS = 2**26  # as for decoded images
 

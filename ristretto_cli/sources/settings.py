@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Shape, show
-from ristretto_cli.wire.messages import Message
 
 log = logging.getLogger("ristretto")
 

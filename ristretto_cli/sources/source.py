@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.ops import Array, Shape
 from ristretto_cli.registry import Registry
-from ristretto_cli.wire.messages import Message
 
 SOURCES: Registry[type[Source]] = Registry("data source", __package__ or "", "ristretto.sources")
 
@@ -16,7 +16,7 @@ class Source(ABC):
     """The batches of one data layer, from its first record on, wrapping around at the end.
 
     A source is built from the layer's (upgraded) LayerParameter and the phase (TRAIN or TEST of
-    wire.messages; crops and mirrors differ). seed is for its random numbers. The constructor checks the
+    caffe_io.messages; crops and mirrors differ). seed is for its random numbers. The constructor checks the
     settings and reads enough of the files to know the shapes; errors are RistrettoErrors, or
     LayerErrors for bad settings, to which the caller adds the layer's name and line.
     """

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ristretto_cli.caffe_io.messages import TRAIN, Message
+from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import AnyArray, Array, Shape, show
 from ristretto_cli.sources.augmentation import Augmentation, recoded
 from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, Pixels
 from ristretto_cli.sources.resize_param import Resize
 from ristretto_cli.sources.settings import existing
-from ristretto_cli.wire.messages import TRAIN, Message
-from ristretto_cli.wire.weights import read_blob
 
 _OF_BOXES = ("emit_constraint", "expand_param", "distort_param")  # read only by SSD's AnnotatedData
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import Array, show
 from ristretto_cli.sources.decoding import Workers
@@ -15,7 +16,6 @@ from ristretto_cli.sources.settings import batch_size_of, check_tops, checked_sh
 from ristretto_cli.sources.source import Source, source
 from ristretto_cli.sources.transform import read_mean
 from ristretto_cli.sources.windows import Box, place, read_window_list
-from ristretto_cli.wire.messages import Message
 
 log = logging.getLogger("ristretto")
 

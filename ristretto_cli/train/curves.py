@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ristretto_cli.caffe_io.files import open_to_read
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.wire.files import open_to_read
 
 _VALUE = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|inf|nan))(?![\w.])"
 _ITERATION = re.compile(r"Iteration (\d{1,12})\b")

@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ristretto_cli.caffe_io.net_file import NetFile, SolverFile
+from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.feeds import Feeds
-from ristretto_cli.scoring.outputs import check_judging
+from ristretto_cli.scoring.metrics import check_judging
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.net import TrainNet
-from ristretto_cli.train.settings import NetSource, Settings
 from ristretto_cli.train.signals import Request
 from ristretto_cli.train.snapshot import check_complete, read_state, write_snapshot
 from ristretto_cli.train.solver import Solver
-from ristretto_cli.train.testing import Tester
-from ristretto_cli.wire.net_file import NetFile, SolverFile
-from ristretto_cli.wire.weights import WeightsFile, read_weights
+from ristretto_cli.train.solver_settings import NetSource, Settings
+from ristretto_cli.train.test_nets import Tester
 
 log = logging.getLogger("ristretto")
 

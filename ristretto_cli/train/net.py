@@ -15,8 +15,8 @@ from ristretto_cli.net.forward import Run, forward, state_shapes
 from ristretto_cli.net.ir import Layer, Net, in_graph
 from ristretto_cli.ops import Array
 from ristretto_cli.train.debug_info import backward_lines, forward_lines, keep_gradients
-from ristretto_cli.train.extra import import_torch
-from ristretto_cli.train.updates import Learnable
+from ristretto_cli.train.optimizers import Learnable
+from ristretto_cli.train.torch_import import import_torch
 
 log = logging.getLogger("ristretto")
 

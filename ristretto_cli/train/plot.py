@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ristretto_cli.caffe_io.files import atomic_write
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.train.curves import Curve, Curves
-from ristretto_cli.wire.files import atomic_write
 
 ENDINGS = (".png", ".svg")
 

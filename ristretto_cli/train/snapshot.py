@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ristretto_cli.caffe_io.files import check_writable
+from ristretto_cli.caffe_io.messages import Message, new
+from ristretto_cli.caffe_io.solverstate import SolverStateFile, read_solver_state, write_solver_state
+from ristretto_cli.caffe_io.temporary import remove_leftovers
+from ristretto_cli.caffe_io.weights import StoredBlob, WeightsFile, write_weights
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array, Shape, show
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.settings import Snapshots
+from ristretto_cli.train.solver_settings import Snapshots
 from ristretto_cli.train.state import State
-from ristretto_cli.wire.files import check_writable
-from ristretto_cli.wire.messages import Message, new
-from ristretto_cli.wire.solverstate import SolverStateFile, read_solver_state, write_solver_state
-from ristretto_cli.wire.temporary import remove_leftovers
-from ristretto_cli.wire.weights import StoredBlob, WeightsFile, write_weights
 
 log = logging.getLogger("ristretto")
 

@@ -13,13 +13,13 @@ import numpy as np
 from ristretto_cli.ops import Array, Shape
 from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.train import log_lines
+from ristretto_cli.train.lr_policies import rate, step_of
 from ristretto_cli.train.net import Pass, TrainNet
-from ristretto_cli.train.rates import rate, step_of
-from ristretto_cli.train.settings import Settings
+from ristretto_cli.train.optimizers import UPDATES, Update
 from ristretto_cli.train.signals import Request
+from ristretto_cli.train.solver_settings import Settings
 from ristretto_cli.train.state import State
-from ristretto_cli.train.testing import Tester
-from ristretto_cli.train.updates import UPDATES, Update
+from ristretto_cli.train.test_nets import Tester
 
 log = logging.getLogger("ristretto")
 

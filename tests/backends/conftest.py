@@ -15,7 +15,7 @@ from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.errors import LayerError
-from ristretto_cli.scoring.assumed import BOUND, AssumingRunner
+from ristretto_cli.scoring.guarded import BOUND, AssumingRunner
 
 
 def _as_list(values):

@@ -20,12 +20,12 @@ import pytest
 from ristretto_cli.backends.onnx_graph import Graph
 from ristretto_cli.backends.onnx_scopes import ScopedOps
 from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.net.forward import Run, forward
 from ristretto_cli.net.ir import Net, in_graph
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.engine import record
-from ristretto_cli.scoring.feeds import Feeds
-from ristretto_cli.wire.messages import enum_value
 
 from ..conftest import FULL
 from .conftest import MACHINES

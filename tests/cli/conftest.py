@@ -10,8 +10,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from ristretto_cli.wire.messages import new
-from ristretto_cli.wire.weights import write_weights
+from ristretto_cli.caffe_io.messages import new
+from ristretto_cli.caffe_io.weights import write_weights
 
 # One layer a line, so that a layer's place is easy to tell.
 NET = """name: "tiny"

@@ -26,9 +26,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from ristretto_cli.caffe_io.messages import new
+from ristretto_cli.caffe_io.weights import write_weights
 from ristretto_cli.cli.main import run
-from ristretto_cli.wire.messages import new
-from ristretto_cli.wire.weights import write_weights
 
 from .conftest import EXPORT, FORWARD, NET, QUANTIZE, TEST, Job, datum
 

@@ -8,8 +8,8 @@ import tracemalloc
 
 import pytest
 
+from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.cli.main import run
-from ristretto_cli.wire.messages import new
 
 from .conftest import FORWARD, Job
 

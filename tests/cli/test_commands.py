@@ -15,8 +15,8 @@ import pytest
 from click import Context, Option
 
 from ristretto_cli import __version__
+from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.cli.main import Shell, run
-from ristretto_cli.wire.net_file import read_net
 
 from ..conftest import IDENTITY, NET
 

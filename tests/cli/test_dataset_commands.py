@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.cli.main import run
 from ristretto_cli.datasets.new_database import Backend
 from ristretto_cli.sources.database import LevelDb, Lmdb
-from ristretto_cli.wire.weights import read_blob
 
 GLOG = re.compile(r"^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [\w.]+:\d+\] (.*)$")
 COMMANDS = [

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
+from ristretto_cli.caffe_io.net_file import read_net
+from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.cli.main import run
-from ristretto_cli.wire.net_file import read_net
-from ristretto_cli.wire.npz import read_npz
 
 NET = ("--model=net.prototxt", "--weights=net.caffemodel")
 TEST = ("test", *NET, "--iterations=2")

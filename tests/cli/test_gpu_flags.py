@@ -253,7 +253,7 @@ def test_test_nets_are_scored_on_the_cpu_where_only_torch_can_use_the_gpu(
 ) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.train import launch
+    from ristretto_cli.train import config as launch
 
     monkeypatch.setattr(launch, "probe", lambda gpu: None)
     monkeypatch.setattr(launch, "device_of", lambda gpu: "cpu")

@@ -13,9 +13,9 @@ import onnxruntime
 import pytest
 
 from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.cli.main import run
 from ristretto_cli.scoring.engine import fast_ops
-from ristretto_cli.wire.npz import read_npz
 
 MODES = ["dynamic_fixed_point", "minifloat", "integer_power_of_2_weights"]
 TRIMMED = ["--model=quantized.prototxt", "--weights=net.caffemodel"]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click import Context, Option
 
+from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.cli.gflags import GflagsCommand
 from ristretto_cli.cli.main import Shell, run
 from ristretto_cli.cli.rules import Excludes, Needs
-from ristretto_cli.wire.npz import read_npz
 
 from .conftest import EXPORT, FORWARD, QUANTIZE, TEST, Job
 

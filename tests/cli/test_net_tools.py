@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import new
+from ristretto_cli.caffe_io.net_file import read_net
+from ristretto_cli.caffe_io.weights import read_net_binary, write_weights
 from ristretto_cli.cli.main import run
-from ristretto_cli.wire.messages import new
-from ristretto_cli.wire.net_file import read_net
-from ristretto_cli.wire.weights import read_net_binary, write_weights
 
 from .conftest import Job
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.cli.main import run
-from ristretto_cli.wire.weights import read_weights
 
 from .conftest import Job
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import message_class
 from ristretto_cli.datasets.new_database import Backend
 from ristretto_cli.sources.database import LevelDb, Lmdb
-from ristretto_cli.wire.messages import message_class
 
 
 def records(path: str | Path, backend: Backend = Backend.LMDB) -> dict[str, bytes]:

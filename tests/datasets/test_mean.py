@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import message_class, new
+from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.datasets.datum import encoded_datum, float_datum, plain_datum
 from ristretto_cli.datasets.mean import MeanImage, mean_of_database, write_mean
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.wire.messages import message_class, new
-from ristretto_cli.wire.weights import read_blob
 
 from .conftest import backend_or_skip
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, new
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
-from ristretto_cli.wire.messages import TEST, new
 
 
 def test_arrays_are_keyed_by_layer_and_number_in_their_stored_shapes(workshop: Any) -> None:

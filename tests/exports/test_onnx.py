@@ -10,12 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
 from ristretto_cli.net.build import State
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
-from ristretto_cli.wire.messages import TEST, TRAIN
 
 LENET = """
     name: "small LeNet"

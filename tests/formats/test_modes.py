@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ristretto_cli.caffe_io.messages import new
+from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.fixed import Fixed, integer_length
 from ristretto_cli.formats.minifloat import Minifloat, exponent_bits, unsaturated_exponent_bits
@@ -25,8 +27,6 @@ from ristretto_cli.formats.number_format import (
     trims_of,
 )
 from ristretto_cli.formats.power_of_two import PowerOfTwo
-from ristretto_cli.wire.messages import new
-from ristretto_cli.wire.prototxt import parse
 
 ALL_ROLES = (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)
 RANGES = Ranges(layer_in=200.0, layer_out=6.5, params=0.4)

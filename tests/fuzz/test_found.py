@@ -16,15 +16,15 @@ import h5py
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST
+from ristretto_cli.caffe_io.npz import read_npz
+from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.build import State
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.images import COLOR, decode
 from ristretto_cli.sources.open import open_source
-from ristretto_cli.wire.messages import TEST
-from ristretto_cli.wire.npz import read_npz
-from ristretto_cli.wire.prototxt import parse
 
 
 def test_a_png_whose_chunk_is_longer_than_the_file_is_refused_without_room_for_it() -> None:

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.numpy_ops import numpy_ops
+from ristretto_cli.caffe_io.messages import enum_value
+from ristretto_cli.caffe_io.net_file import read_net
+from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.build import State
-from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
-from ristretto_cli.wire.messages import enum_value
-from ristretto_cli.wire.net_file import read_net
-from ristretto_cli.wire.npz import read_npz
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 GOLDEN = SHARED / "golden"

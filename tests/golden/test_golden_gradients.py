@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.cli.main import run
-from ristretto_cli.wire.npz import read_npz
 
 pytest.importorskip("torch", reason="gradients need torch: pip install 'ristretto-cli[train]'")
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.net_file import read_solver
+from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.wire.net_file import read_solver
-from ristretto_cli.wire.weights import read_weights
 
 from ..conftest import copy_writable
 
@@ -44,7 +44,7 @@ def test_a_training_gives_what_the_original_gave(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     from ristretto_cli.train.job import Job, opened, resume, save
-    from ristretto_cli.train.settings import settings_of
+    from ristretto_cli.train.solver_settings import settings_of
 
     copy_writable(folder, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -87,7 +87,7 @@ def refused_solvers() -> list[Any]:
 
 @pytest.mark.parametrize("folder", refused_solvers())
 def test_a_solver_that_the_original_refuses_is_refused(folder: Path) -> None:
-    from ristretto_cli.train.settings import settings_of
+    from ristretto_cli.train.solver_settings import settings_of
 
     with pytest.raises(RistrettoError) as refused:
         settings_of(read_solver(folder / "solver.prototxt"))
@@ -109,7 +109,7 @@ def _compare_files(case: Mapping[str, Any]) -> None:
 
 
 def _diffs(path: str) -> dict[str, list[list[float]]]:
-    from ristretto_cli.wire.weights import read_net_binary
+    from ristretto_cli.caffe_io.weights import read_net_binary
 
     layers = [layer for layer in read_net_binary(path).layer if layer.blobs]
     return {layer.name: [list(blob.diff) for blob in layer.blobs] for layer in layers}

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import enum_value
+from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.net.build import State
 from ristretto_cli.net.forward import Run, forward
 from ristretto_cli.net.ir import Net, in_graph
-from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.messages import enum_value
-from ristretto_cli.wire.npz import read_npz
 
 torch = pytest.importorskip("torch", reason="the torch backend needs torch: pip install 'ristretto-cli[train]'")
 

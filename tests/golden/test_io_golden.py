@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import enum_value
+from ristretto_cli.caffe_io.weights import read_net_binary
 from ristretto_cli.cli.main import run
 from ristretto_cli.net.build import State
-from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.wire.messages import enum_value
-from ristretto_cli.wire.weights import read_net_binary
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 IO = SHARED / "golden" / "io"

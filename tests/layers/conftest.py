@@ -7,12 +7,12 @@ from google.protobuf import text_format
 from ristretto_cli.backends.onnx_ops import OnnxOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.backends.shapes import ShapeOps, Sized
+from ristretto_cli.caffe_io.messages import TEST, new
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.host_layer import HostLayer
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer
 from ristretto_cli.ops import fits
-from ristretto_cli.wire.messages import TEST, new
 
 
 class Bench:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.wire.messages import TRAIN
 
 EXACT = "batch_norm_param { eps: 0 }"
 BATCH = "batch_norm_param { eps: 0 use_global_stats: false moving_average_fraction: 0.5 }"

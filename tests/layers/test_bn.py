@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
+from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.wire.messages import TEST, TRAIN
-from ristretto_cli.wire.prototxt import parse
 
 X = np.array([1, 3, 10, 10]).reshape(1, 2, 1, 2)  # channel 0: mean 2, variance 1; channel 1: mean 10, variance 0
 

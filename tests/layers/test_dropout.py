@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.wire.messages import TRAIN
 
 
 def test_nothing_is_dropped_in_the_test_phase(bench):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.wire.messages import TRAIN
+from ristretto_cli.caffe_io.messages import TRAIN
 
 X = np.arange(9).reshape(1, 1, 3, 3)
 ONES = np.ones((1, 1, 2, 2))

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.wire.messages import new
 
 LOG2, LOG4 = math.log(2), math.log(4)
 SCORES = np.log([[1, 3], [1, 1]])  # probabilities 1/4, 3/4 and 1/2, 1/2

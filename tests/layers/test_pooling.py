@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.wire.messages import TRAIN
+from ristretto_cli.caffe_io.messages import TRAIN
 
 X = [[[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]]
 

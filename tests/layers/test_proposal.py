@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.wire.messages import TRAIN
+from ristretto_cli.caffe_io.messages import TRAIN
 
 # One anchor of 16 x 16 pixels at each place, 16 pixels apart: the image is cut into tiles.
 TILES = "ratio: 1 scale: 1 min_size: 1"

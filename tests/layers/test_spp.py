@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.wire.messages import TRAIN
+from ristretto_cli.caffe_io.messages import TRAIN
 
 X = np.arange(1, 17).reshape(1, 1, 4, 4)
 

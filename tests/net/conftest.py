@@ -7,11 +7,11 @@ import pytest
 
 from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError, RistrettoErrors
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.forward import forward
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.net_file import read_net
 
 
 class Nets:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, enum_value
+from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.build import State, included
-from ristretto_cli.wire.messages import TEST, TRAIN, enum_value
-from ristretto_cli.wire.net_file import read_net
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.net.weights import fill_weights
-from ristretto_cli.wire.messages import TEST, TRAIN
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }\n'
 # Its bottom is trimmed to whole numbers, its weights (all 1) and its top are not touched by 24 bits.

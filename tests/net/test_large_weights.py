@@ -12,13 +12,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from ristretto_cli.caffe_io.weights import let_go, letting_go, read_weights, write_weights
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.net import trims
 from ristretto_cli.net.trims import ParamTrim, ParamTrimmer
-from ristretto_cli.wire.weights import let_go, letting_go, read_weights, write_weights
 
 # Of weights that it is handed, onnxruntime 1.20 made one copy more.
 COPIES_ONCE = tuple(map(int, onnxruntime.__version__.split(".")[:2])) > (1, 20)

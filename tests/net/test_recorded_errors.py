@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import enum_value
+from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.build import State
 from ristretto_cli.scoring.engine import record
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.sources.source import SOURCES
-from ristretto_cli.wire.messages import enum_value
-from ristretto_cli.wire.net_file import read_net
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 NEVER_KNOWN = {"NoSuchLayer"}

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.net.trims import ParamTrim, ParamTrimmer, param_trims, params_in_use
 from ristretto_cli.scoring.engine import record
-from ristretto_cli.wire.messages import TEST, TRAIN
 
 INPUT = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 5 dim: 5 } } }'
 LAYER = """

@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.blobs import StoredBlob
+from ristretto_cli.caffe_io.weights import WeightsFile, read_weights, write_weights
 from ristretto_cli.errors import RistrettoError, RistrettoErrors
 from ristretto_cli.net.weights import fill_weights, load_weights
-from ristretto_cli.wire.blobs import StoredBlob
-from ristretto_cli.wire.weights import WeightsFile, read_weights, write_weights
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }\n'
 FILLED = "weight_filler { value: 0.5 } bias_filler { value: -1 }"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.build import State
 from ristretto_cli.quantize.header import weights_of
 from ristretto_cli.quantize.pipeline import planned_nets, quantize
 from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.scoring.net_files import score_file
-from ristretto_cli.wire.net_file import read_net
 
 from ..conftest import IDENTITY, NET
 

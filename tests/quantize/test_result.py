@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, Message, new
+from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, MODES, Ranges
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.quantize.config import QuantizeConfig
@@ -17,8 +19,6 @@ from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.quantize.search import Evaluation, GroupResult, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
 from ristretto_cli.scoring.scores import Output, Scores
-from ristretto_cli.wire.messages import TEST, Message, new
-from ristretto_cli.wire.net_file import NetFile
 
 RULE = "------------------------------"
 

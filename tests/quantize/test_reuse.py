@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.net.build import State
 from ristretto_cli.quantize.caching_scorer import CachingScorer
 from ristretto_cli.quantize.config import QuantizeConfig, ReuseOptions
 from ristretto_cli.quantize.pipeline import quantize
+from ristretto_cli.scoring.array_cache import Shelf
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.engine import fast_ops
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.feeds import Feeds
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.score import Pass
-from ristretto_cli.scoring.shelf import Shelf
-from ristretto_cli.wire.net_file import read_net
 
 from ..conftest import NET as TWO
 

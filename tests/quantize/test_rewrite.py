@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from ristretto_cli.caffe_io.messages import Message
+from ristretto_cli.caffe_io.net_file import read_net
+from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.errors import RistrettoErrors
 from ristretto_cli.formats.number_format import MODES, Ranges, Role
 from ristretto_cli.quantize.rewrite import apply_bit_widths
 from ristretto_cli.quantize.trimmable import Trimmable, each_family, trimmable_layers
-from ristretto_cli.wire.messages import Message
-from ristretto_cli.wire.net_file import read_net
-from ristretto_cli.wire.printer import to_text
 
 INPUT = 'layer { name: "i" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }'
 CONV = """

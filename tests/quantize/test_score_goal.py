@@ -15,7 +15,7 @@ from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.margin import Goal, Margin
 from ristretto_cli.quantize.pipeline import quantize
 from ristretto_cli.quantize.result import QuantizationResult
-from ristretto_cli.scoring.outputs import is_loss
+from ristretto_cli.scoring.metrics import is_loss
 
 from ..conftest import IDENTITY, NET
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, new
 from ristretto_cli.formats.number_format import MODES, Ranges, Role
 from ristretto_cli.net.ir import Blob, Layer, Param
 from ristretto_cli.quantize.margin import Margin
@@ -22,7 +23,6 @@ from ristretto_cli.quantize.search import (
 )
 from ristretto_cli.quantize.trimmable import Trimmable
 from ristretto_cli.scoring.scores import Scores
-from ristretto_cli.wire.messages import TEST, new
 
 OFFERED = (16, 8, 4, 2, 1)
 NO_SCORES = Scores((), 0.0, 1)

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import new
+from ristretto_cli.caffe_io.net_file import read_net
+from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
-from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.messages import new
-from ristretto_cli.wire.net_file import read_net
-from ristretto_cli.wire.printer import to_text
 
 from .conftest import Recorded
 

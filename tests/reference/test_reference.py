@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from ristretto_cli.caffe_io.messages import Message
+from ristretto_cli.caffe_io.prototxt import read
 from ristretto_cli.formats.fixed import integer_length
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.pipeline import quantize
 from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.scoring.scores import Scores
-from ristretto_cli.wire.messages import Message
-from ristretto_cli.wire.prototxt import read
 
 from ..conftest import FULL
 from .conftest import NETS, Recorded

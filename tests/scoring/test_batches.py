@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.scoring.array_cache import Kept, Shelf
 from ristretto_cli.scoring.batches import Batches
-from ristretto_cli.scoring.feeds import Feeds
-from ristretto_cli.scoring.shelf import Kept, Shelf
+from ristretto_cli.scoring.data_loader import Feeds
 
 from ..conftest import DETECTOR, FINDS_BRIGHT
 

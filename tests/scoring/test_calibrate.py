@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.formats.number_format import Ranges
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
-from ristretto_cli.wire.messages import TRAIN
 
 # The first record is [3, -8]: with weight 2 and bias 1, "conv" gives [7, -15].
 DATA = 'layer { name: "d" type: "Data" top: "data" data_param { source: "db" backend: LMDB batch_size: 1 } }'

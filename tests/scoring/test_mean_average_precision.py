@@ -12,8 +12,8 @@ from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.average_precision import ApVersion
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.net.build import State
+from ristretto_cli.scoring.metrics import check_score, default_score, is_loss
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.outputs import check_score, default_score, is_loss
 from ristretto_cli.scoring.score import score_net
 from ristretto_cli.scoring.scores import Scores, score_lines
 

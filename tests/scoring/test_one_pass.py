@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.errors import RistrettoErrors
 from ristretto_cli.scoring.one_pass import OnePass
-from ristretto_cli.wire.messages import TRAIN
 
 INPUT = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
 X = {"x": np.array([[3, -8]], np.float32)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.scoring.outputs import check_score
+from ristretto_cli.scoring.metrics import check_score
 from ristretto_cli.scoring.score import score_net
 from ristretto_cli.scoring.scores import Output, Scores, score_lines, scores_as_json
 

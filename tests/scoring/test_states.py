@@ -36,7 +36,7 @@ def test_a_pass_starts_from_the_state_of_the_last_one(workshop: Any, cont: str) 
 
 
 def test_a_test_net_goes_on_in_each_test_where_the_last_one_ended(workshop: Any) -> None:
-    from ristretto_cli.train.testing import Tester
+    from ristretto_cli.train.test_nets import Tester
 
     data = (
         'layer {{ name: "{0}" type: "DummyData" top: "{0}" dummy_data_param {{ {1} data_filler {{ value: {2} }} }} }}'

@@ -11,10 +11,10 @@ import lmdb
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, new
+from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.sources.open import open_source
 from ristretto_cli.sources.source import Source
-from ristretto_cli.wire.messages import TEST, new
-from ristretto_cli.wire.prototxt import parse
 
 
 def layer(text: str) -> Any:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, new
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import VARIES
 from ristretto_cli.sources.open import open_source
-from ristretto_cli.wire.messages import TEST, TRAIN, new
 
 from .conftest import datum, encoded, layer, write_lmdb
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, new
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.sources.database import endless
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.wire.messages import TEST, TRAIN, new
 
 from .conftest import datum, encoded, layer, write_lmdb
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN, new
 from ristretto_cli.errors import LayerError
 from ristretto_cli.sources.transform import Transform
-from ristretto_cli.wire.messages import TEST, TRAIN, new
 
 
 def transform(settings, phase=TEST):

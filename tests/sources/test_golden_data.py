@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST
+from ristretto_cli.caffe_io.prototxt import read
 from ristretto_cli.sources.open import DataLayers, open_source
 from ristretto_cli.sources.prefetch import Prefetch
-from ristretto_cli.wire.messages import TEST
-from ristretto_cli.wire.prototxt import read
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 CASES = sorted(

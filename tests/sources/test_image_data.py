@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.wire.messages import TEST, TRAIN
 
 TEXT = 'type: "ImageData" top: "data" top: "label" image_data_param { source: "list.txt" %s }'
 

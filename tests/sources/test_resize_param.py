@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN
+from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.sources.resize_param import Resize
-from ristretto_cli.wire.messages import TRAIN
-from ristretto_cli.wire.prototxt import parse
 
 from .conftest import datum, encoded, mean_file
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.scoring.feeds import Feeds
+from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.one_pass import OnePass
 
 ROWS = 3

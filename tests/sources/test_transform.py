@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
+from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.sources.transform import Transform
-from ristretto_cli.wire.messages import TEST, TRAIN
-from ristretto_cli.wire.prototxt import parse
 
 from .conftest import mean_file
 

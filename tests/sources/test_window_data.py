@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.sources.windows import Box, place
-from ristretto_cli.wire.messages import TEST, TRAIN
 
 from .conftest import mean_file
 

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN
+from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.cli.main import run
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.wire.messages import TRAIN
-from ristretto_cli.wire.npz import read_npz
 
 FORCE = "force_backward: true\n"
 DATA = """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.launch import Launch, run
+from ristretto_cli.train.config import Launch, run
 
 from ..conftest import copy_writable
 

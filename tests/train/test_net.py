@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ristretto_cli.wire.messages import TRAIN
+from ristretto_cli.caffe_io.messages import TRAIN
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 

@@ -18,14 +18,14 @@ import h5py
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN, message_class, new
+from ristretto_cli.caffe_io.solverstate import read_solver_state, write_solver_state
+from ristretto_cli.caffe_io.weights import read_net_binary, read_weights, write_weights
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Net
-from ristretto_cli.train.settings import Snapshots
 from ristretto_cli.train.snapshot import prepare_snapshots, read_state, write_snapshot
+from ristretto_cli.train.solver_settings import Snapshots
 from ristretto_cli.train.state import State
-from ristretto_cli.wire.messages import TRAIN, message_class, new
-from ristretto_cli.wire.solverstate import read_solver_state, write_solver_state
-from ristretto_cli.wire.weights import read_net_binary, read_weights, write_weights
 
 from ..conftest import Workshop
 
@@ -243,7 +243,7 @@ def test_a_folder_that_is_missing_or_read_only_is_told_before_training(net: Net)
 KILLED = """
     import os, sys
     import numpy as np
-    from ristretto_cli.train.settings import Snapshots
+    from ristretto_cli.train.solver_settings import Snapshots
     from ristretto_cli.train.snapshot import write_snapshot
     from ristretto_cli.train.state import State
     from ristretto_cli.scoring.net_files import load_net

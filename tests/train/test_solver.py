@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.net_file import read_solver
+from ristretto_cli.caffe_io.weights import read_weights, write_weights
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.train.settings import settings_of
 from ristretto_cli.train.signals import Request
-from ristretto_cli.wire.net_file import read_solver
-from ristretto_cli.wire.weights import read_weights, write_weights
+from ristretto_cli.train.solver_settings import settings_of
 
 pytest.importorskip("torch", reason="training needs torch")
 

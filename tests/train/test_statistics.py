@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.layers.batch_norm import share_left
 from ristretto_cli.train.statistics import warn_of_old_statistics
-from ristretto_cli.wire.messages import TRAIN
 
 NET = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 2 dim: 1 dim: 2 } } }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.settings import batch_size_of, check_tops, existing, read_lines
 from ristretto_cli.sources.source import Source, source
-from ristretto_cli.wire.messages import Message
 
 
 @source("CsvData")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ristretto_cli.caffe_io.files import write_atomically
+from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
-from ristretto_cli.wire.files import write_atomically
-from ristretto_cli.wire.weights import read_weights
 
 
 @exporter("csv")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.formats.fixed import DynamicFixedPoint
 from ristretto_cli.formats.number_format import ModeOption, Ranges, Role, trimming_mode
-from ristretto_cli.wire.messages import Message
 
 
 @trimming_mode("spare_bits")

@@ -12,7 +12,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 @option("--weights", "The weights, .caffemodel or .h5.", unit="file", required=True)
 def command(weights: str) -> None:
     """Print how many weights of each layer are zero."""
-    from ristretto_cli.wire.weights import read_weights
+    from ristretto_cli.caffe_io.weights import read_weights
 
     lines = []
     for name, blobs in read_weights(weights).layers.items():

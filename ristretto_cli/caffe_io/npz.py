@@ -1,0 +1,93 @@
+"""Arrays by name in .npz files."""
+
+from __future__ import annotations
+
+import lzma
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+
+from ristretto_cli.caffe_io.files import atomic_write, open_to_read
+from ristretto_cli.errors import RistrettoError
+
+# What zipfile, its packers and numpy raise for files that they cannot read.
+_FAULTS = (
+    *(ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, TokenError),
+)
+
+# What a program that unpacks the file might take for more than a name: a slash without a folder's name in front of it,
+# dots (and spaces) in place of such a name, a drive's letter, backslashes, control characters. And what looks like
+# one of them escaped, so that different names stay different.
+_ESCAPED = re.compile(
+    r"(?<![^/])/|(?<![^/])(?= *\.)[. ]+(?![^/])|(?<=^[A-Za-z]):|[\\\x00-\x1f\x7f]|%(?=[0-9A-Fa-f]{2})", re.ASCII
+)
+_LONGEST_NAME = 2**16 - 1  # bytes, in a zip file
+
+
+def member_name(name: str) -> str:
+    """The name inside an .npz file of the array with this name, so that unpacking it writes below the current folder.
+
+    An ordinary name stays as it is. Else characters are escaped as in URLs: `../evil` is `%2E%2E/evil`. RistrettoError
+    for a name that no .npz file can hold.
+    """
+    escaped = _ESCAPED.sub(lambda found: "".join(map(_escape, found.group())), name)
+    try:
+        too_long = len(f"{escaped}.npy".encode()) > _LONGEST_NAME
+    except UnicodeEncodeError:
+        raise RistrettoError(f"{name!a} cannot be a name in an .npz file: it is not Unicode") from None
+    if too_long:
+        raise RistrettoError(f"{name[:50]}... cannot be a name in an .npz file: it is too long")
+    return f"{escaped}.npy"
+
+
+def _escape(character: str) -> str:
+    return character if character == " " else f"%{ord(character):02X}"
+
+
+def _array_name(member: str) -> str:
+    """The name of the array in a member, without .npy: what member_name has escaped is put back."""
+    name = unquote(member)
+    return name if member_name(name) == f"{member}.npy" else member
+
+
+def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
+    """The arrays of a .npz file as float32. RistrettoError if it is invalid or not numeric."""
+    try:
+        # numpy warns of headers in an old style, which say the same.
+        with open_to_read(path) as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            loaded = np.load(stream, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise RistrettoError("not an .npz file", where=str(path))
+            return {_array_name(name): _numbers(loaded[name]) for name in loaded.files}
+    except _FAULTS as fault:
+        raise RistrettoError(
+            "not an .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
+        ) from fault
+
+
+def _numbers(array: npt.NDArray[Any] | bytes) -> npt.NDArray[np.float32]:
+    # A member that is no array comes as bytes. Complex numbers would lose a part, and text might look like numbers.
+    if isinstance(array, bytes) or array.dtype.kind not in "biuf":
+        raise TypeError("not numeric")
+    return np.asarray(array, np.float32)
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays under any names, atomically. See member_name for names that are escaped in the file."""
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+        # np.savez takes names as keyword arguments and so could not take "file".
+        for name, array in arrays.items():
+            with archive.open(member_name(name), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

@@ -1,0 +1,285 @@
+"""Parser of prototxt files: messages in protobuf's text format, with the lines of their fields.
+
+A separate parser, because users need all errors of a file at once, each with its line and the nearest
+known name, and because it has to accept exactly what Caffe's C++ parser accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from ristretto_cli.caffe_io.diagnostics import Faults
+from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.messages import Message, is_repeated, is_required, message_class
+from ristretto_cli.caffe_io.printer import to_text
+from ristretto_cli.caffe_io.scalars import BadValue, read_scalar
+from ristretto_cli.caffe_io.tokens import Kind, Token, Tokens, shorten
+from ristretto_cli.errors import RistrettoError, Where, did_you_mean
+
+__all__ = ["Parsed", "parse", "read", "to_text"]
+
+_CLOSES = {"{": "}", "<": ">", "[": "]"}
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A message read from text.
+
+    lines: for each field of the message itself, and of nets inside it, the lines (from 1) on which its
+    values start, in order: lines["layer"][2] is the third layer's. A field inside is named by its path:
+    "net_param.layer", "test_net_param[0].layer".
+    """
+
+    message: Message
+    lines: Mapping[str, tuple[int, ...]]
+    file: str = ""
+
+    def where(self, path: str, index: int = 0) -> Where:
+        """Where a value of a field stands; the file alone where that is not known."""
+        lines = self.lines.get(path, ())
+        return Where(self.file, lines[index] if index < len(lines) else 0)
+
+
+def read(path: str | Path, message_name: str) -> Parsed:
+    """The message in a file. RistrettoError(s) if it cannot be read, is not text, or has errors."""
+    file = str(path)
+    with open_to_read(path) as stream:
+        data = stream.read(1 << 16)
+        if b"\0" in data:
+            raise RistrettoError(
+                "this is not a text file", where=file, remedy="Expected a prototxt, not a binary file."
+            )
+        data += stream.read()
+    # Bytes that are not UTF-8 are fine in comments; elsewhere the parser tells where they stand.
+    return parse(data.decode("utf-8", "surrogateescape"), message_name, file)
+
+
+def parse(text: str, message_name: str, file: str) -> Parsed:
+    """The message that a text describes; file stands in errors. RistrettoError(s) with all its faults."""
+    parser = _Parser(text, file)
+    message = message_class(message_name)()
+    parser.parse_fields(message, "", path="", opened=None)
+    parser.faults.raise_all()
+    return Parsed(message, {path: tuple(lines) for path, lines in parser.lines.items()}, file)
+
+
+class _Parser:
+    def __init__(self, text: str, file: str) -> None:
+        self.lines: dict[str, list[int]] = {}
+        self.faults = Faults(text, file)
+        self._report = self.faults.report
+        self._line = self.faults.line
+        self._text = text
+        self._tokens = Tokens(text, self._report)
+        self._unclosed_at = -1
+        self._tokens.next()
+
+    def parse_fields(self, message: Message, close: str, path: str | None, opened: int | None) -> None:
+        """Read fields into message, up to the symbol that closes it ("" for the end of the file).
+
+        path: what `lines` calls the message; None where its lines are not kept. opened: where it starts.
+        """
+        tokens = self._tokens
+        faults = self.faults.count
+        seen: dict[str, int] = {}
+        while True:
+            now = tokens.now
+            if now.kind is Kind.END:
+                if opened is not None:
+                    self._report(opened, f"{message.DESCRIPTOR.name}: there is no {close} to close it", "Add it.")
+                break
+            if now.kind is Kind.SYMBOL and now.text in "}>":
+                tokens.next()
+                if close:
+                    if now.text != close:
+                        self._report(now.start, f'expected "{close}", found "{now.text}"')
+                    break
+                self._report(now.start, f'"{now.text}" closes nothing')
+            elif now.kind is Kind.NAME and close and self._begins_a_layer(message, now):
+                if self._unclosed_at != now.start:  # once, and not again for each message around this one
+                    self._unclosed_at = now.start
+                    what = f'a "{close}" is missing before this: {message.DESCRIPTOR.name} of line'
+                    self._report(now.start, f"{what} {self._line(opened or 0)} is still open", "Add it.")
+                break
+            elif now.kind is Kind.NAME:
+                self._parse_field(message, path, seen)
+            else:
+                self._report(now.start, f'expected a field of {message.DESCRIPTOR.name}, found "{shorten(now.text)}"')
+                self._skip_line(now.start)
+        if self.faults.count == faults:
+            self._check_required(message, tokens.now.start if opened is None else opened)
+
+    def _begins_a_layer(self, message: Message, word: Token) -> bool:
+        """Whether a line begins with `layer`, which the message does not know: something is not closed."""
+        line = self._text[self._text.rfind("\n", 0, word.start) + 1 : word.start]
+        known = message.DESCRIPTOR.fields_by_name
+        return word.text in ("layer", "layers") and word.text not in known and not line.strip()
+
+    def _parse_field(self, message: Message, path: str | None, seen: dict[str, int]) -> None:
+        tokens = self._tokens
+        name = tokens.next()
+        field = message.DESCRIPTOR.fields_by_name.get(name.text)
+        if field is None:
+            self._report_unknown(name.start, name.text, message.DESCRIPTOR, is_root=path == "")
+            self._skip_value(name.start)
+        else:
+            repeated = is_repeated(field)
+            if not repeated and name.text in seen:
+                first = self._line(seen[name.text])
+                self._report(
+                    name.start,
+                    f'"{name.text}" of {message.DESCRIPTOR.name} is given twice, first on line {first}',
+                    "Give it once.",
+                )
+                self._skip_value(name.start)
+            else:
+                seen.setdefault(name.text, name.start)
+                self._parse_values(message, field, name.start, path)
+        _ = tokens.take(";") or tokens.take(",")
+
+    def _parse_values(self, message: Message, field: FieldDescriptor, start: int, path: str | None) -> None:
+        tokens = self._tokens
+        colon = tokens.take(":")
+        is_message = field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
+        if not is_message and not colon:
+            self._report(tokens.now.start, f'expected ":" after {field.name}, {self._found()}')
+            self._skip_value(start)
+        elif is_repeated(field) and tokens.take("["):
+            self._parse_list(message, field, path)
+        else:
+            self._parse_value(message, field, start, path)
+
+    def _parse_list(self, message: Message, field: FieldDescriptor, path: str | None) -> None:
+        tokens = self._tokens
+        start = tokens.before.start
+        if tokens.take("]"):
+            return
+        while self._parse_value(message, field, tokens.now.start, path):
+            if tokens.take("]"):
+                return
+            if not tokens.take(","):
+                self._report(tokens.now.start, f'expected "," or "]" in the list, {self._found()}')
+                if tokens.now.kind is Kind.SYMBOL and tokens.now.text in "}>":
+                    return  # it closes the message around the list
+                break
+        self._skip_to_close("]", start)
+
+    def _parse_value(self, message: Message, field: FieldDescriptor, start: int, path: str | None) -> bool:
+        """Read one value of a field that starts at `start`; false where it was none and is skipped."""
+        tokens = self._tokens
+        if path is not None:
+            self.lines.setdefault(path + field.name, []).append(self._line(start))
+        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            close = _CLOSES.get(tokens.now.text, "") if tokens.now.kind is Kind.SYMBOL else ""
+            if close not in ("}", ">"):
+                self._report(tokens.now.start, f'expected "{{" after {field.name}, {self._found()}')
+                self._skip_value(start)
+                return False
+            tokens.next()
+            if is_repeated(field):
+                child = getattr(message, field.name).add()
+            else:
+                child = getattr(message, field.name)
+                child.SetInParent()
+            self.parse_fields(child, close, self._path_inside(field, path), start)
+            return True
+        try:
+            value = read_scalar(tokens, field)
+        except BadValue as fault:
+            self._report(fault.offset, fault.what, fault.remedy)
+            if not fault.consumed:
+                self._skip_value(start)
+            return fault.consumed
+        if is_repeated(field):
+            getattr(message, field.name).append(value)
+        else:
+            setattr(message, field.name, value)
+        return True
+
+    def _path_inside(self, field: FieldDescriptor, path: str | None) -> str | None:
+        if path is None or field.message_type is None or field.message_type.name != "NetParameter":
+            return None
+        index = f"[{len(self.lines[path + field.name]) - 1}]" if is_repeated(field) else ""
+        return f"{path}{field.name}{index}."
+
+    def _check_required(self, message: Message, start: int) -> None:
+        missing = [
+            field.name for field in message.DESCRIPTOR.fields if is_required(field) and not message.HasField(field.name)
+        ]
+        if missing:
+            self._report(start, f"{message.DESCRIPTOR.name} lacks {', '.join(missing)}", "Add it.")
+
+    def _report_unknown(self, offset: int, name: str, parent: Descriptor, *, is_root: bool) -> None:
+        remedy = ""
+        if not self.faults.is_full and len(name) < 80:
+            remedy = did_you_mean(name, parent.fields_by_name.keys())
+            if is_root:
+                remedy = _other_kind_of_file(name, parent) or remedy
+        self._report(offset, f'unknown field "{shorten(name)}" in {parent.name}', remedy)
+
+    def _found(self) -> str:
+        now = self._tokens.now
+        return f"found {now.text}" if now.kind is Kind.END else f'found "{shorten(now.text)}"'
+
+    # going on behind a fault
+
+    def _skip_value(self, start: int) -> None:
+        """Go behind the value, whatever it is, of a field that starts at `start`."""
+        tokens = self._tokens
+        tokens.take(":")
+        now = tokens.now
+        if now.kind is Kind.SYMBOL and now.text in _CLOSES:
+            tokens.next()
+            self._skip_to_close(_CLOSES[now.text], now.start)
+        elif now.kind is Kind.SYMBOL and now.text not in "-}>],;":
+            self._skip_line(start)
+        elif now.kind is not Kind.NAME or self._line(now.start) == self._line(start):
+            # A name on the next line is rather the next field than this one's value.
+            tokens.take("-")
+            while tokens.now.kind is Kind.STRING:
+                tokens.next()
+            if tokens.before.kind is not Kind.STRING and tokens.now.kind in (
+                Kind.NAME,
+                Kind.INTEGER,
+                Kind.FLOAT,
+            ):
+                tokens.next()
+
+    def _skip_to_close(self, close: str, opened: int) -> None:
+        tokens = self._tokens
+        closes = [close]
+        while closes:
+            word = tokens.next()
+            if word.kind is Kind.END:
+                self._report(opened, f"there is no {close} to close it", "Add it.")
+                return
+            if word.kind is Kind.SYMBOL:
+                if word.text in _CLOSES:
+                    closes.append(_CLOSES[word.text])
+                elif word.text == closes[-1]:
+                    closes.pop()
+
+    def _skip_line(self, start: int) -> None:
+        """Go to the first word behind the line of an offset, or to what closes the message at hand."""
+        tokens = self._tokens
+        line = self._line(start)
+        while tokens.now.kind is not Kind.END and self._line(tokens.now.start) <= line:
+            now = tokens.now
+            if now.kind is Kind.SYMBOL and now.text in "}>":
+                return
+            tokens.next()
+            if now.kind is Kind.SYMBOL and now.text in _CLOSES:
+                self._skip_to_close(_CLOSES[now.text], now.start)
+
+
+def _other_kind_of_file(name: str, parent: Descriptor) -> str:
+    kinds: dict[str, Any] = {"NetParameter": "net", "SolverParameter": "solver"}
+    for kind, word in kinds.items():
+        if kind != parent.name and parent.name in kinds and name in message_class(kind).DESCRIPTOR.fields_by_name:
+            return f"It is one of {kind}: is this file a {word}?"
+    return ""

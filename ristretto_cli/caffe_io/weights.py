@@ -1,0 +1,138 @@
+"""Weight files: binary caffemodels of all three formats, HDF5, and single arrays (mean files)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ristretto_cli.caffe_io.blobs import StoredBlob, decode_blob
+from ristretto_cli.caffe_io.caffemodel import (
+    let_go,
+    letting_go,
+    map_file,
+    read_caffemodel,
+    read_net_message,
+    write_caffemodel,
+)
+from ristretto_cli.caffe_io.files import atomic_write
+from ristretto_cli.caffe_io.hdf5 import SIGNATURE, read_hdf5, write_hdf5
+from ristretto_cli.caffe_io.messages import Message
+from ristretto_cli.errors import RistrettoError
+
+__all__ = [
+    "StoredBlob",
+    "WeightsFile",
+    "let_go",
+    "letting_go",
+    "read_blob",
+    "read_net_binary",
+    "read_weights",
+    "write_weights",
+]
+
+_TEXT_LOOKED_AT = 4096
+_WORD = re.compile(rb"[A-Za-z]{4}")
+_NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The contents of a weight file: the arrays of each layer that has some, in file order, by layer name."""
+
+    file: str
+    layers: Mapping[str, tuple[StoredBlob, ...]]
+
+
+def read_weights(path: str | Path) -> WeightsFile:
+    """A caffemodel or its HDF5 form, detected by its content.
+
+    The arrays of a caffemodel are views into the file, which is read where they are looked at. RistrettoError
+    where the file cannot be read, is damaged, or an array's shape and number of values disagree.
+    """
+    data = map_file(path)
+    if is_hdf5(data):
+        data.release()
+        return WeightsFile(str(path), read_hdf5(path))
+    with _telling_text(data, path, "weights"):
+        return WeightsFile(str(path), read_caffemodel(data, str(path)))
+
+
+def write_weights(
+    path: str | Path,
+    layers: Mapping[str, Sequence[npt.NDArray[Any]]],
+    *,
+    net: Message | None = None,
+    diffs: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
+    borrowed: Collection[str] = (),
+) -> None:
+    """Write arrays, by layer name, as a caffemodel, or as HDF5 where the name ends in .h5.
+
+    net: an upgraded NetParameter whose name and layers are written along, as Caffe does in its snapshots;
+    without it, layers are names and arrays alone. diffs: the arrays' gradients, if they are to be in the file.
+    borrowed: arrays, as `layer/i`, that HDF5 leaves out, since another layer owns them. A file that is there is
+    replaced as a whole.
+    """
+    with atomic_write(path) as target:
+        if str(path).endswith(".h5"):
+            write_hdf5(target, layers, net, diffs, borrowed)
+        else:
+            with target.open("wb") as stream:
+                write_caffemodel(stream, layers, net, str(path), diffs)
+
+
+def read_blob(path: str | Path) -> npt.NDArray[np.float32]:
+    """The one array in a BlobProto file, such as a mean.binaryproto: float32, with its stored shape."""
+    data = map_file(path)
+    with _telling_text(data, path, "an array"):
+        return decode_blob(data, 0, len(data), str(path)).array
+
+
+def read_net_binary(path: str | Path) -> Message:
+    """The whole NetParameter in a caffemodel, in whatever format it is (see caffe_io.upgrade)."""
+    data = map_file(path)
+    with _telling_text(data, path, "a caffemodel"):
+        return read_net_message(data, str(path))
+
+
+@contextmanager
+def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[None]:
+    """RistrettoError for a text file, with its kind, which says more than a parse error."""
+    try:
+        yield
+    except RistrettoError:
+        head = bytes(data[:_TEXT_LOOKED_AT])
+        if _NOT_IN_TEXT.search(head) or not _WORD.search(head):
+            raise
+        what, remedy = _text(head, wanted)
+        raise RistrettoError(f"{what}, not {wanted}", where=str(path), remedy=remedy) from None
+
+
+def _text(head: bytes, wanted: str) -> tuple[str, str]:
+    """What a text file is by its beginning, and what to do about it."""
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a Git LFS pointer", "Fetch the file with `git lfs pull`."
+    if head.lstrip().startswith(b"<"):
+        return "this is a web page", "Download the file itself."
+    if wanted == "an array":
+        return "this is a text file", "Give a .binaryproto, such as compute_image_mean writes."
+    if wanted == "a caffemodel":
+        return "this is a text file", "Use upgrade_net_proto_text for a prototxt."
+    return "this is a text file, such as a prototxt", "Give the .caffemodel or .h5 with the net's trained weights."
+
+
+def is_hdf5(data: memoryview) -> bool:
+    """Whether these are the bytes of an HDF5 file."""
+    # The signature may stand behind a block of the user's: at 0, 512, 1024, 2048, ...
+    at = 0
+    while at < len(data):
+        if data[at : at + len(SIGNATURE)] == SIGNATURE:
+            return True
+        at = 2 * at or 512
+    return False

@@ -1,0 +1,111 @@
+"""Testing a net while it learns: scored on onnxruntime with the present weights, as `ristretto test` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
+
+from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.errors import RistrettoError, raise_all
+from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.net.forward import Run
+from ristretto_cli.net.ir import Net
+from ristretto_cli.ops import Array, show
+from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.evaluation import ScoredOutputs, Tally, run_batches
+from ristretto_cli.scoring.execution import DEFAULT, Execution
+from ristretto_cli.scoring.scores import Scores
+
+
+class Tester:
+    """A test net. Layers that it shares with the learning net, by name, use that net's weights; the others use its own.
+
+    The data and the states of layers continue where the last test ended, as in Caffe. Use it as a context manager: it
+    closes the files. RistrettoError(s) where a shared layer has parameters of other shapes here.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        learning: Net,
+        iterations: int,
+        *,
+        rng: np.random.Generator,
+        execution: Execution = DEFAULT,
+        seed: int = 0,
+        how: Judging | None = None,
+    ) -> None:
+        self.net = net
+        self.iterations = iterations
+        self._shared = _shared(net, learning)
+        self._shapes = {param.key: param.shape for layer in reversed(net.layers) for param in layer.params}
+        self._rng = rng
+        self._execution = execution
+        self._how = how or Judging()
+        self._feeds = Feeds(net, seed=seed)
+        self._memory: dict[str, Array] = {}
+        self._outputs = ScoredOutputs(net, None if net.outputs else ())
+
+    def run(self, weights: Mapping[str, Array], go_on: Callable[[], bool] = lambda: True) -> Scores | None:
+        """The scores with these weights of the learning net, by Param.key.
+
+        go_on: asked before each batch; None is returned when it returns False.
+        """
+        if not self.iterations:
+            return Scores((), 0.0, 0)
+        own = {key: weights[theirs].reshape(self._shapes[key]) for key, theirs in self._shared.items()}
+        net = replace(self.net, weights={**self.net.weights, **own})
+        runner = compile_net(
+            net,
+            self._select,
+            rng=self._rng,
+            execution=self._execution,
+            memory=self._memory,
+            on_host=self._outputs.on_host,
+        )
+        tally = Tally(self._outputs)
+        for results in run_batches(runner, self._feeds, self.iterations, go_on=go_on):
+            tally.add(results)
+        return tally.scores(self._how) if tally.done == self.iterations else None
+
+    def close(self) -> None:
+        """Close the files."""
+        self._feeds.close()
+
+    def __enter__(self) -> Tester:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _select(self, run: Run[Node], ops: OnnxOps) -> dict[str, Node]:
+        return self._outputs.select(run)
+
+
+def _shared(net: Net, learning: Net) -> dict[str, str]:
+    """The keys of the parameters that a test net has of the net that learns, by the keys they have here."""
+    known = {layer.name: layer for layer in learning.layers}
+    shared: dict[str, str] = {}
+    errors = []
+    for layer in net.layers:
+        other = known.get(layer.name)
+        if other is None:
+            continue
+        ours, theirs = ([param.shape for param in each.params] for each in (layer, other))
+        if ours != theirs:
+            what = f"has parameters {_shapes(ours)} in the test net, and {_shapes(theirs)} in the one that learns"
+            errors.append(RistrettoError(f'layer "{layer.name}" {what}', where=layer.where))
+            continue
+        shared.update({ours.key: theirs.key for ours, theirs in zip(layer.params, other.params, strict=True)})
+    raise_all(errors)
+    return shared
+
+
+def _shapes(shapes: Sequence[Sequence[int]]) -> str:
+    return ", ".join(show(shape) for shape in shapes) or "none"
