@@ -23,8 +23,8 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 
 # An extent known only at run time, because it depends on the data. Not -1, which users write.
 _MOST_SHIFT = 256  # larger than the difference between any two grids
-VARIES = -(2**31)
-MOST_PLACES = 2**24  # indices are float32 too, which holds all integers up to this one
+DYNAMIC = -(2**31)
+MAX_EXACT_INT = 2**24  # indices are float32 too, which holds all integers up to this one
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,10 @@ class Ops(Protocol[V]):
     def clip(self, x: V, low: float, high: float) -> V:
         """min(max(x, low), high); NaN gives high, as with CUDA's fmin and fmax."""
 
-    def to_grid(self, x: V, grid: Grid) -> V:
+    def quantize_fixed(self, x: V, grid: Grid) -> V:
         """x rounded to the grid's step, ties to even, and saturated at its ends; NaN gives the upper one."""
 
-    def to_floats(self, x: V, floats: Floats) -> V:
+    def quantize_float(self, x: V, floats: Floats) -> V:
         """x with its mantissa rounded to that of the floats, ties to even. Underflow gives +0. A value with too
         high an exponent, or NaN, gives the largest number; a value that only rounds up past it keeps the carry."""
 
@@ -330,15 +330,15 @@ def standardized(ops: Ops[V], x: V, eps: float) -> tuple[V, V, V]:
 def show(shape: Sequence[int]) -> str:
     """A shape as shown in messages.
 
-    >>> show((2, 3)), show((1, VARIES)), show(())
+    >>> show((2, 3)), show((1, DYNAMIC)), show(())
     ('2x3', '1x?', 'scalar')
     """
-    return "x".join("?" if extent == VARIES else str(extent) for extent in shape) or "scalar"
+    return "x".join("?" if extent == DYNAMIC else str(extent) for extent in shape) or "scalar"
 
 
 def fits(shape: Sequence[int], known: Sequence[int]) -> bool:
-    """Whether a shape agrees with an earlier one, in which extents may be VARIES."""
-    return len(shape) == len(known) and all(n in (extent, VARIES) for extent, n in zip(shape, known, strict=True))
+    """Whether a shape agrees with an earlier one, in which extents may be DYNAMIC."""
+    return len(shape) == len(known) and all(n in (extent, DYNAMIC) for extent, n in zip(shape, known, strict=True))
 
 
 def broadcast(*shapes: Shape) -> Shape:

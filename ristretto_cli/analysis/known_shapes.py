@@ -12,7 +12,7 @@ from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.build import State, build, included
 from ristretto_cli.net.ir import Net
-from ristretto_cli.ops import VARIES, Shape, show
+from ristretto_cli.ops import DYNAMIC, Shape, show
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.sources.settings import checked_shape
 from ristretto_cli.sources.source import SOURCES
@@ -96,7 +96,7 @@ def _with_given(shapes: Sequence[Shape], given: Sequence[Shape | None]) -> Seque
     """The shapes with the given ones replaced; tops with the first one's batch size get its new one."""
     first = given[0]
     if first is not None and first and shapes[0]:
-        of_batch = [shape[:1] == shapes[0][:1] and VARIES not in shape for shape in shapes]
+        of_batch = [shape[:1] == shapes[0][:1] and DYNAMIC not in shape for shape in shapes]
         shapes = [(first[0], *s[1:]) if is_one else s for s, is_one in zip(shapes, of_batch, strict=True)]
     return [shape if known is None else known for shape, known in zip(shapes, given, strict=True)]
 

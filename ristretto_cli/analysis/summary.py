@@ -12,7 +12,7 @@ from ristretto_cli.analysis.macs import macs_of
 from ristretto_cli.analysis.widths import Widths, widths_of
 from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import VARIES, Shape, show
+from ristretto_cli.ops import DYNAMIC, Shape, show
 
 _FLOAT_BITS = 32
 _COUNTED = (
@@ -76,7 +76,7 @@ def summarize(known: NetWithoutData) -> Summary:
     """The summary of a net, which needs no weights."""
     net = known.net
     layers = tuple(map(_layer, net.layers))
-    shapes = [blob.shape for blob in net.inputs if blob.shape and blob.shape[0] != VARIES]
+    shapes = [blob.shape for blob in net.inputs if blob.shape and blob.shape[0] != DYNAMIC]
     batch = shapes[0][0] if shapes else 1
     inputs = 1 if any(layer.macs % batch for layer in layers) else batch
     phase = "TRAIN" if net.phase == TRAIN else "TEST"
@@ -130,7 +130,7 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
                 "name": layer.name,
                 "type": layer.type,
                 "tops": [
-                    {"name": name, "shape": [None if n == VARIES else n for n in shape]} for name, shape in layer.tops
+                    {"name": name, "shape": [None if n == DYNAMIC else n for n in shape]} for name, shape in layer.tops
                 ],
                 "parameters": layer.parameters,
                 "macs": layer.macs // summary.inputs,

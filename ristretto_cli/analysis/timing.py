@@ -19,7 +19,7 @@ import numpy as np
 from ristretto_cli.analysis.kernels import Shares
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Layer, Net
-from ristretto_cli.ops import VARIES, Array
+from ristretto_cli.ops import DYNAMIC, Array
 from ristretto_cli.scoring.evaluation import TOTAL_LOSS
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.profile import NetProfiler
@@ -173,7 +173,7 @@ def _read(
         batch = None if layer.name in without_data else _batches(layer, stopwatch, iterations)
         if batch is None:
             zeros += [top.name for top in layer.tops]
-            shapes = [[0 if n == VARIES else n for n in top.shape] for top in layer.tops]
+            shapes = [[0 if n == DYNAMIC else n for n in top.shape] for top in layer.tops]
             batch = tuple(np.zeros(shape, np.float32) for shape in shapes), 0.0
         arrays, times[i] = batch
         feeds.update({top.name: array for top, array in zip(layer.tops, arrays, strict=True)})

@@ -62,10 +62,10 @@ class NumpyOps:
         with np.errstate(all="ignore"):
             return np.sqrt(x)
 
-    def to_grid(self, x: Array, grid: Grid) -> Array:
+    def quantize_fixed(self, x: Array, grid: Grid) -> Array:
         return stepwise(numpy_ops(self._rng), x, grid, self.round)
 
-    def to_floats(self, x: Array, floats: Floats) -> Array:
+    def quantize_float(self, x: Array, floats: Floats) -> Array:
         return floatwise(numpy_ops(self._rng), x, floats)
 
     def relu(self, x: Array) -> Array:

@@ -146,9 +146,9 @@ class BoundedOps(OnnxOps):
             top = self._one("Clip", [x, self.constant(low), self.constant(high)], x)
         return self._set_bound(top, max(abs(low), abs(high)), never_negative=low >= 0 and high >= 0)
 
-    def to_grid(self, x: Node, grid: Grid) -> Node:
+    def quantize_fixed(self, x: Node, grid: Grid) -> Node:
         never_negative = grid.low >= 0 or (self.never_negative(x) and grid.high >= 0)
-        return self._set_bound(super().to_grid(x, grid), grid.largest, never_negative=never_negative)
+        return self._set_bound(super().quantize_fixed(x, grid), grid.largest, never_negative=never_negative)
 
     def relu(self, x: Node) -> Node:
         return self._set_bound(super().relu(x), self.bound(x), never_negative=True)

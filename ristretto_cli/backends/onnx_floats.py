@@ -57,7 +57,7 @@ class FloatsOps(GridOps):
         self._magnitudes: dict[str, Node] = {}
         self._relus: dict[str, Node] = {}
 
-    def to_floats(self, x: Node, floats: Floats) -> Node:
+    def quantize_float(self, x: Node, floats: Floats) -> Node:
         before = self._trimmed.get(x.name)
         if before is not None and before.floats == floats:
             if before.twice is None:
@@ -67,7 +67,7 @@ class FloatsOps(GridOps):
             return value
         scaled = self._to_be_rounded(x, floats)
         if scaled is None or not self.assumes_in_range:
-            value = super().to_floats(x, floats)
+            value = super().quantize_float(x, floats)
         else:
             value = self._round_mantissa(scaled(), floats, 0.0 if self.never_negative(x) else -math.inf)
             self._peaks[value.name] = scaled(), math.ldexp(1.0, floats.top_exponent + 1 + _scale(floats))

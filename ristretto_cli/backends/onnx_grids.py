@@ -44,7 +44,7 @@ class GridOps(ScaledOps):
         self._factors: dict[str, Factors] = {}
         self._cuts: dict[tuple[str, int, int], Node] = {}
 
-    def to_grid(self, x: Node, grid: Grid) -> Node:
+    def quantize_fixed(self, x: Node, grid: Grid) -> Node:
         if grid.low < 0 and fits_bytes(above := replace(grid, low=0)) and self.never_negative(x):
             grid = above  # of a signed 8-bit format, pairs of products with such bytes fit 16 bits
         stored = self._stored.get(x.name)
@@ -52,9 +52,9 @@ class GridOps(ScaledOps):
             return x
         if stored is not None and stored.parts is not None:
             parts, axis = stored.parts
-            return self.concat([self.to_grid(part, grid) for part in parts], axis)
+            return self.concat([self.quantize_fixed(part, grid) for part in parts], axis)
         if abs(grid.frac_bits) > MOST_SHIFT:
-            return super().to_grid(x, grid)
+            return super().quantize_fixed(x, grid)
         again = None if stored is None else self._again(stored, grid)
         return self._keep(again or self._of_product(x, grid) or self._of_any(x, grid))
 

@@ -92,10 +92,10 @@ class OnnxOps(RegionNodes):
         top = self.constant(high)
         return self.where(self.less(x, top), self.maximum(x, self.constant(low)), top)
 
-    def to_grid(self, x: Node, grid: Grid) -> Node:
+    def quantize_fixed(self, x: Node, grid: Grid) -> Node:
         return stepwise(self, x, grid, self.round)
 
-    def to_floats(self, x: Node, floats: Floats) -> Node:
+    def quantize_float(self, x: Node, floats: Floats) -> Node:
         return floatwise(self, x, floats)
 
     def straight_through(self, x: Node, trimmed: Node, within: float | None = None) -> Node:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import (
-    MOST_PLACES,
+    MAX_EXACT_INT,
     AnyArray,
     ConvGeometry,
     Floats,
@@ -93,10 +93,10 @@ class ShapeOps:
     def clip(self, x: Value, low: float, high: float) -> Sized:
         return sized(x.shape)
 
-    def to_grid(self, x: Value, grid: Grid) -> Sized:
+    def quantize_fixed(self, x: Value, grid: Grid) -> Sized:
         return sized(x.shape)
 
-    def to_floats(self, x: Value, floats: Floats) -> Sized:
+    def quantize_float(self, x: Value, floats: Floats) -> Sized:
         return sized(x.shape)
 
     def straight_through(self, x: Value, trimmed: Value, within: float | None = None) -> Sized:
@@ -273,7 +273,7 @@ class ShapeOps:
     def unpool(self, x: Value, places: Value, extent: Sequence[int]) -> Sized:
         if x.shape != places.shape:
             raise LayerError(f"places {show(places.shape)} do not fit values {show(x.shape)}")
-        if math.prod(extent) > MOST_PLACES:
+        if math.prod(extent) > MAX_EXACT_INT:
             raise LayerError(f"a plane of {show(extent)} has too many places")
         return _planes(x, extent)
 

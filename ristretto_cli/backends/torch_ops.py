@@ -101,10 +101,10 @@ class TorchOps(RegionTensors):
         # torch's clamp passes NaN on.
         return torch.clamp(torch.nan_to_num(x, nan=math.inf, posinf=math.inf, neginf=-math.inf), low, high)
 
-    def to_grid(self, x: Tensor, grid: Grid) -> Tensor:
+    def quantize_fixed(self, x: Tensor, grid: Grid) -> Tensor:
         return stepwise(self, x, grid, self.round)
 
-    def to_floats(self, x: Tensor, floats: Floats) -> Tensor:
+    def quantize_float(self, x: Tensor, floats: Floats) -> Tensor:
         return floatwise(self, x, floats)
 
     def straight_through(self, x: Tensor, trimmed: Tensor, within: float | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from ristretto_cli.datasets.new_database import Backend, NewDatabase, check_new,
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
-from ristretto_cli.ops import VARIES, Array, Shape, show
+from ristretto_cli.ops import DYNAMIC, Array, Shape, show
 from ristretto_cli.scoring.data_loader import Feeds
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
@@ -91,7 +91,7 @@ def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, 
         elif len(shapes[blob]) > _MOST_AXES and not target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}, but the records of a database have four axes'
             yield RistrettoError(what, where=net.file, remedy=f"Give a target that ends in {_NPZ}.")
-        elif VARIES in shapes[blob] and target.endswith(_NPZ):
+        elif DYNAMIC in shapes[blob] and target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}: its number of items is variable'
             yield RistrettoError(what, where=net.file, remedy=f"Give a target that does not end in {_NPZ}.")
         try:

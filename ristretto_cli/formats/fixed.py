@@ -67,12 +67,12 @@ class Fixed(NumberFormat):
     def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """Round x to multiples of 2^-frac_bits, saturated at both ends; NaN becomes the largest number."""
         if rounding is Rounding.NEAREST:
-            return ops.to_grid(x, self.grid())
+            return ops.quantize_fixed(x, self.grid())
         return stepwise(ops, x, self.grid(), partial(rounding.apply, ops))
 
 
 def stepwise(ops: Ops[V], x: V, grid: Grid, to_integers: Callable[[V], V]) -> V:
-    """to_grid in terms of other primitives, for backends without a better one; to_integers rounds."""
+    """quantize_fixed in terms of other primitives, for backends without a better one; to_integers rounds."""
     frac_bits = max(-_EXTREME_FRAC_BITS, min(_EXTREME_FRAC_BITS, grid.frac_bits))
     integers = to_integers(_times_power_of_two(ops, x, frac_bits))
     return _times_power_of_two(ops, ops.clip(integers, float(grid.low), float(grid.high)), -frac_bits)

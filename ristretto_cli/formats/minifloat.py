@@ -68,12 +68,12 @@ class Minifloat(NumberFormat):
         one, they become infinity.
         """
         if rounding is Rounding.NEAREST:
-            return ops.to_floats(x, self.floats)
+            return ops.quantize_float(x, self.floats)
         return _in_range(ops, x, self.floats, _mantissa_at_random(ops, x, self.mant_bits))
 
 
 def floatwise(ops: Ops[V], x: V, floats: Floats) -> V:
-    """to_floats in terms of other primitives, for backends without a better one."""
+    """quantize_float in terms of other primitives, for backends without a better one."""
     return _in_range(ops, x, floats, _mantissa(ops, x, floats))
 
 

@@ -13,7 +13,7 @@ from ristretto_cli.layers.boxes import Boxes, ImageSizes
 from ristretto_cli.layers.host_layer import Compute, Judging, JudgingLayer, Verdict
 from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import VARIES, AnyArray, Array, Shape, fits, show
+from ristretto_cli.ops import DYNAMIC, AnyArray, Array, Shape, fits, show
 
 _NOTHING = -1  # the image or the label of empty rows
 _MOST_CLASSES = 2**16
@@ -36,7 +36,7 @@ class DetectionEvaluate(JudgingLayer):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         for which, shape, columns in (("first", bottoms[0], 7), ("second", bottoms[1], 8)):
-            if not fits(shape, (1, 1, VARIES, columns)):
+            if not fits(shape, (1, 1, DYNAMIC, columns)):
                 raise LayerError(f"its {which} bottom is {show(shape)}; expected 1x1x?x{columns}")
         param = layer.message.detection_evaluate_param
         if not param.HasField("num_classes"):
@@ -48,7 +48,7 @@ class DetectionEvaluate(JudgingLayer):
         resize = param.resize_param
         if param.HasField("resize_param") and not (resize.height > 0 and resize.width > 0):
             raise LayerError("resize_param needs a height and a width")
-        return [(1, 1, VARIES, 5)]
+        return [(1, 1, DYNAMIC, 5)]
 
     def start(self, layer: Layer) -> Compute:
         return _Evaluation(layer.message.detection_evaluate_param).run

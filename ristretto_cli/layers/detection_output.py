@@ -13,7 +13,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.layers.prior_codes import decode
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import MOST_PLACES, Ops, Shape, V, show
+from ristretto_cli.ops import MAX_EXACT_INT, Ops, Shape, V, show
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -99,7 +99,7 @@ class _Settings:
             least_score=param.confidence_threshold if param.HasField("confidence_threshold") else LOWEST,
             most_overlap=nms.nms_threshold,
         )
-        if loc[0] * found.classes * priors > MOST_PLACES:
+        if loc[0] * found.classes * priors > MAX_EXACT_INT:
             raise LayerError(f"{loc[0]} images, {found.classes} classes and {priors} boxes are too many to number")
         return found
 

@@ -8,7 +8,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.host_layer import Compute, HostLayer
 from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import VARIES, Array, Shape, show
+from ristretto_cli.ops import DYNAMIC, Array, Shape, show
 
 
 @layer_type("Filter")
@@ -28,17 +28,17 @@ class Filter(HostLayer):
                 f"it has {len(layer.tops)} tops for {len(blobs)} bottoms and the selector",
                 remedy="Give one top for each bottom except the selector.",
             )
-        if not selector or any(extent not in (1, VARIES) for extent in selector[1:]):
+        if not selector or any(extent not in (1, DYNAMIC) for extent in selector[1:]):
             raise LayerError(
                 f"its last bottom, the selector, has shape {show(selector)}",
                 remedy="It must have one number per item.",
             )
         for shape in blobs:
-            if not shape or (shape[0] != selector[0] and VARIES not in (shape[0], selector[0])):
+            if not shape or (shape[0] != selector[0] and DYNAMIC not in (shape[0], selector[0])):
                 raise LayerError(
                     f"a bottom of shape {show(shape)} and a selector of {show(selector[:1])} items do not match"
                 )
-        return [(VARIES, *shape[1:]) for shape in blobs]
+        return [(DYNAMIC, *shape[1:]) for shape in blobs]
 
     def start(self, layer: Layer) -> Compute:
         def compute(bottoms: Sequence[Array]) -> Sequence[Array]:

@@ -18,12 +18,12 @@ Compute: TypeAlias = Callable[[Sequence[Array]], Sequence[Array]]  # from the bo
 class HostLayer(LayerType):
     """A layer type whose layers run after the graph, on its outputs and on fed blobs.
 
-    Only host layers can read their tops, and data blobs with an extent that VARIES: graphs are static.
+    Only host layers can read their tops, and data blobs with an extent that DYNAMIC: graphs are static.
     """
 
     @abstractmethod
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        """The shapes of the tops, with VARIES for unknown extents; LayerError for bad settings."""
+        """The shapes of the tops, with DYNAMIC for unknown extents; LayerError for bad settings."""
 
     @abstractmethod
     def start(self, layer: Layer) -> Compute:

@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import MOST_PLACES, Ops, V, show
+from ristretto_cli.ops import MAX_EXACT_INT, Ops, V, show
 
 MOST_GROUPS = 256  # each row of cells adds its nodes to the graph
 LEAST_EXTENT = 0.1  # of a region on the maps
@@ -49,8 +49,8 @@ class PSROIPooling(LayerType):
                 f"its bottom has {channels} channels; output_dim {planes} and group_size {groups} "
                 f"need {planes * groups**2}"
             )
-        if batch > MOST_PLACES:
-            raise LayerError(f"{batch} items are more than the regions' float32 can distinguish, {MOST_PLACES}")
+        if batch > MAX_EXACT_INT:
+            raise LayerError(f"{batch} items are more than the regions' float32 can distinguish, {MAX_EXACT_INT}")
         count = rois.shape[0]
         left, top, right, bottom = (
             _scaled(ops, ops.slice(ops.reshape(rois, (count, 5)), 1, i, i + 1), param.spatial_scale, last=i > 2)

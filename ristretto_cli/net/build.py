@@ -17,7 +17,7 @@ from ristretto_cli.formats.number_format import trims_of
 from ristretto_cli.layers.host_layer import HostLayer, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
-from ristretto_cli.ops import VARIES, Shape, show
+from ristretto_cli.ops import DYNAMIC, Shape, show
 
 log = logging.getLogger("ristretto")
 
@@ -188,7 +188,7 @@ class _Builder:
         layer = replace(
             layer,
             tops=tuple(
-                Blob(top.name, tuple(shape), storage, on_host=layer.on_host or VARIES in shape)
+                Blob(top.name, tuple(shape), storage, on_host=layer.on_host or DYNAMIC in shape)
                 for top, shape, storage in zip(layer.tops, shapes, storages, strict=True)
             ),
             loss_weights=_loss_weights(message, len(layer.tops), is_loss),
@@ -349,7 +349,7 @@ def _check_counts(layer: Layer, layer_type: LayerType) -> None:
 def _check_in_graph(layer: Layer) -> None:
     for blob in layer.bottoms:
         if blob.on_host and not layer.on_host:
-            what = "has a variable number of items" if VARIES in blob.shape else "is produced by a host layer"
+            what = "has a variable number of items" if DYNAMIC in blob.shape else "is produced by a host layer"
             raise LayerError(
                 f'its bottom "{blob.name}" ({show(blob.shape)}) {what}: only layers of type {readers()} can read it'
             )

@@ -21,7 +21,7 @@ AUTOMATIC = "(automatic)"  # the top of a loss layer without tops; it is not an 
 class Blob:
     """A blob: its name, its shape, and the number of its place in memory.
 
-    on_host: it is not in the graph. A host layer produces it, or it is fed and has an extent that VARIES.
+    on_host: it is not in the graph. A host layer produces it, or it is fed and has an extent that DYNAMIC.
     """
 
     name: str

@@ -9,7 +9,7 @@ from ristretto_cli.errors import RistrettoError, did_you_mean
 from ristretto_cli.layers.host_layer import Judging, JudgingLayer
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net
-from ristretto_cli.ops import VARIES, show
+from ristretto_cli.ops import DYNAMIC, show
 
 log = logging.getLogger("ristretto")
 
@@ -86,7 +86,7 @@ def is_loss(net: Net, blob: str) -> bool:
 def scored(net: Net) -> list[Blob]:
     """The outputs that have a score, one or more, sorted by name; RistrettoError where there are none."""
     judges = judges_of(net)
-    found = [blob for blob in net.outputs if VARIES not in blob.shape or blob.name in judges]
+    found = [blob for blob in net.outputs if DYNAMIC not in blob.shape or blob.name in judges]
     if not found:
         raise RistrettoError("the net has no outputs to score", where=net.file)
     return found

@@ -6,7 +6,7 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
-from ristretto_cli.ops import VARIES, Array, Shape
+from ristretto_cli.ops import DYNAMIC, Array, Shape
 from ristretto_cli.sources.annotations import COLUMNS, WHOLE, Boxes
 from ristretto_cli.sources.image_records import ImageRecords, Images
 from ristretto_cli.sources.resize_param import Fit
@@ -57,7 +57,7 @@ class AnnotatedData(Source):
 
     @classmethod
     def label_shape(cls, batch: int) -> Shape:
-        return (1, 1, VARIES, COLUMNS)
+        return (1, 1, DYNAMIC, COLUMNS)
 
     def close(self) -> None:
         self._images.close()

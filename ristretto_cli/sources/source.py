@@ -21,7 +21,7 @@ class Source(ABC):
     LayerErrors for bad settings, to which the caller adds the layer's name and line.
     """
 
-    shapes: tuple[Shape, ...]  # one per top; a VARIES extent differs from batch to batch
+    shapes: tuple[Shape, ...]  # one per top; a DYNAMIC extent differs from batch to batch
     fed: ClassVar[bool] = False  # whether the user supplies the blobs, and next() has none
 
     @abstractmethod

@@ -37,9 +37,9 @@ def a_step(ops: Any, values: list[Any], kind: str, rng: Any) -> Any:
     pick = lambda *choices: choices[int(rng.integers(len(choices)))]  # noqa: E731
     match kind:
         case "trim":
-            return ops.to_grid(x, fixed(pick(1, 2, 4, 8, 8, 8, 12, 16, 16, 32), pick(*range(-3, 9), -100, 61)))
+            return ops.quantize_fixed(x, fixed(pick(1, 2, 4, 8, 8, 8, 12, 16, 16, 32), pick(*range(-3, 9), -100, 61)))
         case "floats":
-            return ops.to_floats(x, pick(Floats(3, 4), Floats(3, 4), Floats(5, 5), Floats(11, 4), Floats(0, 3)))
+            return ops.quantize_float(x, pick(Floats(3, 4), Floats(3, 4), Floats(5, 5), Floats(11, 4), Floats(0, 3)))
         case "conv" if len(x.shape) > 2:
             return a_convolution(ops, x, rng)
         case "linear":

@@ -36,7 +36,7 @@ def bounded(most=4.0, shape=(1, 2, 2, 2)):
         (lambda ops, x: ops.floor(x), 5),
         (lambda ops, x: ops.round(x), 5),
         (lambda ops, x: ops.clip(x, -3, 2), 3),
-        (lambda ops, x: ops.to_grid(x, Grid(1, -8, 7)), 4),
+        (lambda ops, x: ops.quantize_fixed(x, Grid(1, -8, 7)), 4),
         (lambda ops, x: ops.sigmoid(x), 1),
         (lambda ops, x: ops.tanh(x), 1),
         (lambda ops, x: ops.softmax(x, 1), 1),
@@ -75,7 +75,7 @@ def test_what_is_made_of_magnitudes_up_to_4(build, bound):
         lambda ops, x: ops.max_pool(x, OUTSIDE),  # -FLT_MAX
         lambda ops, x: ops.ave_pool(x, OUTSIDE),  # 0 by a count below 0
         lambda ops, x: ops.clip(x, -INF, 2),
-        lambda ops, x: ops.to_grid(x, Grid(-200, -8, 7)),
+        lambda ops, x: ops.quantize_fixed(x, Grid(-200, -8, 7)),
         lambda ops, x: ops.conv(x, ops.constant([[[[NAN]], [[1]]]]), None, ONE_CELL),
         lambda ops, x: ops.conv(x, ops.constant([[[[1]], [[1]]]]), ops.constant([-INF]), ONE_CELL),
     ],
@@ -89,7 +89,7 @@ def test_of_inputs_that_may_be_anything_a_trim_alone_makes_something_known():
     ops, x = bounded(None)
     relu = ops.relu(ops.sigmoid(x))
     assert ops.bound(relu) is None
-    assert ops.bound(ops.to_grid(relu, Grid(0, -128, 127))) == 128
+    assert ops.bound(ops.quantize_fixed(relu, Grid(0, -128, 127))) == 128
     assert ops.bound(ops.clip(relu, -1, 6)) == 6
 
 

@@ -15,11 +15,11 @@ ONE_CELL = ConvGeometry.dense(2)
 
 
 def once(floats):
-    return lambda ops, x: ops.to_floats(x, floats)
+    return lambda ops, x: ops.quantize_float(x, floats)
 
 
 def twice(floats):
-    return lambda ops, x: ops.to_floats(ops.to_floats(x, floats), floats)
+    return lambda ops, x: ops.quantize_float(ops.quantize_float(x, floats), floats)
 
 
 def scaled(ops, x, factor, bias=None):
@@ -42,7 +42,7 @@ def test_the_first_trim_keeps_a_carry_beyond_the_largest_number_and_the_second_t
 def test_a_third_trim_leaves_no_node(agree):
     x = [500, 1.1, -3.3]
     nodes = agree(twice(EIGHT), x).nodes
-    assert agree(lambda ops, v: ops.to_floats(twice(EIGHT)(ops, v), EIGHT), x).nodes == nodes
+    assert agree(lambda ops, v: ops.quantize_float(twice(EIGHT)(ops, v), EIGHT), x).nodes == nodes
 
 
 def test_what_is_rounded_twice_is_rounded_once(agree):
@@ -90,8 +90,8 @@ def test_of_two_trims_nothing_is_assumed(agree, x):
 
 def test_a_value_that_is_too_large_in_the_middle_of_a_graph_is_noticed_behind_what_it_spoils(agree):
     def build(ops, x):
-        first = ops.to_floats(x, EIGHT)
-        return ops.to_floats(ops.sub(ops.to_floats(ops.mul(first, first), EIGHT), first), EIGHT)
+        first = ops.quantize_float(x, EIGHT)
+        return ops.quantize_float(ops.sub(ops.quantize_float(ops.mul(first, first), EIGHT), first), EIGHT)
 
     fast = agree(build, [30.0, 2.0])
     assert fast.top.tolist() == [448, 2]
@@ -110,8 +110,8 @@ def test_every_format_is_that_of_the_plain_ops(agree, mant_bits, exp_bits):
     ties = [2.0**e * (1 + (2 * k + 1) * 2.0 ** -(mant_bits + 1)) for e in (-3, 0, 5) for k in range(5)]
 
     def build(ops, x):
-        first = ops.to_floats(x, floats)
-        return first, ops.to_floats(first, floats), ops.to_floats(ops.relu(first), floats)
+        first = ops.quantize_float(x, floats)
+        return first, ops.quantize_float(first, floats), ops.quantize_float(ops.relu(first), floats)
 
     beyond = 2.0 ** min(floats.top_exponent + 1, 64)
     inside = [x for x in [*anything, *powers, *ties, 0, -0.0, 1e-45, 1e-38, 2.0**-126] if abs(x) < beyond]
@@ -121,10 +121,10 @@ def test_every_format_is_that_of_the_plain_ops(agree, mant_bits, exp_bits):
 
 def test_the_second_trim_goes_in_front_of_what_moves_elements(agree):
     def build(ops, x):
-        value = ops.relu(ops.to_floats(scaled(ops, ops.to_floats(x, EIGHT), 0.375, 0.01), EIGHT))
+        value = ops.relu(ops.quantize_float(scaled(ops, ops.quantize_float(x, EIGHT), 0.375, 0.01), EIGHT))
         value = ops.max_pool(value, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True))
         value = ops.slice(ops.reshape(value, (1, 3)), 1, 0, 2)
-        return ops.to_floats(value, EIGHT)
+        return ops.quantize_float(value, EIGHT)
 
     fast = agree(build, image([1, 3, 5, -7, 1e5, 9]))
     assert fast.top.tolist() == [[1.125, 1.875]]
@@ -132,7 +132,7 @@ def test_the_second_trim_goes_in_front_of_what_moves_elements(agree):
 
 def test_a_concatenation_of_what_was_trimmed_once_and_twice(agree):
     def build(ops, a, b):
-        return ops.to_floats(ops.concat([ops.to_floats(a, EIGHT), twice(EIGHT)(ops, b)], 0), EIGHT)
+        return ops.quantize_float(ops.concat([ops.quantize_float(a, EIGHT), twice(EIGHT)(ops, b)], 0), EIGHT)
 
     assert agree(build, [500, 1.1], [500, 2.2]).top.tolist() == [480, 1.125, 480, 2.25]
 
@@ -141,8 +141,8 @@ def test_a_concatenation_of_formats_and_of_what_was_never_trimmed(agree):
     other = Floats(1, 5)
 
     def build(ops, a, b):
-        mixed = ops.concat([ops.to_floats(a, EIGHT), ops.to_floats(b, other)], 0)
-        return ops.to_floats(mixed, EIGHT), ops.to_floats(ops.concat([mixed, b], 0), other)
+        mixed = ops.concat([ops.quantize_float(a, EIGHT), ops.quantize_float(b, other)], 0)
+        return ops.quantize_float(mixed, EIGHT), ops.quantize_float(ops.concat([mixed, b], 0), other)
 
     fast = agree(build, [500, 1.1], [500, 2.2])
     assert fast.top[0].tolist() == [480, 1.125, 480, 2]
@@ -150,9 +150,9 @@ def test_a_concatenation_of_formats_and_of_what_was_never_trimmed(agree):
 
 def test_a_window_behind_the_image_is_trimmed_like_everything_else(agree):
     def build(ops, x):
-        value = ops.relu(ops.to_floats(x, EIGHT))
+        value = ops.relu(ops.quantize_float(x, EIGHT))
         value = ops.max_pool(value, PoolGeometry(kernel=(1, 1), stride=(1, 3), pad=(0, 0), ceil=True))
-        return value, ops.to_floats(value, EIGHT)
+        return value, ops.quantize_float(value, EIGHT)
 
     fast = agree(build, image([3, 4]))
     assert fast.top[1].ravel().tolist() == [3, -480]
@@ -162,8 +162,12 @@ def test_trims_of_both_kinds_one_after_the_other(agree):
     grid = Grid(4, -128, 127)
 
     def build(ops, x):
-        fixed_first = ops.to_floats(scaled(ops, ops.to_grid(x, grid), 1.25), EIGHT)
-        return fixed_first, ops.to_grid(fixed_first, grid), ops.to_floats(ops.to_grid(fixed_first, grid), EIGHT)
+        fixed_first = ops.quantize_float(scaled(ops, ops.quantize_fixed(x, grid), 1.25), EIGHT)
+        return (
+            fixed_first,
+            ops.quantize_fixed(fixed_first, grid),
+            ops.quantize_float(ops.quantize_fixed(fixed_first, grid), EIGHT),
+        )
 
     fast = agree(build, image([0.3, -1.7, 7.9, -100]))
     assert fast.top[0].ravel().tolist() == [0.375, -2, 10, -10]
@@ -172,8 +176,8 @@ def test_trims_of_both_kinds_one_after_the_other(agree):
 @pytest.mark.parametrize("factor", [2.0**100, 1e30, 2e38, 1e-38, 1e-45])
 def test_weights_that_would_leave_float32s_range_are_not_scaled(agree, factor):
     def build(ops, x):
-        product = scaled(ops, ops.to_floats(x, EIGHT), factor, factor)
-        return product, ops.to_floats(product, EIGHT), twice(EIGHT)(ops, product)
+        product = scaled(ops, ops.quantize_float(x, EIGHT), factor, factor)
+        return product, ops.quantize_float(product, EIGHT), twice(EIGHT)(ops, product)
 
     agree(build, image([0, 1, -3, 0.01]))
 
@@ -181,23 +185,23 @@ def test_weights_that_would_leave_float32s_range_are_not_scaled(agree, factor):
 def test_a_chain_of_layers_is_not_limited_by_pythons_stack():
     ops = FloatsOps()
     ops.bound_of_inputs = 1.0
-    value = ops.to_floats(ops.input("x", (1, 2, 1, 1)), EIGHT)
+    value = ops.quantize_float(ops.input("x", (1, 2, 1, 1)), EIGHT)
     for i in range(800):
         value = ops.relu(ops.reshape(value, (1, 2, 1) if i % 2 == 0 else (1, 2, 1, 1)))
-    top = ops.to_floats(value, EIGHT)
+    top = ops.quantize_float(value, EIGHT)
     assert len(ops.graph.model({"y": top}, embed_weights=True).graph.node) < 5000
 
 
 def test_without_assumptions_there_is_no_peak():
     ops = FloatsOps()
-    assert ops.peak([ops.to_floats(ops.input("x", (2,)), EIGHT)]) is None
+    assert ops.peak([ops.quantize_float(ops.input("x", (2,)), EIGHT)]) is None
 
 
 def test_only_what_leads_to_the_outputs_has_a_peak():
     ops = FloatsOps()
     ops.bound_of_inputs, ops.assumes_in_range = 2.0**64, True
     x = ops.input("x", (2,))
-    trimmed = ops.to_floats(x, EIGHT)
+    trimmed = ops.quantize_float(x, EIGHT)
     assert ops.peak([ops.relu(x)]) is None
-    assert ops.peak([ops.to_floats(trimmed, EIGHT)]) is None
+    assert ops.peak([ops.quantize_float(trimmed, EIGHT)]) is None
     assert ops.peak([trimmed]) is not None

@@ -43,7 +43,7 @@ def image(numbers, channels=1):
 
 @pytest.mark.parametrize("finer", [fixed(8, 2), fixed(16, 2), fixed(16, 4), fixed(32, 16)])
 def test_a_second_trim_to_a_grid_that_holds_the_first_leaves_no_node(agree, finer):
-    fast = agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(8, 2)), finer), [0.3, -0.4, 50, -50])
+    fast = agree(lambda ops, x: ops.quantize_fixed(ops.quantize_fixed(x, fixed(8, 2)), finer), [0.3, -0.4, 50, -50])
     assert fast.top.tolist() == [0.25, -0.5, 31.75, -32]
     assert fast.nodes == QUANTIZED
 
@@ -57,12 +57,17 @@ def test_a_second_trim_to_a_grid_that_holds_the_first_leaves_no_node(agree, fine
     ],
 )
 def test_what_moves_elements_keeps_their_grid(agree, build, node):
-    fast = agree(lambda ops, x: ops.to_grid(build(ops, ops.to_grid(x, fixed(8, 2))), fixed(8, 2)), [1.3, -0.4, 50, 3])
+    fast = agree(
+        lambda ops, x: ops.quantize_fixed(build(ops, ops.quantize_fixed(x, fixed(8, 2))), fixed(8, 2)),
+        [1.3, -0.4, 50, 3],
+    )
     assert fast.nodes == {**QUANTIZED, node: 1}
 
 
 def test_a_trim_behind_what_leaves_the_grid_is_made(agree):
-    fast = agree(lambda ops, x: ops.to_grid(ops.add(ops.to_grid(x, fixed(8, 2)), x), fixed(8, 2)), [1.3, -0.4, 50])
+    fast = agree(
+        lambda ops, x: ops.quantize_fixed(ops.add(ops.quantize_fixed(x, fixed(8, 2)), x), fixed(8, 2)), [1.3, -0.4, 50]
+    )
     assert fast.nodes["QuantizeLinear"] == 2
 
 
@@ -70,30 +75,35 @@ def test_a_trim_behind_what_leaves_the_grid_is_made(agree):
 @pytest.mark.parametrize("first", [fixed(16, 1), fixed(8, 1)])
 def test_a_coarser_trim_rounds_what_the_finer_one_rounded(agree, first, second):
     """1.76 becomes 2 in halves, and then 0 in fours; rounded once it would be 0 too, but 1.9 + 0.1 would be 4."""
-    fast = agree(lambda ops, x: ops.to_grid(ops.to_grid(x, first), second), [1.76, 1.9, 2.2, 5.8, -5.8, 6.2])
+    fast = agree(
+        lambda ops, x: ops.quantize_fixed(ops.quantize_fixed(x, first), second), [1.76, 1.9, 2.2, 5.8, -5.8, 6.2]
+    )
     assert fast.top.tolist()[:3] == ([0, 0, 0] if second.frac_bits < 0 else [2, 2, 2])
 
 
 def test_rounding_to_halves_and_then_to_fours_is_not_rounding_to_fours(agree):
-    fast = agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(16, 1)), fixed(16, -2)), [2.2, 6.1])
+    fast = agree(lambda ops, x: ops.quantize_fixed(ops.quantize_fixed(x, fixed(16, 1)), fixed(16, -2)), [2.2, 6.1])
     assert fast.top.tolist() == [0, 8]
-    fast = agree(lambda ops, x: ops.to_grid(x, fixed(16, -2)), [2.2, 6.1])
+    fast = agree(lambda ops, x: ops.quantize_fixed(x, fixed(16, -2)), [2.2, 6.1])
     assert fast.top.tolist() == [4, 8]
 
 
 def test_bytes_are_brought_onto_another_grid_as_bytes(agree):
-    fast = agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(8, 2)), fixed(8, 0)), [1.4, 2.5, 3.5, -2.5, 50, -50])
+    fast = agree(
+        lambda ops, x: ops.quantize_fixed(ops.quantize_fixed(x, fixed(8, 2)), fixed(8, 0)),
+        [1.4, 2.5, 3.5, -2.5, 50, -50],
+    )
     assert fast.top.tolist() == [2, 2, 4, -2, 32, -32]  # of 1.5, 2.5, 3.5, -2.5, 31.75, -32
     assert fast.nodes == {**QUANTIZED, "QLinearAdd": 1}
 
 
 @pytest.mark.parametrize("second", [fixed(8, 5), fixed(8, 17), fixed(8, 18), fixed(8, -13), fixed(8, -14), fixed(3, 4)])
 def test_each_byte_is_brought_onto_a_far_grid(agree, second):
-    agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(8, 2)), second), np.arange(-130, 130) / 4)
+    agree(lambda ops, x: ops.quantize_fixed(ops.quantize_fixed(x, fixed(8, 2)), second), np.arange(-130, 130) / 4)
 
 
 def test_bytes_on_a_narrower_grid_of_the_same_step_are_cut_off_alone(agree):
-    fast = agree(lambda ops, x: ops.to_grid(ops.to_grid(x, fixed(8, 2)), fixed(4, 2)), [1.3, 3, -3])
+    fast = agree(lambda ops, x: ops.quantize_fixed(ops.quantize_fixed(x, fixed(8, 2)), fixed(4, 2)), [1.3, 3, -3])
     assert fast.nodes == {**QUANTIZED, "Clip": 1}
 
 
@@ -112,12 +122,12 @@ def test_bytes_on_a_narrower_grid_of_the_same_step_are_cut_off_alone(agree):
     ],
 )
 def test_every_width_saturates_at_its_own_ends(agree, bits, expected):
-    fast = agree(lambda ops, x: ops.to_grid(x, fixed(bits, 0)), [-9.4, -8.6, -1, -0.5, 0.5, 1.5, 8.3, 100])
+    fast = agree(lambda ops, x: ops.quantize_fixed(x, fixed(bits, 0)), [-9.4, -8.6, -1, -0.5, 0.5, 1.5, 8.3, 100])
     assert fast.top.tolist() == expected
 
 
 def test_of_eight_bits_on_a_narrower_grid_the_bytes_are_cut_off(agree):
-    fast = agree(lambda ops, x: ops.to_grid(x, fixed(4, 0)), [-9, -8, 7, 8])
+    fast = agree(lambda ops, x: ops.quantize_fixed(x, fixed(4, 0)), [-9, -8, 7, 8])
     assert fast.top.tolist() == [-8, -8, 7, 7]
     assert fast.nodes == {**QUANTIZED, "Clip": 1}
 
@@ -129,21 +139,24 @@ def test_of_eight_bits_on_a_narrower_grid_the_bytes_are_cut_off(agree):
 def test_extreme_grids_are_those_of_the_plain_ops(agree, frac_bits, bits):
     x = [0, 1, -1, 1e-12, -1e-12, 2**63, -1e19, 1e-38, 1e-44, 3.4e38, -3.4e38, INF, -INF, NAN]
     grid = fixed(bits, frac_bits)
-    agree(lambda ops, v: ops.to_grid(v, grid), x)
-    agree(lambda ops, v: ops.relu(ops.to_grid(ops.relu(ops.to_grid(v, grid)), fixed(8, 2))), x)
-    agree(lambda ops, v: ops.to_grid(scaled(ops, ops.to_grid(v, grid), 0.75, 0.5), grid), image(x[:8]))
-    agree(lambda ops, v: ops.to_grid(scaled(ops, ops.to_grid(v, fixed(8, 3)), 0.75, 0.5), grid), image(x[:8]))
+    agree(lambda ops, v: ops.quantize_fixed(v, grid), x)
+    agree(lambda ops, v: ops.relu(ops.quantize_fixed(ops.relu(ops.quantize_fixed(v, grid)), fixed(8, 2))), x)
+    agree(lambda ops, v: ops.quantize_fixed(scaled(ops, ops.quantize_fixed(v, grid), 0.75, 0.5), grid), image(x[:8]))
+    agree(
+        lambda ops, v: ops.quantize_fixed(scaled(ops, ops.quantize_fixed(v, fixed(8, 3)), 0.75, 0.5), grid),
+        image(x[:8]),
+    )
 
 
 def test_minus_zero_may_lose_its_sign_and_nothing_else(agree):
-    fast = agree(lambda ops, x: ops.relu(ops.to_grid(x, fixed(8, 0))), [-0.0, -0.2, 0.2])
+    fast = agree(lambda ops, x: ops.relu(ops.quantize_fixed(x, fixed(8, 0))), [-0.0, -0.2, 0.2])
     assert fast.top.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("x", [[NAN, 1], [INF, 1], [-INF, 1], [1e30, 1], [2.0**64, 1]])
 def test_where_an_input_is_not_finite_nothing_is_assumed(agree, x):
     """NaN becomes the grid's upper end."""
-    fast = agree(lambda ops, v: ops.to_grid(v, fixed(8, 0)), x)
+    fast = agree(lambda ops, v: ops.quantize_fixed(v, fixed(8, 0)), x)
     assert fast.top.tolist() == [-128 if x[0] == -INF else 127, 1]
     assert not fast.assumed
 
@@ -151,7 +164,7 @@ def test_where_an_input_is_not_finite_nothing_is_assumed(agree, x):
 def test_what_becomes_infinite_on_the_way_saturates(agree):
     def build(ops, x):
         squared = ops.mul(ops.mul(x, x), ops.mul(x, x))
-        return ops.to_grid(squared, fixed(8, 0)), ops.to_grid(ops.sub(squared, squared), fixed(16, 0))
+        return ops.quantize_fixed(squared, fixed(8, 0)), ops.quantize_fixed(ops.sub(squared, squared), fixed(16, 0))
 
     fast = agree(build, [2.0**50, 2])
     assert [top.tolist() for top in fast.top] == [[127, 16], [32767, 0]]
@@ -163,8 +176,8 @@ def test_what_becomes_infinite_on_the_way_saturates(agree):
 
 def test_a_convolution_of_bytes_between_trims_is_computed_in_integers(agree):
     def build(ops, x):
-        product = scaled(ops, ops.to_grid(x, fixed(8, 1)), -1.5, 3, grid=fixed(8, 1))
-        return ops.relu(ops.to_grid(product, fixed(8, 0)))
+        product = scaled(ops, ops.quantize_fixed(x, fixed(8, 1)), -1.5, 3, grid=fixed(8, 1))
+        return ops.relu(ops.quantize_fixed(product, fixed(8, 0)))
 
     fast = agree(build, image([-2, 0, 1, 3, -200]))
     assert fast.top.ravel().tolist() == [6, 3, 2, 0, 99]
@@ -174,7 +187,9 @@ def test_a_convolution_of_bytes_between_trims_is_computed_in_integers(agree):
 def test_an_inner_product_of_bytes_is_too(agree):
     def build(ops, x, largest):
         weight = constant(ops, [[1, -2], [0.5, largest]], fixed(16, 1))
-        return ops.to_grid(ops.linear(ops.to_grid(x, fixed(8, 1)), weight, constant(ops, [1, 0])), fixed(8, 0))
+        return ops.quantize_fixed(
+            ops.linear(ops.quantize_fixed(x, fixed(8, 1)), weight, constant(ops, [1, 0])), fixed(8, 0)
+        )
 
     for largest, kernel in ((63.5, "QGemm"), (64, "Gemm")):  # 64 is 128 halves: no byte
         fast = agree(lambda ops, x, largest=largest: build(ops, x, largest), [[1, 2], [100, -100]])
@@ -184,8 +199,8 @@ def test_an_inner_product_of_bytes_is_too(agree):
 
 def test_weights_up_to_plus_128_are_no_bytes(agree):
     def build(ops, x):
-        product = scaled(ops, ops.to_grid(x, fixed(8, 0)), 128, grid=Grid(0, -128, 128))
-        return ops.to_grid(product, fixed(8, -7))
+        product = scaled(ops, ops.quantize_fixed(x, fixed(8, 0)), 128, grid=Grid(0, -128, 128))
+        return ops.quantize_fixed(product, fixed(8, -7))
 
     fast = agree(build, image([1, -1, 2, 3.4, 127, -128]))
     assert fast.top.ravel().tolist() == [128, -128, 256, 384, 127 * 128, -128 * 128]
@@ -195,7 +210,7 @@ def test_weights_up_to_plus_128_are_no_bytes(agree):
 @pytest.mark.parametrize("grid", [fixed(8, 0), fixed(8, 2**31 - 1), fixed(8, -(2**31)), Grid(1000, -1, 1)])
 def test_weights_that_are_all_zero_leave_the_bias(agree, grid):
     def build(ops, x):
-        return ops.to_grid(scaled(ops, ops.to_grid(x, fixed(8, 0)), 0, 2.5, grid=grid), fixed(8, 0))
+        return ops.quantize_fixed(scaled(ops, ops.quantize_fixed(x, fixed(8, 0)), 0, 2.5, grid=grid), fixed(8, 0))
 
     assert agree(build, image([1, -100])).top.ravel().tolist() == [2, 2]
 
@@ -203,7 +218,9 @@ def test_weights_that_are_all_zero_leave_the_bias(agree, grid):
 @pytest.mark.parametrize("bias", [1e9, -1e9, 2.0**31, 1e30, -3e38, INF, -INF, NAN])
 def test_a_huge_bias_saturates(agree, bias):
     def build(ops, x):
-        return ops.to_grid(scaled(ops, ops.to_grid(x, fixed(8, 0)), 1, bias, grid=fixed(8, 0)), fixed(8, 0))
+        return ops.quantize_fixed(
+            scaled(ops, ops.quantize_fixed(x, fixed(8, 0)), 1, bias, grid=fixed(8, 0)), fixed(8, 0)
+        )
 
     assert set(agree(build, image([1, -100])).top.ravel()) == {-128 if bias < 0 else 127}
 
@@ -220,8 +237,8 @@ def test_sums_on_ties_and_beside_them_are_rounded_with_what_the_bias_has_beyond_
     """All sums from -128 to 127 in units of 1, and steps of 1/2 to 16."""
 
     def build(ops, x):
-        product = scaled(ops, ops.to_grid(x, fixed(8, 0)), 1, bias, grid=fixed(8, 0))
-        top = ops.to_grid(product, fixed(8, frac_bits))
+        product = scaled(ops, ops.quantize_fixed(x, fixed(8, 0)), 1, bias, grid=fixed(8, 0))
+        top = ops.quantize_fixed(product, fixed(8, frac_bits))
         return ops.relu(top) if rectified else top
 
     x = np.arange(-128, 128)
@@ -233,8 +250,8 @@ def test_sums_on_ties_and_beside_them_are_rounded_with_what_the_bias_has_beyond_
 
 def test_of_a_bias_on_the_units_between_all_is_in_integers_and_of_another_what_a_relu_leaves(agree):
     def build(ops, x, bias, rectified):
-        product = scaled(ops, ops.to_grid(x, fixed(8, 0)), 1, bias, grid=fixed(8, 0))
-        top = ops.to_grid(product, fixed(8, -1))
+        product = scaled(ops, ops.quantize_fixed(x, fixed(8, 0)), 1, bias, grid=fixed(8, 0))
+        top = ops.quantize_fixed(product, fixed(8, -1))
         return ops.relu(top) if rectified else top
 
     def nodes(bias, rectified):
@@ -249,8 +266,8 @@ def test_one_channel_with_a_rest_does_not_move_the_others(agree):
     """Sums of 1 and 3 are ties between 0 and 2, 2 and 4; with a quarter more they go up."""
 
     def build(ops, x):
-        product = scaled(ops, ops.to_grid(x, fixed(8, 0)), 1, [0, 0.25], grid=fixed(8, 0))
-        return ops.relu(ops.to_grid(product, fixed(8, -1)))
+        product = scaled(ops, ops.quantize_fixed(x, fixed(8, 0)), 1, [0, 0.25], grid=fixed(8, 0))
+        return ops.relu(ops.quantize_fixed(product, fixed(8, -1)))
 
     assert agree(build, image([1, 3, 5], 2)).top[0, :, 0].tolist() == [[0, 4, 4], [2, 4, 6]]
 
@@ -260,8 +277,10 @@ def test_a_large_sum_just_below_a_tie_stays_below_it(agree):
     weight = np.array([[127.0] * 816 + [90, 41]])
 
     def build(ops, x):
-        product = ops.linear(ops.to_grid(x, fixed(8, 0)), constant(ops, weight, fixed(8, 0)), constant(ops, [0.25]))
-        return ops.relu(ops.to_grid(product, fixed(8, -17)))
+        product = ops.linear(
+            ops.quantize_fixed(x, fixed(8, 0)), constant(ops, weight, fixed(8, 0)), constant(ops, [0.25])
+        )
+        return ops.relu(ops.quantize_fixed(product, fixed(8, -17)))
 
     assert (201 * 2**16 - 1) == 816 * 127 * 127 + 90 * 127 + 41
     assert agree(build, [[127.0] * 817 + [1]]).top.tolist() == [[100 * 2**17]]
@@ -274,16 +293,21 @@ def test_weights_that_would_leave_float32s_range_are_not_scaled(agree, factor, f
     before, behind = frac_bits
 
     def build(ops, x):
-        product = scaled(ops, ops.to_grid(x, fixed(16, before)), factor * 1.5, factor)
-        return product, ops.to_grid(product, fixed(16, behind)), ops.to_grid(product, fixed(8, behind))
+        product = scaled(ops, ops.quantize_fixed(x, fixed(16, before)), factor * 1.5, factor)
+        return product, ops.quantize_fixed(product, fixed(16, behind)), ops.quantize_fixed(product, fixed(8, behind))
 
     agree(build, image([0, 1, 1e-18, 3e18, -2e18]))
 
 
 def test_two_trims_of_one_product_and_the_product_itself(agree):
     def build(ops, x):
-        product = scaled(ops, ops.to_grid(x, fixed(8, 2)), 0.75, 0.125, grid=fixed(8, 2))
-        return product, ops.to_grid(product, fixed(8, 0)), ops.to_grid(product, fixed(8, 3)), ops.relu(product)
+        product = scaled(ops, ops.quantize_fixed(x, fixed(8, 2)), 0.75, 0.125, grid=fixed(8, 2))
+        return (
+            product,
+            ops.quantize_fixed(product, fixed(8, 0)),
+            ops.quantize_fixed(product, fixed(8, 3)),
+            ops.relu(product),
+        )
 
     fast = agree(build, image([1, -1]))
     assert [top.ravel().tolist() for top in fast.top] == [[0.875, -0.625], [1, -1], [0.875, -0.625], [0.875, 0]]
@@ -293,10 +317,10 @@ def test_two_layers_share_a_weight_on_different_grids(agree):
     weight = np.full((1, 1, 1, 1), 0.5, np.float32)
 
     def build(ops, x):
-        first = ops.conv(ops.to_grid(x, fixed(8, 0)), ops.constant(weight, grid=fixed(8, 1)), None, ONE_CELL)
-        trimmed = ops.to_grid(first, fixed(8, 1))
+        first = ops.conv(ops.quantize_fixed(x, fixed(8, 0)), ops.constant(weight, grid=fixed(8, 1)), None, ONE_CELL)
+        trimmed = ops.quantize_fixed(first, fixed(8, 1))
         second = ops.conv(trimmed, ops.constant(weight, grid=fixed(4, 2)), None, ONE_CELL)
-        return trimmed, ops.to_grid(second, fixed(8, 1))
+        return trimmed, ops.quantize_fixed(second, fixed(8, 1))
 
     fast = agree(build, image([3, -7]))
     assert [top.ravel().tolist() for top in fast.top] == [[1.5, -3.5], [1, -2]]
@@ -305,7 +329,7 @@ def test_two_layers_share_a_weight_on_different_grids(agree):
 
 def test_a_product_with_weights_that_are_no_constants_is_left_alone(agree):
     def build(ops, x, weight):
-        return ops.to_grid(ops.conv(ops.to_grid(x, fixed(8, 1)), weight, None, ONE_CELL), fixed(8, 1))
+        return ops.quantize_fixed(ops.conv(ops.quantize_fixed(x, fixed(8, 1)), weight, None, ONE_CELL), fixed(8, 1))
 
     assert agree(build, image([3, -7]), [[[[0.5]]]]).top.ravel().tolist() == [1.5, -3.5]
 
@@ -330,9 +354,9 @@ def test_convolutions_of_every_kind(agree, x, weight, geometry, widths):
     biases = rng.integers(-100, 100, weight[0]) / 64
 
     def build(ops, value):
-        trimmed = ops.to_grid(value, fixed(into, 2))
+        trimmed = ops.quantize_fixed(value, fixed(into, 2))
         product = ops.conv(trimmed, constant(ops, weights, fixed(of, 5)), constant(ops, biases), geometry)
-        top = ops.to_grid(product, fixed(out, 0))
+        top = ops.quantize_fixed(product, fixed(out, 0))
         return top, ops.relu(top), ops.relu(product)
 
     agree(build, rng.integers(-40, 40, x) / 8)
@@ -349,10 +373,10 @@ def test_in_blocks_of_channels_ties_and_ends_are_as_everywhere(agree, channels, 
     x = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 127.5, 128.5, -128.5, 32766.5, 32767.5, -32768.5, *ENDS]
 
     def build(ops, value):
-        product = scaled(ops, ops.to_grid(value, fixed(32, 1)), 1)
-        top = ops.to_grid(product, fixed(bits, 0))
+        product = scaled(ops, ops.quantize_fixed(value, fixed(32, 1)), 1)
+        top = ops.quantize_fixed(product, fixed(bits, 0))
         pooled = ops.max_pool(top, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 1), ceil=True))
-        again = ops.to_grid(scaled(ops, ops.relu(pooled), 0.5), fixed(bits, 0))
+        again = ops.quantize_fixed(scaled(ops, ops.relu(pooled), 0.5), fixed(bits, 0))
         return top, ops.relu(top), pooled, again
 
     fast = agree(build, image(x, channels))
@@ -366,8 +390,8 @@ def test_where_there_are_blocks_they_are_used_for_grids_of_up_to_22_bits():
     def nodes(bits, has_blocks):
         ops = FloatsOps(kernels=NONE, has_blocks=has_blocks)
         ops.bound_of_inputs = 1e6
-        product = scaled(ops, ops.to_grid(ops.input("x", (1, 16, 1, 1)), fixed(16, 1)), 1)
-        top = ops.relu(ops.to_grid(product, fixed(bits, 0)))
+        product = scaled(ops, ops.quantize_fixed(ops.input("x", (1, 16, 1, 1)), fixed(16, 1)), 1)
+        top = ops.relu(ops.quantize_fixed(product, fixed(bits, 0)))
         return {node.op_type for node in ops.graph.model({"y": top}, embed_weights=True).graph.node}
 
     assert "HardSigmoid" in nodes(12, True)
@@ -380,7 +404,7 @@ def test_where_there_are_blocks_they_are_used_for_grids_of_up_to_22_bits():
 
 def test_maxima_are_taken_before_rounding_and_are_the_same(agree):
     def build(ops, x):
-        top = ops.to_grid(scaled(ops, ops.to_grid(x, fixed(16, 3)), 0.5, 0.0625), fixed(12, 0))
+        top = ops.quantize_fixed(scaled(ops, ops.quantize_fixed(x, fixed(16, 3)), 0.5, 0.0625), fixed(12, 0))
         return ops.max_pool(top, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True))
 
     fast = agree(build, image([0.9, 1.1, -3, -2.9, 9999, 8, -9999, -9998]))
@@ -390,7 +414,7 @@ def test_maxima_are_taken_before_rounding_and_are_the_same(agree):
 def test_a_window_behind_the_image_keeps_its_lowest_number(agree):
     def build(ops, x):
         geometry = PoolGeometry(kernel=(1, 1), stride=(1, 3), pad=(0, 0), ceil=True)
-        return ops.max_pool(ops.to_grid(x, fixed(8, 0)), geometry)
+        return ops.max_pool(ops.quantize_fixed(x, fixed(8, 0)), geometry)
 
     assert agree(build, image([3, 4, 5, 6, 7])).top.ravel().tolist()[:2] == [3, 6]
     assert agree(build, image([3, 4])).top.ravel().tolist() == [3, -np.finfo(np.float32).max]
@@ -398,9 +422,9 @@ def test_a_window_behind_the_image_keeps_its_lowest_number(agree):
 
 def test_parts_on_different_grids_are_pooled_each_for_itself(agree):
     def build(ops, a, b):
-        joined = ops.concat([ops.to_grid(a, fixed(8, 4)), ops.to_grid(b, fixed(8, -1))], 1)
+        joined = ops.concat([ops.quantize_fixed(a, fixed(8, 4)), ops.quantize_fixed(b, fixed(8, -1))], 1)
         pooled = ops.max_pool(joined, PoolGeometry(kernel=(1, 2), stride=(1, 2), pad=(0, 0), ceil=True))
-        return ops.to_grid(pooled, fixed(8, 0))
+        return ops.quantize_fixed(pooled, fixed(8, 0))
 
     fast = agree(build, image([1.55, -9, 3, 4]), image([41, 300, -5, -6]))
     assert fast.top.ravel().tolist() == [2, 4, 127, -4]
@@ -409,9 +433,9 @@ def test_parts_on_different_grids_are_pooled_each_for_itself(agree):
 
 def test_pooling_of_parts_that_were_joined_along_another_axis(agree):
     def build(ops, a, b):
-        joined = ops.concat([ops.to_grid(a, fixed(8, 4)), ops.to_grid(b, fixed(8, -1))], 3)
+        joined = ops.concat([ops.quantize_fixed(a, fixed(8, 4)), ops.quantize_fixed(b, fixed(8, -1))], 3)
         pooled = ops.max_pool(joined, PoolGeometry(kernel=(1, 3), stride=(1, 3), pad=(0, 0), ceil=True))
-        return ops.to_grid(pooled, fixed(8, 0))
+        return ops.quantize_fixed(pooled, fixed(8, 0))
 
     assert agree(build, image([1.55, -9, 3, 4]), image([41, -5])).top.ravel().tolist() == [3, 40]
 
@@ -421,9 +445,9 @@ def test_pooling_of_parts_that_were_joined_along_another_axis(agree):
 
 def test_parts_on_different_grids_are_brought_to_the_next_one_each_for_itself(agree):
     def build(ops, a, b):
-        joined = ops.concat([ops.to_grid(a, fixed(8, 4)), ops.to_grid(b, fixed(8, -1))], 1)
-        product = scaled(ops, ops.to_grid(joined, fixed(8, 0)), 0.5, grid=fixed(8, 1))
-        return joined, ops.relu(ops.to_grid(product, fixed(8, 0)))
+        joined = ops.concat([ops.quantize_fixed(a, fixed(8, 4)), ops.quantize_fixed(b, fixed(8, -1))], 1)
+        product = scaled(ops, ops.quantize_fixed(joined, fixed(8, 0)), 0.5, grid=fixed(8, 1))
+        return joined, ops.relu(ops.quantize_fixed(product, fixed(8, 0)))
 
     fast = agree(build, image([1.55, -9]), image([41, 300]))
     assert fast.top[0].ravel().tolist() == [1.5625, -8, 40, 254]
@@ -433,9 +457,9 @@ def test_parts_on_different_grids_are_brought_to_the_next_one_each_for_itself(ag
 @pytest.mark.parametrize("frac_bits", [(60, -60), (-60, 60), (40, -3), (1, 2)])
 def test_parts_on_grids_far_apart(agree, frac_bits):
     def build(ops, a, b):
-        x = ops.concat([ops.to_grid(v, fixed(16, f)) for v, f in zip((a, b), frac_bits, strict=True)], 1)
+        x = ops.concat([ops.quantize_fixed(v, fixed(16, f)) for v, f in zip((a, b), frac_bits, strict=True)], 1)
         product = scaled(ops, x, 3, grid=fixed(8, 0))
-        return x, ops.relu(x), product, ops.to_grid(product, fixed(8, 1)), ops.to_grid(x, fixed(32, 3))
+        return x, ops.relu(x), product, ops.quantize_fixed(product, fixed(8, 1)), ops.quantize_fixed(x, fixed(32, 3))
 
     agree(build, image([1, -1e-17, 0]), image([-2, 1e18, 3]))
 
@@ -444,23 +468,26 @@ def test_parts_on_grids_far_apart(agree, frac_bits):
     "narrower",
     [
         lambda ops, x: ops.relu(x),
-        lambda ops, x: ops.to_grid(x, fixed(4, 2)),
+        lambda ops, x: ops.quantize_fixed(x, fixed(4, 2)),
         lambda ops, x: ops.relu(scaled(ops, x, 1, 0.1, grid=fixed(8, 0))),
     ],
     ids=["ReLU", "fewer bits", "product"],
 )
 def test_parts_of_a_concatenation_are_cut_off_at_the_ends_of_their_own_grids(agree, narrower):
     def build(ops, x):
-        x = ops.to_grid(x, fixed(8, 2))
-        parts = [x, ops.to_grid(narrower(ops, x), fixed(8, 2)), narrower(ops, x)]
-        joined = ops.concat([*parts, ops.to_grid(x, Grid(2, -20, 20))], 1)
-        return joined, ops.to_grid(scaled(ops, joined, 1, grid=fixed(8, 0)), fixed(8, 1))
+        x = ops.quantize_fixed(x, fixed(8, 2))
+        parts = [x, ops.quantize_fixed(narrower(ops, x), fixed(8, 2)), narrower(ops, x)]
+        joined = ops.concat([*parts, ops.quantize_fixed(x, Grid(2, -20, 20))], 1)
+        return joined, ops.quantize_fixed(scaled(ops, joined, 1, grid=fixed(8, 0)), fixed(8, 1))
 
     agree(build, image([-40, -7, -2.5, -0.2, 0, 0.3, 1.9, 6, 40]))
 
 
 def test_a_concatenation_with_something_without_a_grid_has_none(agree):
-    fast = agree(lambda ops, x: ops.to_grid(ops.concat([x, ops.to_grid(x, fixed(8, 0))], 0), fixed(8, 0)), [0.6, 2.2])
+    fast = agree(
+        lambda ops, x: ops.quantize_fixed(ops.concat([x, ops.quantize_fixed(x, fixed(8, 0))], 0), fixed(8, 0)),
+        [0.6, 2.2],
+    )
     assert fast.top.tolist() == [1, 2, 1, 2]
 
 
@@ -482,26 +509,28 @@ def recorded(build):
         (lambda ops, v, i: ops.reshape(v, (1, 4, 1) if i % 2 else (1, 4, 1, 1)), 501),
         (lambda ops, v, i: ops.max_pool(v, ONE_PLACE), 500),
         (lambda ops, v, i: ops.slice(ops.concat([v, v], 1), 1, 0, 4), 500),
-        (lambda ops, v, i: ops.relu(ops.to_grid(scaled(ops, v, 1, grid=fixed(8, 0)), fixed(8, i % 3))), 500),
+        (lambda ops, v, i: ops.relu(ops.quantize_fixed(scaled(ops, v, 1, grid=fixed(8, 0)), fixed(8, i % 3))), 500),
     ],
 )
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_chain_of_layers_is_not_limited_by_pythons_stack(step, count, bits):
     def build(ops, x):
-        value = ops.to_grid(scaled(ops, ops.to_grid(x, fixed(bits, 2)), 1, 0.3, grid=fixed(8, 0)), fixed(bits, 2))
+        value = ops.quantize_fixed(
+            scaled(ops, ops.quantize_fixed(x, fixed(bits, 2)), 1, 0.3, grid=fixed(8, 0)), fixed(bits, 2)
+        )
         for i in range(count):
             value = step(ops, value, i)
-        return ops.to_grid(value, fixed(8, 0))
+        return ops.quantize_fixed(value, fixed(8, 0))
 
     assert recorded(build) <= 10 * count
 
 
 def test_concatenations_of_concatenations_do_not_multiply_nodes():
     def build(ops, x):
-        value = ops.concat([ops.to_grid(x, fixed(8, 2)), ops.to_grid(x, fixed(8, 3))], 1)
+        value = ops.concat([ops.quantize_fixed(x, fixed(8, 2)), ops.quantize_fixed(x, fixed(8, 3))], 1)
         for i in range(14):
             value = ops.concat([value, value], 2 + i % 2)
-        return ops.to_grid(value, fixed(8, 0))
+        return ops.quantize_fixed(value, fixed(8, 0))
 
     assert recorded(build) < 100
 
@@ -514,7 +543,7 @@ def test_what_is_trimmed_behind_a_transpose_is_not_trimmed_in_front(agree):
 
     def build(ops, x):
         positive = ops.relu(x)
-        return positive, ops.to_grid(ops.transpose(positive, (1, 0)), fixed(8, 0))
+        return positive, ops.quantize_fixed(ops.transpose(positive, (1, 0)), fixed(8, 0))
 
     fast = agree(build, [[0.25, 1.75], [-1, 3]])
     assert [top.tolist() for top in fast.top] == [[[0.25, 1.75], [0, 3]], [[0, 0], [2, 3]]]
@@ -532,6 +561,6 @@ def test_the_least_magnitude_of_an_array():
 def test_a_value_without_bounds_is_trimmed_as_the_plain_ops_do_it():
     ops = FloatsOps()
     x = ops.input("x", (3,))
-    top = ops.relu(ops.to_grid(x, fixed(8, 1)))
+    top = ops.relu(ops.quantize_fixed(x, fixed(8, 1)))
     found = Session(ops.graph, {"y": top}).run({"x": np.array([NAN, INF, -INF], np.float32)})["y"]
     assert found.tolist() == [63.5, 63.5, 0]

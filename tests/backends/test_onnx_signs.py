@@ -28,7 +28,7 @@ ALWAYS = {
     "square": lambda ops, x, y: ops.mul(x, x),
     "clip": lambda ops, x, y: ops.clip(x, 0.0, 6.0),
     "maximum": lambda ops, x, y: ops.maximum(x, ops.constant(0.0)),
-    "unsigned": lambda ops, x, y: ops.to_grid(x, Grid(0, 0, 255)),
+    "unsigned": lambda ops, x, y: ops.quantize_fixed(x, Grid(0, 0, 255)),
 }
 IF_BOTTOMS_ARE = {
     "add": lambda ops, x, y: ops.add(x, y),
@@ -44,7 +44,7 @@ IF_BOTTOMS_ARE = {
     "max pooling": lambda ops, x, y: ops.max_pool(x, POOL),
     "average pooling": lambda ops, x, y: ops.ave_pool(x, POOL),
     "lrn": lambda ops, x, y: ops.lrn(x, size=3, alpha=0.5, beta=0.75, k=1.0),
-    "trim": lambda ops, x, y: ops.to_grid(x, BYTES),
+    "trim": lambda ops, x, y: ops.quantize_fixed(x, BYTES),
     "where": lambda ops, x, y: ops.where(ops.less(x, y), x, y),
     "minimum of two": lambda ops, x, y: ops.maximum(x, y),
 }
@@ -89,10 +89,10 @@ def test_a_window_behind_the_image_takes_the_sign_away():
 @pytest.mark.parametrize("rectify", ["relu", "abs", "square"])
 def test_bytes_of_what_is_never_negative_begin_at_zero(agree, rectify):
     def build(ops, x):
-        trimmed = ops.to_grid(ALWAYS[rectify](ops, x, x), BYTES)
+        trimmed = ops.quantize_fixed(ALWAYS[rectify](ops, x, x), BYTES)
         weight = ops.constant(np.full((16, 16, 1, 1), -127 / 128, np.float32), grid=Grid(7, -128, 127))
         top = ops.conv(trimmed, weight, None, ConvGeometry.dense(2))
-        return ops.to_grid(top, Grid(-1, -128, 127))
+        return ops.quantize_fixed(top, Grid(-1, -128, 127))
 
     agree(build, np.random.default_rng(0).normal(0, 6, IMAGE).astype(np.float32))
     ops = FloatsOps(kernels=IntegerKernels.of([k for k in ALL_KERNELS if k.weights is Weights.SIGNED_BOUNDED]))
@@ -107,6 +107,6 @@ def test_more_bits_than_a_byte_has_keep_their_sign(agree):
     """QuantizeLinear makes 16-bit integers in one pass, but only of the whole signed format."""
 
     def build(ops, x):
-        return ops.to_grid(ops.relu(x), Grid(8, -(2**15), 2**15 - 1))
+        return ops.quantize_fixed(ops.relu(x), Grid(8, -(2**15), 2**15 - 1))
 
     assert agree(build, [[-1.5, 0.3, 200.0]]).nodes == {"Relu": 1, "QuantizeLinear": 1, "DequantizeLinear": 1}

@@ -119,13 +119,13 @@ def test_clip_agrees_and_makes_nan_the_upper_bound(low, high):
 @pytest.mark.parametrize("grid", [Grid(4, -128, 127), Grid(-3, -2, 1), Grid(40, -(2**31), 2**31 - 1), Grid(200, -1, 0)])
 def test_trims_to_grids_are_the_same_bits(grid):
     x = np.concatenate([EDGES, np.random.default_rng(2).normal(0, 9, 5000)]).astype(np.float32)
-    agree(lambda ops, v: ops.to_grid(v, grid), x, exact=True)
+    agree(lambda ops, v: ops.quantize_fixed(v, grid), x, exact=True)
 
 
 @pytest.mark.parametrize("floats", [Floats(3, 4), Floats(2, 5), Floats(7, 8), Floats(0, 3), Floats(23, 8)])
 def test_trims_to_floats_are_the_same_bits(floats):
     x = np.concatenate([EDGES, np.random.default_rng(2).normal(0, 9, 5000)]).astype(np.float32)
-    agree(lambda ops, v: ops.to_floats(v, floats), x, exact=True)
+    agree(lambda ops, v: ops.quantize_float(v, floats), x, exact=True)
 
 
 @pytest.mark.parametrize("number_format", [Fixed(4, 2), Minifloat(2, 4), PowerOfTwo(-8, -1)])

@@ -7,7 +7,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.average_precision import ApVersion
 from ristretto_cli.layers.host_layer import Judging
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.ops import VARIES
+from ristretto_cli.ops import DYNAMIC
 
 KIND = "DetectionEvaluate"
 TWO = "detection_evaluate_param { num_classes: 3 %s }"  # the background, 0, and the classes 1 and 2
@@ -225,7 +225,7 @@ def test_classes_that_are_nowhere_count_as_nothing_in_the_mean_as_in_ssd(bench):
     ("settings", "shapes", "said"),
     [
         (TWO % "", [(1, 1, 5, 8), (1, 1, 5, 8)], "its first bottom is 1x1x5x8; expected 1x1x?x7"),
-        (TWO % "", [(1, 1, 5, 7), (2, 1, VARIES, 8)], "its second bottom is 2x1x?x8; expected 1x1x?x8"),
+        (TWO % "", [(1, 1, 5, 7), (2, 1, DYNAMIC, 8)], "its second bottom is 2x1x?x8; expected 1x1x?x8"),
         (TWO % "", [(5, 7), (1, 1, 5, 8)], "its first bottom is 5x7"),
         ("", [(1, 1, 5, 7), (1, 1, 5, 8)], "num_classes is missing"),
         (
@@ -248,4 +248,4 @@ def test_bad_settings_and_shapes_are_refused(bench, settings, shapes, said):
 
 def test_the_number_of_rows_depends_on_the_data(bench):
     layer = bench.layer(KIND, TWO % "", bottoms=2)
-    assert LAYERS.get(KIND).shapes(layer, [(1, 1, 5, 7), (1, 1, VARIES, 8)]) == [(1, 1, VARIES, 5)]
+    assert LAYERS.get(KIND).shapes(layer, [(1, 1, 5, 7), (1, 1, DYNAMIC, 8)]) == [(1, 1, DYNAMIC, 5)]

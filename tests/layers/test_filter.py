@@ -5,7 +5,7 @@ import pytest
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.ops import VARIES
+from ristretto_cli.ops import DYNAMIC
 
 ROWS = [[1, 2], [3, 4], [5, 6]]
 
@@ -38,7 +38,7 @@ def test_where_nothing_passes_there_are_no_items(bench):
         ([(5, 3), ()], 1, "the selector, has shape scalar"),
         ([(5, 3), (4, 1)], 1, "a bottom of shape 5x3 and a selector of 4 items do not match"),
         ([(), (1,)], 1, "a bottom of shape scalar and a selector of 1 items do not match"),
-        ([(), (VARIES,)], 1, "a bottom of shape scalar and a selector of ? items do not match"),
+        ([(), (DYNAMIC,)], 1, "a bottom of shape scalar and a selector of ? items do not match"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(bench, shapes, tops, said):
@@ -48,7 +48,7 @@ def test_shapes_that_do_not_fit_are_refused(bench, shapes, tops, said):
 def test_extents_that_vary_are_compared_when_they_are_known(bench):
     layer = bench.layer("Filter", "", bottoms=2)
     kind = LAYERS.get("Filter")
-    assert kind.shapes(layer, [(VARIES, 2), (3,)]) == [(VARIES, 2)]
+    assert kind.shapes(layer, [(DYNAMIC, 2), (3,)]) == [(DYNAMIC, 2)]
     compute = kind.start(layer)
     assert compute([np.ones((3, 2), np.float32), np.ones(3, np.float32)])[0].shape == (3, 2)
     with pytest.raises(LayerError, match="a bottom of shape 2x2 and a selector of 3 items do not match"):

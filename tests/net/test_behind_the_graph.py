@@ -9,7 +9,7 @@ import pytest
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import in_graph
-from ristretto_cli.ops import VARIES
+from ristretto_cli.ops import DYNAMIC
 from ristretto_cli.scoring.engine import record
 
 SHAPES = "input_param { shape { dim: 3 dim: 2 } shape { dim: 3 } }"
@@ -21,7 +21,7 @@ READERS = "only layers of type DetectionEvaluate, Filter and Silence can read it
 def test_the_extent_that_depends_on_the_data_varies(workshop: Any) -> None:
     net = workshop.load(INPUTS + FILTER)
     (some,) = net.outputs
-    assert (some.name, some.shape, some.on_host) == ("some", (VARIES, 2), True)
+    assert (some.name, some.shape, some.on_host) == ("some", (DYNAMIC, 2), True)
     assert [(layer.name, layer.on_host) for layer in net.layers] == [("i", False), ("f", True)]
     assert in_graph(net.inputs) == net.inputs
 
@@ -29,7 +29,7 @@ def test_the_extent_that_depends_on_the_data_varies(workshop: Any) -> None:
 def test_a_layer_behind_the_graph_can_read_another_one_and_what_the_graph_has(workshop: Any) -> None:
     text = 'layer { name: "g" type: "Filter" bottom: "some" bottom: "sel" top: "fewer" }'
     (fewer,) = workshop.load(INPUTS + FILTER + text).outputs
-    assert fewer.shape == (VARIES, 2)
+    assert fewer.shape == (DYNAMIC, 2)
 
 
 def test_silence_reads_anything(workshop: Any) -> None:

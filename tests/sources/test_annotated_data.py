@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, new
 from ristretto_cli.errors import LayerError, RistrettoError
-from ristretto_cli.ops import VARIES
+from ristretto_cli.ops import DYNAMIC
 from ristretto_cli.sources.open import open_source
 
 from .conftest import datum, encoded, layer, write_lmdb
@@ -53,7 +53,7 @@ def test_each_box_is_a_row_behind_its_images_number(write: Any, open_layer: Any)
     difficult.annotation_group[0].annotation[0].bbox.difficult = True
     write({"a": record((3, [LEFT, RIGHT]), (1, [ALL])), "b": difficult.SerializeToString()})
     source = open_layer(LAYER % (2, "", ""))
-    assert source.shapes == ((2, 3, 4, 8), (1, 1, VARIES, 8))
+    assert source.shapes == ((2, 3, 4, 8), (1, 1, DYNAMIC, 8))
     images, boxes = source.next()
     assert boxes.tolist() == [
         [
