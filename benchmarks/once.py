@@ -26,6 +26,7 @@ import onnx
 import onnxruntime
 
 from benchmarks.nets import Benchmark, Prepared, prepare, prepare_real
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.onnx_session import FATAL_ONLY
 from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.net.build import State
@@ -170,9 +171,8 @@ class Once:
     def _write_onnx(self, net: Net, path: Path) -> None:
         """The net up to its class scores, as `ristretto export` would write it."""
         ops, run = record(net, rng=np.random.default_rng(0))
-        outputs = {self._logits: run.end[self._logits]}
-        ops.graph.keep_only(outputs)
-        onnx.save(ops.graph.model(outputs, embed_weights=True), path)
+        lowered = lower(ops.graph, {self._logits: run.end[self._logits]})
+        onnx.save(lowered.model(embed_weights=True), path)
 
     def _score_net(self, result: Path) -> float:
         flags = [f"--model={result}", f"--weights={self._prepared.weights}", f"--iterations={self._batches_scored}"]

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.onnx_session import FATAL_ONLY
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
@@ -54,7 +55,8 @@ def take_turns(passes: Mapping[str, Pass], rounds: int) -> dict[str, Times]:
 def write_onnx(net: Net, path: Path) -> None:
     """The net, as `ristretto export --format onnx` writes it."""
     ops, run = record(net, rng=np.random.default_rng(0))
-    onnx.save(ops.graph.model({blob.name: run.end[blob.name] for blob in net.outputs}, embed_weights=True), path)
+    lowered = lower(ops.graph, {blob.name: run.end[blob.name] for blob in net.outputs})
+    onnx.save(lowered.model(embed_weights=True), path)
 
 
 def onnxruntime_pass(model: Path, batch: Mapping[str, Array], threads: int) -> Pass:

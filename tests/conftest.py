@@ -21,6 +21,8 @@ import lmdb
 import numpy as np
 import pytest
 
+from ristretto_cli.backends.onnx_integers import ALL_KERNELS
+from ristretto_cli.backends.onnx_kernels import exact_kernels
 from ristretto_cli.caffe_io.messages import TEST, new
 from ristretto_cli.caffe_io.weights import write_weights
 from ristretto_cli.net.build import State
@@ -275,3 +277,11 @@ def bright_halves(workshop: Workshop) -> Workshop:
     workshop.net(DETECTOR)
     workshop.weights(FINDS_BRIGHT)
     return workshop
+
+
+@pytest.fixture(scope="session")
+def tried_kernels() -> None:
+    """Each integer kernel has been tried: no later test meets a session that is made for that."""
+    kernels = exact_kernels()
+    assert [kernels.allows(kernel) for kernel in ALL_KERNELS]
+    kernels.rescales()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ristretto_cli.backends.onnx_graph import NodeProto
+from ristretto_cli.backends.onnx_model import NodeProto
 from ristretto_cli.backends.onnx_profile import Kernel
 
 # Prefix of operators with an activation; the names of their nodes have it in lower case.

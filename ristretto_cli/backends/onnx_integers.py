@@ -18,12 +18,13 @@ from functools import cached_property
 
 import numpy as np
 
-from ristretto_cli.backends.onnx_graph import Graph, Node, conv_attributes
+from ristretto_cli.backends.facts import chunks
+from ristretto_cli.backends.onnx_graph import Graph, Tensor, conv_attributes
 from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Grid, Shape
 
 _EXACT = 2**24  # float32 holds all integers up to this one
-_MOST_SHIFT = 60  # bits; scales of larger magnitude could leave float32's range
-MOST_STEPS_BITS = 15  # between grids of bytes: float32 holds such multiples of bytes, and int32 what is rounded of them
+_MAX_SHIFT = 60  # bits; scales of larger magnitude could leave float32's range
+MAX_STEPS_BITS = 15  # between grids of bytes: float32 holds such multiples of bytes, and int32 what is rounded of them
 _ROWS = 2**20  # elements of a weight that are looked at in one go
 _WEIGHT_ZERO = 128  # of weights that are stored as unsigned bytes
 
@@ -77,7 +78,7 @@ class Product:
 
     def integer_form(self, grid: Grid) -> IntegerForm | None:
         """How it is computed on integers with a top on this grid of up to eight bits; None where that is not exact."""
-        if abs(self.unit_bits - grid.frac_bits) > _MOST_SHIFT:
+        if abs(self.unit_bits - grid.frac_bits) > _MAX_SHIFT:
             return None
         low = math.ldexp(float(self.weight.min(initial=0)), self.weight_grid.frac_bits)
         high = math.ldexp(float(self.weight.max(initial=0)), self.weight_grid.frac_bits)
@@ -130,7 +131,7 @@ class IntegerForm:
         return np.floor(self._bias).astype(np.int32)
 
     @property
-    def rest(self) -> AnyArray:
+    def has_remainder(self) -> AnyArray:
         """For each channel whether its bias is more than that."""
         return np.asarray(self._bias != np.floor(self._bias))
 
@@ -152,7 +153,7 @@ class IntegerForm:
         return most < 2**31 and (most < _EXACT or saturated <= _EXACT)
 
     @property
-    def suits_rectified(self) -> bool:
+    def is_exact_if_rectified(self) -> bool:
         """Whether it is also exact for what is above 0 if biases have rests: see `record`."""
         ties_end = math.ldexp(max(-self.grid.low, self.grid.high) + 1, self._dropped_bits)
         return self._dropped_bits >= 1 and ties_end <= _EXACT / 4
@@ -183,7 +184,7 @@ class IntegerForm:
             if weights is not Weights.SIGNED_BOUNDED or self.sums_of_two_fit_16_bits
         )
 
-    def record(self, graph: Graph, stored: Node, low: int, kernel: Kernel) -> Node:
+    def record(self, graph: Graph, stored: Tensor, low: int, kernel: Kernel) -> Tensor:
         """Record the node that makes the top's bytes of the bottom's: they count steps from `low`, and saturate at the
         ends of a byte.
 
@@ -192,14 +193,14 @@ class IntegerForm:
         them there if they are positive, and moves nothing else past a middle.
         """
         one = np.float32(1)
-        scales = np.where(self.rest, np.nextafter(one, np.float32(2)), one)
-        scale = graph.constant(scales if self.rest.any() else np.asarray(one))
+        scales = np.where(self.has_remainder, np.nextafter(one, np.float32(2)), one)
+        scale = graph.constant(scales if self.has_remainder.any() else np.asarray(one))
         bottom_zero, top_zero = (graph.constant(np.uint8(-lowest)) for lowest in (self.product.steps.low, low))
         unit = graph.constant(np.asarray(one))
         unsigned = kernel.weights is Weights.UNSIGNED
         weight = graph.deferred(self.weight.shape, self._unsigned_weight if unsigned else lambda: self.weight)
         # With several scales there must be as many zeros.
-        zeros = np.full(scales.shape if self.rest.any() else (), _WEIGHT_ZERO if unsigned else 0)
+        zeros = np.full(scales.shape if self.has_remainder.any() else (), _WEIGHT_ZERO if unsigned else 0)
         weight_zero = graph.constant(zeros.astype(np.uint8 if unsigned else np.int8))
         operands = [stored, unit, bottom_zero, weight, scale, weight_zero]
         step = graph.constant(np.asarray(math.ldexp(1.0, self._dropped_bits), np.float32))
@@ -223,7 +224,7 @@ def fits_bytes(grid: Grid) -> bool:
     return grid.low % 2 == 0 and grid.low <= 0 <= grid.high and grid.high - grid.low <= 255
 
 
-def record_rescaled(graph: Graph, stored: Node, low: int, shift: int, top_low: int) -> Node:
+def record_rescaled(graph: Graph, stored: Tensor, low: int, shift: int, top_low: int) -> Tensor:
     """Record the node that brings bytes that count steps from `low` onto a grid with a step of 2^-shift times theirs:
     they count its steps from `top_low`, rounded half to even, and saturate at the ends of a byte.
 
@@ -238,7 +239,16 @@ def record_rescaled(graph: Graph, stored: Node, low: int, shift: int, top_low: i
     return graph.record("QLinearAdd", operands, [stored.shape], domain="com.microsoft")[0]
 
 
-def chunks(array: AnyArray) -> list[slice]:
-    """Slices of the first axis, of no more elements than are worth copying."""
-    rows = max(1, _ROWS // max(1, math.prod(array.shape[1:])))
-    return [slice(start, start + rows) for start in range(0, array.shape[0], rows)]
+def zero_point(graph: Graph, low: int) -> Tensor:
+    """The zero point of bytes that count steps from `low`."""
+    return graph.constant(np.uint8(-low))
+
+
+def record_quantized(graph: Graph, x: Tensor, step: Tensor, grid: Grid) -> Tensor:
+    """Record the nodes that count the steps of finite floats from grid.low, rounded half to even and saturated."""
+    zero = zero_point(graph, grid.low)
+    stored = graph.record("QuantizeLinear", [x, step, zero], [x.shape])[0]
+    highest = grid.high - grid.low
+    if highest >= 255:
+        return stored
+    return graph.record("Clip", [stored, None, graph.constant(np.uint8(highest))], [x.shape])[0]

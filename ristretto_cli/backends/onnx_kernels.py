@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from ristretto_cli.backends.onnx_graph import Graph, Node
+from ristretto_cli.backends.onnx_graph import Graph, Tensor
 from ristretto_cli.backends.onnx_integers import (
     ALL_KERNELS,
-    MOST_STEPS_BITS,
+    MAX_STEPS_BITS,
     IntegerForm,
     Kernel,
     Operation,
@@ -92,7 +92,7 @@ def rescales_exactly() -> bool:
     graph, outputs, wanted = Graph(), {}, {}
     bytes_ = np.arange(256, dtype=np.float32)
     stored = _as_bytes(graph, graph.input("x", bytes_.shape))
-    for shift in (-MOST_STEPS_BITS, -3, -1, 0, 1, 2, MOST_STEPS_BITS):
+    for shift in (-MAX_STEPS_BITS, -3, -1, 0, 1, 2, MAX_STEPS_BITS):
         for low, top_low in ((-128, -128), (-128, 0), (0, -128), (-8, -32)):
             name = f"{shift} {low} {top_low}"
             outputs[name] = _as_floats(graph, record_rescaled(graph, stored, low, shift, top_low))
@@ -181,15 +181,15 @@ def _sums(product: Product, bottom: AnyArray) -> AnyArray:
     return top
 
 
-def _as_bytes(graph: Graph, x: Node) -> Node:
+def _as_bytes(graph: Graph, x: Tensor) -> Tensor:
     return graph.record("Cast", [x], [x.shape], to=TensorProto.UINT8)[0]
 
 
-def _as_floats(graph: Graph, x: Node) -> Node:
+def _as_floats(graph: Graph, x: Tensor) -> Tensor:
     return graph.record("Cast", [x], [x.shape], to=TensorProto.FLOAT)[0]
 
 
-def _run(graph: Graph, outputs: dict[str, Node], feeds: dict[str, AnyArray]) -> dict[str, AnyArray] | None:
+def _run(graph: Graph, outputs: dict[str, Tensor], feeds: dict[str, AnyArray]) -> dict[str, AnyArray] | None:
     try:
         return Session(graph, outputs, threads=1).run(feeds)
     except Exception:  # onnxruntime's errors have no common class; a build may lack a kernel

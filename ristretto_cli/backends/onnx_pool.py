@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from ristretto_cli.backends.onnx_graph import Graph, Node
+from ristretto_cli.backends.onnx_graph import Graph, Tensor
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.ops import Array, PoolGeometry, Shape, Value
 
@@ -61,16 +61,16 @@ class Windows:
 class PoolNodes:
     """The pooling primitives of OnnxOps, and what all primitives record nodes with."""
 
-    def __init__(self) -> None:
-        self.graph = Graph()
+    def __init__(self, graph: Graph | None = None) -> None:
+        self.graph = Graph() if graph is None else graph
 
-    def max_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+    def max_pool(self, x: Tensor, geometry: PoolGeometry) -> Tensor:
         _SHAPES.max_pool(x, geometry)
         windows, inner, settings = _plan(x.shape, geometry)
         (top,) = self.graph.record("MaxPool", [x], [inner], **settings)
         return self._fill(top, [w.outside for w in windows], LOWEST)
 
-    def max_pool_with_index(self, x: Node, geometry: PoolGeometry) -> tuple[Node, Node]:
+    def max_pool_with_index(self, x: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
         _SHAPES.max_pool(x, geometry)
         windows, inner, settings = _plan(x.shape, geometry)
         top, places = self.graph.record("MaxPool", [x], [inner, inner], **settings)
@@ -81,7 +81,7 @@ class PoolNodes:
         outside = [w.outside for w in windows]
         return self._fill(top, outside, LOWEST), self._fill(mask, outside, -1.0)
 
-    def ave_pool(self, x: Node, geometry: PoolGeometry) -> Node:
+    def ave_pool(self, x: Tensor, geometry: PoolGeometry) -> Tensor:
         shape = _SHAPES.ave_pool(x, geometry).shape
         windows, inner, settings = _plan(x.shape, geometry)
         if all(axis.real == axis.cells == (extent,) for axis, extent in zip(windows, x.shape[2:], strict=True)):
@@ -95,7 +95,7 @@ class PoolNodes:
         top = self._fill(top, [int(w.cells[-1] < 0) for w in windows], 0.0)
         return self._fill(top, [int(w.cells[-1] == 0) for w in windows], float("nan"))
 
-    def _fill(self, x: Node, count: Sequence[int], value: float) -> Node:
+    def _fill(self, x: Tensor, count: Sequence[int], value: float) -> Tensor:
         """x with so many windows more at the end of each spatial axis, all of this value."""
         if not any(count):
             return x
@@ -103,12 +103,12 @@ class PoolNodes:
         operands = [x, self._ints(before + after), self.graph.constant(np.float32(value))]
         return self._one("Pad", operands, _SHAPES.pad(x, before, after), mode="constant")
 
-    def _one(self, op: str, inputs: Sequence[Node], shape: Value, **attributes: Any) -> Node:
+    def _one(self, op: str, inputs: Sequence[Tensor], shape: Value, **attributes: Any) -> Tensor:
         """Record a node with one output, of that value's shape."""
         return self.graph.record(op, inputs, [shape.shape], **attributes)[0]
 
-    def _ints(self, numbers: Sequence[int]) -> Node:
-        return self.graph.constant(np.asarray(numbers, dtype=np.int64))
+    def _ints(self, numbers: Sequence[int]) -> Tensor:
+        return self.graph.ints(numbers)
 
 
 def _plan(x: Shape, geometry: PoolGeometry) -> tuple[list[Windows], Shape, dict[str, Any]]:

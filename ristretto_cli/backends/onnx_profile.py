@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from ristretto_cli.backends.onnx_graph import NodeProto
+from ristretto_cli.backends.onnx_model import NodeProto
 
 _KERNEL = "_kernel_time"  # what follows the node's name in the name of an event
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from ristretto_cli.backends.onnx_graph import Node
+from ristretto_cli.backends.onnx_graph import Tensor
 from ristretto_cli.backends.onnx_pool import PoolNodes
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.ops import Shape
@@ -19,7 +19,7 @@ _SHAPES = ShapeOps()
 class RegionNodes(PoolNodes):
     """The primitives of OnnxOps on boxes, and those that change the size of planes."""
 
-    def resize(self, x: Node, extent: Sequence[int]) -> Node:
+    def resize(self, x: Tensor, extent: Sequence[int]) -> Tensor:
         shape = _SHAPES.resize(x, extent)
         return self.graph.record(
             "Resize",
@@ -29,7 +29,7 @@ class RegionNodes(PoolNodes):
             coordinate_transformation_mode="align_corners",
         )[0]
 
-    def unpool(self, x: Node, places: Node, extent: Sequence[int]) -> Node:
+    def unpool(self, x: Tensor, places: Tensor, extent: Sequence[int]) -> Tensor:
         shape = _SHAPES.unpool(x, places, extent).shape
         cells = math.prod(extent)
         # Values without a place go to one more cell, which is cut off.
@@ -46,13 +46,13 @@ class RegionNodes(PoolNodes):
         bounds = [self._ints([0]), self._ints([cells]), self._ints([2])]
         return self._reshaped(self._one("Slice", [filled, *bounds], Sized((*x.shape[:2], cells))), shape)
 
-    def roi_pool(self, x: Node, rois: Node, *, extent: Sequence[int], spatial_scale: float) -> Node:
+    def roi_pool(self, x: Tensor, rois: Tensor, *, extent: Sequence[int], spatial_scale: float) -> Tensor:
         shape = _SHAPES.roi_pool(x, rois, extent=extent, spatial_scale=spatial_scale)
         return self._one("MaxRoiPool", [x, rois], shape, pooled_shape=list(extent), spatial_scale=float(spatial_scale))
 
     def nms(
-        self, boxes: Node, scores: Node, *, top_k: int, least_score: float, most_overlap: float
-    ) -> tuple[Node, Node, Node]:
+        self, boxes: Tensor, scores: Tensor, *, top_k: int, least_score: float, most_overlap: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         found = _SHAPES.nms(boxes, scores, top_k=top_k, least_score=least_score, most_overlap=most_overlap)
         shape = found[0].shape
         batch, classes, count = shape
@@ -82,11 +82,11 @@ class RegionNodes(PoolNodes):
         index = self._one("Cast", [places], found[1], to=TensorProto.FLOAT)
         return best, index, self._reshaped(marks, shape)
 
-    def _number(self, number: float) -> Node:
+    def _number(self, number: float) -> Tensor:
         return self.graph.constant(np.array([number], np.float32))
 
-    def _reshaped(self, x: Node, shape: Shape) -> Node:
+    def _reshaped(self, x: Tensor, shape: Shape) -> Tensor:
         return self._one("Reshape", [x, self._ints(shape)], Sized(shape))
 
-    def _whole(self, x: Node) -> Node:
+    def _whole(self, x: Tensor) -> Tensor:
         return self._one("Cast", [x], x, to=TensorProto.INT64)

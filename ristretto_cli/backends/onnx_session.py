@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ristretto_cli.backends.gpu import GpuUnusable
-from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
+from ristretto_cli.backends.onnx_graph import Graph, Tensor, is_large
+from ristretto_cli.backends.onnx_model import model_of
 from ristretto_cli.backends.onnx_profile import Profiler
 from ristretto_cli.caffe_io.weights import letting_go
 from ristretto_cli.errors import RistrettoError
@@ -44,7 +45,7 @@ class Session:
     def __init__(
         self,
         graph: Graph,
-        outputs: Mapping[str, Node],
+        outputs: Mapping[str, Tensor],
         *,
         gpu: int | None = None,
         threads: int = 0,
@@ -52,8 +53,7 @@ class Session:
     ) -> None:
         import onnxruntime
 
-        graph.keep_only(outputs)
-        model = graph.model(outputs, embed_weights=False)
+        model = model_of(graph, outputs, embed_weights=False)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads or default_threads()

@@ -13,7 +13,6 @@ from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.scoring.execution import GraphKind
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -53,7 +52,7 @@ def command(
     device: str | None,
     device_id: GpuRequest,
     allow_missing_weights: bool,
-    graph: GraphKind,
+    graph: tuple[str, ...] | None,
 ) -> None:
     """Extract blobs of a net to databases or .npz files.
 
@@ -90,7 +89,7 @@ def command(
             num_mini_batches,
             Backend(db_type),
             rng=rng,
-            execution=Execution(gpu, graph=graph),
+            execution=Execution(gpu, graph_passes=graph),
             on_batch=bar.on_batch,
         )
     for (blob, target), shape in zip(pairs, shapes, strict=True):

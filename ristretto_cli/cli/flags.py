@@ -23,6 +23,7 @@ from ristretto_cli.registry import Registry
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
 
+_GRAPH_PASSES = "ristretto_cli.graph_passes"  # key of the names that --graph_passes gives
 _REQUIRED = "ristretto_cli.require_gpu"  # key of --require_gpu in click's context
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,7 +120,16 @@ def threads_option(command: F) -> F:
 
 
 def graph_option(command: F) -> F:
-    """--graph, as a GraphKind."""
+    """--graph and --graph_passes, as one parameter `graph`: the names of graph passes, or None for all of them."""
+    command = option(
+        "--graph_passes",
+        "The rewrites of the fast graph, separated by commas: those to run, or, each with a leading minus, those to "
+        "leave out.",
+        metavar="NAMES",
+        is_eager=True,
+        expose_value=False,
+        callback=_graph_passes,
+    )(command)
     return option(
         "--graph",
         "The ONNX graph: fast (integer kernels, no redundant quantization) or plain (one node per primitive).",
@@ -279,10 +289,29 @@ def _ap_version(context: click.Context, param: click.Parameter, value: str) -> A
     return Judging(ApVersion(value), asked_for=given)
 
 
-def _graph(context: click.Context, param: click.Parameter, value: str) -> Any:
-    from ristretto_cli.scoring.execution import GraphKind
+def _graph(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:
+    passes: tuple[str, ...] | None = context.meta.get(_GRAPH_PASSES)
+    if value == "plain" and passes is not None:
+        raise click.UsageError("--graph_passes applies to the fast graph, not to --graph=plain")
+    return () if value == "plain" else passes
 
-    return GraphKind(value)
+
+def _graph_passes(context: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    from ristretto_cli.backends.graph_passes.graph_pass import GRAPH_PASSES, all_passes
+    from ristretto_cli.errors import did_you_mean
+
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    without = [name.removeprefix("-") for name in names if name.startswith("-")]
+    if without and len(without) < len(names):
+        raise click.BadParameter("give either names to run or, with a leading minus, names to leave out")
+    for name in without or names:
+        if name not in GRAPH_PASSES:
+            near = did_you_mean(name, GRAPH_PASSES.names()) or f"Known: {', '.join(all_passes())}."
+            raise click.BadParameter(f'graph pass "{name}" is not known. {near}')
+    chosen = [name for name in all_passes() if (name not in without if without else name in names)]
+    context.meta[_GRAPH_PASSES] = tuple(chosen)
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:

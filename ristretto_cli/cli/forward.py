@@ -20,7 +20,6 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.scoring.execution import GraphKind
 
 
 @click.command(cls=GflagsCommand)
@@ -58,7 +57,7 @@ def command(
     allow_missing_weights: bool,
     gpu: GpuRequest,
     threads: int,
-    graph: GraphKind,
+    graph: tuple[str, ...] | None,
     seed: int,
 ) -> None:
     """Run one pass and write every blob."""

@@ -33,7 +33,6 @@ from ristretto_cli.errors import RistrettoError
 
 if TYPE_CHECKING:
     from ristretto_cli.layers.host_layer import Judging
-    from ristretto_cli.scoring.execution import GraphKind
 
 # Flags that only affect scoring. --cache_mb is a limit, which also holds if nothing is cached.
 _FOR_SCORES = (
@@ -148,7 +147,7 @@ def command(
     dry_run: bool,
     gpu: GpuRequest,
     threads: int,
-    graph: GraphKind,
+    graph: tuple[str, ...] | None,
     ap_version: Judging,
     **flags: Any,
 ) -> None:

@@ -26,7 +26,6 @@ from ristretto_cli.cli.progress import progress
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
     from ristretto_cli.layers.host_layer import Judging
-    from ristretto_cli.scoring.execution import GraphKind
 
 _QUANTIZED = "quantized.prototxt"
 
@@ -51,7 +50,7 @@ def command(
     ap_version: Judging,
     gpu: GpuRequest,
     threads: int,
-    graph: GraphKind,
+    graph: tuple[str, ...] | None,
     allow_missing_weights: bool,
     json: str | None,
 ) -> None:

@@ -13,7 +13,6 @@ from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.scoring.execution import GraphKind
 
 
 @click.command(cls=GflagsCommand)
@@ -38,7 +37,7 @@ def command(
     allow_missing_weights: bool,
     gpu: GpuRequest,
     threads: int,
-    graph: GraphKind,
+    graph: tuple[str, ...] | None,
 ) -> None:
     """Time a net, layer by layer and as a whole.
 

@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.caffe_io.files import atomic_write
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
@@ -38,7 +39,8 @@ class OnnxExporter(Exporter):
         for layer in net.layers:
             if layer.on_host and layer.tops:
                 log.info("%s (%s) is a host layer, computed after the graph, and is left out.", layer.name, layer.type)
-        model = ops.graph.model(leaving, embed_weights=True)
+        lowered = lower(ops.graph, leaving)
+        model = lowered.model(embed_weights=True)
         onnx.checker.check_model(model)
         with atomic_write(request.output) as temporary:
             onnx.save(model, temporary)

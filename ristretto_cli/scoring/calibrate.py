@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ristretto_cli.backends.facts import Facts
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.formats.number_format import Ranges
@@ -141,7 +142,7 @@ def _extremes(ops: OnnxOps, value: Node) -> dict[str, Node]:
         return ops.graph.record(op, [value], [()], keepdims=0)[0]
 
     extremes = {_HIGHEST: reduced("ReduceMax"), _SQUARES: reduced("ReduceSumSquare")}
-    return extremes if ops.never_negative(value) else {**extremes, _LOWEST: reduced("ReduceMin")}
+    return extremes if Facts(ops.graph)[value].never_negative else {**extremes, _LOWEST: reduced("ReduceMin")}
 
 
 def _largest(found: Mapping[str, Array], value: Node) -> float:

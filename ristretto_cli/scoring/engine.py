@@ -11,15 +11,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.backends.graph_passes.graph_pass import Target
+from ristretto_cli.backends.onnx import Graph, Node, OnnxOps
 from ristretto_cli.backends.onnx_kernels import NONE, exact_kernels
-from ristretto_cli.backends.onnx_scopes import ScopedOps
+from ristretto_cli.backends.onnx_lower import ANYWHERE, Lowered, lower
 from ristretto_cli.backends.onnx_session import Session, has_blocks
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, Start, forward, state_shapes
 from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, Shape
-from ristretto_cli.scoring.execution import DEFAULT, Execution, GraphKind
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.guarded import BOUND, AssumingRunner
 from ristretto_cli.scoring.host_layers import Host, HostedRunner, Runner, host_layers
 from ristretto_cli.scoring.profile import NetProfiler
@@ -36,11 +37,15 @@ def record(net: Net, *, rng: np.random.Generator) -> tuple[OnnxOps, Run[Node]]:
     return ops, _record(net, ops, {}, rng)[0]
 
 
-def fast_ops(rng: np.random.Generator, gpu: int | None = None) -> ScopedOps:
-    """The ops that make the fastest graph for a device: exact integer kernels are onnxruntime's CPU alone."""
-    if gpu is not None:
-        return ScopedOps(rng, kernels=NONE, has_blocks=False)
-    return ScopedOps(rng, kernels=exact_kernels(), has_blocks=has_blocks())
+def target_of(execution: Execution, *, guarded: bool = False) -> Target:
+    """What the passes may use on a device: exact integer kernels are those of onnxruntime's CPU provider.
+
+    guarded: assume that inputs are finite and values in the range of their formats; see GuardedRunner.
+    """
+    bound = BOUND if guarded else None
+    if execution.gpu is not None:
+        return Target(NONE, has_blocks=False, bound_of_inputs=bound, assumes_in_range=guarded)
+    return Target(exact_kernels(), has_blocks=has_blocks(), bound_of_inputs=bound, assumes_in_range=guarded)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class CarryingSession(Session):
 
     def __init__(
         self,
-        ops: OnnxOps,
+        graph: Graph,
         outputs: Mapping[str, Node],
         states: Mapping[str, tuple[Node, Node]],
         *,
@@ -99,9 +104,7 @@ class CarryingSession(Session):
         # Keys of two kinds cannot meet: states are behind a name that is no output's.
         self._inputs = {_free(f"state {key}", outputs): value for key, (value, _) in states.items()}
         fresh = dict(zip(self._inputs, (new for _, new in states.values()), strict=True))
-        super().__init__(
-            ops.graph, {**outputs, **fresh}, gpu=execution.gpu, threads=execution.threads, profiler=profiler
-        )
+        super().__init__(graph, {**outputs, **fresh}, gpu=execution.gpu, threads=execution.threads, profiler=profiler)
         self._kept = {} if memory is None else memory
         for key, value in self._inputs.items():
             self._kept.setdefault(key, np.zeros(value.shape, np.float32))
@@ -132,14 +135,14 @@ def compile_net(
     behind = host_layers(net, on_host)
     pick = partial(_pick, net, select, [i for i, _ in behind], execution=execution, cut=cut)
     make_ready = partial(_Picked.session, execution=execution, memory=memory, profiler=profiler)
-    assuming = execution.graph is GraphKind.FAST and _trims(net) and not state_shapes(net)
+    assuming = bool(execution.passes) and _trims(net) and not state_shapes(net)
     same = deepcopy(rng)
     picked = pick(rng, assuming=assuming)
     runner: Runner | None = None
-    if picked.outputs:
+    if picked.lowered.outputs:
         runner = make_ready(picked)
         if assuming:
-            runner = AssumingRunner(runner, lambda: make_ready(pick(same)), peak=picked.peak)
+            runner = AssumingRunner(runner, lambda: make_ready(pick(same)), peak=picked.guard)
     if runner is not None and not on_host:
         return runner
     # Behind what makes sure of assumptions: layers behind the graph may count the batches that they see.
@@ -155,26 +158,23 @@ def _trims(net: Net) -> bool:
 class _Picked:
     """A net's graph, and what is picked of it.
 
-    states: for each state the input and the new value. handed: for each layer behind the graph, the names of those of
-    its bottoms that are in the graph. peak: the name of what tells whether assumptions hold, if there are any.
+    states: for each state the input and the new value. handed: for each host layer, the names of those of
+    its bottoms that are in the graph. guard: the output that tells whether assumptions hold, if there are any.
     """
 
-    ops: OnnxOps
-    outputs: dict[str, Node]
+    lowered: Lowered
     states: dict[str, tuple[Node, Node]]
     handed: list[list[str]]
-    peak: str | None
+    guard: str | None
 
     def session(
         self, *, execution: Execution, memory: dict[str, Array] | None, profiler: NetProfiler | None
     ) -> Session:
         """It made ready to run."""
+        graph, outputs = self.lowered.graph, self.lowered.outputs
         if self.states:
-            return CarryingSession(
-                self.ops, self.outputs, self.states, execution=execution, memory=memory, profiler=profiler
-            )
-        gpu, threads = execution.gpu, execution.threads
-        return Session(self.ops.graph, self.outputs, gpu=gpu, threads=threads, profiler=profiler)
+            return CarryingSession(graph, outputs, self.states, execution=execution, memory=memory, profiler=profiler)
+        return Session(graph, outputs, gpu=execution.gpu, threads=execution.threads, profiler=profiler)
 
 
 def _pick(
@@ -187,23 +187,24 @@ def _pick(
     cut: Cut | None,
     assuming: bool = False,
 ) -> _Picked:
-    """What select picks of the graph. behind: the positions of layers behind it. assuming: as AssumingRunner says; of
+    """What select picks of the graph. behind: the positions of host layers. assuming: as AssumingRunner says; of
     the fast graph alone."""
-    fast = fast_ops(rng, execution.gpu) if execution.graph is GraphKind.FAST else None
-    if fast is not None and assuming:
-        fast.bound_of_inputs = BOUND
-        fast.assumes_in_range = True
-    ops = OnnxOps(rng) if fast is None else fast
+    ops = OnnxOps(rng)
     run, states = _record(net, ops, state_shapes(net), rng, cut)
     outputs = dict(select(run, ops))
     handed = [[_free(f"{i} bottom {k}", outputs) for k, _ in enumerate(run.read[i])] for i in behind]
     for names, i in zip(handed, behind, strict=True):
         outputs.update(zip(names, run.read[i], strict=True))
-    name, peak = None, None if fast is None else fast.peak(outputs.values())
-    if peak is not None:
-        name = _free("peak", outputs)
-        outputs[name] = peak
-    return _Picked(ops, outputs, {key: (states[key], run.states[key]) for key in states}, handed, name)
+    fresh = {_free(f"state {key}", outputs): run.states[key] for key in states}
+    fast = bool(execution.passes)
+    target = target_of(execution, guarded=assuming) if fast else ANYWHERE
+    lowered = lower(ops.graph, {**outputs, **fresh}, execution.passes, target)
+    new_states = {key: (states[key], lowered.outputs.pop(name)) for key, name in zip(states, fresh, strict=True)}
+    guard = None
+    if lowered.guard is not None:
+        guard = _free("guard", lowered.outputs)
+        lowered.outputs[guard] = lowered.guard
+    return _Picked(lowered, new_states, handed, guard)
 
 
 def _free(name: str, taken: Mapping[str, object]) -> str:

@@ -19,8 +19,7 @@ from ristretto_cli.analysis.timing import LayerTime, Timing, time_net, timing_li
 from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Net
-from ristretto_cli.scoring.engine import fast_ops
-from ristretto_cli.scoring.execution import DEFAULT, Execution, GraphKind
+from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.score import score_net
 
 from ..conftest import IDENTITY, NET
@@ -55,10 +54,12 @@ def test_every_layer_and_the_whole_net_are_timed(two_classes: Any) -> None:
     assert (timing.forward_ms, timing.profiled_ms, timing.total_ms, timing.zeros) == (1000, 1000, 3000, ())
 
 
-@pytest.mark.parametrize("graph", GraphKind)
+@pytest.mark.parametrize("graph", [None, ()], ids=["fast", "plain"])
 @pytest.mark.parametrize("text", [NET, TRIMMED], ids=["float", "trimmed"])
-def test_the_parts_add_up_to_the_pass_that_was_profiled(two_classes: Any, graph: GraphKind, text: str) -> None:
-    timing = timed(two_classes().workshop.load(text, IDENTITY), execution=Execution(graph=graph))
+def test_the_parts_add_up_to_the_pass_that_was_profiled(
+    two_classes: Any, graph: tuple[str, ...] | None, text: str
+) -> None:
+    timing = timed(two_classes().workshop.load(text, IDENTITY), execution=Execution(graph_passes=graph))
     parts = [layer.milliseconds for layer in timing.layers if not layer.reads_data]
     assert min(parts) >= 0
     assert sum(parts) + timing.others_ms + timing.outside_ms == pytest.approx(timing.profiled_ms)
@@ -81,12 +82,13 @@ def test_as_many_passes_are_profiled_as_are_measured_unless_the_graph_is_large(
     assert profiled(4) == 1
 
 
-@pytest.mark.parametrize("graph", GraphKind)
-def test_the_graph_is_that_of_test(two_classes: Any, graph: GraphKind, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("graph", [None, ()], ids=["fast", "plain"])
+def test_the_graph_is_that_of_test(
+    tried_kernels: None, two_classes: Any, graph: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All sessions of a timing compute the nodes that scoring computes."""
     net = two_classes().workshop.load(TRIMMED, IDENTITY)
-    execution = Execution(graph=graph)
-    fast_ops(np.random.default_rng(0))  # tries onnxruntime with sessions of its own
+    execution = Execution(graph_passes=graph)
     models: list[list[str]] = []
     real = onnxruntime.InferenceSession
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from ristretto_cli.backends.graph_passes.graph_pass import Target, all_passes
 from ristretto_cli.backends.onnx import OnnxOps
-from ristretto_cli.backends.onnx_floats import FloatsOps
 from ristretto_cli.backends.onnx_graph import conv_attributes
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS, IntegerForm, Weights
 from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact_kernels
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.errors import LayerError
 from ristretto_cli.scoring.guarded import BOUND, AssumingRunner
@@ -31,10 +31,15 @@ def _compute(build, *arrays):
     values = build(ops, *inputs)
     outputs = {str(i): value for i, value in enumerate(_as_list(values))}
     feeds = {f"x{i}": array for i, array in enumerate(arrays)}
-    results = list(Session(ops.graph, outputs, threads=1).run(feeds).values())
+    results = list(plain_session(ops, outputs).run(feeds).values())
     assert [value.shape for value in predicted] == [result.shape for result in results]
     assert [value.shape for value in _as_list(values)] == [result.shape for result in results]
     return tuple(results) if isinstance(values, tuple) else results[0]
+
+
+def plain_session(ops, outputs):
+    """A session of the plain graph."""
+    return lower(ops.graph, outputs).session(threads=1)
 
 
 def _refuse(build, *shapes):
@@ -58,14 +63,6 @@ class Fast:
     assumed: bool
 
 
-def fast_ops(*, assuming=True, kernels=ALL, has_blocks=True, ops=FloatsOps):
-    made = ops(kernels=kernels, has_blocks=has_blocks)
-    if assuming:
-        made.bound_of_inputs = BOUND
-        made.assumes_in_range = True
-    return made
-
-
 def _with(*weights):
     return IntegerKernels.of([kernel for kernel in ALL_KERNELS if kernel.weights in weights])
 
@@ -80,7 +77,18 @@ class Machine:
     kernels: IntegerKernels
     has_blocks: bool
 
-    def run(self, record, feeds, *, ops=FloatsOps, seen=None):
+    def lowered(self, record, *, assuming=True, passes=None):
+        """The graph of the outputs that record(ops) returns, rewritten by passes; by default by all."""
+        ops = OnnxOps()
+        outputs = record(ops)
+        bound = BOUND if assuming else None
+        target = Target(self.kernels, self.has_blocks, bound_of_inputs=bound, assumes_in_range=assuming)
+        lowered = lower(ops.graph, outputs, all_passes() if passes is None else passes, target)
+        if lowered.guard is not None:
+            lowered.outputs["guard"] = lowered.guard
+        return lowered
+
+    def run(self, record, feeds, *, seen=None, passes=None):
         """The outputs that record(ops) returns, computed by the fast graph, and whether its assumptions were true.
 
         seen: serialized graphs, to which this one is added; one that is there already is not run again: None.
@@ -88,26 +96,24 @@ class Machine:
         seen = set() if seen is None else seen
         made = []
 
-        def recorded(assuming):
-            graph = fast_ops(assuming=assuming, kernels=self.kernels, has_blocks=self.has_blocks, ops=ops)
-            outputs = record(graph)
-            peak = graph.peak(outputs.values())
+        def lowered_again(assuming):
+            lowered = self.lowered(record, assuming=assuming, passes=passes)
             made.append(assuming)
-            return graph.graph, outputs if peak is None else {**outputs, "peak": peak}
+            return lowered
 
         with pytest.MonkeyPatch.context() as patch:
             if not _is_exact_here(self.kernels):
                 patch.setattr(IntegerForm, "record", _stand_in)
-            graph, outputs = recorded(True)
-            key = graph.model(outputs, embed_weights=False).SerializeToString()
+            lowered = lowered_again(True)
+            key = lowered.model(embed_weights=False).SerializeToString()
             if key in seen:
                 return None
             seen.add(key)
-            runner = AssumingRunner(
-                Session(graph, outputs, threads=1),
-                lambda: Session(*recorded(False), threads=1),
-                peak="peak" if "peak" in outputs else None,
-            )
+
+            def fallback():
+                return lowered_again(False).session(threads=1)
+
+            runner = AssumingRunner(lowered.session(threads=1), fallback, peak="guard" if lowered.guard else None)
             return runner.run(feeds), len(made) == 1
 
 
@@ -124,6 +130,13 @@ MACHINES = {
     "all, no blocks": Machine(IntegerKernels.of(ALL_KERNELS, even_if_slower=False), False),
     "all": Machine(ALL, True),
 }
+
+
+def fast_nodes(build, shape, machine=MACHINES["all"]):
+    """How many nodes of which type the fast graph of build(ops, x) has, for an x of this shape."""
+    lowered = machine.lowered(lambda ops: {"y": build(ops, ops.input("x", shape))})
+    model = lowered.model()
+    return Counter(node.op_type for node in model.graph.node)
 
 
 def _stand_in(form, graph, stored, low, kernel):
@@ -143,7 +156,7 @@ def _stand_in(form, graph, stored, low, kernel):
     sums = None if geometry is None else one("Conv", *operands, **conv_attributes(form.weight.shape[2:], geometry))
     sums = sums or one("Gemm", *operands, transB=1)
     sums = one("Cast", one("Cast", sums, to=TensorProto.INT32), to=TensorProto.FLOAT)  # else Conv and Mul are fused
-    scale = np.where(form.rest, np.nextafter(np.float32(1), np.float32(2)), np.float32(1))
+    scale = np.where(form.has_remainder, np.nextafter(np.float32(1), np.float32(2)), np.float32(1))
     scale = np.ldexp(scale, form.grid.frac_bits - form.product.unit_bits)
     steps = one("Round", one("Mul", sums, number(scale.reshape(-1, *[1] * (len(stored.shape) - 2)))))
     bytes_ = one("Clip", one("Sub", steps, number(low)), number(0), number(255))
@@ -168,19 +181,18 @@ def _agree(build, *arrays):
         return values, {str(i): value for i, value in enumerate(_as_list(values))}
 
     plain = OnnxOps()
-    wanted = Session(plain.graph, record(plain)[1], threads=1).run(feeds)
+    wanted = plain_session(plain, record(plain)[1]).run(feeds)
     for name, machine in MACHINES.items():
         results, assumed = machine.run(lambda ops: record(ops)[1], feeds)
         assert results.keys() == wanted.keys()
         for output, result in results.items():
             np.testing.assert_array_equal(result, wanted[output], err_msg=name)
-    ops = fast_ops()
-    values, outputs = record(ops)
-    ops.peak(outputs.values())
-    model = ops.graph.model(outputs, embed_weights=True)
+    is_tuple = isinstance(record(OnnxOps())[0], tuple)
+    lowered = MACHINES["all"].lowered(lambda ops: record(ops)[1])
+    model = lowered.model()
     found = tuple(results.values())
     return Fast(
-        found if isinstance(values, tuple) else found[0],
+        found if is_tuple else found[0],
         Counter(node.op_type for node in model.graph.node),
         assumed,
     )

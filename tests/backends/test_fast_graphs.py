@@ -14,8 +14,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ristretto_cli.backends.onnx_bounds import BoundedOps
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.facts import Facts
+from ristretto_cli.backends.onnx import OnnxOps
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import ConvGeometry, Floats, Grid, PoolGeometry
 
@@ -149,10 +150,15 @@ def test_random_graphs_agree(agree: Any, build: Any, shape: tuple[int, ...], see
 def test_no_value_leaves_its_bounds(build: Any, shape: tuple[int, ...], seed: int) -> None:
     rng = np.random.default_rng(seed)
     feeds = {name: numbers(shape, rng, False) for name in ("x", "y")}
-    ops = BoundedOps()
-    ops.bound_of_inputs = max(float(np.abs(array).max()) for array in feeds.values())
+    ops = OnnxOps()
     values = {str(i): v for i, v in enumerate(build(ops, *[ops.input(name, shape) for name in feeds]))}
-    for name, top in Session(ops.graph, values, threads=1).run(feeds).items():
-        bound = ops.bound(values[name])
+    facts = Facts(ops.graph, max(float(np.abs(array).max()) for array in feeds.values()))
+    known = {name: facts[value] for name, value in values.items()}
+    for name, top in lower(ops.graph, values).session(threads=1).run(feeds).items():
+        bound, grid = known[name].bound, known[name].grid
         assert bound is None or np.abs(top).max() <= bound * (1 + 1e-5)
-        assert not (top < ops.least(values[name])).any()
+        assert not (top < known[name].low).any()
+        if grid is not None and abs(grid.frac_bits) < 100 and max(-grid.low, grid.high) <= 2**24:  # float32 has them
+            steps = np.ldexp(top.astype(np.float64), grid.frac_bits)
+            assert (steps == np.rint(steps)).all()
+            assert grid.low <= steps.min() <= steps.max() <= grid.high

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ristretto_cli.backends.onnx import OnnxOps
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import ConvGeometry
 
@@ -34,7 +34,7 @@ def test_an_index_that_is_out_of_range_names_the_layer():
     x, indices = ops.input("x", (3,)), ops.input("i", (1,))
     with ops.scope("block/pick"):
         top = ops.gather(x, indices, 0)
-    session = Session(ops.graph, {"top": top}, threads=1)
+    session = lower(ops.graph, {"top": top}).session(threads=1)
     assert session.run({"x": np.arange(3), "i": np.array([2])})["top"].tolist() == [2]
     with pytest.raises(RistrettoError) as refused:
         session.run({"x": np.arange(3), "i": np.array([-3])})

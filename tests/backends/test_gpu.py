@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from ristretto_cli.backends.gpu import GpuUnusable
+from ristretto_cli.backends.graph_passes.graph_pass import Target
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS
 from ristretto_cli.backends.onnx_kernels import ALL, NONE, is_exact
 from ristretto_cli.backends.onnx_ops import OnnxOps
@@ -154,16 +155,13 @@ def test_kernels_for_integers_and_for_blocks_of_channels_are_the_cpus_alone(
 ) -> None:
     monkeypatch.setattr(engine, "exact_kernels", lambda: ALL)
     monkeypatch.setattr(engine, "has_blocks", lambda: True)
-    made: list[dict[str, Any]] = []
-    real = engine.ScopedOps
-    monkeypatch.setattr(engine, "ScopedOps", lambda rng, **hooks: made.append(hooks) or real(rng, **hooks))
+    assert engine.target_of(Execution(None)) == Target(ALL, has_blocks=True)
+    assert engine.target_of(Execution(0)) == Target(NONE, has_blocks=False)
     scores(workshop, gpu=None)
-    assert made[0] == {"kernels": ALL, "has_blocks": True}
     assert {"QLinearConv", "QGemm"} <= cuda.op_types()
 
     cuda.models.clear()
     scores(workshop, gpu=0)
-    assert made[-1] == {"kernels": NONE, "has_blocks": False}
     assert cuda.op_types().isdisjoint({"QLinearConv", "QGemm"})
 
 

@@ -6,8 +6,9 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.backends.onnx_floats import FloatsOps
 from ristretto_cli.ops import ConvGeometry, Floats, Grid, PoolGeometry
+
+from .conftest import MACHINES, fast_nodes
 
 NAN, INF = float("nan"), float("inf")
 EIGHT = Floats(mant_bits=3, exp_bits=4)  # largest 480, smallest 2^-7
@@ -183,25 +184,30 @@ def test_weights_that_would_leave_float32s_range_are_not_scaled(agree, factor):
 
 
 def test_a_chain_of_layers_is_not_limited_by_pythons_stack():
-    ops = FloatsOps()
-    ops.bound_of_inputs = 1.0
-    value = ops.quantize_float(ops.input("x", (1, 2, 1, 1)), EIGHT)
-    for i in range(800):
-        value = ops.relu(ops.reshape(value, (1, 2, 1) if i % 2 == 0 else (1, 2, 1, 1)))
-    top = ops.quantize_float(value, EIGHT)
-    assert len(ops.graph.model({"y": top}, embed_weights=True).graph.node) < 5000
+    def build(ops, x):
+        value = ops.quantize_float(x, EIGHT)
+        for i in range(800):
+            value = ops.relu(ops.reshape(value, (1, 2, 1) if i % 2 == 0 else (1, 2, 1, 1)))
+        return ops.quantize_float(value, EIGHT)
+
+    assert fast_nodes(build, (1, 2, 1, 1)).total() < 5000
 
 
-def test_without_assumptions_there_is_no_peak():
-    ops = FloatsOps()
-    assert ops.peak([ops.quantize_float(ops.input("x", (2,)), EIGHT)]) is None
+def guard(build, *, assuming=True):
+    """The guard of the fast graph of build(ops, x)."""
+    machine = MACHINES["all"]
+    return machine.lowered(lambda ops: {"y": build(ops, ops.input("x", (2,)))}, assuming=assuming).guard
 
 
-def test_only_what_leads_to_the_outputs_has_a_peak():
-    ops = FloatsOps()
-    ops.bound_of_inputs, ops.assumes_in_range = 2.0**64, True
-    x = ops.input("x", (2,))
-    trimmed = ops.quantize_float(x, EIGHT)
-    assert ops.peak([ops.relu(x)]) is None
-    assert ops.peak([ops.quantize_float(trimmed, EIGHT)]) is None
-    assert ops.peak([trimmed]) is not None
+def test_without_assumptions_there_is_no_guard():
+    assert guard(once(EIGHT), assuming=False) is None
+
+
+def test_only_assumptions_on_the_way_to_the_outputs_have_a_guard():
+    def unread(ops, x):
+        ops.quantize_float(x, EIGHT)
+        return ops.relu(x)
+
+    assert guard(unread) is None
+    assert guard(twice(EIGHT)) is None
+    assert guard(once(EIGHT)) is not None

@@ -6,11 +6,12 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.backends.onnx_floats import FloatsOps
+from ristretto_cli.backends.facts import lowest_magnitude
 from ristretto_cli.backends.onnx_kernels import NONE
-from ristretto_cli.backends.onnx_scaled import least_magnitude
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
+
+from .conftest import MACHINES, Machine, fast_nodes
 
 NAN, INF = float("nan"), float("inf")
 ONE_CELL = ConvGeometry.dense(2)
@@ -105,6 +106,14 @@ def test_each_byte_is_brought_onto_a_far_grid(agree, second):
 def test_bytes_on_a_narrower_grid_of_the_same_step_are_cut_off_alone(agree):
     fast = agree(lambda ops, x: ops.quantize_fixed(ops.quantize_fixed(x, fixed(8, 2)), fixed(4, 2)), [1.3, 3, -3])
     assert fast.nodes == {**QUANTIZED, "Clip": 1}
+
+
+def test_bytes_read_by_formats_with_two_ends_are_cut_twice(agree):
+    def build(ops, x):
+        rectified = ops.relu(ops.quantize_fixed(x, fixed(4, 0)))
+        return rectified, ops.quantize_fixed(rectified, fixed(1, 0)), ops.quantize_fixed(rectified, fixed(3, 0))
+
+    assert [top.tolist() for top in agree(build, [-9, 2, 9]).top] == [[0, 2, 7], [0, 0, 0], [0, 2, 3]]
 
 
 # --- one trim
@@ -388,11 +397,11 @@ def test_in_blocks_of_channels_ties_and_ends_are_as_everywhere(agree, channels, 
 
 def test_where_there_are_blocks_they_are_used_for_grids_of_up_to_22_bits():
     def nodes(bits, has_blocks):
-        ops = FloatsOps(kernels=NONE, has_blocks=has_blocks)
-        ops.bound_of_inputs = 1e6
-        product = scaled(ops, ops.quantize_fixed(ops.input("x", (1, 16, 1, 1)), fixed(16, 1)), 1)
-        top = ops.relu(ops.quantize_fixed(product, fixed(bits, 0)))
-        return {node.op_type for node in ops.graph.model({"y": top}, embed_weights=True).graph.node}
+        def build(ops, x):
+            product = scaled(ops, ops.quantize_fixed(x, fixed(16, 1)), 1)
+            return ops.relu(ops.quantize_fixed(product, fixed(bits, 0)))
+
+        return set(fast_nodes(build, (1, 16, 1, 1), Machine(NONE, has_blocks)))
 
     assert "HardSigmoid" in nodes(12, True)
     assert "Round" not in nodes(12, True)
@@ -495,11 +504,8 @@ def test_a_concatenation_with_something_without_a_grid_has_none(agree):
 
 
 def recorded(build):
-    """The number of nodes that the fast ops make of build(ops, x)."""
-    ops = FloatsOps()
-    ops.bound_of_inputs = 2.0**64
-    top = build(ops, ops.input("x", (1, 4, 1, 1)))
-    return len(ops.graph.model({"y": top}, embed_weights=True).graph.node)
+    """The number of nodes of the fast graph of build(ops, x)."""
+    return fast_nodes(build, (1, 4, 1, 1)).total()
 
 
 @pytest.mark.parametrize(
@@ -550,17 +556,17 @@ def test_what_is_trimmed_behind_a_transpose_is_not_trimmed_in_front(agree):
 
 
 def test_the_least_magnitude_of_an_array():
-    assert least_magnitude(np.array([0, -0.0], np.float32)) == INF
-    assert least_magnitude(np.array([3, -0.25, 0, 1], np.float32)) == 0.25
-    assert least_magnitude(np.array([[INF], [-2]], np.float32)) == 2
-    assert least_magnitude(np.array([1e-45, 1], np.float32)) == float(np.float32(1e-45))
-    assert least_magnitude(np.zeros((0, 3), np.float32)) == INF
-    assert least_magnitude(np.arange(2**21, dtype=np.float32).reshape(2**19, 4)[::-1] + 3) == 3
+    assert lowest_magnitude(np.array([0, -0.0], np.float32)) == INF
+    assert lowest_magnitude(np.array([3, -0.25, 0, 1], np.float32)) == 0.25
+    assert lowest_magnitude(np.array([[INF], [-2]], np.float32)) == 2
+    assert lowest_magnitude(np.array([1e-45, 1], np.float32)) == float(np.float32(1e-45))
+    assert lowest_magnitude(np.zeros((0, 3), np.float32)) == INF
+    assert lowest_magnitude(np.arange(2**21, dtype=np.float32).reshape(2**19, 4)[::-1] + 3) == 3
 
 
 def test_a_value_without_bounds_is_trimmed_as_the_plain_ops_do_it():
-    ops = FloatsOps()
-    x = ops.input("x", (3,))
-    top = ops.relu(ops.quantize_fixed(x, fixed(8, 1)))
-    found = Session(ops.graph, {"y": top}).run({"x": np.array([NAN, INF, -INF], np.float32)})["y"]
+    lowered = MACHINES["all"].lowered(
+        lambda ops: {"y": ops.relu(ops.quantize_fixed(ops.input("x", (3,)), fixed(8, 1)))}, assuming=False
+    )
+    found = Session(lowered.graph, lowered.outputs).run({"x": np.array([NAN, INF, -INF], np.float32)})["y"]
     assert found.tolist() == [63.5, 63.5, 0]

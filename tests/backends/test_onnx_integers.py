@@ -27,13 +27,13 @@ def test_weights_become_multiples_of_their_step_and_biases_of_the_sums_unit():
     assert form.weight.tolist() == [[2, -128]]
     assert form.weight.dtype == np.int8
     assert form.bias.tolist() == [48]  # 1.5 in units of 2^-5
-    assert form.rest.tolist() == [False]
+    assert form.has_remainder.tolist() == [False]
 
 
 @pytest.mark.parametrize(("bias", "below"), [(0.25, 0), (-0.25, -1), (3, 3), (-3.75, -4), (2.0**-30, 0)])
 def test_a_bias_between_two_units_is_rounded_down_and_known_to_have_a_rest(bias, below):
     form = IntegerForm(product([[1]], [bias]), BYTES)
-    assert (form.bias.tolist(), form.rest.tolist()) == ([below], [bias != below])
+    assert (form.bias.tolist(), form.has_remainder.tolist()) == ([below], [bias != below])
 
 
 @pytest.mark.parametrize("weight", [[[128]], [[-129]], [[1e30]], [[float("inf")]]])

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ristretto_cli.backends.onnx_graph import Graph
+from ristretto_cli.backends.graph_passes.graph_pass import all_passes
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.scoring import engine
+from ristretto_cli.scoring.execution import Execution
 
 NET = """
     layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 2 dim: 16 dim: 6 dim: 6 } } }
@@ -32,22 +34,11 @@ FORMATS = {
 def test_every_product_and_pooling_has_its_layers_name(workshop: Any, name: str, gpu: int | None) -> None:
     net = workshop.load(NET.replace("FORMAT", FORMATS[name]))
     rng = np.random.default_rng(0)
-    ops = engine.fast_ops(rng, gpu)
-    ops.bound_of_inputs, ops.assumes_in_range = engine.BOUND, True
-    run, _ = engine._record(net, ops, {}, rng)
-    model = ops.graph.model({"fc": run.end["fc"]}, embed_weights=False)
+    ops, run = engine.record(net, rng=rng)
+    target = engine.target_of(Execution(gpu), guarded=True)
+    model = lower(ops.graph, {"fc": run.end["fc"]}, all_passes(), target).model(embed_weights=False)
     convolutions = [n.name for n in model.graph.node if n.op_type in {"QLinearConv", "Conv"}]
     assert any(each.startswith("conv/") for each in convolutions)
     assert not any(each.startswith("relu/") for each in convolutions)
     assert {n.name.split("/")[0] for n in model.graph.node if n.op_type == "MaxPool"} == {"pool"}
     assert {n.name.split("/")[0] for n in model.graph.node if n.op_type in {"Gemm", "QGemm"}} == {"fc"}
-
-
-def test_names_inside_a_function_are_those_of_where_it_was_made() -> None:
-    graph = Graph()
-    x = graph.input("x", (1,))
-    with graph.scope("a"):
-        make = graph.in_this_scope(lambda: graph.record("Relu", [x], [(1,)])[0])
-    with graph.scope("b"):
-        assert make().name == "a/Relu"
-        assert graph.record("Relu", [x], [(1,)])[0].name == "b/Relu"

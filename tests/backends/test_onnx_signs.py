@@ -3,17 +3,23 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.backends.onnx_floats import FloatsOps
+from ristretto_cli.backends.facts import Facts
+from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS, Weights
 from ristretto_cli.backends.onnx_kernels import IntegerKernels
 from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
+
+from .conftest import Machine
 
 BYTES = Grid(3, -128, 127)
 IMAGE = (1, 16, 4, 4)
 
 
+def facts_of(ops, tensor):
+    return Facts(ops.graph, bound_of_inputs=100.0)[tensor]
+
+
 def two_images(ops):
-    ops.bound_of_inputs = 100.0
     return ops.input("x", IMAGE), ops.input("y", IMAGE)
 
 
@@ -52,38 +58,37 @@ IF_BOTTOMS_ARE = {
 
 @pytest.mark.parametrize("name", [*ALWAYS, *IF_BOTTOMS_ARE])
 def test_signs_follow_through_primitives(name):
-    ops = FloatsOps()
+    ops = OnnxOps()
     x, y = two_images(ops)
     build = (ALWAYS | IF_BOTTOMS_ARE)[name]
-    assert ops.never_negative(build(ops, x, y)) is (name in ALWAYS)
-    assert ops.never_negative(build(ops, ops.relu(x), ops.relu(y)))
+    assert facts_of(ops, build(ops, x, y)).never_negative is (name in ALWAYS)
+    assert facts_of(ops, build(ops, ops.relu(x), ops.relu(y))).never_negative
 
 
 def test_a_constant_is_known_by_its_least_element():
-    ops = FloatsOps()
-    assert ops.least(ops.constant(np.array([3.0, -1.5], np.float32))) == -1.5
-    assert ops.never_negative(ops.constant(np.array([3.0, 0.0], np.float32)))
-    assert not ops.never_negative(ops.constant(np.array([3.0, float("nan")], np.float32)))
+    ops = OnnxOps()
+    assert facts_of(ops, ops.constant(np.array([3.0, -1.5], np.float32))).low == -1.5
+    assert facts_of(ops, ops.constant(np.array([3.0, 0.0], np.float32))).never_negative
+    assert not facts_of(ops, ops.constant(np.array([3.0, float("nan")], np.float32))).never_negative
 
 
 def test_what_is_at_least_one_has_negative_powers_of_at_most_one():
-    ops = FloatsOps()
+    ops = OnnxOps()
     x, _ = two_images(ops)
     base = ops.add(ops.mul(x, x), ops.constant(1.0))
-    assert ops.least(base) == 1.0
-    assert ops.bound(ops.pow(base, ops.constant(-0.75))) == 1.0
-    assert ops.bound(ops.pow(base, ops.constant(0.75))) is None
-    assert ops.bound(ops.pow(ops.mul(x, x), ops.constant(-0.75))) is None
+    assert facts_of(ops, base).low == 1.0
+    assert facts_of(ops, ops.pow(base, ops.constant(-0.75))).bound == 1.0
+    assert facts_of(ops, ops.pow(base, ops.constant(0.75))).bound is None
+    assert facts_of(ops, ops.pow(ops.mul(x, x), ops.constant(-0.75))).bound is None
 
 
 def test_a_window_behind_the_image_takes_the_sign_away():
     """Caffe fills it with the lowest float32."""
-    ops = FloatsOps()
+    ops = OnnxOps()
     x, _ = two_images(ops)
     x = ops.slice(x, 2, 0, 2)  # windows of one cell begin at 0 and 3, and there are cells 0 and 1
-    assert not ops.never_negative(
-        ops.max_pool(ops.relu(x), PoolGeometry(kernel=(1, 1), stride=(3, 3), pad=(0, 0), ceil=True))
-    )
+    top = ops.max_pool(ops.relu(x), PoolGeometry(kernel=(1, 1), stride=(3, 3), pad=(0, 0), ceil=True))
+    assert not facts_of(ops, top).never_negative
 
 
 @pytest.mark.parametrize("rectify", ["relu", "abs", "square"])
@@ -95,9 +100,8 @@ def test_bytes_of_what_is_never_negative_begin_at_zero(agree, rectify):
         return ops.quantize_fixed(top, Grid(-1, -128, 127))
 
     agree(build, np.random.default_rng(0).normal(0, 6, IMAGE).astype(np.float32))
-    ops = FloatsOps(kernels=IntegerKernels.of([k for k in ALL_KERNELS if k.weights is Weights.SIGNED_BOUNDED]))
-    ops.bound_of_inputs = 100.0
-    model = ops.graph.model({"y": build(ops, ops.input("x", IMAGE))}, embed_weights=True)
+    kernels = IntegerKernels.of([k for k in ALL_KERNELS if k.weights is Weights.SIGNED_BOUNDED])
+    model = Machine(kernels, True).lowered(lambda ops: {"y": build(ops, ops.input("x", IMAGE))}).model()
     (product,) = [node for node in model.graph.node if node.op_type == "QLinearConv"]
     zero_point = next(t for t in model.graph.initializer if t.name == product.input[2])
     assert zero_point.raw_data == b"\0"

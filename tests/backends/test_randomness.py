@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.onnx_ops import OnnxOps
-from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.ops import AnyArray
 
 
 def drawn(seed: int, runs: int = 1) -> list[AnyArray]:
     """What two random nodes give in each run of a graph of its own."""
     ops = OnnxOps(np.random.default_rng(seed))
-    session = Session(ops.graph, {"a": ops.uniform((50,)), "b": ops.uniform((50,))})
+    session = lower(ops.graph, {"a": ops.uniform((50,)), "b": ops.uniform((50,))}).session()
     return [array for _ in range(runs) for array in session.run({}).values()]
 
 

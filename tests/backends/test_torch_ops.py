@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx import OnnxOps
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
@@ -38,7 +38,7 @@ def on_onnx(build, *arrays):
     feeds = {f"x{i}": np.asarray(array, np.float32) for i, array in enumerate(arrays)}
     values = build(ops, *[ops.input(name, array.shape) for name, array in feeds.items()])
     outputs = {str(i): value for i, value in enumerate(values if isinstance(values, tuple) else (values,))}
-    return list(Session(ops.graph, outputs, threads=1).run(feeds).values())
+    return list(lower(ops.graph, outputs).session(threads=1).run(feeds).values())
 
 
 def gradient(build, *arrays):

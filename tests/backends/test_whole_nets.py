@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx_graph import Graph
-from ristretto_cli.backends.onnx_scopes import ScopedOps
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.formats.number_format import Role
@@ -125,12 +125,11 @@ def results(
     """For each kind of machine and each pick the values of the fast graph and those of the plain one; once for each
     graph."""
     ops, run = record(net, rng=np.random.default_rng(0))
-    wanted = Session(ops.graph, every_blob(net, run), threads=1).run(batch)
+    wanted = lower(ops.graph, every_blob(net, run)).session(threads=1).run(batch)
     assert all(np.isfinite(array).all() for array in wanted.values())
     seen: set[bytes] = set()
     for (name, machine), pick in product(MACHINES.items(), picks):
-        fast = partial(ScopedOps, np.random.default_rng(0))
-        made = machine.run(partial(recorded, net, pick), batch, ops=fast, seen=seen)
+        made = machine.run(partial(recorded, net, pick), batch, seen=seen)
         if made is not None:
             found, assumed = made
             assert assumed

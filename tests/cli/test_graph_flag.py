@@ -15,7 +15,6 @@ import pytest
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.cli.main import run
-from ristretto_cli.scoring.engine import fast_ops
 
 MODES = ["dynamic_fixed_point", "minifloat", "integer_power_of_2_weights"]
 TRIMMED = ["--model=quantized.prototxt", "--weights=net.caffemodel"]
@@ -40,9 +39,8 @@ def found() -> Any:
 
 
 @pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def models(tried_kernels: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The models that onnxruntime is given, but for those that it is tried with."""
-    fast_ops(np.random.default_rng(0))
     given: list[Any] = []
     real = onnxruntime.InferenceSession
 

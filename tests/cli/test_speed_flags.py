@@ -6,22 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.cli.main import run
-from ristretto_cli.scoring.engine import fast_ops
 
 NET = ["--model=net.prototxt", "--weights=net.caffemodel"]
 QUANTIZE = ["quantize", *NET, "--trimming_mode=dynamic_fixed_point", "--iterations=10", "--json=found.json"]
 
 
 @pytest.fixture
-def threads(two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def threads(tried_kernels: None, two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many threads each session was given, but for those that onnxruntime itself is tried with."""
     two_classes()
-    fast_ops(np.random.default_rng(0))
     given: list[int] = []
     inner = Session.__init__
 

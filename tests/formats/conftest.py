@@ -7,7 +7,7 @@ import pytest
 
 from ristretto_cli.backends.numpy_ops import numpy_ops
 from ristretto_cli.backends.onnx import OnnxOps
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.formats.number_format import Rounding
 
 
@@ -36,7 +36,7 @@ class Bench:
 def _session(number_format, shape, rounding):
     ops = OnnxOps()
     trimmed = number_format.trim(ops, ops.input("x", shape), rounding)
-    return Session(ops.graph, {"y": trimmed}, threads=1)
+    return lower(ops.graph, {"y": trimmed}).session(threads=1)
 
 
 @pytest.fixture(scope="session")

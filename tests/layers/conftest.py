@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.onnx_ops import OnnxOps
-from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.caffe_io.messages import TEST, new
 from ristretto_cli.errors import LayerError
@@ -96,6 +96,6 @@ def _computed(method, layer, bottoms, params):
     named = dict(values if isinstance(values, dict) else enumerate(values))
     if not named:
         return {}
-    session = Session(ops.graph, {str(key): value for key, value in named.items()}, threads=1)
+    session = lower(ops.graph, {str(key): value for key, value in named.items()}).session(threads=1)
     results = session.run({f"bottom{i}": x for i, x in enumerate(bottoms)})
     return {key: results[str(key)] for key in named}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.backends.onnx import OnnxOps
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError, RistrettoErrors
 from ristretto_cli.net.build import State, build
@@ -48,7 +48,7 @@ class Result:
         if run.loss is not None:
             kept["loss"] = run.loss
         fed = {name: np.asarray(array, np.float32) for name, array in feeds.items()}
-        self._arrays = Session(ops.graph, kept, threads=1).run(fed)
+        self._arrays = lower(ops.graph, kept).session(threads=1).run(fed)
         self.updates = {key.removeprefix("update "): a.tolist() for key, a in self._arrays.items() if "update" in key}
         self.loss = self._arrays["loss"].tolist() if run.loss is not None else None
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
@@ -80,7 +81,7 @@ def test_parameters_in_use_are_the_constants_of_the_graph(text: str, workshop: A
     import onnx
     from onnx import numpy_helper
 
-    graph = ops.graph.model(run.end, embed_weights=True).graph
+    graph = lower(ops.graph, run.end).model(embed_weights=True).graph
     assert isinstance(graph, onnx.GraphProto)
     held = [numpy_helper.to_array(each) for each in graph.initializer]
     assert used

@@ -20,7 +20,6 @@ from ristretto_cli.quantize.config import QuantizeConfig, ReuseOptions
 from ristretto_cli.quantize.pipeline import quantize
 from ristretto_cli.scoring.array_cache import Shelf
 from ristretto_cli.scoring.data_loader import Feeds
-from ristretto_cli.scoring.engine import fast_ops
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.score import Pass
@@ -147,8 +146,7 @@ def test_without_data_for_train_ranges_are_read_on_what_is_kept(small: Any, monk
     assert len(opened) == 1
 
 
-def test_no_more_than_two_nets_are_in_memory(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fast_ops(np.random.default_rng(0))  # tries onnxruntime with sessions of its own
+def test_no_more_than_two_nets_are_in_memory(tried_kernels: None, small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: weakref.WeakSet[Session] = weakref.WeakSet()
     most = []
     inner = Session.__init__

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ristretto_cli.backends.onnx_session import Session
+from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.scoring import engine
 from ristretto_cli.scoring.engine import compile_net, record
 from ristretto_cli.scoring.execution import Execution
@@ -258,7 +258,7 @@ def test_random_nets_give_what_the_plain_ops_give(workshop: Any, data: st.DataOb
 
     runner = compile_net(net, select, rng=np.random.default_rng(0), execution=Execution(threads=1))
     ops, run = record(net, rng=np.random.default_rng(0))
-    wanted = Session(ops.graph, select(run, ops), threads=1).run({"b0": x})
+    wanted = lower(ops.graph, select(run, ops)).session(threads=1).run({"b0": x})
     for _ in range(2):
         found = runner.run({"b0": x})
         assert found.keys() == wanted.keys()

@@ -1,0 +1,36 @@
+"""What is concatenated is pooled and quantized part by part, where each part can be handled more cheaply.
+
+The parts of a concatenation on grids of their own can be bytes, while the whole could not: the next layer's input
+format is applied to each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ristretto_cli.backends import onnx_marks as marks
+from ristretto_cli.backends.graph_passes.graph_pass import GraphPass, graph_pass
+from ristretto_cli.backends.onnx_graph import Node, Tensor
+
+
+@graph_pass("quantize_before_concat", order=30)
+class QuantizeBeforeConcat(GraphPass):
+    def visit(self, node: Node) -> Sequence[Tensor] | None:
+        quantizes = marks.is_mark(node, marks.QUANTIZE_FIXED)
+        pools = node.op == "MaxPool" and len(node.outputs) == 1
+        if not quantizes and not pools:
+            return None
+        concat = self.graph.producer(node.input(0))
+        if concat is None or concat.op != "Concat" or self.facts[concat.output].grid is None:
+            return None
+        axis = concat.attributes["axis"]
+        parts = [tensor for tensor in concat.inputs if tensor is not None]
+        # The parts of many concatenations, one in the other, quantized again and again would cost more than the whole.
+        nested = any(producer is not None and producer.op == "Concat" for producer in map(self.graph.producer, parts))
+        if nested or (pools and axis != 1):
+            return None
+        return [self.one("Concat", [self._each(node, part) for part in parts], node.output, axis=axis)]
+
+    def _each(self, node: Node, part: Tensor) -> Tensor:
+        shape = (node.output.shape[0], part.shape[1], *node.output.shape[2:]) if node.op == "MaxPool" else part.shape
+        return self.graph.record(node.op, [part], [shape], node.domain, **node.attributes)[0]
