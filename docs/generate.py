@@ -160,7 +160,7 @@ def decision_index(folder: Path) -> str:
 
     return _page(
         "Decisions",
-        "What was decided where there was a choice, and why.",
+        "Choices between alternatives, each with its context and consequences.",
         _table(["number", "decision"], rows()),
     )
 

@@ -180,7 +180,9 @@ def test_digits_weights_are_small_and_fit(digits: Path, monkeypatch: pytest.Monk
 
 
 def test_digits_accuracy_is_what_the_readme_says(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "356 of the 360 test images are named rightly: 0.9889" in (digits / "readme.md").read_text(encoding="utf-8")
+    assert "356 of the 360 test images are classified correctly: 0.9889" in (digits / "readme.md").read_text(
+        encoding="utf-8"
+    )
     monkeypatch.chdir(digits)
     weights = read_weights("digits.caffemodel")
     rng = np.random.default_rng(0)
