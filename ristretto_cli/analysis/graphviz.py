@@ -30,7 +30,7 @@ def _picture(path: str, kind: str, text: str) -> bytes:
         raise RistrettoError(
             "an image needs graphviz's program dot, which is not installed",
             where=path,
-            remedy="Install graphviz, or write dot source: --output=net.dot.",
+            hint="Install graphviz, or write dot source: --output=net.dot.",
         )
     pipe = subprocess.PIPE
     try:
@@ -45,7 +45,7 @@ def _picture(path: str, kind: str, text: str) -> bytes:
                 raise
     except subprocess.TimeoutExpired:
         raise RistrettoError(
-            f"dot did not finish within {_MOST_SECONDS} s", where=path, remedy="Write dot source: --output=net.dot."
+            f"dot did not finish within {_MOST_SECONDS} s", where=path, hint="Write dot source: --output=net.dot."
         ) from None
     if dot.returncode != 0:
         what = said.decode(errors="replace").strip()[-200:] or "no reason given"

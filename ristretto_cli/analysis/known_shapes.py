@@ -43,7 +43,7 @@ def build_without_data(net_file: NetFile, state: State, given: Mapping[str, Shap
     inputs = f"Inputs: {', '.join(tops) or 'none'}."
     raise_all(
         RistrettoError(
-            f'"{name}" is not an input of the net', where=net_file.file, remedy=did_you_mean(name, tops) or inputs
+            f'"{name}" is not an input of the net', where=net_file.file, hint=did_you_mean(name, tops) or inputs
         )
         for name in given
         if name not in tops
@@ -86,7 +86,7 @@ class _KnownShapes(DataLayers):
             top = next(name for name, shape in zip(message.top, given, strict=True) if shape is None)
             raise LayerError(
                 f'the shape of "{top}" is unknown: {error}',
-                remedy=f"Give it: --input_shape={top}=N,C,H,W.",
+                hint=f"Give it: --input_shape={top}=N,C,H,W.",
             ) from error
         self.notes[message.name] = f"{what} ({error})"
         return [image, SOURCES.get(message.type).label_shape(image[0])][: len(message.top)]

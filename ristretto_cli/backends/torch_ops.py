@@ -166,7 +166,7 @@ class TorchOps(RegionTensors):
             raise RistrettoError(
                 f"an index into {extent} entries is negative, too large or no number",
                 where=f'layer "{"/".join(self._scopes)}"' if self._scopes else None,
-                remedy="Look at the data that it comes from.",
+                hint="Look at the data that it comes from.",
             )
         picked = x.index_select(axis, indices.detach().reshape(-1).long())
         return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])

@@ -92,22 +92,22 @@ def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, 
     RistrettoError if data is not a NetParameter, is truncated, or has an inconsistent array.
     """
     if len(data) == 0:
-        raise RistrettoError("the file is empty", where=file, remedy=_NOT_ONE)
+        raise RistrettoError("the file is empty", where=file, hint=_NOT_ONE)
     try:
         found = list(fields(data, 0, len(data)))
         layers = [field for field in found if field.number == _NET_LAYER and field.wire_type == BYTES]
         old = [field for field in found if field.number == _NET_LAYERS and field.wire_type == BYTES]
         if not layers and not old:
-            raise RistrettoError("holds no layers", where=file, remedy=_NOT_ONE)
+            raise RistrettoError("holds no layers", where=file, hint=_NOT_ONE)
         inner = [_inner_layer(data, field) for field in old]
         v0 = [field for field in inner if field is not None]
         if v0:  # fields other than the inner layers are dropped, as in Caffe
             return _read_layers(data, v0, "V0", file)
         if layers and old:
-            raise RistrettoError("holds both `layer` and `layers`, of two formats", where=file, remedy=_NOT_ONE)
+            raise RistrettoError("holds both `layer` and `layers`, of two formats", where=file, hint=_NOT_ONE)
         return _read_layers(data, layers or old, "V2" if layers else "V1", file)
     except BadBytes as fault:
-        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, hint=_NOT_ONE) from None
 
 
 def read_net_message(data: memoryview, file: str) -> Message:
@@ -116,12 +116,12 @@ def read_net_message(data: memoryview, file: str) -> Message:
         message = message_class("NetParameter").FromString(bytes(data))
         _check_strings(message)
     except (DecodeError, UnicodeDecodeError) as fault:
-        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, hint=_NOT_ONE) from None
     missing = message.FindInitializationErrors()
     if missing:
-        raise RistrettoError(f"lacks {', '.join(missing[:5])}", where=file, remedy=_NOT_ONE)
+        raise RistrettoError(f"lacks {', '.join(missing[:5])}", where=file, hint=_NOT_ONE)
     if len(message.layer) + len(message.layers) == 0:
-        raise RistrettoError("holds no layers", where=file, remedy=_NOT_ONE)
+        raise RistrettoError("holds no layers", where=file, hint=_NOT_ONE)
     return message
 
 
@@ -153,7 +153,7 @@ def write_caffemodel(
         total += sum(map(len, pieces))
         if total > _MOST_BYTES:
             raise RistrettoError(
-                "a caffemodel cannot be larger than 2 GiB", where=file, remedy="Use a name that ends in .h5."
+                "a caffemodel cannot be larger than 2 GiB", where=file, hint="Use a name that ends in .h5."
             )
         stream.writelines(pieces)
 

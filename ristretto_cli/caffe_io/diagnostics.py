@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from ristretto_cli.errors import RistrettoError, Where, raise_all
+from ristretto_cli.errors import Location, RistrettoError, raise_all
 
 _MOST_TOLD = 20
 
@@ -20,14 +20,14 @@ class Faults:
         self._untold = 0
         self._line_starts: list[int] = []
 
-    def report(self, offset: int, what: str, remedy: str = "") -> None:
+    def report(self, offset: int, what: str, hint: str = "") -> None:
         """Add an error at an offset of the text."""
         if self.is_full:
             self._untold += 1
             return
         line = self.line(offset)
-        where = Where(self._file, line, offset - self._line_starts[line - 1] + 1)
-        self._told.append((offset, RistrettoError(what, where=where, remedy=remedy)))
+        where = Location(self._file, line, offset - self._line_starts[line - 1] + 1)
+        self._told.append((offset, RistrettoError(what, where=where, hint=hint)))
 
     @property
     def count(self) -> int:

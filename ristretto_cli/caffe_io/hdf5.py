@@ -93,7 +93,7 @@ def _write_layer(data: h5py.Group, name: str, arrays: Mapping[int, npt.NDArray[A
             return
     except (ValueError, TypeError):
         pass
-    raise RistrettoError(f'layer "{name}" cannot be stored in HDF5 under this name', remedy="Write a .caffemodel.")
+    raise RistrettoError(f'layer "{name}" cannot be stored in HDF5 under this name', hint="Write a .caffemodel.")
 
 
 def announces_too_much(dataset: h5py.Dataset) -> bool:

@@ -73,7 +73,7 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
             return {_array_name(name): _numbers(loaded[name]) for name in loaded.files}
     except _FAULTS as fault:
         raise RistrettoError(
-            "not an .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
+            "not an .npz file of numbers", where=str(path), hint="Write it with numpy.savez."
         ) from fault
 
 

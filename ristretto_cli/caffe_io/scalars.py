@@ -23,11 +23,11 @@ _MOST_LISTED = 12
 class BadValue(Exception):
     """No value of the field's type: where and why; consumed tells whether the word is behind us."""
 
-    def __init__(self, offset: int, what: str, remedy: str = "", *, consumed: bool = False) -> None:
+    def __init__(self, offset: int, what: str, hint: str = "", *, consumed: bool = False) -> None:
         super().__init__(what)
         self.offset = offset
         self.what = what
-        self.remedy = remedy
+        self.hint = hint
         self.consumed = consumed
 
 

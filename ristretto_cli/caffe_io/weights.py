@@ -110,8 +110,8 @@ def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[N
         head = bytes(data[:_TEXT_LOOKED_AT])
         if _NOT_IN_TEXT.search(head) or not _WORD.search(head):
             raise
-        what, remedy = _text(head, wanted)
-        raise RistrettoError(f"{what}, not {wanted}", where=str(path), remedy=remedy) from None
+        what, hint = _text(head, wanted)
+        raise RistrettoError(f"{what}, not {wanted}", where=str(path), hint=hint) from None
 
 
 def _text(head: bytes, wanted: str) -> tuple[str, str]:

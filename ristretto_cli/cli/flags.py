@@ -178,7 +178,7 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -
             continue
         check_writable(path)
         if (what := taken.get(os.path.realpath(path))) is not None:
-            raise RistrettoError(what, where=path, remedy="Choose another name for the output.")
+            raise RistrettoError(what, where=path, hint="Choose another name for the output.")
         taken[os.path.realpath(path)] = "is given for two outputs"
 
 

@@ -58,7 +58,7 @@ def _mode_flags() -> Sequence[click.Option]:
     for name, (_, modes) in mode_options().items():
         if name in _OWN_FLAGS:
             what = f"trimming mode {' or '.join(modes)} has an option --{name}, which quantize has itself"
-            raise RistrettoError(what, remedy="Give the option another name, or uninstall the extension.")
+            raise RistrettoError(what, hint="Give the option another name, or uninstall the extension.")
     return [
         click.Option(
             [f"--{name}"],

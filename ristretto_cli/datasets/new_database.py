@@ -54,7 +54,7 @@ class NewDatabase:
         if not 0 < len(key) <= longest:
             shown = os.fsdecode(key[:40])
             what = f'the key "{shown}..." has {len(key)} bytes; the database takes at most {longest}'
-            raise RistrettoError(what, where=self._where, remedy="Shorten the names.")
+            raise RistrettoError(what, where=self._where, hint="Shorten the names.")
         if len(value) > _LONGEST_VALUE:
             raise RistrettoError(f'the record "{os.fsdecode(key)}" is larger than 2 GB', where=self._where)
         self._pending.append((key, value))
@@ -105,7 +105,7 @@ def check_new(path: str) -> Path:
     """The path of a new database. RistrettoError if it exists or cannot be created."""
     try:
         if path and os.path.lexists(path):
-            raise RistrettoError("already exists", where=path, remedy="Remove it first, or choose another name.")
+            raise RistrettoError("already exists", where=path, hint="Remove it first, or choose another name.")
         target = Path(os.path.realpath(path))
     except ValueError:  # a zero byte in the name
         raise RistrettoError("invalid folder name", where=repr(path)) from None
@@ -113,7 +113,7 @@ def check_new(path: str) -> Path:
         raise RistrettoError("the database has no name")
     if not target.parent.is_dir():
         what = f"the folder {target.parent} does not exist"
-        raise RistrettoError(what, where=path, remedy="Create it first.")
+        raise RistrettoError(what, where=path, hint="Create it first.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise RistrettoError("cannot be written: permission denied", where=path)
     return target
@@ -178,7 +178,7 @@ class _LevelDb:
             import plyvel
         except ImportError:
             raise RistrettoError(
-                f"{where}: writing LevelDB needs plyvel", remedy="pip install 'ristretto-cli[leveldb]'"
+                f"{where}: writing LevelDB needs plyvel", hint="pip install 'ristretto-cli[leveldb]'"
             ) from None
         self._error: Any = plyvel.Error
         with self._faults_as_os_errors():

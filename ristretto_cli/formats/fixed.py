@@ -51,7 +51,7 @@ class Fixed(NumberFormat):
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 128:
-            raise LayerError(f"a width of {self.bits} bits is out of range", remedy="Give 1 to 128.")
+            raise LayerError(f"a width of {self.bits} bits is out of range", hint="Give 1 to 128.")
 
     @property
     def largest(self) -> float:

@@ -213,10 +213,10 @@ def configured_mode(name: str, chosen: Mapping[str, str]) -> TrimmingMode:
             _, having = mode_options().get(key, (None, []))
             hint = f"Only with {' or '.join(having)}." if having else did_you_mean(key, own)
             raise RistrettoError(
-                f'trimming mode "{name}" has no option {key}', remedy=hint or f"Options: {', '.join(own) or 'none'}."
+                f'trimming mode "{name}" has no option {key}', hint=hint or f"Options: {', '.join(own) or 'none'}."
             )
         if value not in own[key].choices:
-            raise RistrettoError(f'invalid value "{value}" of {key}', remedy=f"Give {' or '.join(own[key].choices)}.")
+            raise RistrettoError(f'invalid value "{value}" of {key}', hint=f"Give {' or '.join(own[key].choices)}.")
     return mode.with_options(chosen)
 
 

@@ -22,7 +22,7 @@ def anchors_of(base: int, ratios: Sequence[float], scales: Sequence[float], *, t
     """
     for name, values in (("ratio", ratios), ("scale", scales)):
         if not values or any(not 0 < value < inf for value in values):
-            raise LayerError(f"each {name} must be more than 0, with at least one given", remedy="Check its anchors.")
+            raise LayerError(f"each {name} must be more than 0, with at least one given", hint="Check its anchors.")
     if len(ratios) * len(scales) > MOST_ANCHORS:
         raise _too_many(len(ratios) * len(scales))
     ratio = np.asarray(ratios, np.float64)[:, None]
@@ -33,7 +33,7 @@ def anchors_of(base: int, ratios: Sequence[float], scales: Sequence[float], *, t
     centre = (base - 1) / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1)
     if not (np.abs(boxes) < np.finfo(np.float32).max / 4).all():
-        raise LayerError("its anchors are too large for float32", remedy="Check its ratios and scales.")
+        raise LayerError("its anchors are too large for float32", hint="Check its ratios and scales.")
     return boxes.astype(np.float32)
 
 

@@ -40,7 +40,7 @@ class DetectionEvaluate(JudgingLayer):
                 raise LayerError(f"its {which} bottom is {show(shape)}; expected 1x1x?x{columns}")
         param = layer.message.detection_evaluate_param
         if not param.HasField("num_classes"):
-            raise LayerError("num_classes is missing", remedy="Set the number of classes, including the background.")
+            raise LayerError("num_classes is missing", hint="Set the number of classes, including the background.")
         if not _labels(param) or param.num_classes > _MOST_CLASSES:
             raise LayerError(f"num_classes is {param.num_classes}; it must be 2 to {_MOST_CLASSES}")
         if not param.overlap_threshold > 0:

@@ -67,7 +67,7 @@ class _Settings:
     def of(cls, param: Message, shapes: Sequence[Shape]) -> _Settings:
         loc, conf, prior = shapes
         if param.num_classes < 1:
-            raise LayerError("num_classes is missing", remedy="Set the number of classes, including the background.")
+            raise LayerError("num_classes is missing", hint="Set the number of classes, including the background.")
         if len(prior) != 3 or prior[:2] != (1, 2) or prior[2] % 4:
             raise LayerError(f"its third bottom is {show(prior)}; expected PriorBox's (1, 2, boxes * 4)")
         priors, owners = prior[2] // 4, 1 if param.share_location else param.num_classes
@@ -77,16 +77,16 @@ class _Settings:
                     f"its {name} bottom is {show(shape)}; for {priors} boxes it needs {priors * each} numbers per image"
                 )
         if param.no_permute:
-            raise LayerError("no_permute is not supported", remedy="Put Permute and Flatten layers before it.")
+            raise LayerError("no_permute is not supported", hint="Put Permute and Flatten layers before it.")
         if param.num_classes == 1 and param.background_label_id == 0:
             raise LayerError("there are no classes other than the background")
         if param.keep_top_k == 0:
-            raise LayerError("keep_top_k is 0: nothing would be kept", remedy="Give -1 for all.")
+            raise LayerError("keep_top_k is 0: nothing would be kept", hint="Give -1 for all.")
         nms = param.nms_param
         if not nms.nms_threshold >= 0 or not 0 < nms.eta <= 1:
             raise LayerError("nms_threshold must be 0 or more, and eta more than 0 and at most 1")
         if nms.eta < 1 and nms.nms_threshold > 0.5:
-            raise LayerError(f"eta {nms.eta:g}, a decreasing threshold, is not supported", remedy="Remove it.")
+            raise LayerError(f"eta {nms.eta:g}, a decreasing threshold, is not supported", hint="Remove it.")
         found = cls(
             priors=priors,
             classes=param.num_classes,

@@ -30,11 +30,11 @@ class LRNRistretto(LayerType):
         lrn = layer.message.lrn_param
         quantization = layer.message.quantization_param
         if enum_name(quantization, "precision") != "MINIFLOAT":
-            raise LayerError("it supports only minifloat", remedy="Set quantization_param { precision: MINIFLOAT }.")
+            raise LayerError("it supports only minifloat", hint="Set quantization_param { precision: MINIFLOAT }.")
         if enum_name(lrn, "norm_region") != "ACROSS_CHANNELS":
             raise LayerError("it supports only normalization across channels")
         if lrn.local_size % 2 == 0:
-            raise LayerError(f"local_size {lrn.local_size} is even", remedy="Give an odd one.")
+            raise LayerError(f"local_size {lrn.local_size} is even", hint="Give an odd one.")
         if len(x.shape) != 4:
             raise LayerError("its bottom must have four axes (N, C, H, W)")
         if x.shape[1] > _MOST_CHANNELS:

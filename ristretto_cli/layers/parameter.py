@@ -22,9 +22,9 @@ class Parameter(LayerType):
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         shape = tuple(message.parameter_param.shape.dim)
         if len(shape) > _MOST_AXES:
-            raise LayerError(f"its shape has {len(shape)} axes", remedy=f"Give at most {_MOST_AXES}.")
+            raise LayerError(f"its shape has {len(shape)} axes", hint=f"Give at most {_MOST_AXES}.")
         if min(shape, default=1) < 1:
-            raise LayerError(f"its shape is {show(shape)}", remedy="Give extents of 1 or more.")
+            raise LayerError(f"its shape is {show(shape)}", hint="Give extents of 1 or more.")
         return (ParamDef(shape, constant_filler()),)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

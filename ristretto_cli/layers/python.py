@@ -49,7 +49,7 @@ class Python(LayerType):
                     f"{layer.message.python_param.layer}: expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}"
                 )
         if not known.in_place and {top.name for top in layer.tops} & {bottom.name for bottom in layer.bottoms}:
-            raise LayerError("it cannot work in place", remedy="Give its top a name other than its bottom's.")
+            raise LayerError("it cannot work in place", hint="Give its top a name other than its bottom's.")
         return known.forward(ops, layer, bottoms, params)
 
 
@@ -60,7 +60,7 @@ def _known(message: Message) -> LayerType:
     if name not in PYTHON_LAYERS:
         raise LayerError(
             f'Python layers cannot be run: module "{param.module}", layer "{param.layer}"',
-            remedy="Remove it from the net, or replace it with Caffe layers.",
+            hint="Remove it from the net, or replace it with Caffe layers.",
         )
     try:
         return PYTHON_LAYERS.get(name)

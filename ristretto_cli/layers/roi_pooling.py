@@ -34,7 +34,7 @@ class ROIPooling(LayerType):
         if len(rois.shape) < 1 or prod(rois.shape[1:]) != 5:
             raise LayerError(f"its second bottom has shape {show(rois.shape)}; regions have 5 numbers each")
         if param.pooled_h < 1 or param.pooled_w < 1:
-            raise LayerError("pooled_h or pooled_w is missing or 0", remedy="Set both, 1 or more.")
+            raise LayerError("pooled_h or pooled_w is missing or 0", hint="Set both, 1 or more.")
         if not (isfinite(param.spatial_scale) and param.spatial_scale > 0):
             raise LayerError(f"spatial_scale must be more than 0, not {param.spatial_scale:g}")
         if x.shape[0] > _MOST_ITEMS:

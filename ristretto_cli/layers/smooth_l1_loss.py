@@ -30,9 +30,7 @@ class SmoothL1Loss(LayerType):
         first = bottoms[0].shape
         sigma = layer.message.smooth_l1_loss_param.sigma
         if len(bottoms) == 3:
-            raise LayerError(
-                "it has weights for the differences but none for the losses", remedy="Give both or neither."
-            )
+            raise LayerError("it has weights for the differences but none for the losses", hint="Give both or neither.")
         if not LEAST_SIGMA <= sigma <= MOST_SIGMA:
             raise LayerError(f"sigma must be {LEAST_SIGMA:g} to {MOST_SIGMA:g}, not {sigma:g}")
         check_same_batch(first, bottoms[1].shape)
@@ -40,7 +38,7 @@ class SmoothL1Loss(LayerType):
         if any(math.prod(bottom.shape) != math.prod(first) for bottom in bottoms):
             given = ", ".join(show(bottom.shape) for bottom in bottoms)
             raise LayerError(
-                f"its bottoms {given} have different numbers of values", remedy="All bottoms need the same number."
+                f"its bottoms {given} have different numbers of values", hint="All bottoms need the same number."
             )
         values, targets, *weights = (ops.reshape(bottom, first) for bottom in bottoms)
         difference = ops.sub(values, targets)

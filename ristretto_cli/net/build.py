@@ -11,7 +11,7 @@ from typing import Protocol
 from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
-from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
+from ristretto_cli.errors import LayerError, Location, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.formats.number_format import trims_of
 from ristretto_cli.layers.host_layer import HostLayer, readers
@@ -40,7 +40,7 @@ class State:
     stages: tuple[str, ...] = ()
 
 
-def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]:
+def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Location]]:
     """The layers whose include and exclude rules match a state, in the file's order.
 
     RistrettoError(s) for layers that have rules of both kinds.
@@ -48,7 +48,7 @@ def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]
     layers = list(zip(net_file.message.layer, net_file.layers, strict=True))
     raise_all(
         RistrettoError(
-            f'layer "{message.name}" has both include and exclude rules', where=where, remedy="Use only one of them."
+            f'layer "{message.name}" has both include and exclude rules', where=where, hint="Use only one of them."
         )
         for message, where in layers
         if message.include and message.exclude
@@ -81,8 +81,8 @@ def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
     """
     layers = list(included(net_file, state))
     if not layers:
-        remedy = "Check the include and exclude rules of its layers."
-        raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, remedy=remedy)
+        hint = "Check the include and exclude rules of its layers."
+        raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, hint=hint)
     _warn_of_idle_state(net_file, state)
     return build_layers(net_file, layers, state.phase, data)
 
@@ -98,7 +98,7 @@ def _warn_of_idle_state(net_file: NetFile, state: State) -> None:
         log.warning("Level %d has no effect: no layer of %s has a rule for levels.", state.level, net_file.file)
 
 
-def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], phase: int, data: DataLayers) -> Net:
+def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Location]], phase: int, data: DataLayers) -> Net:
     """The net of these layers, at least one, regardless of their rules."""
     builder = _Builder(data, phase, layers)
     for message, where in layers:
@@ -125,7 +125,7 @@ class _Version:
 
 
 class _Builder:
-    def __init__(self, data: DataLayers, phase: int, layers: Sequence[tuple[Message, Where]]) -> None:
+    def __init__(self, data: DataLayers, phase: int, layers: Sequence[tuple[Message, Location]]) -> None:
         self.layers: list[Layer] = []
         self.errors: list[RistrettoError] = []
         self._data = data
@@ -137,9 +137,9 @@ class _Builder:
         self._storages = 0
         self._owners: dict[str, Param] = {}
         self._multipliers: dict[tuple[str, str], float] = {}  # of shared parameters, by name and field
-        self._names_with_params: dict[str, Where] = {}
+        self._names_with_params: dict[str, Location] = {}
 
-    def add(self, message: Message, where: Where) -> None:
+    def add(self, message: Message, where: Location) -> None:
         """Add a layer; if it is rejected, record the error and continue without it."""
         try:
             if self._broken.isdisjoint(message.bottom):
@@ -152,7 +152,7 @@ class _Builder:
             self.errors.append(error)
         self._broken.update(message.top)
 
-    def _add(self, message: Message, where: Where) -> None:
+    def _add(self, message: Message, where: Location) -> None:
         phase = message.phase if message.HasField("phase") else self._phase
         bottoms = tuple(self._bottom(name) for name in message.bottom)
         layer = Layer(
@@ -210,12 +210,12 @@ class _Builder:
             maker, line = self._makers[name]
             raise LayerError(
                 f'its bottom "{name}" is produced only later, by layer "{maker}" ({line})',
-                remedy="Move that layer up; a net has no cycles.",
+                hint="Move that layer up; a net has no cycles.",
             )
         known = ", ".join(self._current) or "none"
         raise LayerError(
             f'no layer produces its bottom "{name}"',
-            remedy=did_you_mean(name, self._current) or f"Blobs so far: {known}.",
+            hint=did_you_mean(name, self._current) or f"Blobs so far: {known}.",
         )
 
     def _check_tops(self, layer: Layer) -> None:
@@ -223,12 +223,12 @@ class _Builder:
         seen: set[str] = set()
         for i, top in enumerate(layer.tops):
             if not top.name:
-                raise LayerError("one of its tops has no name", remedy='Give it one: top: "...".')
+                raise LayerError("one of its tops has no name", hint='Give it one: top: "...".')
             in_place = i < len(read) and read[i] == top.name
             if top.name in seen or (top.name in self._current and not in_place):
                 raise LayerError(
                     f'its top "{top.name}" is also produced by another layer',
-                    remedy="Rename one of them.",
+                    hint="Rename one of them.",
                 )
             seen.add(top.name)
 
@@ -240,16 +240,14 @@ class _Builder:
 
     def _type(self, name: str) -> LayerType:
         if not name:
-            raise LayerError("it has no type", remedy='Add type: "...".')
+            raise LayerError("it has no type", hint='Add type: "...".')
         if name in LAYERS:
             try:
                 return LAYERS.get(name)
             except ExtensionError as error:
                 raise LayerError(str(error)) from error
         known = [*LAYERS.names(), *self._data.names()]
-        raise LayerError(
-            f'type "{name}" is not known', remedy=did_you_mean(name, known) or f"Known: {', '.join(known)}."
-        )
+        raise LayerError(f'type "{name}" is not known', hint=did_you_mean(name, known) or f"Known: {', '.join(known)}.")
 
     def _params(self, layer: Layer, definitions: Sequence[ParamDef]) -> tuple[Param, ...]:
         specs = layer.message.param
@@ -259,9 +257,9 @@ class _Builder:
             if layer.name in self._names_with_params:
                 raise LayerError(
                     f"{self._names_with_params[layer.name]} has a layer of the same name",
-                    remedy="Weights are matched by name: use unique names.",
+                    hint="Weights are matched by name: use unique names.",
                 )
-            self._names_with_params[layer.name] = layer.where or Where("")
+            self._names_with_params[layer.name] = layer.where or Location("")
         params = []
         for i, definition in enumerate(definitions):
             param = Param(layer.name, i, sized(definition.shape).shape, definition.filler)
@@ -285,7 +283,7 @@ class _Builder:
                 if known != value:
                     raise LayerError(
                         f'shared parameter "{spec.name}" has {field} {value:g} here and {known:g} in another layer',
-                        remedy="Give both the same value, or set only one.",
+                        hint="Give both the same value, or set only one.",
                     )
         return replace(owner, shape=param.shape)
 
@@ -314,7 +312,7 @@ class _Builder:
                         f'layer "{writers[0].name}" works in place on "{name}", which layer '
                         f'"{others[0].name}" also reads',
                         where=writers[0].where,
-                        remedy="Rename the top of the in-place layer.",
+                        hint="Rename the top of the in-place layer.",
                     )
                 )
 
@@ -340,7 +338,7 @@ def _check_counts(layer: Layer, layer_type: LayerType) -> None:
     if layer_type.tops_match_bottoms and len(layer.tops) != len(layer.bottoms):
         raise LayerError(f"it has {len(layer.bottoms)} bottoms but {len(layer.tops)} tops: the numbers must match")
     if not layer_type.in_place and any(top.name in read for top in layer.tops):
-        raise LayerError("it cannot work in place", remedy="Give its top a name other than its bottom's.")
+        raise LayerError("it cannot work in place", hint="Give its top a name other than its bottom's.")
     propagate_down = layer.message.propagate_down
     if propagate_down and len(propagate_down) != len(layer.bottoms):
         raise LayerError(f"it has {len(propagate_down)} propagate_down values but {len(layer.bottoms)} bottoms")
@@ -358,9 +356,7 @@ def _check_in_graph(layer: Layer) -> None:
 def _check_losses(layer: Layer) -> None:
     for blob, weight in zip(layer.tops, layer.loss_weights, strict=True):
         if blob.on_host and weight != 0:
-            raise LayerError(
-                f'its top "{blob.name}" ({show(blob.shape)}) cannot be a loss', remedy="Remove loss_weight."
-            )
+            raise LayerError(f'its top "{blob.name}" ({show(blob.shape)}) cannot be a loss', hint="Remove loss_weight.")
 
 
 def _top_shapes(layer: Layer, layer_type: LayerType) -> Sequence[Shape]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.errors import Where
+from ristretto_cli.errors import Location
 from ristretto_cli.ops import Array, Shape
 
 AUTOMATIC = "(automatic)"  # the top of a loss layer without tops; it is not an output of the net
@@ -71,7 +71,7 @@ class Layer:
     loss_weights: tuple[float, ...] = ()
     is_source: bool = False
     on_host: bool = False
-    where: Where | None = None
+    where: Location | None = None
 
 
 @dataclass(frozen=True)

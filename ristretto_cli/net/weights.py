@@ -112,13 +112,13 @@ def _faults(file: WeightsFile, layer: Layer, index: int, param: Param, blob: Sto
             f'parameter {index} of layer "{layer.name}" is {show(blob.array.shape)} in the file and '
             f"{show(param.shape)} in the net",
             where=file.file,
-            remedy="Use the weights of this net, or rename the layer to train it from scratch.",
+            hint="Use the weights of this net, or rename the layer to train it from scratch.",
         )
     elif not _is_finite(blob.array):
         yield RistrettoError(
             f'parameter {index} of layer "{layer.name}" holds NaN or infinite values',
             where=file.file,
-            remedy="The training diverged or the file is damaged.",
+            hint="The training diverged or the file is damaged.",
         )
 
 
@@ -141,7 +141,7 @@ def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
     return RistrettoError(
         f'layer "{layer.name}" has no weights in {file.file}',
         where=layer.where,
-        remedy=f"{near} Layers there: {', '.join(names[:_MOST_LISTED])}{more}. "
+        hint=f"{near} Layers there: {', '.join(names[:_MOST_LISTED])}{more}. "
         "--allow_missing_weights initializes it with its filler.".strip(),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile, read_net
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
-from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.errors import Location, RistrettoError
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, TrimmingMode, configured_mode
 from ristretto_cli.net.build import State, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
@@ -81,7 +81,7 @@ class Prepared:
                 raise RistrettoError(
                     f"--bw {name}={bits}: {self.config.trimming_mode} has no such width for this net",
                     where=self.config.model,
-                    remedy=f"It has {least} to {most} bits." if least < most else f"It has {least} bits.",
+                    hint=f"It has {least} to {most} bits." if least < most else f"It has {least} bits.",
                 )
 
     def calibration_net(self) -> Net:
@@ -112,7 +112,7 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
         raise RistrettoError(
             "the net has no layers to quantize",
             where=config.model,
-            remedy="Only Convolution and InnerProduct layers can be quantized.",
+            hint="Only Convolution and InnerProduct layers can be quantized.",
         )
     prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng)
     prepared.check_given_widths([])
@@ -143,7 +143,7 @@ def _metric(prepared: Prepared) -> Metric | None:
         if searched:
             raise MissingWidths(
                 f"--noscore needs all widths, but --bw does not give {', '.join(searched)}",
-                remedy=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
+                hint=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
             )
         return None
     check_has_data(net)
@@ -171,7 +171,7 @@ def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
     return Goal.MAX if config.legacy or not is_loss(net, blob) else Goal.MIN
 
 
-def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Where]] | None:
+def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Location]] | None:
     """The layers of phase TEST with the data layers of TRAIN; None if TRAIN has none that fit."""
     test = list(included(net_file, State(TEST)))
     train = [(message, where) for message, where in included(net_file, State(TRAIN)) if message.type in data]

@@ -194,7 +194,7 @@ def _refuse(net: Net, key: str) -> None:
     raise RistrettoError(
         f'layer "{name}" {what} NaN or infinite values while ranges are read',
         where=where,
-        remedy="Check the data, its scale and the weights.",
+        hint="Check the data, its scale and the weights.",
     )
 
 

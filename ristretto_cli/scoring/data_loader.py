@@ -55,7 +55,7 @@ class Feeds:
             for blob, array in zip(layer.tops, arrays, strict=True):
                 if not fits(array.shape, blob.shape) and blob.name not in self._given:
                     what = f"a batch for {blob.name} is {show(array.shape)}, the first one {show(blob.shape)}"
-                    raise _of(layer, what, remedy="Bring all images to one size.")
+                    raise _of(layer, what, hint="Bring all images to one size.")
                 batch[blob.name] = array
         return {**batch, **self._given}
 
@@ -81,7 +81,7 @@ def _unfit(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
         if name not in shapes:
             inputs = f"Inputs: {', '.join(shapes) or 'none'}."
             what = f'the given blob "{name}" is no input of the net'
-            errors.append(RistrettoError(what, remedy=did_you_mean(name, shapes) or inputs))
+            errors.append(RistrettoError(what, hint=did_you_mean(name, shapes) or inputs))
         elif not fits(array.shape, shapes[name]):
             what = f'the given blob "{name}" has shape {show(array.shape)}, and the net takes {show(shapes[name])}'
             errors.append(RistrettoError(what))
@@ -95,7 +95,7 @@ def check_has_data(net: Net) -> None:
         _of(
             layer,
             f"there is no data for {', '.join(blob.name for blob in layer.tops)}",
-            remedy="Put a layer with images and labels in its place, such as Data or ImageData.",
+            hint="Put a layer with images and labels in its place, such as Data or ImageData.",
         )
         for layer in sources
         if SOURCES.get(layer.type).fed
@@ -103,10 +103,10 @@ def check_has_data(net: Net) -> None:
 
 
 def _lacking(layer: Layer, missing: list[str]) -> RistrettoError:
-    remedy = "Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place."
-    return _of(layer, f"there is no data for {', '.join(missing)}", remedy=remedy)
+    hint = "Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place."
+    return _of(layer, f"there is no data for {', '.join(missing)}", hint=hint)
 
 
-def _of(layer: Layer, what: str, *, remedy: str = "") -> RistrettoError:
+def _of(layer: Layer, what: str, *, hint: str = "") -> RistrettoError:
     """A fault of a data layer, with the layer's name and line."""
-    return RistrettoError(f'layer "{layer.name}" ({layer.type}): {what}', where=layer.where, remedy=remedy)
+    return RistrettoError(f'layer "{layer.name}" ({layer.type}): {what}', where=layer.where, hint=hint)

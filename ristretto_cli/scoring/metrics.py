@@ -24,7 +24,7 @@ def default_score(net: Net) -> str:
         raise RistrettoError(
             "the net has no Accuracy layer and no loss to score by",
             where=net.file,
-            remedy=f"Name one of its outputs with --score: {', '.join(blob.name for blob in scored(net))}.",
+            hint=f"Name one of its outputs with --score: {', '.join(blob.name for blob in scored(net))}.",
         )
     if len(found) > 1:
         log.warning(
@@ -64,7 +64,7 @@ def check_score(net: Net, blob: str) -> str:
         raise RistrettoError(
             f'"{blob}" is no output of the net',
             where=net.file,
-            remedy=f"{near} Outputs: {', '.join(outputs)}.",
+            hint=f"{near} Outputs: {', '.join(outputs)}.",
         )
     return blob
 
@@ -117,7 +117,7 @@ def check_judging(nets: Sequence[Net], how: Judging, file: str) -> None:
         raise RistrettoError(
             "--ap_version has no effect: no output is a DetectionEvaluate layer's",
             where=file,
-            remedy="Leave --ap_version out.",
+            hint="Leave --ap_version out.",
         )
 
 

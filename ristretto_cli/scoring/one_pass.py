@@ -57,7 +57,7 @@ def chosen_blobs(net: Net, blobs: Sequence[str]) -> tuple[set[str], list[str]]:
     """
     known = {top.name for layer in net.layers for top in layer.tops} - {AUTOMATIC}
     raise_all(
-        RistrettoError(f'the net has no blob "{name}"', where=net.file, remedy=did_you_mean(name, known))
+        RistrettoError(f'the net has no blob "{name}"', where=net.file, hint=did_you_mean(name, known))
         for name in blobs
         if name not in known
     )

@@ -37,7 +37,7 @@ class AnnotatedData(Source):
         rng = np.random.default_rng(seed)
         self._transform = Transform(message.transform_param, phase, rng, annotated=annotated)
         if self._resizes_to_many_sizes() and message.data_param.batch_size > 1:
-            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of several sizes", remedy="Set batch_size to 1.")
+            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of several sizes", hint="Set batch_size to 1.")
         transform = message.transform_param
         self._constraint = transform.emit_constraint if transform.HasField("emit_constraint") else None
         self._images = ImageRecords(message.data_param, self._transform, annotated=True)
@@ -75,7 +75,7 @@ class AnnotatedData(Source):
         item, where, resize = images.items[i], self._images.where(images.items[i]), self._transform.resize
         if not (self._typed or item.message.HasField("type")):
             what = "the record has no annotation type, but the first one has"
-            raise RistrettoError(what, where=where, remedy="Set annotated_data_param { anno_type: BBOX }.")
+            raise RistrettoError(what, where=where, hint="Set annotated_data_param { anno_type: BBOX }.")
         boxes = Boxes.of(item.message, where)
         if self._transform.crops_whole:
             boxes = boxes.seen(WHOLE, self._constraint)

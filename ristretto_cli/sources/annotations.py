@@ -116,7 +116,7 @@ class Boxes:
                 f"the visible part of the image is {shown[1]:g}x{shown[0]:g}, but height_scale and width_scale are "
                 f"{resize.height_scale} and {resize.width_scale}",
                 where=where,
-                remedy="They must not be larger.",
+                hint="They must not be larger.",
             )
         return replace(self, corners=self.corners * np.tile(shown, 2) / np.tile(scale, 2))
 

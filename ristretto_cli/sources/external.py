@@ -24,5 +24,5 @@ class Fed(Source):
         tops = ", ".join(self._tops)
         raise RistrettoError(
             f'layer "{self._name}": {self._type} layers have no data of their own',
-            remedy=f"Give its blobs ({tops}) with --input x.npz.",
+            hint=f"Give its blobs ({tops}) with --input x.npz.",
         )

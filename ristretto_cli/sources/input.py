@@ -20,6 +20,6 @@ class Input(Fed):
             checked_shape(shape.dim, f"input_param.shape {i}") for i, shape in enumerate(message.input_param.shape)
         ]
         if not shapes:
-            raise LayerError("input_param.shape is not set", remedy="Add input_param { shape { dim: 1 ... } }.")
+            raise LayerError("input_param.shape is not set", hint="Add input_param { shape { dim: 1 ... } }.")
         for_top(len(shapes), len(message.top), "input_param.shape")
         self.shapes = tuple(shapes * len(message.top) if len(shapes) == 1 else shapes)

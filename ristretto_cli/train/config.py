@@ -147,7 +147,7 @@ def _check_trimming(launch: Launch, net: Net) -> None:
     ]
     raise_all(
         RistrettoError(
-            f"{flag} has no effect: {why}", where=net.file, remedy=f"Leave {flag} out, or train a trimmed net."
+            f"{flag} has no effect: {why}", where=net.file, hint=f"Leave {flag} out, or train a trimmed net."
         )
         for asked, flag, why, has_effect in faults
         if asked and not has_effect

@@ -114,7 +114,7 @@ class _Reader:
                 'holds no line of a training, such as "Iteration 100, loss = 0.2", "Iteration 100, lr = 0.01" or '
                 '"Test net output #0: accuracy = 0.97"',
                 where=file,
-                remedy="Give what `train` wrote to stderr; display must not be 0.",
+                hint="Give what `train` wrote to stderr; display must not be 0.",
             )
         loss, rate = (self._curve((kind, 0, 0, "")) for kind in ("loss", "rate"))
         return Curves(file, loss, rate, self._named("Train"), self._named("Test"))

@@ -52,8 +52,8 @@ class Gradients:
         self._blobs, on_host = chosen_blobs(net, blobs)
         self._on_host = frozenset(on_host)
         if not any(weight for layer in net.layers for weight in layer.loss_weights):
-            remedy = "Give it a loss layer, or a loss_weight, for this phase; see --phase."
-            raise RistrettoError("the net has no loss: there are no gradients", where=net.file, remedy=remedy)
+            hint = "Give it a loss layer, or a loss_weight, for this phase; see --phase."
+            raise RistrettoError("the net has no loss: there are no gradients", where=net.file, hint=hint)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""

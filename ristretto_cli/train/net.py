@@ -78,7 +78,7 @@ class TrainNet:
             raise RistrettoError(
                 "the net has no loss: there is nothing to be learned",
                 where=net.file,
-                remedy="Give it a loss layer for phase TRAIN.",
+                hint="Give it a loss layer for phase TRAIN.",
             )
         self.learnables = self._learnables(force_backward)
         self._values = {param.key: param.tensor for param in self.learnables}

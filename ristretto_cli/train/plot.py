@@ -30,7 +30,7 @@ def draw(logs: Sequence[Curves], path: str, *, smooth: int = 1) -> None:
     """
     ending = Path(path).suffix.lower()
     if ending not in _METADATA:
-        raise RistrettoError(f"is none of {', '.join(ENDINGS)}", where=path, remedy="The ending tells the format.")
+        raise RistrettoError(f"is none of {', '.join(ENDINGS)}", where=path, hint="The ending tells the format.")
     try:
         matplotlib: Any = importlib.import_module("matplotlib")
         figures: Any = importlib.import_module("matplotlib.figure")  # knows no screen, other than pyplot

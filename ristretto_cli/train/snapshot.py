@@ -96,7 +96,7 @@ def read_state(path: str, expected: Sequence[tuple[str, Shape]]) -> State:
             f"holds a history of {len(stored.history)} arrays; this net with {parameters} parameters to learn and this "
             f"solver type need {len(expected)}",
             where=path,
-            remedy=_remedy(len(stored.history), parameters),
+            hint=_hint(len(stored.history), parameters),
         )
     history = [
         _fitting(blob, key, shape, i, path)
@@ -113,7 +113,7 @@ def check_complete(path: str, net: Net, weights: WeightsFile) -> None:
         raise RistrettoError(
             f"its weights in {weights.file} lack the layers {', '.join(missing)}",
             where=path,
-            remedy="Give the weights alone, by --weights, to have those filled.",
+            hint="Give the weights alone, by --weights, to have those filled.",
         )
 
 
@@ -139,7 +139,7 @@ def _message(layer: Layer) -> Message:
     return message
 
 
-def _remedy(there: int, parameters: int) -> str:
+def _hint(there: int, parameters: int) -> str:
     if parameters and there == 2 * parameters:
         return "It looks like one of Adam or AdaDelta."
     if there == parameters:
@@ -154,13 +154,13 @@ def _fitting(blob: StoredBlob, key: str, shape: Shape, index: int, path: str) ->
         raise RistrettoError(
             f"history {index} is {show(blob.array.shape)}, and parameter {key} of this net is {show(shape)}",
             where=path,
-            remedy="It looks like the state of another net.",
+            hint="It looks like the state of another net.",
         )
     if not np.isfinite(blob.array).all():
         raise RistrettoError(
             f"history {index}, of parameter {key}, holds NaN or infinite values",
             where=path,
-            remedy="The training diverged: go on from an older state.",
+            hint="The training diverged: go on from an older state.",
         )
     return blob.array.reshape(shape)
 
@@ -168,7 +168,7 @@ def _fitting(blob: StoredBlob, key: str, shape: Shape, index: int, path: str) ->
 def _find_weights(stored: SolverStateFile) -> str:
     """The file of the weights that belong to a state: Caffe's name for it, else one beside the state."""
     if not stored.learned_net:
-        raise RistrettoError("names no weights", where=stored.file, remedy="Give the weights alone, by --weights.")
+        raise RistrettoError("names no weights", where=stored.file, hint="Give the weights alone, by --weights.")
     beside = str(Path(stored.file).parent / Path(stored.learned_net).name)
     for file in (stored.learned_net, beside):
         try:
@@ -179,5 +179,5 @@ def _find_weights(stored: SolverStateFile) -> str:
     raise RistrettoError(
         f"its weights are neither at {stored.learned_net} nor at {beside}",
         where=stored.file,
-        remedy="Put them beside the state.",
+        hint="Put them beside the state.",
     )

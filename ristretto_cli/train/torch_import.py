@@ -56,5 +56,5 @@ def probe(gpu: int) -> None:
 def _unusable(gpu: int, *reasons: object) -> GpuUnusable:
     return GpuUnusable(
         f"torch cannot use GPU {gpu}: {'; '.join(map(str, reasons))}",
-        remedy="Look whether a torch with CUDA is installed, and whether the driver fits it.",
+        hint="Look whether a torch with CUDA is installed, and whether the driver fits it.",
     )

@@ -31,7 +31,7 @@ class SpareBits(DynamicFixedPoint):
         legacy: bool,
     ) -> None:
         if legacy:
-            raise RistrettoError("the original has no mode spare_bits", remedy="Leave out --legacy.")
+            raise RistrettoError("the original has no mode spare_bits", hint="Leave out --legacy.")
         super().write(quantization, widths, ranges, everywhere=everywhere, legacy=legacy)
         if Role.LAYER_IN in widths:
             quantization.fl_layer_in -= int(self.option("spare"))
