@@ -30,7 +30,7 @@ from ristretto_cli.backends.onnx_session import FATAL_ONLY
 from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.net.build import State
 from ristretto_cli.net.ir import Net
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import record
 from ristretto_cli.scoring.net_files import load_net
 
@@ -208,7 +208,7 @@ def _load(prepared: Prepared, phase: int) -> Net:
 
 
 def _read(net: Net, batches: int) -> Mapping[str, Any]:
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         read = [feeds.next() for _ in range(batches)]
     return {name: np.concatenate([batch[name] for batch in read]) for name in read[0]}
 

@@ -32,7 +32,7 @@ from ristretto_cli.cli.rules import Excludes
 from ristretto_cli.errors import RistrettoError
 
 if TYPE_CHECKING:
-    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.layers.host_layer import MetricOptions
     from ristretto_cli.scoring.execution import GraphKind
 
 # Flags that only affect scoring. --cache_mb is a limit, which also holds if nothing is cached.
@@ -149,7 +149,7 @@ def command(
     gpu: GpuRequest,
     threads: int,
     graph: GraphKind,
-    ap_version: Judging,
+    ap_version: MetricOptions,
     **flags: Any,
 ) -> None:
     """Quantize a trained net and write its prototxt.
@@ -173,7 +173,7 @@ def command(
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
-        how=ap_version,
+        metric_options=ap_version,
         hold_margin=not nohold_margin,
         **flags,
     )

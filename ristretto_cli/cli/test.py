@@ -25,7 +25,7 @@ from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.layers.host_layer import MetricOptions
     from ristretto_cli.scoring.execution import GraphKind
 
 _QUANTIZED = "quantized.prototxt"
@@ -48,7 +48,7 @@ def command(
     iterations: int,
     level: int,
     stage: tuple[str, ...],
-    ap_version: Judging,
+    ap_version: MetricOptions,
     gpu: GpuRequest,
     threads: int,
     graph: GraphKind,
@@ -78,7 +78,7 @@ def command(
             state=State(level=level, stages=stage),
             execution=Execution(device, threads, graph),
             allow_missing=allow_missing_weights,
-            how=ap_version,
+            metric_options=ap_version,
             on_batch=bar.on_batch,
         )
     if json is not None:

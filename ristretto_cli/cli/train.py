@@ -23,7 +23,7 @@ from ristretto_cli.cli.rules import Excludes
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.layers.host_layer import MetricOptions
 
 _BOTH = "give --snapshot to resume training or --weights to finetune, but not both"
 _EFFECT = click.Choice(["stop", "snapshot", "none"])
@@ -52,7 +52,7 @@ def command(
     gpu: GpuRequest,
     level: int,
     stage: tuple[str, ...],
-    ap_version: Judging,
+    ap_version: MetricOptions,
     sigint_effect: str,
     sighup_effect: str,
     threads: int,
@@ -83,7 +83,7 @@ def command(
         trim_activations=trim_activations,
         round_to_nearest=round_to_nearest,
         trimmed_weights=trimmed_weights,
-        how=ap_version,
+        metric_options=ap_version,
     )
     with progress("train") as bar:
         outcome = run(launch, lambda done, total: bar.on_batch(done, total, "iterations"))

@@ -20,7 +20,7 @@ from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import DYNAMIC, Array, Shape, show
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
@@ -59,13 +59,13 @@ def extract_features(
     session = compile_net(net, select, rng=rng, execution=execution, on_host=on_host)
     rows = [_rows(shapes[blob], batches) for blob, _ in targets]
     counts = [0] * len(targets)
-    with Feeds(net) as feeds, ExitStack() as stack:
+    with DataLoader(net) as feeds, ExitStack() as stack:
         sinks: list[tuple[str, _Sink]] = []
         for (blob, target), shape in zip(targets, rows, strict=True):
             log.info("Opening dataset %s", target)
             sinks.append((blob, stack.enter_context(_sink(target, blob, shape, backend))))
         log.info("Extracting Features")
-        for results in run_batches(session, feeds, batches, what="extracting", on_batch=on_batch):
+        for results in run_batches(session, feeds, batches, label="extracting", on_batch=on_batch):
             for i, (blob, sink) in enumerate(sinks):
                 array = results[blob].reshape(results[blob].shape or (1,))
                 sink.add(array)

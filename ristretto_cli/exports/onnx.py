@@ -10,7 +10,7 @@ from ristretto_cli.caffe_io.files import atomic_write
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
 from ristretto_cli.net.build import State
-from ristretto_cli.scoring.engine import record, what_leaves
+from ristretto_cli.scoring.engine import graph_outputs, record
 from ristretto_cli.scoring.net_files import load_net
 
 log = logging.getLogger("ristretto")
@@ -32,7 +32,7 @@ class OnnxExporter(Exporter):
         state = State(request.phase, request.level, request.stages)
         net = load_net(model_file, weights, state, rng=rng, allow_missing=request.allow_missing)
         ops, run = record(net, rng=rng)
-        leaving = what_leaves(net, run)
+        leaving = graph_outputs(net, run)
         if not leaving:
             raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
         for layer in net.layers:

@@ -10,7 +10,7 @@ from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.average_precision import average_precision
 from ristretto_cli.layers.boxes import Boxes, ImageSizes
-from ristretto_cli.layers.host_layer import Compute, Judging, JudgingLayer, Verdict
+from ristretto_cli.layers.host_layer import Compute, MetricLayer, MetricOptions, MetricValue
 from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import DYNAMIC, AnyArray, Array, Shape, fits, show
@@ -22,7 +22,7 @@ _DIFFICULT = 7
 
 
 @layer_type("DetectionEvaluate")
-class DetectionEvaluate(JudgingLayer):
+class DetectionEvaluate(MetricLayer):
     """SSD's evaluation: detections matched with ground truth; over all batches, mean average precision.
 
     Bottoms: DetectionOutput's top (1, 1, K, 7), and ground truth (1, 1, M, 8) with rows of image index,
@@ -53,7 +53,7 @@ class DetectionEvaluate(JudgingLayer):
     def start(self, layer: Layer) -> Compute:
         return _Evaluation(layer.message.detection_evaluate_param).run
 
-    def judge(self, layer: Layer, tops: Sequence[Array], how: Judging) -> Verdict:
+    def compute(self, layer: Layer, tops: Sequence[Array], metric_options: MetricOptions) -> MetricValue:
         """Mean average precision and the average precision of each class, as computed by SSD's solver."""
         rows = np.concatenate([top.reshape(-1, 5) for top in tops])
         counts = rows[:, _IMAGE] == _NOTHING
@@ -63,8 +63,10 @@ class DetectionEvaluate(JudgingLayer):
             of_label = rows[:, _LABEL] == label
             there = int(rows[of_label & counts, 2].sum(dtype=np.float64))
             found = rows[of_label & counted]
-            precisions[f"class{label}"] = average_precision(found[:, _SCORE], found[:, 3] == 1, there, how.ap_version)
-        return Verdict(float(np.mean(list(precisions.values()))), precisions)
+            precisions[f"class{label}"] = average_precision(
+                found[:, _SCORE], found[:, 3] == 1, there, metric_options.ap_version
+            )
+        return MetricValue(float(np.mean(list(precisions.values()))), precisions)
 
 
 class _Evaluation:

@@ -22,7 +22,7 @@ from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.quantize.search import searched_groups
 from ristretto_cli.quantize.trimmable import family_of, trimmable_layers
 from ristretto_cli.scoring.data_loader import check_has_data
-from ristretto_cli.scoring.metrics import check_judging, check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
 
@@ -119,7 +119,7 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     _warn_of_idle_widths(prepared)
     metric = _metric(prepared)
     if metric is not None:
-        check_judging([net], config.how, config.model)
+        check_metric_options([net], config.metric_options, config.model)
         if config.early_stop:
             check_early_stop(net, metric.blob)
     return replace(prepared, metric=metric)

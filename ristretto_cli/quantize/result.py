@@ -175,7 +175,7 @@ class QuantizationResult:
             "error_margin": self.config.error_margin_percent,
             "score": self.score_blob,
             "score_goal": margin.goal.value,
-            "ap_version": self.config.how.ap_version.value,
+            "ap_version": self.config.metric_options.ap_version.value,
             "baseline": {"score": margin.baseline, **scores_as_json(baseline)},
         }
 

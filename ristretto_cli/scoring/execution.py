@@ -1,4 +1,4 @@
-"""How nets are run: the device, its threads, and which graph is made of a net."""
+"""Execution options: the device, its threads, and the kind of graph."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from enum import Enum
 
 
 class GraphKind(Enum):
-    """Which ONNX graph computes a net; the value is the word that --graph takes."""
+    """The kind of ONNX graph that computes a net; the values are those of --graph."""
 
-    FAST = "fast"  # integer kernels where they are exact, trims that change nothing left out
+    FAST = "fast"  # integer kernels where they are exact, no quantization without effect
     PLAIN = "plain"  # one node per primitive, as `export --format onnx` writes it
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a net is run.
+    """Options for running a net.
 
-    gpu: the number of the CUDA device, None for the CPU. threads: how many the CPU may use, 0 for one per core.
+    gpu: the number of the CUDA device, None for the CPU. threads: the number of CPU threads, 0 for one per core.
     """
 
     gpu: int | None = None

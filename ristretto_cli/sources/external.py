@@ -10,10 +10,10 @@ from ristretto_cli.ops import Array
 from ristretto_cli.sources.source import Source
 
 
-class Fed(Source):
+class ExternalSource(Source):
     """A source with shapes but no data."""
 
-    fed: ClassVar[bool] = True
+    is_external: ClassVar[bool] = True
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
         self._type = message.type

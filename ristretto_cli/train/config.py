@@ -14,7 +14,7 @@ from ristretto_cli.backends.gpu import GpuRequest, GpuUnusable, choose_gpu
 from ristretto_cli.caffe_io.net_file import read_solver
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import trims_of
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.trimmed_weights import trimmed_weights
@@ -53,7 +53,7 @@ class Launch:
     trim_activations: bool = False
     round_to_nearest: bool = False
     trimmed_weights: bool = False
-    how: Judging = field(default_factory=Judging)
+    metric_options: MetricOptions = field(default_factory=MetricOptions)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
         threads=launch.threads,
         trim_activations=launch.trim_activations,
         round_to_nearest=launch.round_to_nearest,
-        how=launch.how,
+        metric_options=launch.metric_options,
         write=saver,
         request=requests,
         on_iteration=on_iteration,

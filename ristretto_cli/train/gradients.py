@@ -18,7 +18,7 @@ from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, forward, passes_gradients
 from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
-from ristretto_cli.scoring.host_layers import Host, host_layers
+from ristretto_cli.scoring.host_layers import HostLayers, host_layers
 from ristretto_cli.scoring.one_pass import chosen_blobs, values_by_key, without_repetitions
 from ristretto_cli.train.torch_import import device_of, import_torch, use_threads
 
@@ -101,7 +101,7 @@ class Gradients:
     def _behind(self, feeds: Mapping[str, Array], run: Run[Tensor]) -> dict[str, Array]:
         """The blobs behind the graph that are asked for."""
         behind = host_layers(self._net, self._on_host)
-        host = Host(self._net, [layer for _, layer in behind])
+        host = HostLayers(self._net, [layer for _, layer in behind])
         made = host.run(feeds, [[_array(value) for value in run.read[i]] for i, _ in behind])
         return {name: made[name] for name in made if name in self._on_host}
 

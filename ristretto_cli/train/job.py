@@ -12,13 +12,13 @@ import numpy as np
 
 from ristretto_cli.caffe_io.net_file import NetFile, SolverFile
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.build import build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.metrics import check_judging
+from ristretto_cli.scoring.metrics import check_metric_options
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.net import TrainNet
@@ -48,7 +48,7 @@ class Job:
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
-    how: Judging = field(default_factory=Judging)
+    metric_options: MetricOptions = field(default_factory=MetricOptions)
     write: Callable[[Solver], object] | None = None
     request: Callable[[], Request] = lambda: Request.NONE
     on_iteration: Callable[[int, int], None] = lambda done, total: None
@@ -93,11 +93,11 @@ def opened(job: Job) -> Iterator[Solver]:
                 rng=for_tests,
                 execution=Execution(job.gpu, job.threads),
                 seed=seed,
-                how=job.how,
+                metric_options=job.metric_options,
             )
             testers.append(files.enter_context(tester))
-        check_judging([tester.net for tester in testers], job.how, job.solver.file)
-        feeds = files.enter_context(Feeds(net, seed=for_data))
+        check_metric_options([tester.net for tester in testers], job.metric_options, job.solver.file)
+        feeds = files.enter_context(DataLoader(net, seed=for_data))
         yield Solver(
             settings,
             learning,

@@ -10,11 +10,11 @@ import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array, show
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import ScoredOutputs, Tally, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
@@ -37,7 +37,7 @@ class Tester:
         rng: np.random.Generator,
         execution: Execution = DEFAULT,
         seed: int = 0,
-        how: Judging | None = None,
+        metric_options: MetricOptions | None = None,
     ) -> None:
         self.net = net
         self.iterations = iterations
@@ -45,15 +45,15 @@ class Tester:
         self._shapes = {param.key: param.shape for layer in reversed(net.layers) for param in layer.params}
         self._rng = rng
         self._execution = execution
-        self._how = how or Judging()
-        self._feeds = Feeds(net, seed=seed)
+        self._metric_options = metric_options or MetricOptions()
+        self._feeds = DataLoader(net, seed=seed)
         self._memory: dict[str, Array] = {}
         self._outputs = ScoredOutputs(net, None if net.outputs else ())
 
-    def run(self, weights: Mapping[str, Array], go_on: Callable[[], bool] = lambda: True) -> Scores | None:
+    def run(self, weights: Mapping[str, Array], keep_going: Callable[[], bool] = lambda: True) -> Scores | None:
         """The scores with these weights of the learning net, by Param.key.
 
-        go_on: asked before each batch; None is returned when it returns False.
+        keep_going: asked before each batch; None is returned when it returns False.
         """
         if not self.iterations:
             return Scores((), 0.0, 0)
@@ -68,9 +68,9 @@ class Tester:
             on_host=self._outputs.on_host,
         )
         tally = Tally(self._outputs)
-        for results in run_batches(runner, self._feeds, self.iterations, go_on=go_on):
+        for results in run_batches(runner, self._feeds, self.iterations, keep_going=keep_going):
             tally.add(results)
-        return tally.scores(self._how) if tally.done == self.iterations else None
+        return tally.scores(self._metric_options) if tally.done == self.iterations else None
 
     def close(self) -> None:
         """Close the files."""

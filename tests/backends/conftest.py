@@ -15,7 +15,7 @@ from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.errors import LayerError
-from ristretto_cli.scoring.guarded import BOUND, AssumingRunner
+from ristretto_cli.scoring.guarded import BOUND, GuardedRunner
 
 
 def _as_list(values):
@@ -103,10 +103,10 @@ class Machine:
             if key in seen:
                 return None
             seen.add(key)
-            runner = AssumingRunner(
+            runner = GuardedRunner(
                 Session(graph, outputs, threads=1),
                 lambda: Session(*recorded(False), threads=1),
-                peak="peak" if "peak" in outputs else None,
+                guard="peak" if "peak" in outputs else None,
             )
             return runner.run(feeds), len(made) == 1
 

@@ -24,7 +24,7 @@ from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.net.forward import Run, forward
 from ristretto_cli.net.ir import Net, in_graph
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import record
 
 from ..conftest import FULL
@@ -82,7 +82,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
             shutil.rmtree(folder)
             files = prepare(replace(NETS[name], batch=IMAGES, images=IMAGES), folder)
             trimmer = Trimmer(files.model, files.weights)
-            with Feeds(trimmer.float_net) as feeds:
+            with DataLoader(trimmer.float_net) as feeds:
                 kept[name] = Whole(trimmer, feeds.next())
         if any(layer.type == "BatchNorm" for layer in kept[name].trimmer.float_net.layers) and not rounds_sqrt():
             pytest.skip("this onnxruntime rounds square roots wrongly: the plain graph's BatchNorms are off by a bit")

@@ -143,9 +143,7 @@ def test_quantize_is_judged_by_the_deepest_head_or_the_one_that_is_named(termina
     at = NET.index('layer { name: "conv"')
     flat = 'layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }\n'
     workshop.net(NET[:at] + flat + AUXILIARY.replace('bottom: "data"', 'bottom: "flat"') + NET[at:])
-    warning = (
-        "The net has 2 heads. accuracy is scored, at the end of the longest path, and not aux. Choose with --score."
-    )
+    warning = "The net has 2 heads. accuracy is scored, at the end of the longest path, not aux. Choose with --score."
     for flags, judged in (((), "accuracy"), (("--score=aux",), "aux"), (("--legacy",), "accuracy")):
         terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json", *flags)
         assert f"Judged by {judged}: higher is better." in terminal.out

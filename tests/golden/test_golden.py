@@ -21,7 +21,7 @@ from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.build import State
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 
@@ -52,7 +52,7 @@ def test_a_forward_pass_gives_what_the_original_gave(
     state = State(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
     net = load_net("net.prototxt", weights, state, rng=rng)
     given = read_npz("inputs.npz") if Path("inputs.npz").exists() else {}
-    with Feeds(net, given=given) as feeds:
+    with DataLoader(net, given=given) as feeds:
         results = OnePass(net, rng=rng).run(feeds.next())
     expected = np.load("outputs.npz")
     steps = {top.name: _step(layer.message) for layer in net.layers for top in layer.tops}

@@ -16,7 +16,7 @@ from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.net.build import State
 from ristretto_cli.net.forward import Run, forward
 from ristretto_cli.net.ir import Net, in_graph
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 
 torch = pytest.importorskip("torch", reason="the torch backend needs torch: pip install 'ristretto-cli[train]'")
@@ -50,7 +50,7 @@ def test_a_forward_pass_on_torch_gives_what_the_original_gave(
     net = load_net("net.prototxt", weights, state, rng=rng)
     given = read_npz("inputs.npz") if Path("inputs.npz").exists() else {}
     ops: Any = TorchOps(rng)
-    with Feeds(net, given=given) as feeds, torch.no_grad():
+    with DataLoader(net, given=given) as feeds, torch.no_grad():
         batch = feeds.next()
         run = forward(net, ops, {blob.name: ops.constant(batch[blob.name]) for blob in in_graph(net.inputs)}, rng=rng)
     results, steps = made(net, run), grid_steps(net)

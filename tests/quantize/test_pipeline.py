@@ -159,7 +159,7 @@ def test_a_score_can_be_named(two_classes: Any) -> None:
 
 
 def test_a_score_that_is_no_output_is_refused(two_classes: Any) -> None:
-    with pytest.raises(RistrettoError, match='"fc" is no output of the net'):
+    with pytest.raises(RistrettoError, match='"fc" is not an output of the net'):
         quantize(two_classes().job(score="fc"))
 
 

@@ -14,7 +14,7 @@ from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.net.build import State, build
 from ristretto_cli.net.ir import Net
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.open import DataLayers
@@ -32,7 +32,7 @@ def test_opencv_computes_the_same_logits(name: str, recorded: Callable[[str], Re
     case = recorded(name)
     blob, classes = LOGITS[name]
     net = build(read_net(case.model), State(), DataLayers())
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         images = feeds.next()[net.inputs[0].name]
     deploy = write_deploy(net, tmp_path / "deploy.prototxt")
 
