@@ -44,7 +44,7 @@ MODES_TIMED = {
 
 
 class Trimmer:
-    """Trims one net, with ranges of its own, which are measured once."""
+    """LayerFormats one net, with ranges of its own, which are measured once."""
 
     def __init__(self, model: str, weights: str) -> None:
         self._net_file = read_net(model)

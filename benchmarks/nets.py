@@ -187,7 +187,7 @@ def _make_weights(model: Path, weights: Path, rng: np.random.Generator) -> None:
 def _said(net: Net, batches: int, rng: np.random.Generator) -> list[int]:
     """The classes that a net takes its TEST images for."""
     scores = next(layer.bottoms[0].name for layer in net.layers if layer.type == "Accuracy")
-    session = compile_net(net, lambda run, ops: {scores: run.end[scores]}, rng=rng)
+    session = compile_net(net, lambda run, ops: {scores: run.final[scores]}, rng=rng)
     labels: list[int] = []
     with DataLoader(net) as feeds:
         for _ in range(batches):

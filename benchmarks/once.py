@@ -170,7 +170,7 @@ class Once:
     def _write_onnx(self, net: Net, path: Path) -> None:
         """The net up to its class scores, as `ristretto export` would write it."""
         ops, run = record(net, rng=np.random.default_rng(0))
-        outputs = {self._logits: run.end[self._logits]}
+        outputs = {self._logits: run.final[self._logits]}
         ops.graph.keep_only(outputs)
         onnx.save(ops.graph.model(outputs, embed_weights=True), path)
 

@@ -54,7 +54,7 @@ def take_turns(passes: Mapping[str, Pass], rounds: int) -> dict[str, Times]:
 def write_onnx(net: Net, path: Path) -> None:
     """The net, as `ristretto export --format onnx` writes it."""
     ops, run = record(net, rng=np.random.default_rng(0))
-    onnx.save(ops.graph.model({blob.name: run.end[blob.name] for blob in net.outputs}, embed_weights=True), path)
+    onnx.save(ops.graph.model({blob.name: run.final[blob.name] for blob in net.outputs}, embed_weights=True), path)
 
 
 def onnxruntime_pass(model: Path, batch: Mapping[str, Array], threads: int) -> Pass:
@@ -71,7 +71,7 @@ def own_pass(net: Net, batch: Mapping[str, Array], threads: int) -> Pass:
     """A pass as scoring runs it."""
     session = compile_net(
         net,
-        lambda run, ops: {blob.name: run.end[blob.name] for blob in net.outputs},
+        lambda run, ops: {blob.name: run.final[blob.name] for blob in net.outputs},
         rng=np.random.default_rng(0),
         execution=Execution(threads=threads),
     )

@@ -77,9 +77,9 @@ def _trim(file: NetFile, net: Net) -> None:
     bottoms = {layer.name: [blob.shape for blob in layer.bottoms] for layer in net.layers}
     for message in file.message.layer:
         layer_type = LAYERS.get(message.type) if message.type in LAYERS else None
-        if layer_type is not None and layer_type.trimmed_type:
-            layer_type.make_explicit(message, bottoms[message.name])
-            message.type = layer_type.trimmed_type
+        if layer_type is not None and layer_type.quantized_type:
+            layer_type.fill_in_defaults(message, bottoms[message.name])
+            message.type = layer_type.quantized_type
             _set_bits(message.quantization_param)
 
 

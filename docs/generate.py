@@ -95,7 +95,7 @@ def layer_reference() -> str:
 
     def row(name: str) -> list[str]:
         kind = LAYERS.get(name)
-        quantized = f"`{kind.trimmed_type}`" if kind.trimmed_type not in ("", name) else ""
+        quantized = f"`{kind.quantized_type}`" if kind.quantized_type not in ("", name) else ""
         return [f"`{name}`", _count(*kind.bottoms), _count(*kind.tops), _doc(kind), quantized]
 
     return _page(

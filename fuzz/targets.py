@@ -39,10 +39,10 @@ from ristretto_cli.train.snapshot import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", ROOT.parent / "shared"))
-MOST_SEED_BYTES = 20_000
+MAX_SEED_BYTES = 20_000
 
 # Nets are run only where that takes no time; building them is tried at any size.
-MOST_WEIGHTS, MOST_VALUES = 20_000, 100_000
+MAX_WEIGHTS, MAX_VALUES = 20_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def target(seeds: Callable[[], list[bytes]], *, text: bool = False) -> Any:
 def recorded(*patterns: str) -> list[bytes]:
     """The small files of the recorded cases and of models/ whose paths match."""
     found = [path for pattern in patterns for top in (SHARED / "golden", ROOT / "models") for path in top.glob(pattern)]
-    return [path.read_bytes() for path in sorted(found) if path.stat().st_size < MOST_SEED_BYTES]
+    return [path.read_bytes() for path in sorted(found) if path.stat().st_size < MAX_SEED_BYTES]
 
 
 # --- text
@@ -169,7 +169,7 @@ def one_pass(data: bytes) -> None:
 def _is_small(built: Net) -> bool:
     weights = sum(prod(param.shape) for layer in built.layers for param in layer.params)
     values = sum(prod(top.shape) for layer in built.layers for top in layer.tops)
-    return weights <= MOST_WEIGHTS and values <= MOST_VALUES
+    return weights <= MAX_WEIGHTS and values <= MAX_VALUES
 
 
 @target(

@@ -158,7 +158,7 @@ def test_statistics_that_are_made_up_normalize_what_batch_norms_read(tmp_path: P
 
 def normalized(net: Net, run: Run[Any]) -> dict[str, Any]:
     """What BatchNorms make, by layer."""
-    layers = zip(net.layers, run.written, strict=True)
+    layers = zip(net.layers, run.outputs, strict=True)
     return {layer.name: tops[0] for layer, tops in layers if layer.type == "BatchNorm"}
 
 

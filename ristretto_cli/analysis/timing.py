@@ -28,7 +28,7 @@ from ristretto_cli.sources.open import open_source
 
 log = logging.getLogger("ristretto")
 
-_MOST_KERNELS = 30_000  # in one profile; each is about a kilobyte of JSON
+_MAX_KERNELS = 30_000  # in one profile; each is about a kilobyte of JSON
 
 Clock: TypeAlias = Callable[[], float]  # seconds from some time on
 OnRun: TypeAlias = Callable[[int, int, str], None]  # done, total, what
@@ -232,7 +232,7 @@ def _profile(
         runner = scoring_runner(net, rng=rng, execution=execution, profiler=profiler)
         runner.run(feeds)
         profiler.begin()
-        runs = max(1, min(iterations, _MOST_KERNELS // max(1, profiler.nodes)))
+        runs = max(1, min(iterations, _MAX_KERNELS // max(1, profiler.nodes)))
         pass_ms = timer.measure(lambda: runner.run(feeds), "layers", runs)
         shares = Shares()
         names = {layer.name for layer in net.layers}

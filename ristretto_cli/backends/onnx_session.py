@@ -14,7 +14,7 @@ import numpy as np
 from ristretto_cli.backends.gpu import GpuUnusable
 from ristretto_cli.backends.onnx_graph import Graph, Node, is_large
 from ristretto_cli.backends.onnx_profile import Profiler
-from ristretto_cli.caffe_io.weights import letting_go
+from ristretto_cli.caffe_io.weights import releasing_pages
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.threads import default_threads
@@ -74,7 +74,7 @@ class Session:
         providers = _providers(onnxruntime, gpu)
         try:
             # Left to itself, onnxruntime prints to stdout and goes on without the GPU.
-            with letting_go(arrays):
+            with releasing_pages(arrays):
                 self._session = onnxruntime.InferenceSession(
                     model.SerializeToString(),
                     options,

@@ -216,11 +216,11 @@ class TorchOps(RegionTensors):
     def softmax(self, x: Tensor, axis: int) -> Tensor:
         return torch.softmax(x, axis)
 
-    def log_softmax(self, x: Tensor, axis: int, least: float) -> Tensor:
+    def log_softmax(self, x: Tensor, axis: int, min_value: float) -> Tensor:
         exact = torch.log_softmax(x, axis)
         with torch.no_grad():
             # NaN stays; the logarithm is that of a float32.
-            limited = exact.clamp(min=float(np.log(np.float32(least))))
+            limited = exact.clamp(min=float(np.log(np.float32(min_value))))
         return self.straight_through(exact, limited)
 
     def standardize(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

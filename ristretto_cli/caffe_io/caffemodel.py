@@ -26,8 +26,8 @@ _NET_LAYER, _NET_LAYERS = 100, 2
 _V1_INNER = 1  # V1LayerParameter.layer: a V0 layer
 _NAME = {"V2": 1, "V1": 4, "V0": 1}
 _BLOBS = {"V2": 7, "V1": 6, "V0": 50}
-_MOST_BYTES = 2**31 - 1
-_OFTEN = 0.01  # seconds
+_MAX_BYTES = 2**31 - 1
+_RELEASE_INTERVAL = 0.01  # seconds
 _NOT_ONE = "Is it a complete caffemodel?"
 
 
@@ -42,14 +42,14 @@ def map_file(path: str | Path) -> memoryview:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def let_go(*arrays: npt.NDArray[Any]) -> None:
+def release_pages(*arrays: npt.NDArray[Any]) -> None:
     """Release the pages of the mapped files that arrays view, if any; they are read again on access."""
     for file in _mapped(arrays):
         file.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager
-def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
+def releasing_pages(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
     """Release the arrays' pages repeatedly during the block, so that what was read does not stay in memory."""
     files = _mapped(arrays)
     if not files:
@@ -58,7 +58,7 @@ def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
     done = Event()
 
     def repeat() -> None:
-        while not done.wait(_OFTEN):
+        while not done.wait(_RELEASE_INTERVAL):
             for file in files:
                 file.madvise(mmap.MADV_DONTNEED)
 
@@ -151,7 +151,7 @@ def write_caffemodel(
         pieces.append(behind)
         pieces.insert(0, varint(_NET_LAYER << 3 | BYTES) + varint(sum(map(len, pieces))))
         total += sum(map(len, pieces))
-        if total > _MOST_BYTES:
+        if total > _MAX_BYTES:
             raise RistrettoError(
                 "a caffemodel cannot be larger than 2 GiB", where=file, hint="Use a name that ends in .h5."
             )

@@ -7,7 +7,7 @@ from bisect import bisect_right
 
 from ristretto_cli.errors import Location, RistrettoError, raise_all
 
-_MOST_TOLD = 20
+_MAX_REPORTED = 20
 
 
 class Faults:
@@ -37,7 +37,7 @@ class Faults:
     @property
     def is_full(self) -> bool:
         """Whether further errors are only counted, so that their messages are not needed."""
-        return len(self._told) >= _MOST_TOLD
+        return len(self._told) >= _MAX_REPORTED
 
     def line(self, offset: int) -> int:
         """The line, from 1, that holds an offset."""

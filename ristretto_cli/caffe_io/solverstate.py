@@ -23,8 +23,8 @@ from ristretto_cli.caffe_io.wire_format import BYTES, BadBytes, Field, fields, v
 from ristretto_cli.errors import RistrettoError
 
 _LEARNED_NET, _HISTORY = 2, 3
-_MOST_BLOBS = 100_000
-_MOST_NAME = 1 << 16
+_MAX_BLOBS = 100_000
+_MAX_NAME_BYTES = 1 << 16
 _NOT_ONE = "Is it a complete .solverstate?"
 
 
@@ -82,9 +82,11 @@ def _read_binary(data: memoryview, file: str) -> SolverStateFile:
         for field in fields(data, 0, len(data)):
             if field.number == _HISTORY and field.wire_type == BYTES:
                 blobs.append(field)
-            elif field.number == _LEARNED_NET and field.wire_type == BYTES and field.stop - field.tag <= _MOST_NAME:
+            elif (
+                field.number == _LEARNED_NET and field.wire_type == BYTES and field.stop - field.tag <= _MAX_NAME_BYTES
+            ):
                 name = bytes(data[field.start : field.stop])
-            elif field.stop - field.tag <= _MOST_NAME:
+            elif field.stop - field.tag <= _MAX_NAME_BYTES:
                 small += data[field.tag : field.stop]
         message = message_class("SolverState").FromString(bytes(small))
     except (BadBytes, DecodeError) as fault:
@@ -119,7 +121,7 @@ def _read_string(stored: h5py.File, file: str) -> str:
     if dataset is None:
         return ""
     kind = h5py.check_string_dtype(dataset.dtype) if isinstance(dataset, h5py.Dataset) else None
-    if kind is None or dataset.size != 1 or (kind.length or 0) > _MOST_NAME:
+    if kind is None or dataset.size != 1 or (kind.length or 0) > _MAX_NAME_BYTES:
         raise RistrettoError("`learned_net` is no name of a file", where=file, hint=_NOT_ONE)
     value = np.asarray(dataset[()]).item()
     return (value if isinstance(value, str) else os.fsdecode(bytes(value))).split("\0")[0]
@@ -128,7 +130,7 @@ def _read_string(stored: h5py.File, file: str) -> str:
 def _read_history(stored: h5py.File, file: str) -> tuple[StoredBlob, ...]:
     group = member(stored, "history")
     count = len(group) if isinstance(group, h5py.Group) else -1
-    if not 0 <= count <= _MOST_BLOBS:
+    if not 0 <= count <= _MAX_BLOBS:
         raise RistrettoError("holds no history", where=file, hint=_NOT_ONE)
     blobs = []
     for index in range(count):

@@ -141,9 +141,9 @@ class Tokens:
         return token.start + len(token.text) == offset
 
 
-def shorten(word: str, most: int = 40) -> str:
+def shorten(word: str, limit: int = 40) -> str:
     """A word, shortened for an error message."""
-    return word if len(word) <= most else f"{word[:most]}..."
+    return word if len(word) <= limit else f"{word[:limit]}..."
 
 
 def parse_integer(word: str) -> int | None:

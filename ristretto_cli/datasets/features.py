@@ -28,7 +28,7 @@ from ristretto_cli.scoring.execution import DEFAULT, Execution
 log = logging.getLogger("ristretto")
 
 _NPZ = ".npz"
-_MOST_AXES = 4  # images, channels, height, width: the axes of a Datum
+_MAX_AXES = 4  # images, channels, height, width: the axes of a Datum
 
 
 def extract_features(
@@ -54,7 +54,7 @@ def extract_features(
     on_host = {blob for blob, _ in targets if blobs[blob].on_host}
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
-        return {blob: run.end[blob] for blob, _ in targets if blob not in on_host}
+        return {blob: run.final[blob] for blob, _ in targets if blob not in on_host}
 
     session = compile_net(net, select, rng=rng, execution=execution, on_host=on_host)
     rows = [_rows(shapes[blob], batches) for blob, _ in targets]
@@ -88,7 +88,7 @@ def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, 
         if blob not in shapes:
             what = f'Unknown feature blob name "{blob}" in the network'
             yield RistrettoError(what, where=net.file, hint=did_you_mean(blob, shapes))
-        elif len(shapes[blob]) > _MOST_AXES and not target.endswith(_NPZ):
+        elif len(shapes[blob]) > _MAX_AXES and not target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}, but the records of a database have four axes'
             yield RistrettoError(what, where=net.file, hint=f"Give a target that ends in {_NPZ}.")
         elif DYNAMIC in shapes[blob] and target.endswith(_NPZ):

@@ -37,7 +37,7 @@ from ristretto_cli.sources.images import (
 log = logging.getLogger("ristretto")
 
 _LARGEST_FILE = 2**31 - 1
-_MOST_FAULTS = 20  # maximum number reported for one list
+_MAX_FAULTS = 20  # maximum number reported for one list
 _LINE = re.compile(rb"(.+) ([+-]?\d{1,10})(?!\d)[^ ]*", re.DOTALL)
 
 T = TypeVar("T")
@@ -160,9 +160,9 @@ def read_list(path: str) -> list[Entry]:
             faults.append(RistrettoError(what, where=f"{path}:{at + 1}", hint="Write: file label."))
         else:
             entries.append(Entry(at, parts[1], int(parts[2])))
-    if len(faults) > _MOST_FAULTS:
-        more = len(faults) - _MOST_FAULTS
-        faults[_MOST_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]
+    if len(faults) > _MAX_FAULTS:
+        more = len(faults) - _MAX_FAULTS
+        faults[_MAX_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]
     raise_all(faults)
     if not entries:
         raise RistrettoError("the list contains no images", where=path)

@@ -10,7 +10,7 @@ from ristretto_cli.caffe_io.npz import write_npz
 from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
 from ristretto_cli.net.build import State
-from ristretto_cli.net.trims import params_in_use
+from ristretto_cli.net.param_formats import params_in_use
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.net_files import load_net
 

@@ -40,7 +40,7 @@ class BatchNorm(LayerType):
     def statistics(self, message: Message) -> Collection[int]:
         return range(3)
 
-    def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
+    def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
         fraction = float(layer.message.batch_norm_param.moving_average_fraction)
         return 0.0 if _uses_stored(layer) else share_left(float(params[2].item()), fraction, passes)
 

@@ -24,5 +24,5 @@ class Clip(LayerType):
         low, high = layer.message.clip_param.min, layer.message.clip_param.max
         return [ops.clip(x, low, high if low <= high else low)]
 
-    def ignores_negative(self, layer: Layer) -> bool:
+    def is_constant_below_zero(self, layer: Layer) -> bool:
         return bool(layer.message.clip_param.min >= 0)

@@ -16,7 +16,7 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import DYNAMIC, AnyArray, Array, Shape, fits, show
 
 _NOTHING = -1  # the image or the label of empty rows
-_MOST_CLASSES = 2**16
+_MAX_CLASSES = 2**16
 _IMAGE, _LABEL, _SCORE, _BOX = 0, 1, 2, slice(3, 7)  # the columns of both bottoms; the ground truth has no score
 _DIFFICULT = 7
 
@@ -41,8 +41,8 @@ class DetectionEvaluate(MetricLayer):
         param = layer.message.detection_evaluate_param
         if not param.HasField("num_classes"):
             raise LayerError("num_classes is missing", hint="Set the number of classes, including the background.")
-        if not _labels(param) or param.num_classes > _MOST_CLASSES:
-            raise LayerError(f"num_classes is {param.num_classes}; it must be 2 to {_MOST_CLASSES}")
+        if not _labels(param) or param.num_classes > _MAX_CLASSES:
+            raise LayerError(f"num_classes is {param.num_classes}; it must be 2 to {_MAX_CLASSES}")
         if not param.overlap_threshold > 0:
             raise LayerError(f"overlap_threshold is {param.overlap_threshold:g}; it must be more than 0")
         resize = param.resize_param
@@ -144,4 +144,4 @@ def _whole(rows: Array) -> Array:
 
 def _labels(param: Message) -> list[int]:
     """The classes except the background."""
-    return [label for label in range(min(param.num_classes, _MOST_CLASSES)) if label != param.background_label_id]
+    return [label for label in range(min(param.num_classes, _MAX_CLASSES)) if label != param.background_label_id]

@@ -45,7 +45,7 @@ class DetectionOutput(LayerType):
             scores = _without(ops, scores, found.background)
             boxes = boxes if found.shared else _without(ops, boxes, found.background)
         best, places, kept = ops.nms(
-            boxes, scores, top_k=found.top_k, least_score=found.least_score, most_overlap=found.most_overlap
+            boxes, scores, top_k=found.top_k, min_score=found.min_score, max_overlap=found.max_overlap
         )
         return [_rows(ops, boxes, labels, best, places, kept, found.keep)]
 
@@ -60,8 +60,8 @@ class _Settings:
     variance_in_target: bool
     top_k: int
     keep: int
-    least_score: float
-    most_overlap: float
+    min_score: float
+    max_overlap: float
 
     @classmethod
     def of(cls, param: Message, shapes: Sequence[Shape]) -> _Settings:
@@ -96,8 +96,8 @@ class _Settings:
             variance_in_target=param.variance_encoded_in_target,
             top_k=nms.top_k if nms.HasField("top_k") and nms.top_k >= 0 else priors,
             keep=param.keep_top_k,
-            least_score=param.confidence_threshold if param.HasField("confidence_threshold") else LOWEST,
-            most_overlap=nms.nms_threshold,
+            min_score=param.confidence_threshold if param.HasField("confidence_threshold") else LOWEST,
+            max_overlap=nms.nms_threshold,
         )
         if loc[0] * found.classes * priors > MAX_EXACT_INT:
             raise LayerError(f"{loc[0]} images, {found.classes} classes and {priors} boxes are too many to number")
@@ -126,8 +126,8 @@ def _rows(ops: Ops[V], boxes: V, labels: Sequence[int], best: V, places: V, kept
         scored = ops.where(ops.less(zero, kept), ops.reshape(best, (batch, count)), ops.constant(LOWEST))
         _, number = ops.top_k(scored, rows, 1)
         chosen = ops.gather(ops.reshape(kept, (batch * count,)), _in_batch(ops, number, count), 0)
-    behind = ops.where(ops.less(zero, chosen), ops.sub(zero, number), ops.constant(-float(count)))
-    number, _ = ops.top_k(behind, rows, 1)
+    ranks = ops.where(ops.less(zero, chosen), ops.sub(zero, number), ops.constant(-float(count)))
+    number, _ = ops.top_k(ranks, rows, 1)
     number = ops.sub(zero, number)  # (N, R); `count` if there is none
     there = ops.reshape(ops.sub(ops.constant(float(count)), number), (batch, rows, 1))  # 0 if there is none
     number = ops.clip(number, 0.0, float(count - 1))

@@ -55,11 +55,11 @@ class FilterSettings:
             channels=channels,
             num_output=num_output,
             bias_term=param.bias_term,
-            kernel=_per_axis(param, "kernel_size", "kernel", axes, default=0, least=1),
+            kernel=_per_axis(param, "kernel_size", "kernel", axes, default=0, minimum=1),
             geometry=ConvGeometry(
-                stride=_per_axis(param, "stride", "stride", axes, default=1, least=1),
+                stride=_per_axis(param, "stride", "stride", axes, default=1, minimum=1),
                 pad=pad,
-                dilation=_per_axis(param, "dilation", "", axes, default=1, least=1),
+                dilation=_per_axis(param, "dilation", "", axes, default=1, minimum=1),
                 group=group,
             ),
             before=before,
@@ -102,7 +102,7 @@ def _padding(param: Message, axes: int) -> tuple[Shape, Shape, Shape]:
     """The padding common to both sides of each axis, and the extra padding before and after."""
     given = one_sided(param)
     if given is None:
-        return _per_axis(param, "pad", "pad", axes, default=0, least=0), (0,) * axes, (0,) * axes
+        return _per_axis(param, "pad", "pad", axes, default=0, minimum=0), (0,) * axes, (0,) * axes
     if param.pad or param.HasField("pad_h") or param.HasField("pad_w") or axes != 2:
         raise LayerError(
             "pad_l, pad_r, pad_t and pad_b exclude other pad settings and need 2 spatial axes",
@@ -121,7 +121,7 @@ def one_sided(param: Message) -> tuple[Shape, Shape] | None:
     return (param.pad_t, param.pad_l), (param.pad_b, param.pad_r)
 
 
-def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int, least: int) -> Shape:
+def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int, minimum: int) -> Shape:
     """A setting that is given once, once per spatial axis, or (with a stem) as stem_h and stem_w."""
     given: list[int] = list(getattr(param, field))
     if stem and (param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w")):
@@ -136,6 +136,6 @@ def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int,
             hint="Give it once, or once per spatial axis.",
         )
     values = tuple(given) if len(given) == axes and axes else (given[0] if given else default,) * axes
-    if any(value < least for value in values):
-        raise LayerError(f"{field} must be at least {least}, not {', '.join(map(str, values))}")
+    if any(value < minimum for value in values):
+        raise LayerError(f"{field} must be at least {minimum}, not {', '.join(map(str, values))}")
     return values

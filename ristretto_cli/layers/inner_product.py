@@ -21,7 +21,7 @@ class InnerProduct(LayerType):
     """
 
     family = "FC"
-    trimmed_type = "FcRistretto"
+    quantized_type = "FcRistretto"
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         param = message.inner_product_param

@@ -15,8 +15,8 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Array, Ops, Shape, V, show
 
 # Real nets have some ten thousand. All of them become constants of the graph.
-MOST_BOXES = 2**22
-MOST_RATIOS = 1000
+MAX_BOXES = 2**22
+MAX_RATIOS = 1000
 SAME_RATIO = 1e-6
 
 
@@ -95,8 +95,8 @@ class _Grid:
 
 
 def _refuse_many(count: int) -> None:
-    if count > MOST_BOXES:
-        raise LayerError(f"{count} boxes are too many; the maximum is {MOST_BOXES}")
+    if count > MAX_BOXES:
+        raise LayerError(f"{count} boxes are too many; the maximum is {MAX_BOXES}")
 
 
 def _sizes(param: Message) -> list[tuple[float, float]]:
@@ -107,8 +107,8 @@ def _sizes(param: Message) -> list[tuple[float, float]]:
         raise LayerError(f"there are {len(param.min_size)} min_sizes and {len(param.max_size)} max_sizes")
     if any(not low < high < 2**31 for low, high in zip(param.min_size, param.max_size, strict=False)):
         raise LayerError("each max_size must be larger than its min_size")
-    if len(param.aspect_ratio) > MOST_RATIOS:
-        raise LayerError(f"{len(param.aspect_ratio)} aspect_ratios are too many; the maximum is {MOST_RATIOS}")
+    if len(param.aspect_ratio) > MAX_RATIOS:
+        raise LayerError(f"{len(param.aspect_ratio)} aspect_ratios are too many; the maximum is {MAX_RATIOS}")
     ratios = _ratios(param)
     _refuse_many(len(param.min_size) * (1 + len(ratios)))
     sizes = []

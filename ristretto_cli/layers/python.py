@@ -39,12 +39,12 @@ class Python(LayerType):
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         known = _known(layer.message)
-        for kind, count, (least, most) in (
+        for kind, count, (low, high) in (
             ("bottom", len(bottoms), known.bottoms),
             ("top", len(layer.tops), known.tops),
         ):
-            if count < least or (most is not None and count > most):
-                wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+            if count < low or (high is not None and count > high):
+                wanted = f"{low}" if high == low else f"{low} or more" if high is None else f"{low} to {high}"
                 raise LayerError(
                     f"{layer.message.python_param.layer}: expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}"
                 )

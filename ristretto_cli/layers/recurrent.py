@@ -15,7 +15,7 @@ from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Ops, Shape, V, show
 
 # Each step adds nodes to the graph; longer sequences can be split, passing the state on.
-MOST_STEPS = 1024
+MAX_STEPS = 1024
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Recurrent(LayerType):
             raise LayerError(
                 f"bottoms of shape {show(x)} and {show(cont)} are not steps x streams x values and steps x streams"
             )
-        if x[0] > MOST_STEPS:
-            raise LayerError(f"{x[0]} time steps are too many", hint=f"Give at most {MOST_STEPS}.")
+        if x[0] > MAX_STEPS:
+            raise LayerError(f"{x[0]} time steps are too many", hint=f"Give at most {MAX_STEPS}.")
         static = bottoms[2] if len(bottoms) == 3 + states else None
         if static is not None and (len(static) < 2 or static[0] != x[1]):
             raise LayerError(f"the static input is {show(static)}", hint=f"Give it the shape {x[1]} x values.")

@@ -11,7 +11,7 @@ from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, Shape, V, show
 
-_MOST_AXES = 32  # of a blob in Caffe
+_MAX_AXES = 32  # of a blob in Caffe
 
 
 @layer_type("Reshape")
@@ -33,8 +33,8 @@ class Reshape(LayerType):
 def _target(shape: Shape, param: Message) -> Shape:
     start, stop = _replaced(shape, param)
     dims = list(param.shape.dim)
-    if len(shape) - (stop - start) + len(dims) > _MOST_AXES:
-        raise LayerError(f"the top would have more than {_MOST_AXES} axes", hint="Give fewer dims.")
+    if len(shape) - (stop - start) + len(dims) > _MAX_AXES:
+        raise LayerError(f"the top would have more than {_MAX_AXES} axes", hint="Give fewer dims.")
     if dims.count(-1) > 1 or any(dim < -1 for dim in dims):
         raise LayerError(
             f"the dims {', '.join(map(str, dims))} are not a shape",

@@ -13,7 +13,7 @@ from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.errors import LayerError, Location, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
-from ristretto_cli.formats.number_format import trims_of
+from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import HostLayer, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
@@ -23,7 +23,7 @@ log = logging.getLogger("ristretto")
 
 
 class DataLayers(Protocol):
-    """What building a net needs from data layers."""
+    """The data layers available to a net."""
 
     def names(self) -> list[str]: ...
     def __contains__(self, type_name: str) -> bool: ...
@@ -83,12 +83,12 @@ def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
     if not layers:
         hint = "Check the include and exclude rules of its layers."
         raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, hint=hint)
-    _warn_of_idle_state(net_file, state)
+    _warn_of_unused_state(net_file, state)
     return build_layers(net_file, layers, state.phase, data)
 
 
-def _warn_of_idle_state(net_file: NetFile, state: State) -> None:
-    """Warn of stages, and of a level, that no rule of a layer mentions."""
+def _warn_of_unused_state(net_file: NetFile, state: State) -> None:
+    """Log a warning for stages, and for a level, that no layer's rules mention."""
     rules = [rule for message in net_file.message.layer for rule in (*message.include, *message.exclude)]
     known = {stage for rule in rules for stage in (*rule.stage, *rule.not_stage)}
     for stage in dict.fromkeys(state.stages):
@@ -103,7 +103,7 @@ def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Location]], 
     builder = _Builder(data, phase, layers)
     for message, where in layers:
         builder.add(message, where)
-    builder.refuse_shared_in_place()
+    builder.reject_shared_in_place()
     raise_all(builder.errors)
     return Net(
         name=net_file.message.name,
@@ -130,7 +130,7 @@ class _Builder:
         self.errors: list[RistrettoError] = []
         self._data = data
         self._phase = phase
-        self._makers = {top: (message.name, where) for message, where in reversed(layers) for top in message.top}
+        self._producers = {top: (message.name, where) for message, where in reversed(layers) for top in message.top}
         self._current: dict[str, _Version] = {}
         self._versions: list[_Version] = []
         self._broken: set[str] = set()  # tops of rejected layers: their readers are not checked
@@ -179,8 +179,8 @@ class _Builder:
             _check_counts(layer, layer_type)
             layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
             _check_in_graph(layer)
-            if layer_type.trims:
-                trims_of(message.quantization_param)  # rejects settings that no format allows
+            if layer_type.quantized:
+                layer_formats(message.quantization_param)  # rejects settings that no format allows
             layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
             shapes = _top_shapes(layer, layer_type)
             storages = self._storages_of(layer, layer_type)
@@ -206,10 +206,10 @@ class _Builder:
     def _bottom(self, name: str) -> Blob:
         if name in self._current:
             return self._current[name].blob
-        if name in self._makers:
-            maker, line = self._makers[name]
+        if name in self._producers:
+            producer, line = self._producers[name]
             raise LayerError(
-                f'its bottom "{name}" is produced only later, by layer "{maker}" ({line})',
+                f'its bottom "{name}" is produced only later, by layer "{producer}" ({line})',
                 hint="Move that layer up; a net has no cycles.",
             )
         known = ", ".join(self._current) or "none"
@@ -300,8 +300,8 @@ class _Builder:
         self._storages += 1
         return self._storages - 1
 
-    def refuse_shared_in_place(self) -> None:
-        """A blob that a layer overwrites must have no other reader: the original rejects that too."""
+    def reject_shared_in_place(self) -> None:
+        """A blob that a layer overwrites must have no other reader, as in the original."""
         for version in self._versions:
             name = version.blob.name
             writers = [layer for layer in version.readers if name in (top.name for top in layer.tops)]
@@ -328,12 +328,12 @@ def _state_text(state: State) -> str:
 
 def _check_counts(layer: Layer, layer_type: LayerType) -> None:
     read = [blob.name for blob in layer.bottoms]
-    for kind, count, (least, most) in (
+    for kind, count, (low, high) in (
         ("bottom", len(layer.bottoms), layer_type.bottoms),
         ("top", len(layer.tops), layer_type.tops),
     ):
-        if count < least or (most is not None and count > most):
-            wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+        if count < low or (high is not None and count > high):
+            wanted = f"{low}" if high == low else f"{low} or more" if high is None else f"{low} to {high}"
             raise LayerError(f"expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}")
     if layer_type.tops_match_bottoms and len(layer.tops) != len(layer.bottoms):
         raise LayerError(f"it has {len(layer.bottoms)} bottoms but {len(layer.tops)} tops: the numbers must match")

@@ -77,11 +77,11 @@ class Prepared:
         possible = self.mode.widths(range(1, LOSSLESS_BITS + 1), ranges)
         for name, bits in self.config.bw.items():
             if bits not in possible:
-                least, most = min(possible), max(possible)
+                low, high = min(possible), max(possible)
                 raise RistrettoError(
                     f"--bw {name}={bits}: {self.config.trimming_mode} has no such width for this net",
                     where=self.config.model,
-                    hint=f"It has {least} to {most} bits." if least < most else f"It has {least} bits.",
+                    hint=f"It has {low} to {high} bits." if low < high else f"It has {low} bits.",
                 )
 
     def calibration_net(self) -> Net:

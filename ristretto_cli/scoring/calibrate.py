@@ -111,17 +111,17 @@ def _inputs_and_outputs(
     """The values whose largest magnitudes are the ranges of a layer's input and output."""
     layer = net.layers[index]
     if probe.legacy:
-        read, written = [run.end[layer.bottoms[0].name]], [run.end[layer.tops[0].name]]
+        read, written = [run.final[layer.bottoms[0].name]], [run.final[layer.tops[0].name]]
     else:
         # DIFFERS(D1): the values that will be quantized, before in-place layers change them.
-        read = list(run.read[index])
-        written = list(run.written[index])
+        read = list(run.inputs[index])
+        written = list(run.outputs[index])
         for i, top in enumerate(layer.tops):
             reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
-            if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
+            if reader is not None and LAYERS.get(reader.type).is_constant_below_zero(reader):
                 written[i] = ops.relu(written[i])
     joins = [i for i, each in enumerate(net.layers) if each.type == "Concat" and len(each.bottoms) > 1]
-    joined = {run.written[i][0].name: run.read[i] for i in joins}
+    joined = {run.outputs[i][0].name: run.inputs[i] for i in joins}
     return [_parts(value, joined) for value in read], [_parts(value, joined) for value in written]
 
 

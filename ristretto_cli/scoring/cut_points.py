@@ -101,7 +101,7 @@ def activations_at(cut_point: CutPoint, net: Net, run: Run[Node]) -> dict[str, N
     """The activations at a cut point in a run of the whole net, by name."""
     last = {
         top.storage: value
-        for layer, values in zip(net.layers[: cut_point.layer], run.written, strict=False)
+        for layer, values in zip(net.layers[: cut_point.layer], run.outputs, strict=False)
         for top, value in zip(in_graph(layer.tops), values, strict=True)
     }
     return {name: last[blob.storage] for name, blob in cut_point.activations.items()}

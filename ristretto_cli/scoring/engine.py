@@ -16,7 +16,7 @@ from ristretto_cli.backends.onnx_kernels import NONE, exact_kernels
 from ristretto_cli.backends.onnx_scopes import ScopedOps
 from ristretto_cli.backends.onnx_session import Session, has_blocks
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.forward import Run, Start, forward, state_shapes
+from ristretto_cli.net.forward import ResumePoint, Run, forward, state_shapes
 from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array, Shape
 from ristretto_cli.scoring.execution import DEFAULT, Execution, GraphKind
@@ -62,19 +62,21 @@ def _record(
     """The net's run, and the inputs for its states, which have these shapes."""
     feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in in_graph(net.inputs)}
     states = {key: ops.input(_free(f"state {key}", feeds), shape) for key, shape in shapes.items()}
-    start = None
+    resume_from = None
     if cut_point is not None:
         activations = cut_point.activations.items()
-        start = Start(cut_point.layer, {blob.storage: ops.input(name, blob.shape) for name, blob in activations})
-    return forward(net, ops, feeds, rng=rng, states=states, start=start), states
+        resume_from = ResumePoint(
+            cut_point.layer, {blob.storage: ops.input(name, blob.shape) for name, blob in activations}
+        )
+    return forward(net, ops, feeds, rng=rng, states=states, resume_from=resume_from), states
 
 
 def graph_outputs(net: Net, run: Run[Node]) -> dict[str, Node]:
     """The graph's outputs, by name: the net's, and the blobs that host layers read to compute the others."""
-    outputs = {blob.name: run.end[blob.name] for blob in in_graph(net.outputs)}
+    outputs = {blob.name: run.final[blob.name] for blob in in_graph(net.outputs)}
     inputs = {blob.name for blob in net.inputs}
     for i, layer in host_layers(net, [blob.name for blob in net.outputs if blob.on_host]):
-        for blob, value in zip(in_graph(layer.bottoms), run.read[i], strict=True):
+        for blob, value in zip(in_graph(layer.bottoms), run.inputs[i], strict=True):
             if value.name not in inputs:
                 outputs.setdefault(blob.name, value)
     return outputs
@@ -151,7 +153,7 @@ def compile_net(
 
 
 def _is_quantized(net: Net) -> bool:
-    return any(not layer.is_source and LAYERS.get(layer.type).trims for layer in net.layers)
+    return any(not layer.is_source and LAYERS.get(layer.type).quantized for layer in net.layers)
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,9 @@ def _record_graph(
     ops = OnnxOps(rng) if fast is None else fast
     run, states = _record(net, ops, state_shapes(net), rng, cut_point)
     outputs = dict(select(run, ops))
-    host_bottoms = [[_free(f"{i} bottom {k}", outputs) for k, _ in enumerate(run.read[i])] for i in host_positions]
+    host_bottoms = [[_free(f"{i} bottom {k}", outputs) for k, _ in enumerate(run.inputs[i])] for i in host_positions]
     for names, i in zip(host_bottoms, host_positions, strict=True):
-        outputs.update(zip(names, run.read[i], strict=True))
+        outputs.update(zip(names, run.inputs[i], strict=True))
     guard, peak = None, None if fast is None else fast.peak(outputs.values())
     if peak is not None:
         guard = _free("peak", outputs)

@@ -79,7 +79,7 @@ class ScoredOutputs:
 
     def select(self, run: Run[Node]) -> dict[str, Node]:
         """The values of a run that the scores need, by blob name; the loss is called TOTAL_LOSS."""
-        picked = {blob.name: run.end[blob.name] for blob in in_graph(self.averaged)}
+        picked = {blob.name: run.final[blob.name] for blob in in_graph(self.averaged)}
         return picked if run.loss is None else {**picked, TOTAL_LOSS: run.loss}
 
 

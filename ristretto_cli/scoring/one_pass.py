@@ -70,14 +70,14 @@ def chosen_blobs(net: Net, blobs: Sequence[str]) -> tuple[set[str], list[str]]:
 def values_by_key(net: Net, blobs: Collection[str], run: Run[V]) -> dict[str, V]:
     """The values of these blobs in a run, by the keys of the results."""
     picked: dict[str, V] = {}
-    for layer, tops in zip(reversed(net.layers), reversed(run.written), strict=True):
+    for layer, tops in zip(reversed(net.layers), reversed(run.outputs), strict=True):
         if layer.type == "Input":
             continue
         for top, value in reversed(list(zip(in_graph(layer.tops), tops, strict=True))):
             if top.name in blobs:
                 picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
     picked = dict(reversed(picked.items()))
-    picked.update({f"{name}@end": run.end[name] for name in sorted(blobs)})
+    picked.update({f"{name}@end": run.final[name] for name in sorted(blobs)})
     picked.update({f"{_UPDATE}{key}": value for key, value in run.updates.items()})
     return picked if run.loss is None else {**picked, "@total_loss": run.loss}
 

@@ -20,7 +20,7 @@ from ristretto_cli.sources.images import Pixels, decode
 
 log = logging.getLogger("ristretto")
 
-_LEAST_EXPANSION = 1e-2
+_MIN_EXPANSION = 1e-2
 
 
 class Augmentation:
@@ -74,7 +74,7 @@ def _expands(param: Message) -> bool:
     ratio = param.expand_param.max_expand_ratio
     if not ratio > 1:
         raise LayerError(f"expand_param.max_expand_ratio is {ratio:g}", hint="It must be more than 1.")
-    return bool(param.expand_param.prob > 0 and ratio - 1 >= _LEAST_EXPANSION)
+    return bool(param.expand_param.prob > 0 and ratio - 1 >= _MIN_EXPANSION)
 
 
 def _makes_noise(param: Message) -> bool:

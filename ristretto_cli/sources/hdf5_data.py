@@ -23,7 +23,7 @@ from ristretto_cli.sources.settings import (
 )
 from ristretto_cli.sources.source import Source, source
 
-_MOST_UNWRITTEN = 1 << 26
+_MAX_UNWRITTEN_BYTES = 1 << 26
 
 
 @source("HDF5Data")
@@ -137,6 +137,6 @@ def _shape(h5: h5py.File, top: str, file: str) -> Shape:
     if not shape or prod(shape) < 1 or prod(shape) > MAX_COUNT:
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}")
     # Rows that were never written are zeros and take no space; gigabytes of them are not data.
-    if dataset.nbytes > _MOST_UNWRITTEN and announces_too_much(dataset):
+    if dataset.nbytes > _MAX_UNWRITTEN_BYTES and announces_too_much(dataset):
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}, but most of it is not stored")
     return shape

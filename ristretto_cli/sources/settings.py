@@ -20,12 +20,12 @@ MAX_AXES = 32  # Caffe's kMaxBlobAxes
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")  # names may contain other Unicode spaces
 
 
-def check_tops(message: Message, least: int, most: int | None = None) -> None:
+def check_tops(message: Message, low: int, high: int | None = None) -> None:
     """LayerError for a layer with fewer or more tops than its type has."""
     count = len(message.top)
-    if count >= least and (most is None or count <= most):
+    if count >= low and (high is None or count <= high):
         return
-    wanted = f"{least} or more" if most is None else str(least) if least == most else f"{least} or {most}"
+    wanted = f"{low} or more" if high is None else str(low) if low == high else f"{low} or {high}"
     raise LayerError(f"expected {wanted} top{'s' * (wanted != '1')}, got {count}")
 
 

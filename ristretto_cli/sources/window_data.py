@@ -73,9 +73,9 @@ class WindowData(Source):
         self._workers.close()
 
     def _check_windows(self) -> None:
-        for windows, name, least in zip(self._kinds, ("background", "objects"), ("below bg", "of fg"), strict=True):
+        for windows, name, condition in zip(self._kinds, ("background", "objects"), ("below bg", "of fg"), strict=True):
             if not len(windows):
-                raise LayerError(f"{self._path} has no windows of {name}: none has an overlap {least}_threshold")
+                raise LayerError(f"{self._path} has no windows of {name}: none has an overlap {condition}_threshold")
         objects = self._kinds[1]
         wrong = objects[self._list.label[objects] < 1]
         if len(wrong):

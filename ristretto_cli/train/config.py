@@ -13,12 +13,12 @@ from ristretto_cli.backends import onnx_session
 from ristretto_cli.backends.gpu import GpuRequest, GpuUnusable, choose_gpu
 from ristretto_cli.caffe_io.net_file import read_solver
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.formats.number_format import trims_of
+from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Net
+from ristretto_cli.net.param_formats import param_formats
 from ristretto_cli.net.trimmed_weights import trimmed_weights
-from ristretto_cli.net.trims import param_trims
 from ristretto_cli.scoring.scores import number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.job import Job, opened, resume, save
@@ -138,7 +138,7 @@ def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, 
 
 def _check_trimming(launch: Launch, net: Net) -> None:
     """RistrettoError for flags about trimming where the net has nothing of that kind to trim."""
-    trims = [trim for layer in net.layers for trim in param_trims(layer) if trim is not None]
+    trims = [trim for layer in net.layers for trim in param_formats(layer) if trim is not None]
     params = "no layer trims its parameters"
     faults = [
         (launch.trim_activations, "--trim_activations", "no layer trims activations", _trims_activations(net)),
@@ -155,8 +155,8 @@ def _check_trimming(launch: Launch, net: Net) -> None:
 
 
 def _trims_activations(net: Net) -> bool:
-    trimmed = [layer for layer in net.layers if not layer.is_source and LAYERS.get(layer.type).trims]
-    trims = [trims_of(layer.message.quantization_param) for layer in trimmed]
+    trimmed = [layer for layer in net.layers if not layer.is_source and LAYERS.get(layer.type).quantized]
+    trims = [layer_formats(layer.message.quantization_param) for layer in trimmed]
     return any(trim.layer_in is not None or trim.layer_out is not None for trim in trims)
 
 

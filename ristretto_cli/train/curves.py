@@ -20,7 +20,7 @@ _LOSS = re.compile(rf"Iteration \d{{1,12}}(?: \([^()]*\))?, loss = {_VALUE}")
 _RATE = re.compile(rf"Iteration \d{{1,12}}, lr = {_VALUE}")
 _TESTING = re.compile(r"Testing net \(#(\d{1,4})\)")
 _OUTPUT = re.compile(rf"(Train|Test) net output #(\d{{1,6}}): (\S{{1,200}}) = {_VALUE}(?: \(\* \S+ = \S+ loss\))?")
-_LONGEST_LINE = 1 << 16
+_MAX_LINE_BYTES = 1 << 16
 
 Report = Callable[[int, int, str], None]  # bytes read, bytes in all, the file
 
@@ -70,7 +70,7 @@ def read_curves(path: str | Path, on_read: Report | None = None) -> Curves:
         if stream.seekable():
             stream.seek(0)
         done = 0
-        while line := stream.readline(_LONGEST_LINE):
+        while line := stream.readline(_MAX_LINE_BYTES):
             reader.read(line.decode("utf-8", "replace"))
             done += len(line)
             if on_read is not None and (done * 100 // size) != (done - len(line)) * 100 // size:

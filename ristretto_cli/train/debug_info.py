@@ -18,7 +18,7 @@ Tensor: TypeAlias = Any  # torch may be missing where types are checked
 
 def keep_gradients(run: Run[Any]) -> None:
     """Have torch keep the gradients of what layers read, which backward_lines tells."""
-    for values in run.read:
+    for values in run.inputs:
         for value in values:
             if value.requires_grad and not value.is_leaf:
                 value.retain_grad()
@@ -26,7 +26,7 @@ def keep_gradients(run: Run[Any]) -> None:
 
 def forward_lines(net: Net, run: Run[Any], params: Mapping[str, Tensor]) -> Iterator[str]:
     """A line for each layer's tops and parameters, in the order of the pass. params: by Param.key."""
-    for layer, tops in zip(net.layers, run.written, strict=True):
+    for layer, tops in zip(net.layers, run.outputs, strict=True):
         for blob, value in zip(in_graph(layer.tops), tops, strict=True):
             yield f"    [Forward] Layer {layer.name}, top blob {blob.name} data: {_size(value)}"
         for i, param in enumerate(layer.params):
@@ -36,7 +36,7 @@ def forward_lines(net: Net, run: Run[Any], params: Mapping[str, Tensor]) -> Iter
 def backward_lines(net: Net, run: Run[Any], params: Mapping[str, Tensor]) -> Iterator[str]:
     """A line for each layer's bottoms and parameters that have a gradient, last layer first, then one for all
     parameters together."""
-    for layer, bottoms in reversed(list(zip(net.layers, run.read, strict=True))):
+    for layer, bottoms in reversed(list(zip(net.layers, run.inputs, strict=True))):
         for blob, value in zip(in_graph(layer.bottoms), bottoms, strict=True):
             if value.requires_grad and value.grad is not None:
                 yield f"    [Backward] Layer {layer.name}, bottom blob {blob.name} diff: {_size(value.grad)}"

@@ -59,7 +59,7 @@ class Gradients:
         """The arrays of one pass, by key."""
         params = {key: self._leaf(self._net.weights[key], learned) for key, learned in _learned(self._net).items()}
         fed = {blob.name: self._leaf(feeds[blob.name], self._net.force_backward) for blob in in_graph(self._net.inputs)}
-        run: Run[Tensor] = forward(self._net, self._ops, fed, rng=self._rng, params=params, renew=self._renewed)
+        run: Run[Tensor] = forward(self._net, self._ops, fed, rng=self._rng, params=params, copy_top=self._copy_top)
         results: dict[str, AnyArray] = {
             key: _array(value) for key, value in values_by_key(self._net, self._blobs, run).items()
         }
@@ -67,7 +67,7 @@ class Gradients:
         results.update(self._behind(feeds, run))
         return {**results, **self._gradients(run, params)}
 
-    def _renewed(self, value: Tensor) -> Tensor:
+    def _copy_top(self, value: Tensor) -> Tensor:
         if self._net.force_backward and not value.requires_grad:  # even where nothing of it is learned
             return value.detach().requires_grad_()
         return value.view_as(value)
@@ -102,7 +102,7 @@ class Gradients:
         """The blobs behind the graph that are asked for."""
         behind = host_layers(self._net, self._on_host)
         host = HostLayers(self._net, [layer for _, layer in behind])
-        made = host.run(feeds, [[_array(value) for value in run.read[i]] for i, _ in behind])
+        made = host.run(feeds, [[_array(value) for value in run.inputs[i]] for i, _ in behind])
         return {name: made[name] for name in made if name in self._on_host}
 
 
@@ -139,7 +139,7 @@ def _reached(net: Net) -> set[str]:
 def _first_made(net: Net, run: Run[Tensor]) -> dict[str, Tensor]:
     """Each blob as the first layer with it as top made it."""
     found: dict[str, Tensor] = {}
-    for layer, tops in zip(net.layers, run.written, strict=True):
+    for layer, tops in zip(net.layers, run.outputs, strict=True):
         for blob, value in zip(in_graph(layer.tops), tops, strict=True):
             found.setdefault(blob.name, value)
     return found

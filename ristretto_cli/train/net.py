@@ -152,7 +152,7 @@ class TrainNet:
         updates = {key: value.detach() for key, value in run.updates.items()}
         self._states = {key: value.detach() for key, value in run.states.items()}
         outputs = tuple(
-            Output(blob.name, self._loss_weights[blob.name], run.end[blob.name].detach()) for blob in wanted
+            Output(blob.name, self._loss_weights[blob.name], run.final[blob.name].detach()) for blob in wanted
         )
 
         def after() -> Pass:

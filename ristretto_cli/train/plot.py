@@ -15,8 +15,8 @@ from ristretto_cli.train.curves import Curve, Curves
 ENDINGS = (".png", ".svg")
 
 _WIDTH, _PANEL_HEIGHT, _DPI = 9.0, 3.2, 120
-_MOST_IN_LEGEND = 24
-_MOST_OF_NAME = 60
+_MAX_IN_LEGEND = 24
+_MAX_NAME_LENGTH = 60
 # The same curves are to give the same file.
 _STYLE = {"svg.hashsalt": "ristretto", "svg.fonttype": "none", "axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
 _METADATA: Mapping[str, Mapping[str, None]] = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
@@ -71,7 +71,7 @@ class _Panel:
         if self.log_scale and all((curve.values > 0).all() for _, curve, _ in self.lines):
             axes.set_yscale("log")
         labels = [_plain(label) for label, _, _ in self.lines]
-        legend = axes.legend(handles[:_MOST_IN_LEGEND], labels[:_MOST_IN_LEGEND], fontsize=8)
+        legend = axes.legend(handles[:_MAX_IN_LEGEND], labels[:_MAX_IN_LEGEND], fontsize=8)
         for text in legend.get_texts():
             text.set_parse_math(False)
 
@@ -108,5 +108,5 @@ def _names(logs: Sequence[Curves]) -> list[str]:
 def _plain(label: str) -> str:
     """A label of printable characters, not too long; matplotlib hides labels that begin with an underscore."""
     text = "".join(c if c.isprintable() else "?" for c in label)
-    text = text if len(text) <= _MOST_OF_NAME else f"{text[: _MOST_OF_NAME - 1]}…"
+    text = text if len(text) <= _MAX_NAME_LENGTH else f"{text[: _MAX_NAME_LENGTH - 1]}…"
     return f" {text}" if text.startswith("_") else text

@@ -23,7 +23,7 @@ from ristretto_cli.train.test_nets import Tester
 
 log = logging.getLogger("ristretto")
 
-_MOST_WAITING = 64  # losses that are not looked at yet: on a GPU looking means to wait for it
+_MAX_PENDING = 64  # losses that are not looked at yet: on a GPU looking means to wait for it
 
 
 class Source(Protocol):
@@ -214,7 +214,7 @@ class Solver:
 
     def _take_in(self, loss: Any) -> None:
         self._waiting.append((self.iteration, loss))
-        if loss.device.type == "cpu" or len(self._waiting) >= _MOST_WAITING:
+        if loss.device.type == "cpu" or len(self._waiting) >= _MAX_PENDING:
             self._look_at_losses()
 
     def _look_at_losses(self) -> None:

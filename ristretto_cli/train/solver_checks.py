@@ -16,7 +16,7 @@ TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
 _NUMBERS = (
     *("base_lr", "gamma", "power", "momentum", "momentum2", "delta", "rms_decay", "weight_decay", "clip_gradients"),
 )
-_LEAST = {
+_MINIMUMS = {
     **{"display": 0, "test_interval": 0, "snapshot": 0, "max_iter": 0},
     **{"iter_size": 1, "average_loss": 1},
 }
@@ -84,9 +84,9 @@ def _number_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     for name in _NUMBERS:
         if not math.isfinite(getattr(param, name)):
             yield _out_of_range(solver, name, getattr(param, name), "a number")
-    for name, least in _LEAST.items():
-        if getattr(param, name) < least:
-            yield _out_of_range(solver, name, getattr(param, name), f"{least} or more")
+    for name, minimum in _MINIMUMS.items():
+        if getattr(param, name) < minimum:
+            yield _out_of_range(solver, name, getattr(param, name), f"{minimum} or more")
 
 
 def _policy_faults(solver: SolverFile) -> Iterator[RistrettoError]:

@@ -35,7 +35,7 @@ def test_every_product_and_pooling_has_its_layers_name(workshop: Any, name: str,
     ops = engine.fast_ops(rng, gpu)
     ops.bound_of_inputs, ops.assumes_in_range = engine.BOUND, True
     run, _ = engine._record(net, ops, {}, rng)
-    model = ops.graph.model({"fc": run.end["fc"]}, embed_weights=False)
+    model = ops.graph.model({"fc": run.final["fc"]}, embed_weights=False)
     convolutions = [n.name for n in model.graph.node if n.op_type in {"QLinearConv", "Conv"}]
     assert any(each.startswith("conv/") for each in convolutions)
     assert not any(each.startswith("relu/") for each in convolutions)

@@ -102,8 +102,8 @@ def rounds_sqrt() -> bool:
 
 def every_blob(net: Net, run: Run[Any]) -> dict[str, Any]:
     """Each layer's tops as it leaves them, and each blob as the whole pass leaves it."""
-    values = {f"end {name}": value for name, value in run.end.items()}
-    for i, (layer, tops) in enumerate(zip(net.layers, run.written, strict=True)):
+    values = {f"end {name}": value for name, value in run.final.items()}
+    for i, (layer, tops) in enumerate(zip(net.layers, run.outputs, strict=True)):
         for blob, value in zip(in_graph(layer.tops), tops, strict=True):
             values[f"{i} {layer.name} {blob.name}"] = value
     return values
@@ -111,7 +111,7 @@ def every_blob(net: Net, run: Run[Any]) -> dict[str, Any]:
 
 def outputs(net: Net, run: Run[Any]) -> dict[str, Any]:
     """The net's outputs alone, as scoring has them: other nodes are joined, and others left out."""
-    return {f"end {blob.name}": run.end[blob.name] for blob in in_graph(net.outputs)}
+    return {f"end {blob.name}": run.final[blob.name] for blob in in_graph(net.outputs)}
 
 
 def recorded(net: Net, pick: Pick, ops: Any) -> dict[str, Any]:

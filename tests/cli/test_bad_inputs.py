@@ -775,8 +775,8 @@ TABLE = [*WEIGHTS, *TEXT, *CONNECTIONS, *SHAPES, *ABSURD, *NETS, *DATA, *OUTPUTS
 
 LOG_LINE = re.compile(r"[IW]\d{4} [0-9:.]+ +\d+ \w+\.py:\d+] .*")
 NOTES = re.compile(r"Scoring net\.prototxt with .*, named in its header\.")
-MOST_SECONDS = 20  # of processor time, which other processes do not change; far more than any row takes
-MOST_BYTES = 50 << 20
+MAX_SECONDS = 20  # of processor time, which other processes do not change; far more than any row takes
+MAX_BYTES = 50 << 20
 
 
 def by_name(row: Row) -> str:
@@ -843,7 +843,7 @@ def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
     assert (code, out) == (row.code, "")
     assert job.files() == before
     assert not list(temporary.iterdir())
-    assert seconds < MOST_SECONDS
+    assert seconds < MAX_SECONDS
 
 
 @pytest.mark.parametrize("row", ABSURD, ids=by_name)
@@ -852,7 +852,7 @@ def test_an_absurd_size_takes_no_memory(row: Row, job: Job) -> None:
     tracemalloc.start()
     try:
         assert run(row.args) == row.code
-        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
     finally:
         tracemalloc.stop()
 

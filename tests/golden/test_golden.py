@@ -71,7 +71,7 @@ def test_trimming_an_array_gives_what_the_original_gave(folder: Path, case: Mapp
     inputs, outputs = np.load(folder / "inputs.npz"), np.load(folder / "outputs.npz")
     ops = numpy_ops(np.random.default_rng(0))
     for key, setting in case["settings"].items():
-        trimmed = _format(setting).trim(ops, inputs[setting["input"]], Rounding.NEAREST)
+        trimmed = _format(setting).quantize(ops, inputs[setting["input"]], Rounding.NEAREST)
         np.testing.assert_array_equal(trimmed, outputs[key], err_msg=key)
         np.testing.assert_array_equal(np.signbit(trimmed), np.signbit(outputs[key]), err_msg=key)
 

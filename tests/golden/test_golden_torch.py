@@ -70,8 +70,8 @@ def test_a_forward_pass_on_torch_gives_what_the_original_gave(
 
 def made(net: Net, run: Run[Any]) -> dict[str, Any]:
     """The arrays of a run by the keys of the recorded ones."""
-    found: dict[str, Any] = {f"{name}@end": value for name, value in run.end.items()}
-    for layer, tops in zip(net.layers, run.written, strict=True):
+    found: dict[str, Any] = {f"{name}@end": value for name, value in run.final.items()}
+    for layer, tops in zip(net.layers, run.outputs, strict=True):
         for top, value in zip(in_graph(layer.tops), tops, strict=True):
             found[f"{top.name}@{layer.name}"] = found[top.name] = value
     found |= {f"param_end:{key}": value for key, value in run.updates.items()}
@@ -81,7 +81,7 @@ def made(net: Net, run: Run[Any]) -> dict[str, Any]:
 
 
 def grid_steps(net: Net) -> dict[str, float]:
-    """One step of the grid of each blob that a layer trims."""
+    """One step of the grid of each blob that a layer quantizes."""
     return {
         top.name: 2.0**-layer.message.quantization_param.fl_layer_out
         for layer in net.layers

@@ -40,8 +40,8 @@ class Result:
         ops = OnnxOps()
         inputs = {blob.name: ops.input(blob.name, blob.shape) for blob in net.inputs}
         run = forward(net, ops, inputs, rng=np.random.default_rng(seed))
-        kept = {f"end {name}": value for name, value in run.end.items()}
-        for layer, read, written in zip(net.layers, run.read, run.written, strict=True):
+        kept = {f"end {name}": value for name, value in run.final.items()}
+        for layer, read, written in zip(net.layers, run.inputs, run.outputs, strict=True):
             kept.update({f"read {layer.name} {i}": value for i, value in enumerate(read)})
             kept.update({f"written {layer.name} {i}": value for i, value in enumerate(written)})
         kept.update({f"update {key}": value for key, value in run.updates.items()})

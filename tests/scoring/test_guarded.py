@@ -87,7 +87,7 @@ CONV = """
 
 
 def compiled(net: Any, **settings: Any) -> Any:
-    return compile_net(net, lambda run, ops: run.end, rng=np.random.default_rng(0), **settings)
+    return compile_net(net, lambda run, ops: run.final, rng=np.random.default_rng(0), **settings)
 
 
 def image(*numbers: float) -> Any:
@@ -252,9 +252,9 @@ def test_random_nets_give_what_the_plain_ops_give(workshop: Any, data: st.DataOb
 
     def select(run: Any, ops: Any) -> Any:
         tops = {
-            f"{layer.name} {i}": v for layer, vs in zip(net.layers, run.written, strict=True) for i, v in enumerate(vs)
+            f"{layer.name} {i}": v for layer, vs in zip(net.layers, run.outputs, strict=True) for i, v in enumerate(vs)
         }
-        return {**tops, **run.end}
+        return {**tops, **run.final}
 
     runner = compile_net(net, select, rng=np.random.default_rng(0), execution=Execution(threads=1))
     ops, run = record(net, rng=np.random.default_rng(0))

@@ -31,7 +31,7 @@ def test_host_layers_run_after_the_graph_in_order(workshop: Any) -> None:
 
 
 def test_each_batch_may_have_its_own_number_of_items(workshop: Any) -> None:
-    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.end["y"]}, rng=rng(), on_host=["some"])
+    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.final["y"]}, rng=rng(), on_host=["some"])
     for selector, expected in (([0, 0, 0], []), ([1, 0, 1], [10, 30]), ([1, 1, 1], [10, 0, 30])):
         results = session.run({**FED, "sel": np.array(selector, np.float32)})
         assert results["y"].tolist() == [10, 0, 30]
@@ -39,7 +39,7 @@ def test_each_batch_may_have_its_own_number_of_items(workshop: Any) -> None:
 
 
 def test_without_anything_of_the_host_nothing_of_it_is_computed(workshop: Any) -> None:
-    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.end["y"]}, rng=rng())
+    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.final["y"]}, rng=rng())
     assert list(session.run({"x": FED["x"]})) == ["y"]  # the selector is not even fed
 
 

@@ -14,7 +14,8 @@ from ristretto_cli.formats.number_format import ModeOption, Ranges, Role, trimmi
 class SpareBits(DynamicFixedPoint):
     """Dynamic fixed point with spare integer bits for activations."""
 
-    # The precision and `trims` are inherited: what is written is dynamic fixed point, which any ristretto reads.
+    # The precision and `layer_formats` are inherited: the fields are those of dynamic fixed point, which any ristretto
+    # reads.
     combined_title = "Dynamic fixed point net, spare bits:"
     options = (
         *DynamicFixedPoint.options,
