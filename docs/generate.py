@@ -120,7 +120,7 @@ def source_reference() -> str:
         _table(
             ["type", "tops", "fed"],
             (
-                [f"`{name}`", _doc(SOURCES.get(name)), "yes" if SOURCES.get(name).fed else ""]
+                [f"`{name}`", _doc(SOURCES.get(name)), "yes" if SOURCES.get(name).is_external else ""]
                 for name in SOURCES.names()
             ),
         ),

@@ -93,7 +93,7 @@ def time_net(
     their shapes were made up; their tops, and those of layers that are fed by the user, are all zeros. RistrettoError
     for data that cannot be read, and for a net without outputs.
     """
-    timer = LayerTimer(on_run, clock)
+    timer = _LayerTimer(on_run, clock)
     feeds, reading, zeros = _read(net, without_data, timer, iterations)
     same = deepcopy(rng)
     forward_ms = _time_passes(net, feeds, timer, iterations, rng, execution)
@@ -142,7 +142,7 @@ def timing_lines(timing: Timing) -> list[str]:
 
 
 @dataclass(frozen=True)
-class LayerTimer:
+class _LayerTimer:
     on_run: OnRun
     clock: Clock
 
@@ -161,7 +161,7 @@ class LayerTimer:
 
 
 def _read(
-    net: Net, without_data: Collection[str], timer: LayerTimer, iterations: int
+    net: Net, without_data: Collection[str], timer: _LayerTimer, iterations: int
 ) -> tuple[dict[str, Array], dict[int, float], tuple[str, ...]]:
     """A batch for each input, the milliseconds to read one, by the layer's position, and the inputs that are zeros."""
     feeds: dict[str, Array] = {}
@@ -180,7 +180,7 @@ def _read(
     return feeds, times, tuple(zeros)
 
 
-def _batches(layer: Layer, timer: LayerTimer, iterations: int) -> tuple[tuple[Array, ...], float] | None:
+def _batches(layer: Layer, timer: _LayerTimer, iterations: int) -> tuple[tuple[Array, ...], float] | None:
     """The first batch of a data layer, and the milliseconds to read one; None if the user must supply it."""
     try:
         source = open_source(layer.message, layer.phase)
@@ -195,7 +195,7 @@ def _batches(layer: Layer, timer: LayerTimer, iterations: int) -> tuple[tuple[Ar
 def _time_passes(
     net: Net,
     feeds: Mapping[str, Array],
-    timer: LayerTimer,
+    timer: _LayerTimer,
     iterations: int,
     rng: np.random.Generator,
     execution: Execution,
@@ -222,7 +222,7 @@ class _Profile:
 def _profile(
     net: Net,
     feeds: Mapping[str, Array],
-    timer: LayerTimer,
+    timer: _LayerTimer,
     iterations: int,
     rng: np.random.Generator,
     execution: Execution,

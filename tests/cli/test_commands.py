@@ -238,7 +238,9 @@ def test_a_run_that_fails_leaves_the_old_net_and_no_json(terminal: Terminal, wor
     before = sorted(Path().iterdir())
     terminal(*FIXED_POINT, "--json=found.json", code=1)
     assert terminal.out == []
-    assert terminal.err[-1].startswith('ristretto: net.prototxt:9: layer "conv" reads NaN or infinite values')
+    assert terminal.err[-1].startswith(
+        'ristretto: net.prototxt:9: the input of layer "conv" has NaN or infinite values'
+    )
     assert Path("quantized.prototxt").read_text() == "of yesterday"
     assert sorted(Path().iterdir()) == before
 
