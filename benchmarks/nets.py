@@ -22,7 +22,7 @@ from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.caffe_io.weights import write_weights
 from ristretto_cli.datasets.datum import plain_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights
 from ristretto_cli.scoring.data_loader import DataLoader
@@ -123,7 +123,7 @@ def prepare(benchmark: Benchmark, folder: Path, *, train_batches: int = _TRAIN_B
     if shared is None:
         _make_weights(model, weights, rng)
     batches = benchmark.images // benchmark.batch
-    labels = _said(load_net(str(model), str(weights), State(TEST), rng=rng), batches, rng)
+    labels = _said(load_net(str(model), str(weights), NetState(TEST), rng=rng), batches, rng)
     for file in databases[TEST].iterdir():
         file.unlink()
     databases[TEST].rmdir()
@@ -177,7 +177,7 @@ def _shared(weights: str) -> Path | None:
 
 
 def _make_weights(model: Path, weights: Path, rng: np.random.Generator) -> None:
-    net = fill_weights(build(read_net(model), State(TEST), DataLayers()), rng=rng)
+    net = fill_weights(build(read_net(model), NetState(TEST), DataLayers()), rng=rng)
     with DataLoader(net) as feeds:
         net = replace(net, weights={**net.weights, **statistics(net, feeds.next())})
     layers = {layer.name: [net.weights[param.key] for param in layer.params] for layer in net.layers if layer.params}

@@ -28,7 +28,7 @@ import onnxruntime
 from benchmarks.nets import Benchmark, Prepared, prepare, prepare_real
 from ristretto_cli.backends.onnx_session import FATAL_ONLY
 from ristretto_cli.caffe_io.messages import TEST, TRAIN
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.net.ir import Net
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import record
@@ -204,7 +204,7 @@ class Once:
 
 
 def _load(prepared: Prepared, phase: int) -> Net:
-    return load_net(prepared.model, prepared.weights, State(phase), rng=np.random.default_rng(0))
+    return load_net(prepared.model, prepared.weights, NetState(phase), rng=np.random.default_rng(0))
 
 
 def _read(net: Net, batches: int) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from ristretto_cli.caffe_io.prototxt import parse, to_text
 from ristretto_cli.caffe_io.solverstate import write_solver_state
 from ristretto_cli.caffe_io.upgrade import upgrade
 from ristretto_cli.caffe_io.weights import read_blob, read_net_binary, read_weights, write_weights
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import record
@@ -149,7 +149,7 @@ def net(data: bytes) -> None:
     Path("net").write_bytes(data)
     file = read_net("net")
     for phase in (TRAIN, TEST):
-        built = build(file, State(phase), DataLayers())
+        built = build(file, NetState(phase), DataLayers())
         if _is_small(built):
             rng = np.random.default_rng(0)
             record(fill_weights(built, rng=rng), rng=rng)
@@ -159,7 +159,7 @@ def net(data: bytes) -> None:
 def one_pass(data: bytes) -> None:
     """Small nets are run."""
     Path("net").write_bytes(data)
-    built = build(read_net("net"), State(TEST), DataLayers())
+    built = build(read_net("net"), NetState(TEST), DataLayers())
     if _is_small(built):
         rng = np.random.default_rng(0)
         feeds = {blob.name: rng.random(blob.shape, np.float32) for blob in built.inputs}
@@ -206,7 +206,7 @@ def caffemodel(data: bytes) -> None:
 
 def _load(name: str) -> None:
     Path("net").write_bytes(NET)
-    built = build(read_net("net"), State(TEST), DataLayers())
+    built = build(read_net("net"), NetState(TEST), DataLayers())
     load_weights(built, read_weights(name), rng=np.random.default_rng(0), allow_missing=True)
 
 

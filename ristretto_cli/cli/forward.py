@@ -68,7 +68,7 @@ def command(
 
     from ristretto_cli.backends.gpu import choose_gpu
     from ristretto_cli.caffe_io.npz import read_npz, write_npz
-    from ristretto_cli.net.build import State
+    from ristretto_cli.net.build import NetState
     from ristretto_cli.ops import show
     from ristretto_cli.scoring.data_loader import DataLoader
     from ristretto_cli.scoring.engine import log_device
@@ -86,7 +86,7 @@ def command(
     if device is not None:
         log_device(device)
     rng = np.random.default_rng(seed)
-    state = State(phase, level, stage)
+    state = NetState(phase, level, stage)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights)
     given = read_npz(input) if input is not None else {}
     names = tuple(name for name in blobs.split(",") if name)

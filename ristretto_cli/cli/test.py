@@ -56,7 +56,7 @@ def command(
     json: str | None,
 ) -> None:
     """Score a net, quantized or not."""
-    from ristretto_cli.net.build import State
+    from ristretto_cli.net.build import NetState
     from ristretto_cli.quantize.header import weights_of
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
@@ -75,7 +75,7 @@ def command(
             model,
             weights,
             iterations,
-            state=State(level=level, stages=stage),
+            state=NetState(level=level, stages=stage),
             execution=Execution(device, threads, graph),
             allow_missing=allow_missing_weights,
             metric_options=ap_version,

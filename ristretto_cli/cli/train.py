@@ -67,10 +67,10 @@ def command(
     """
     check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
     given = given_flags(click.get_current_context())
-    from ristretto_cli.train.config import Launch, run
+    from ristretto_cli.train.config import TrainConfig, run
     from ristretto_cli.train.signals import Request
 
-    launch = Launch(
+    config = TrainConfig(
         solver,
         weights=weights or None,
         snapshot=snapshot or None,
@@ -86,7 +86,7 @@ def command(
         metric_options=ap_version,
     )
     with progress("train") as bar:
-        outcome = run(launch, lambda done, total: bar.on_batch(done, total, "iterations"))
+        outcome = run(config, lambda done, total: bar.on_batch(done, total, "iterations"))
     if json is not None:
         write_json(json, outcome.as_json(solver))
     if json != STDOUT:

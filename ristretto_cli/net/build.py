@@ -22,7 +22,7 @@ from ristretto_cli.ops import DYNAMIC, Shape, show
 log = logging.getLogger("ristretto")
 
 
-class DataLayers(Protocol):
+class DataLayerTypes(Protocol):
     """The data layers available to a net."""
 
     def names(self) -> list[str]: ...
@@ -32,7 +32,7 @@ class DataLayers(Protocol):
 
 
 @dataclass(frozen=True)
-class State:
+class NetState:
     """The state that a net is built for. Phase and level override the file's `state`; stages add to its stages."""
 
     phase: int = TEST
@@ -40,7 +40,7 @@ class State:
     stages: tuple[str, ...] = ()
 
 
-def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Location]]:
+def included(net_file: NetFile, state: NetState) -> Iterator[tuple[Message, Location]]:
     """The layers whose include and exclude rules match a state, in the file's order.
 
     RistrettoError(s) for layers that have rules of both kinds.
@@ -63,7 +63,7 @@ def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Locatio
             yield message, where
 
 
-def _meets(rule: Message, state: State, stages: set[str]) -> bool:
+def _meets(rule: Message, state: NetState, stages: set[str]) -> bool:
     return (
         (not rule.HasField("phase") or rule.phase == state.phase)
         and (not rule.HasField("min_level") or state.level >= rule.min_level)
@@ -73,7 +73,7 @@ def _meets(rule: Message, state: State, stages: set[str]) -> bool:
     )
 
 
-def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
+def build(net_file: NetFile, state: NetState, data: DataLayerTypes) -> Net:
     """The net for a state, without weights.
 
     Raises RistrettoError(s) for all its errors: unknown types and bottoms, wrong counts, shapes
@@ -87,7 +87,7 @@ def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
     return build_layers(net_file, layers, state.phase, data)
 
 
-def _warn_of_unused_state(net_file: NetFile, state: State) -> None:
+def _warn_of_unused_state(net_file: NetFile, state: NetState) -> None:
     """Log a warning for stages, and for a level, that no layer's rules mention."""
     rules = [rule for message in net_file.message.layer for rule in (*message.include, *message.exclude)]
     known = {stage for rule in rules for stage in (*rule.stage, *rule.not_stage)}
@@ -98,7 +98,9 @@ def _warn_of_unused_state(net_file: NetFile, state: State) -> None:
         log.warning("Level %d has no effect: no layer of %s has a rule for levels.", state.level, net_file.file)
 
 
-def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Location]], phase: int, data: DataLayers) -> Net:
+def build_layers(
+    net_file: NetFile, layers: Sequence[tuple[Message, Location]], phase: int, data: DataLayerTypes
+) -> Net:
     """The net of these layers, at least one, regardless of their rules."""
     builder = _Builder(data, phase, layers)
     for message, where in layers:
@@ -125,7 +127,7 @@ class _Version:
 
 
 class _Builder:
-    def __init__(self, data: DataLayers, phase: int, layers: Sequence[tuple[Message, Location]]) -> None:
+    def __init__(self, data: DataLayerTypes, phase: int, layers: Sequence[tuple[Message, Location]]) -> None:
         self.layers: list[Layer] = []
         self.errors: list[RistrettoError] = []
         self._data = data
@@ -321,7 +323,7 @@ class _Builder:
         return [version.blob for version in self._current.values() if not version.readers]
 
 
-def _state_text(state: State) -> str:
+def _state_text(state: NetState) -> str:
     phase = {TRAIN: "TRAIN", TEST: "TEST"}[state.phase]
     return ", ".join([f"phase {phase}", f"level {state.level}", *(f'stage "{stage}"' for stage in state.stages)])
 

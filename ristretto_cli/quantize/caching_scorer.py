@@ -15,7 +15,7 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST, Message
 from ristretto_cli.caffe_io.net_file import NetFile
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
 from ristretto_cli.quantize.config import ReuseOptions
@@ -92,7 +92,7 @@ class CachingScorer:
             self._known.setdefault(_key(net_file), (name, scores))
 
     def _build(self, net_file: NetFile) -> Scorer:
-        net = build(net_file, State(TEST), _KnownData(self._net))
+        net = build(net_file, NetState(TEST), _KnownData(self._net))
         net = replace(net, weights=self._net.weights)
         valid = [each for each in self._prefixes if each.is_valid_for(net, self._net, self._options.iterations)]
         prefix = max(valid, key=lambda each: each.cut_point.layer, default=None)

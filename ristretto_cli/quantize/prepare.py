@@ -13,7 +13,7 @@ from ristretto_cli.caffe_io.net_file import NetFile, read_net
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
 from ristretto_cli.errors import Location, RistrettoError
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, TrimmingMode, configured_mode
-from ristretto_cli.net.build import State, build, build_layers, included
+from ristretto_cli.net.build import NetState, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.config import QuantizeConfig
@@ -88,7 +88,7 @@ class Prepared:
         """The net for calibration: on TRAIN data, or the TEST net itself if there are none."""
         data = DataLayers()
         if self.config.legacy:
-            return self._load(build(self.net_file, State(TRAIN), data))
+            return self._load(build(self.net_file, NetState(TRAIN), data))
         # DIFFERS(D2): the net as it will be used, on its training data.
         layers = _with_train_data(self.net_file, data)
         if layers is None:
@@ -106,7 +106,7 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     rng = np.random.default_rng(0)
     net_file = read_net(config.model)
     weights = None if dry_run else read_weights(config.weights)
-    net = _load(build(net_file, State(TEST), DataLayers()), weights, config, rng)
+    net = _load(build(net_file, NetState(TEST), DataLayers()), weights, config, rng)
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(
@@ -173,8 +173,8 @@ def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
 
 def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Location]] | None:
     """The layers of phase TEST with the data layers of TRAIN; None if TRAIN has none that fit."""
-    test = list(included(net_file, State(TEST)))
-    train = [(message, where) for message, where in included(net_file, State(TRAIN)) if message.type in data]
+    test = list(included(net_file, NetState(TEST)))
+    train = [(message, where) for message, where in included(net_file, NetState(TRAIN)) if message.type in data]
     made = {top for message, _ in train for top in message.top}
     needed = {top for message, _ in test if message.type in data for top in message.top}
     if not train or not needed <= made:

@@ -7,7 +7,7 @@ import numpy as np
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.layers.host_layer import MetricOptions
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import log_device
@@ -20,7 +20,7 @@ from ristretto_cli.sources.open import DataLayers
 
 
 def load_net(
-    model: str, weights: str | None, state: State, *, rng: np.random.Generator, allow_missing: bool = False
+    model: str, weights: str | None, state: NetState, *, rng: np.random.Generator, allow_missing: bool = False
 ) -> Net:
     """The net of a prototxt for a state, with the weights of a file, or with those of its fillers if it is None."""
     net = build(read_net(model), state, DataLayers())
@@ -34,7 +34,7 @@ def score_file(
     weights: str,
     iterations: int,
     *,
-    state: State,
+    state: NetState,
     execution: Execution = DEFAULT,
     allow_missing: bool = False,
     metric_options: MetricOptions | None = None,

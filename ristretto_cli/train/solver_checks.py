@@ -1,4 +1,4 @@
-"""What is wrong with a solver's settings: what Caffe refuses, and what could train nothing, each with its line."""
+"""Checks of a solver's settings: errors in Caffe too, and settings that could not train anything, with their lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MINIMUMS = {
 
 
 def faults(solver: SolverFile) -> Iterator[RistrettoError]:
-    """All that is wrong with a solver file."""
+    """The errors of a solver file."""
     yield from _net_faults(solver)
     yield from _test_faults(solver)
     yield from _number_faults(solver)
@@ -39,7 +39,7 @@ def _net_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     given = [name for name in TRAIN_NETS if solver.message.HasField(name)]
     if not given:
         yield RistrettoError(
-            "the solver names no net to train", where=solver.file, hint='Give it one: net: "train_val.prototxt".'
+            "the solver has no net to train", where=solver.file, hint='Add one: net: "train_val.prototxt".'
         )
     if len(given) > 1:
         yield RistrettoError(
@@ -67,9 +67,9 @@ def _test_faults(solver: SolverFile) -> Iterator[RistrettoError]:
         )
     if count and param.test_interval == 0:
         yield RistrettoError(
-            "the solver has a net to test, but no test_interval",
+            "the solver has a test net but no test_interval",
             where=_at(solver, "test_interval" if param.HasField("test_interval") else "test_iter"),
-            hint="Say after how many iterations to test: test_interval: 500.",
+            hint="Set the number of iterations between tests: test_interval: 500.",
         )
     for i, iterations in enumerate(param.test_iter):
         if iterations < 0:
@@ -80,7 +80,7 @@ def _number_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     param = solver.message
     for name in ("base_lr", "max_iter"):
         if not param.HasField(name):
-            yield RistrettoError(f"the solver has no {name}", where=solver.file, hint=f"Add {name}: to it.")
+            yield RistrettoError(f"the solver has no {name}", where=solver.file, hint=f"Add {name}.")
     for name in _NUMBERS:
         if not math.isfinite(getattr(param, name)):
             yield _out_of_range(solver, name, getattr(param, name), "a number")

@@ -1,4 +1,4 @@
-"""Testing a net while it learns: scored on onnxruntime with the present weights, as `ristretto test` does."""
+"""Tests during training: nets scored on onnxruntime with the current weights, as by `ristretto test`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from ristretto_cli.scoring.scores import Scores
 
 
 class Tester:
-    """A test net. Layers that it shares with the learning net, by name, use that net's weights; the others use its own.
+    """A test net. Layers with the name of a layer of the trained net use its weights; the others use their own.
 
-    The data and the states of layers continue where the last test ended, as in Caffe. Use it as a context manager: it
-    closes the files. RistrettoError(s) where a shared layer has parameters of other shapes here.
+    The data and the states of layers continue where the last test ended, as in Caffe. A context manager, which closes
+    the files. RistrettoError(s) if a shared layer has parameters of different shapes.
     """
 
     def __init__(
         self,
         net: Net,
-        learning: Net,
+        trained: Net,
         iterations: int,
         *,
         rng: np.random.Generator,
@@ -41,19 +41,19 @@ class Tester:
     ) -> None:
         self.net = net
         self.iterations = iterations
-        self._shared = _shared(net, learning)
+        self._shared = _shared(net, trained)
         self._shapes = {param.key: param.shape for layer in reversed(net.layers) for param in layer.params}
         self._rng = rng
         self._execution = execution
         self._metric_options = metric_options or MetricOptions()
-        self._feeds = DataLoader(net, seed=seed)
+        self._batches = DataLoader(net, seed=seed)
         self._memory: dict[str, Array] = {}
         self._outputs = ScoredOutputs(net, None if net.outputs else ())
 
     def run(self, weights: Mapping[str, Array], keep_going: Callable[[], bool] = lambda: True) -> Scores | None:
-        """The scores with these weights of the learning net, by Param.key.
+        """The scores with these weights of the trained net, by Param.key; None if interrupted.
 
-        keep_going: asked before each batch; None is returned when it returns False.
+        keep_going: called before each batch; the test is interrupted when it returns False.
         """
         if not self.iterations:
             return Scores((), 0.0, 0)
@@ -68,13 +68,13 @@ class Tester:
             on_host=self._outputs.on_host,
         )
         tally = Tally(self._outputs)
-        for results in run_batches(runner, self._feeds, self.iterations, keep_going=keep_going):
+        for results in run_batches(runner, self._batches, self.iterations, keep_going=keep_going):
             tally.add(results)
         return tally.scores(self._metric_options) if tally.done == self.iterations else None
 
     def close(self) -> None:
         """Close the files."""
-        self._feeds.close()
+        self._batches.close()
 
     def __enter__(self) -> Tester:
         return self
@@ -88,9 +88,9 @@ class Tester:
         return self._outputs.select(run)
 
 
-def _shared(net: Net, learning: Net) -> dict[str, str]:
-    """The keys of the parameters that a test net has of the net that learns, by the keys they have here."""
-    known = {layer.name: layer for layer in learning.layers}
+def _shared(net: Net, trained: Net) -> dict[str, str]:
+    """The keys of the parameters that a test net shares with the trained net, by their keys in the test net."""
+    known = {layer.name: layer for layer in trained.layers}
     shared: dict[str, str] = {}
     errors = []
     for layer in net.layers:
@@ -99,7 +99,7 @@ def _shared(net: Net, learning: Net) -> dict[str, str]:
             continue
         ours, theirs = ([param.shape for param in each.params] for each in (layer, other))
         if ours != theirs:
-            what = f"has parameters {_shapes(ours)} in the test net, and {_shapes(theirs)} in the one that learns"
+            what = f"has parameters {_shapes(ours)} in the test net, but {_shapes(theirs)} in the trained net"
             errors.append(RistrettoError(f'layer "{layer.name}" {what}', where=layer.where))
             continue
         shared.update({ours.key: theirs.key for ours, theirs in zip(layer.params, other.params, strict=True)})

@@ -20,7 +20,7 @@ from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
@@ -49,7 +49,7 @@ def test_a_forward_pass_gives_what_the_original_gave(
     _skip_unknown_types(folder)
     rng = np.random.default_rng(0)
     weights = case.get("weights") or next((p.name for p in Path().glob("weights.*")), None)
-    state = State(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
+    state = NetState(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
     net = load_net("net.prototxt", weights, state, rng=rng)
     given = read_npz("inputs.npz") if Path("inputs.npz").exists() else {}
     with DataLoader(net, given=given) as feeds:

@@ -13,7 +13,7 @@ import pytest
 
 from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.caffe_io.npz import read_npz
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.net.forward import Run, forward
 from ristretto_cli.net.ir import Net, in_graph
 from ristretto_cli.scoring.data_loader import DataLoader
@@ -46,7 +46,7 @@ def test_a_forward_pass_on_torch_gives_what_the_original_gave(
     monkeypatch.chdir(folder)
     rng = np.random.default_rng(0)
     weights = case.get("weights") or next((p.name for p in Path().glob("weights.*")), None)
-    state = State(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
+    state = NetState(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
     net = load_net("net.prototxt", weights, state, rng=rng)
     given = read_npz("inputs.npz") if Path("inputs.npz").exists() else {}
     ops: Any = TorchOps(rng)

@@ -15,7 +15,7 @@ import pytest
 from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.caffe_io.weights import read_net_binary
 from ristretto_cli.cli.main import run
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 
@@ -80,7 +80,7 @@ def test_further_batches_of_a_net_are_those_of_the_original(
     if "batch1" in folder.name:
         pytest.skip("images of different sizes: the shapes of a net are known before its first batch")
     monkeypatch.chdir(folder)
-    net = load_net("net.prototxt", None, State(enum_value("Phase", case["phase"])), rng=np.random.default_rng(0))
+    net = load_net("net.prototxt", None, NetState(enum_value("Phase", case["phase"])), rng=np.random.default_rng(0))
     expected = _arrays(Path("outputs.npz"))
     with DataLoader(net) as feeds:
         for turn in range(1, case["passes"] + 1):

@@ -9,7 +9,7 @@ from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError, RistrettoErrors
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.forward import forward
 from ristretto_cli.sources.open import DataLayers
 
@@ -21,9 +21,9 @@ class Nets:
         self._file = folder / "net.prototxt"
 
     def build(self, text, *state, **more):
-        """The Net of a text, for State(*state, **more)."""
+        """The Net of a text, for NetState(*state, **more)."""
         self._file.write_text(textwrap.dedent(text).lstrip())
-        return build(read_net(self._file), State(*state, **more), DataLayers())
+        return build(read_net(self._file), NetState(*state, **more), DataLayers())
 
     def refusals(self, text, *state, **more):
         """What is said against a net, a line each, without the file's name (but with the number of the line)."""

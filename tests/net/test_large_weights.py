@@ -82,13 +82,13 @@ LAYER = """
 LOAD = """
 import numpy as np
 from benchmarks.child import peak_bytes
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.net_files import load_net
 import onnxruntime
 def load(name):
     rng = np.random.default_rng(0)
-    net = load_net(name + ".prototxt", name + ".caffemodel", State(1), rng=rng)
+    net = load_net(name + ".prototxt", name + ".caffemodel", NetState(1), rng=rng)
     return compile_net(net, lambda run, ops: {"x2": run.final["x2"]}, rng=rng)
 small = load("small")
 before = peak_bytes()

@@ -14,7 +14,7 @@ import pytest
 
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.caffe_io.net_file import read_net
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.quantize.caching_scorer import CachingScorer
 from ristretto_cli.quantize.config import QuantizeConfig, ReuseOptions
 from ristretto_cli.quantize.pipeline import quantize
@@ -195,7 +195,7 @@ class StopAfter:
 def test_a_score_of_some_batches_is_not_taken_for_that_of_all(small: Any) -> None:
     job = small()
     net_file = read_net(job.model)
-    net = load_net(job.model, job.weights, State(), rng=np.random.default_rng(0))
+    net = load_net(job.model, job.weights, NetState(), rng=np.random.default_rng(0))
     scorer = CachingScorer(
         net_file,
         net,

@@ -11,7 +11,7 @@ import pytest
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.average_precision import ApVersion
 from ristretto_cli.layers.host_layer import MetricOptions
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.metrics import check_score, default_score, is_loss
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.score import score_net
@@ -24,7 +24,7 @@ def detector(folder: Any, text: str | None = None) -> Any:
     """The net of `bright_halves`, or another one with its weights."""
     if text is not None:
         folder.net(text)
-    return load_net("net.prototxt", "net.caffemodel", State(), rng=np.random.default_rng(0))
+    return load_net("net.prototxt", "net.caffemodel", NetState(), rng=np.random.default_rng(0))
 
 
 def score(net: Any, iterations: int = 2, **settings: Any) -> Scores:
