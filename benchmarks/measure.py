@@ -12,7 +12,7 @@ from benchmarks.nets import Benchmark, Prepared, prepare
 from benchmarks.once import ONCE, Once, OnceRow
 from benchmarks.passes import Times, onnxruntime_pass, own_pass, take_turns, write_onnx
 from benchmarks.static_qdq import write_static_qdq
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 
 STATIC_QDQ = "onnxruntime static QDQ"
 COMMANDS = {
@@ -128,7 +128,7 @@ class _Timer:
         self._folder = folder
         self._rounds = rounds
         self._trimmer = Trimmer(prepared.model, prepared.weights)
-        with Feeds(self._trimmer.float_net) as feeds:
+        with DataLoader(self._trimmer.float_net) as feeds:
             self._batches = [feeds.next() for _ in range(_CALIBRATION_BATCHES)]
         self._float = folder / "float.onnx"
         write_onnx(self._trimmer.float_net, self._float)

@@ -11,7 +11,7 @@ from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.formats.number_format import MODES, Role
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.rewrite import apply_bit_widths
@@ -44,13 +44,13 @@ MODES_TIMED = {
 
 
 class Trimmer:
-    """Trims one net, with ranges of its own, which are measured once."""
+    """LayerFormats one net, with ranges of its own, which are measured once."""
 
     def __init__(self, model: str, weights: str) -> None:
         self._net_file = read_net(model)
         self._weights = read_weights(weights)
         self._rng = np.random.default_rng(0)
-        self.float_net = load_net(model, weights, State(TEST), rng=self._rng)
+        self.float_net = load_net(model, weights, NetState(TEST), rng=self._rng)
         layers = trimmable_layers(self.float_net, legacy=False)
         ranges = measure_ranges(
             self.float_net,
@@ -69,4 +69,4 @@ class Trimmer:
             return None
         widths = {each.family: mode.widths for each in self._layers}
         net_file = apply_bit_widths(self._net_file, self._layers, widths, trimming, legacy=False)
-        return load_weights(build(net_file, State(TEST), DataLayers()), self._weights, rng=self._rng)
+        return load_weights(build(net_file, NetState(TEST), DataLayers()), self._weights, rng=self._rng)

@@ -22,10 +22,10 @@ from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.caffe_io.weights import write_weights
 from ristretto_cli.datasets.datum import plain_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.sources.open import DataLayers
@@ -123,7 +123,7 @@ def prepare(benchmark: Benchmark, folder: Path, *, train_batches: int = _TRAIN_B
     if shared is None:
         _make_weights(model, weights, rng)
     batches = benchmark.images // benchmark.batch
-    labels = _said(load_net(str(model), str(weights), State(TEST), rng=rng), batches, rng)
+    labels = _said(load_net(str(model), str(weights), NetState(TEST), rng=rng), batches, rng)
     for file in databases[TEST].iterdir():
         file.unlink()
     databases[TEST].rmdir()
@@ -177,8 +177,8 @@ def _shared(weights: str) -> Path | None:
 
 
 def _make_weights(model: Path, weights: Path, rng: np.random.Generator) -> None:
-    net = fill_weights(build(read_net(model), State(TEST), DataLayers()), rng=rng)
-    with Feeds(net) as feeds:
+    net = fill_weights(build(read_net(model), NetState(TEST), DataLayers()), rng=rng)
+    with DataLoader(net) as feeds:
         net = replace(net, weights={**net.weights, **statistics(net, feeds.next())})
     layers = {layer.name: [net.weights[param.key] for param in layer.params] for layer in net.layers if layer.params}
     write_weights(weights, layers)
@@ -187,9 +187,9 @@ def _make_weights(model: Path, weights: Path, rng: np.random.Generator) -> None:
 def _said(net: Net, batches: int, rng: np.random.Generator) -> list[int]:
     """The classes that a net takes its TEST images for."""
     scores = next(layer.bottoms[0].name for layer in net.layers if layer.type == "Accuracy")
-    session = compile_net(net, lambda run, ops: {scores: run.end[scores]}, rng=rng)
+    session = compile_net(net, lambda run, ops: {scores: run.final[scores]}, rng=rng)
     labels: list[int] = []
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         for _ in range(batches):
             values = session.run(feeds.next())[scores]
             labels += values.reshape(len(values), -1).argmax(1).tolist()

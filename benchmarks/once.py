@@ -29,9 +29,9 @@ from benchmarks.nets import Benchmark, Prepared, prepare, prepare_real
 from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.onnx_session import FATAL_ONLY
 from ristretto_cli.caffe_io.messages import TEST, TRAIN
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.net.ir import Net
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import record
 from ristretto_cli.scoring.net_files import load_net
 
@@ -171,7 +171,7 @@ class Once:
     def _write_onnx(self, net: Net, path: Path) -> None:
         """The net up to its class scores, as `ristretto export` would write it."""
         ops, run = record(net, rng=np.random.default_rng(0))
-        lowered = lower(ops.graph, {self._logits: run.end[self._logits]})
+        lowered = lower(ops.graph, {self._logits: run.final[self._logits]})
         onnx.save(lowered.model(embed_weights=True), path)
 
     def _score_net(self, result: Path) -> float:
@@ -204,11 +204,11 @@ class Once:
 
 
 def _load(prepared: Prepared, phase: int) -> Net:
-    return load_net(prepared.model, prepared.weights, State(phase), rng=np.random.default_rng(0))
+    return load_net(prepared.model, prepared.weights, NetState(phase), rng=np.random.default_rng(0))
 
 
 def _read(net: Net, batches: int) -> Mapping[str, Any]:
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         read = [feeds.next() for _ in range(batches)]
     return {name: np.concatenate([batch[name] for batch in read]) for name in read[0]}
 

@@ -55,7 +55,7 @@ def take_turns(passes: Mapping[str, Pass], rounds: int) -> dict[str, Times]:
 def write_onnx(net: Net, path: Path) -> None:
     """The net, as `ristretto export --format onnx` writes it."""
     ops, run = record(net, rng=np.random.default_rng(0))
-    lowered = lower(ops.graph, {blob.name: run.end[blob.name] for blob in net.outputs})
+    lowered = lower(ops.graph, {blob.name: run.final[blob.name] for blob in net.outputs})
     onnx.save(lowered.model(embed_weights=True), path)
 
 
@@ -73,7 +73,7 @@ def own_pass(net: Net, batch: Mapping[str, Array], threads: int) -> Pass:
     """A pass as scoring runs it."""
     session = compile_net(
         net,
-        lambda run, ops: {blob.name: run.end[blob.name] for blob in net.outputs},
+        lambda run, ops: {blob.name: run.final[blob.name] for blob in net.outputs},
         rng=np.random.default_rng(0),
         execution=Execution(threads=threads),
     )

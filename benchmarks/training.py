@@ -20,14 +20,14 @@ from benchmarks.passes import Pass, take_turns
 from ristretto_cli.caffe_io.messages import TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.train.net import TrainNet
 from ristretto_cli.train.solver import Solver
-from ristretto_cli.train.solver_settings import NetSource, Policy, Rule, Settings, Snapshots
+from ristretto_cli.train.solver_settings import LrPolicy, NetSource, Snapshots, SolverSettings, UpdateRule
 from ristretto_cli.train.torch_import import import_torch
 
 BITS = 8
@@ -69,17 +69,17 @@ def train_net(name: str, batch: int, *, trimmed: bool) -> Net:
             for shape in ((batch, *NETS[name].image), (batch,)):
                 layer.input_param.shape.add(dim=shape)
     if trimmed:
-        _trim(file, build(file, State(TRAIN), DataLayers()))
-    return fill_weights(build(file, State(TRAIN), DataLayers()), rng=np.random.default_rng(0))
+        _trim(file, build(file, NetState(TRAIN), DataLayers()))
+    return fill_weights(build(file, NetState(TRAIN), DataLayers()), rng=np.random.default_rng(0))
 
 
 def _trim(file: NetFile, net: Net) -> None:
     bottoms = {layer.name: [blob.shape for blob in layer.bottoms] for layer in net.layers}
     for message in file.message.layer:
         layer_type = LAYERS.get(message.type) if message.type in LAYERS else None
-        if layer_type is not None and layer_type.trimmed_type:
-            layer_type.make_explicit(message, bottoms[message.name])
-            message.type = layer_type.trimmed_type
+        if layer_type is not None and layer_type.quantized_type:
+            layer_type.fill_in_defaults(message, bottoms[message.name])
+            message.type = layer_type.quantized_type
             _set_bits(message.quantization_param)
 
 
@@ -91,10 +91,10 @@ def _set_bits(quantization: Message) -> None:
 
 def own_loop(net: Net, batch: Mapping[str, Array], iterations: int) -> Pass:
     """What trains a net of ours for some iterations on one batch, as `ristretto train` does."""
-    settings = Settings(
+    settings = SolverSettings(
         train=NetSource("net", 0, "net", TRAIN),
-        policy=Policy("fixed", 1e-4),
-        rule=Rule(momentum=0.9, weight_decay=5e-4),
+        policy=LrPolicy("fixed", 1e-4),
+        rule=UpdateRule(momentum=0.9, weight_decay=5e-4),
         max_iter=0,
         snapshots=Snapshots("unused", after_train=False),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from ristretto_cli.backends.graph_passes.graph_pass import GRAPH_PASSES, all_passes
 from ristretto_cli.cli.main import Shell
 from ristretto_cli.exports.exporter import EXPORTS
 from ristretto_cli.formats.number_format import MODES
@@ -30,6 +31,7 @@ def documents() -> Mapping[str, str]:
         "reference/sources.md": source_reference(),
         "reference/formats.md": format_reference(),
         "reference/exports.md": export_reference(),
+        "reference/graph_passes.md": pass_reference(),
         "decisions/README.md": decision_index(DOCS / "decisions"),
     }
 
@@ -95,7 +97,7 @@ def layer_reference() -> str:
 
     def row(name: str) -> list[str]:
         kind = LAYERS.get(name)
-        quantized = f"`{kind.trimmed_type}`" if kind.trimmed_type not in ("", name) else ""
+        quantized = f"`{kind.quantized_type}`" if kind.quantized_type not in ("", name) else ""
         return [f"`{name}`", _count(*kind.bottoms), _count(*kind.tops), _doc(kind), quantized]
 
     return _page(
@@ -120,7 +122,7 @@ def source_reference() -> str:
         _table(
             ["type", "tops", "fed"],
             (
-                [f"`{name}`", _doc(SOURCES.get(name)), "yes" if SOURCES.get(name).fed else ""]
+                [f"`{name}`", _doc(SOURCES.get(name)), "yes" if SOURCES.get(name).is_external else ""]
                 for name in SOURCES.names()
             ),
         ),
@@ -148,6 +150,16 @@ def export_reference() -> str:
     """All export formats."""
     sections = [f"## {name}\n\n{_escaped(inspect.getdoc(type(EXPORTS.get(name))) or '')}" for name in EXPORTS.names()]
     return _page("Exports", "Values of `export --format`.", *sections)
+
+
+def pass_reference() -> str:
+    """All graph passes, in the order in which they run."""
+    rows = [[f"`{name}`", _escaped(inspect.getdoc(GRAPH_PASSES.get(name)) or "")] for name in all_passes()]
+    return _page(
+        "Graph passes",
+        "Values of `--graph_passes`, in the order in which they run; see [the two graphs](../speed.md#the-two-graphs).",
+        _table(["pass", "effect"], rows),
+    )
 
 
 def decision_index(folder: Path) -> str:

@@ -25,8 +25,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 FOUND = HERE.parent / "build" / "fuzz"
-MOST_SECONDS, MOST_BYTES = 2.0, 500e6
-MOST_INPUT = 1 << 16
+MAX_SECONDS, MAX_BYTES = 2.0, 500e6
+MAX_INPUT = 1 << 16
 HANGS_AFTER = 30
 
 
@@ -99,8 +99,8 @@ class _Last:
 
     def __init__(self, folder: Path) -> None:
         path = folder / "last"
-        if not path.exists() or path.stat().st_size != MOST_INPUT + 16:
-            path.write_bytes(bytes(MOST_INPUT + 16))
+        if not path.exists() or path.stat().st_size != MAX_INPUT + 16:
+            path.write_bytes(bytes(MAX_INPUT + 16))
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
 
@@ -140,7 +140,7 @@ def _fuzz(name: str, engine: str, seconds: int, seed: int) -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("error")
     target = TARGETS[name]
-    seeds = [data for data in target.seeds() if len(data) <= MOST_INPUT]
+    seeds = [data for data in target.seeds() if len(data) <= MAX_INPUT]
     if not seeds:
         return  # they are recorded cases, which are not there
     one = _Judge(name, target.run)
@@ -171,7 +171,7 @@ class _Judge:
         self._last = _Last(self._folder)
 
     def __call__(self, data: bytes) -> None:
-        data = data[:MOST_INPUT]
+        data = data[:MAX_INPUT]
         self._last.set(data)
         before, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
@@ -184,9 +184,9 @@ class _Judge:
             self._keep(data, f"{type(error).__name__}{place[-1:]}", traceback.format_exc())
         seconds = time.perf_counter() - before
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
-        if seconds > MOST_SECONDS:
+        if seconds > MAX_SECONDS:
             self._keep(data, "slow", f"{seconds:.1f} seconds")
-        if grown > MOST_BYTES:
+        if grown > MAX_BYTES:
             self._keep(data, "large", f"{grown / 1e6:.0f} MB")
 
     def _keep(self, data: bytes, place: str, what: str) -> None:
@@ -216,7 +216,7 @@ def _by_atheris(one: _Judge, seeds: list[bytes], change: Mutate, seconds: int, s
     for number, data in enumerate(seeds):
         (corpus / str(number)).write_bytes(data)
     settings = [
-        *(f"-max_total_time={seconds}", f"-timeout={HANGS_AFTER}", f"-seed={seed}", f"-max_len={MOST_INPUT}"),
+        *(f"-max_total_time={seconds}", f"-timeout={HANGS_AFTER}", f"-seed={seed}", f"-max_len={MAX_INPUT}"),
         *("-rss_limit_mb=0", "-print_final_stats=1", "-artifact_prefix=./"),
     ]
     atheris.Setup([sys.argv[0], *settings, str(corpus)], one, custom_mutator=custom)

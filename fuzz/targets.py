@@ -26,7 +26,7 @@ from ristretto_cli.caffe_io.prototxt import parse, to_text
 from ristretto_cli.caffe_io.solverstate import write_solver_state
 from ristretto_cli.caffe_io.upgrade import upgrade
 from ristretto_cli.caffe_io.weights import read_blob, read_net_binary, read_weights, write_weights
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.scoring.engine import record
@@ -39,10 +39,10 @@ from ristretto_cli.train.snapshot import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", ROOT.parent / "shared"))
-MOST_SEED_BYTES = 20_000
+MAX_SEED_BYTES = 20_000
 
 # Nets are run only where that takes no time; building them is tried at any size.
-MOST_WEIGHTS, MOST_VALUES = 20_000, 100_000
+MAX_WEIGHTS, MAX_VALUES = 20_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def target(seeds: Callable[[], list[bytes]], *, text: bool = False) -> Any:
 def recorded(*patterns: str) -> list[bytes]:
     """The small files of the recorded cases and of models/ whose paths match."""
     found = [path for pattern in patterns for top in (SHARED / "golden", ROOT / "models") for path in top.glob(pattern)]
-    return [path.read_bytes() for path in sorted(found) if path.stat().st_size < MOST_SEED_BYTES]
+    return [path.read_bytes() for path in sorted(found) if path.stat().st_size < MAX_SEED_BYTES]
 
 
 # --- text
@@ -149,7 +149,7 @@ def net(data: bytes) -> None:
     Path("net").write_bytes(data)
     file = read_net("net")
     for phase in (TRAIN, TEST):
-        built = build(file, State(phase), DataLayers())
+        built = build(file, NetState(phase), DataLayers())
         if _is_small(built):
             rng = np.random.default_rng(0)
             record(fill_weights(built, rng=rng), rng=rng)
@@ -159,7 +159,7 @@ def net(data: bytes) -> None:
 def one_pass(data: bytes) -> None:
     """Small nets are run."""
     Path("net").write_bytes(data)
-    built = build(read_net("net"), State(TEST), DataLayers())
+    built = build(read_net("net"), NetState(TEST), DataLayers())
     if _is_small(built):
         rng = np.random.default_rng(0)
         feeds = {blob.name: rng.random(blob.shape, np.float32) for blob in built.inputs}
@@ -169,7 +169,7 @@ def one_pass(data: bytes) -> None:
 def _is_small(built: Net) -> bool:
     weights = sum(prod(param.shape) for layer in built.layers for param in layer.params)
     values = sum(prod(top.shape) for layer in built.layers for top in layer.tops)
-    return weights <= MOST_WEIGHTS and values <= MOST_VALUES
+    return weights <= MAX_WEIGHTS and values <= MAX_VALUES
 
 
 @target(
@@ -206,7 +206,7 @@ def caffemodel(data: bytes) -> None:
 
 def _load(name: str) -> None:
     Path("net").write_bytes(NET)
-    built = build(read_net("net"), State(TEST), DataLayers())
+    built = build(read_net("net"), NetState(TEST), DataLayers())
     load_weights(built, read_weights(name), rng=np.random.default_rng(0), allow_missing=True)
 
 

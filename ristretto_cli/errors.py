@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Where:
-    """A place in a file; line and column count from 1, 0 means unknown."""
+class Location:
+    """A location in a file; line and column count from 1, 0 means unknown."""
 
     file: str
     line: int = 0
@@ -25,12 +25,12 @@ class Where:
 
 
 class RistrettoError(Exception):
-    """An error in the input, reported in one line: location, fault, remedy."""
+    """An error in the input, reported in one line: location, fault, hint."""
 
-    def __init__(self, what: str, *, where: Where | str | None = None, remedy: str = "") -> None:
+    def __init__(self, what: str, *, where: Location | str | None = None, hint: str = "") -> None:
         line = f"{where}: {what}" if where else what
-        if remedy:
-            line = f"{line.rstrip('.')}. {remedy}"
+        if hint:
+            line = f"{line.rstrip('.')}. {hint}"
         super().__init__(" ".join(line.split()))
 
 
@@ -56,7 +56,7 @@ def raise_all(errors: Iterable[RistrettoError]) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A remedy that suggests the known name nearest to the given one; empty if none is near."""
+    """A hint that suggests the known name nearest to the given one; empty if none is near."""
     candidates = sorted(known)
     folded = {candidate.lower(): candidate for candidate in reversed(candidates)}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)

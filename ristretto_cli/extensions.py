@@ -51,11 +51,9 @@ class Extension:
             place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
             raise self.error(f"cannot be loaded: {type(fault).__name__}: {fault}{place}") from fault
 
-    def error(self, what: str, remedy: str = "") -> ExtensionError:
+    def error(self, what: str, hint: str = "") -> ExtensionError:
         """The error that says what is wrong with this entry point."""
-        return ExtensionError(
-            f"the extension {self} {what}", remedy=remedy or f"Update or uninstall {self.distribution}."
-        )
+        return ExtensionError(f"the extension {self} {what}", hint=hint or f"Update or uninstall {self.distribution}.")
 
 
 def extensions(group: str) -> Mapping[str, tuple[Extension, ...]]:
@@ -72,7 +70,7 @@ def check_unique(kind: str, name: str, extensions: Iterable[Extension], *, built
     owners = [*(["ristretto-cli"] if built_in else []), *map(str, extensions)]
     if len(owners) > 1:
         what = f'{kind} "{name}" is registered twice: by {" and by ".join(owners)}'
-        raise ExtensionError(what, remedy="Uninstall one of these distributions, or rename the entry point.")
+        raise ExtensionError(what, hint="Uninstall one of these distributions, or rename the entry point.")
 
 
 def at_fault(fault: BaseException) -> Extension | None:

@@ -21,10 +21,9 @@ Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = npt.NDArray[np.float32]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
-# An extent known only at run time, because it depends on the data. Not -1, which users write.
-_MOST_SHIFT = 256  # larger than the difference between any two grids
-DYNAMIC = -(2**31)
+DYNAMIC = -(2**31)  # an extent known only at run time, because it depends on the data; not -1, which users write
 MAX_EXACT_INT = 2**24  # indices are float32 too, which holds all integers up to this one
+_MAX_SHIFT = 256  # larger than the difference between any two grids
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Grid:
         (True, False)
         """
         finer = self.frac_bits - other.frac_bits
-        return 0 <= finer <= _MOST_SHIFT and self.low <= other.low << finer and other.high << finer <= self.high
+        return 0 <= finer <= _MAX_SHIFT and self.low <= other.low << finer and other.high << finer <= self.high
 
 
 @dataclass(frozen=True)
@@ -277,8 +276,8 @@ class Ops(Protocol[V]):
         """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta. x (N, C, *S)."""
 
     def softmax(self, x: V, axis: int) -> V: ...
-    def log_softmax(self, x: V, axis: int, least: float) -> V:
-        """log(max(softmax, least)), where least > 0. Its gradient is that of log(softmax), regardless of `least`."""
+    def log_softmax(self, x: V, axis: int, min_value: float) -> V:
+        """log(max(softmax, min_value)), min_value > 0. The gradient is that of log(softmax), without the maximum."""
 
     def standardize(self, x: V, eps: float) -> tuple[V, V, V]:
         """(x - mean) / sqrt(variance + eps) for each channel of x (N, C, ...); the means and the variances, detached
@@ -302,20 +301,20 @@ class Ops(Protocol[V]):
         right, bottom to (R, C, *extent). Corners are multiplied by spatial_scale, rounded and inclusive; empty
         cells give 0."""
 
-    def nms(self, boxes: V, scores: V, *, top_k: int, least_score: float, most_overlap: float) -> tuple[V, V, V]:
+    def nms(self, boxes: V, scores: V, *, top_k: int, min_score: float, max_overlap: float) -> tuple[V, V, V]:
         """Greedy non-maximum suppression, separately for each image and class. boxes (N, 1 or C, P, 4) with rows of
         two corners, low and high; scores (N, C, P). Each result is (N, C, K), K = min(top_k, P): the K highest scores,
         largest first (of equals, the smaller index first); their indices as float32; and 1 for those kept,
-        else 0. A box is kept if its score exceeds least_score and no kept box of higher score overlaps it by more than
-        most_overlap (intersection over union)."""
+        else 0. A box is kept if its score exceeds min_score and no kept box of higher score overlaps it by more than
+        max_overlap (intersection over union)."""
 
     def uniform(self, shape: Shape) -> V:
         """Uniform random numbers in [0, 1), drawn in each run."""
 
 
-def log_of_softmax(ops: Ops[V], x: V, axis: int, least: float) -> V:
+def log_of_softmax(ops: Ops[V], x: V, axis: int, min_value: float) -> V:
     """log_softmax in terms of other primitives, for backends without gradients."""
-    return ops.log(ops.maximum(ops.softmax(x, axis), ops.constant(least)))
+    return ops.log(ops.maximum(ops.softmax(x, axis), ops.constant(min_value)))
 
 
 def standardized(ops: Ops[V], x: V, eps: float) -> tuple[V, V, V]:

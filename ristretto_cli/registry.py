@@ -60,7 +60,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             near = did_you_mean(name, self._names())
             raise RistrettoError(
-                f'{self._kind} "{name}" is not known', remedy=near or f"Known: {', '.join(self.names())}."
+                f'{self._kind} "{name}" is not known', hint=near or f"Known: {', '.join(self.names())}."
             )
         return self._entries[name]
 

@@ -25,7 +25,7 @@ from ristretto_cli.backends.onnx_integers import ALL_KERNELS
 from ristretto_cli.backends.onnx_kernels import exact_kernels
 from ristretto_cli.caffe_io.messages import TEST, new
 from ristretto_cli.caffe_io.weights import write_weights
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.net.ir import Net
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.scoring.net_files import load_net
@@ -155,7 +155,7 @@ class Workshop:
         """The net of a text, with weights or its fillers', for a phase."""
         rng = np.random.default_rng(0)
         file = self.weights(weights) if weights is not None else None
-        return load_net(self.net(text), file, State(phase), rng=rng)
+        return load_net(self.net(text), file, NetState(phase), rng=rng)
 
 
 @pytest.fixture

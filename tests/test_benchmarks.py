@@ -25,10 +25,10 @@ from benchmarks.passes import Times, take_turns
 from benchmarks.real_images import real_images
 from benchmarks.table import command_table, once_table, pass_table
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, new
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.net_files import load_net
 
@@ -86,8 +86,8 @@ def test_a_net_is_quantized_once_by_both_and_scored_on_the_same_images(tiny: Ben
 
 def test_both_are_given_the_same_images(tiny: Benchmark, tmp_path: Path) -> None:
     Once("tiny", tiny, tmp_path, rounds=1)
-    with Feeds(
-        load_net(str(tmp_path / "once/train_val.prototxt"), None, State(TRAIN), rng=np.random.default_rng(0))
+    with DataLoader(
+        load_net(str(tmp_path / "once/train_val.prototxt"), None, NetState(TRAIN), rng=np.random.default_rng(0))
     ) as feeds:
         first = feeds.next()["data"]
     given = np.load(tmp_path / "calibration.npy")
@@ -146,8 +146,8 @@ def test_the_nets_are_there() -> None:
 
 def test_statistics_that_are_made_up_normalize_what_batch_norms_read(tmp_path: Path) -> None:
     prepared = prepare(replace(NETS["densenet"], batch=2, images=2), tmp_path / "files")
-    net = load_net(prepared.model, prepared.weights, State(TEST), rng=np.random.default_rng(0))
-    with Feeds(net) as feeds:
+    net = load_net(prepared.model, prepared.weights, NetState(TEST), rng=np.random.default_rng(0))
+    with DataLoader(net) as feeds:
         session = compile_net(net, lambda run, ops: normalized(net, run), rng=np.random.default_rng(0))
         found = session.run(feeds.next())
     assert len(found) == 28
@@ -158,7 +158,7 @@ def test_statistics_that_are_made_up_normalize_what_batch_norms_read(tmp_path: P
 
 def normalized(net: Net, run: Run[Any]) -> dict[str, Any]:
     """What BatchNorms make, by layer."""
-    layers = zip(net.layers, run.written, strict=True)
+    layers = zip(net.layers, run.outputs, strict=True)
     return {layer.name: tops[0] for layer, tops in layers if layer.type == "BatchNorm"}
 
 

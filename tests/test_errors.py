@@ -4,9 +4,9 @@ import pytest
 
 from ristretto_cli.errors import (
     LayerError,
+    Location,
     RistrettoError,
     RistrettoErrors,
-    Where,
     did_you_mean,
     raise_all,
 )
@@ -15,9 +15,9 @@ from ristretto_cli.errors import (
 @pytest.mark.parametrize(
     ("where", "text"),
     [
-        (Where("a.prototxt", 4, 7), "a.prototxt:4:7"),
-        (Where("a.prototxt", 4), "a.prototxt:4"),
-        (Where("a.prototxt"), "a.prototxt"),
+        (Location("a.prototxt", 4, 7), "a.prototxt:4:7"),
+        (Location("a.prototxt", 4), "a.prototxt:4"),
+        (Location("a.prototxt"), "a.prototxt"),
     ],
 )
 def test_a_place_is_told_as_far_as_it_is_known(where, text):
@@ -28,11 +28,11 @@ def test_a_place_is_told_as_far_as_it_is_known(where, text):
     ("what", "options", "text"),
     [
         ("it broke", {}, "it broke"),
-        ("it broke", {"where": Where("n", 3)}, "n:3: it broke"),
+        ("it broke", {"where": Location("n", 3)}, "n:3: it broke"),
         ("it broke", {"where": "n"}, "n: it broke"),
-        ("it broke", {"remedy": "Mend it."}, "it broke. Mend it."),
-        ("It broke.", {"where": "n", "remedy": "Mend it."}, "n: It broke. Mend it."),
-        ("it broke", {"where": None, "remedy": ""}, "it broke"),
+        ("it broke", {"hint": "Mend it."}, "it broke. Mend it."),
+        ("It broke.", {"where": "n", "hint": "Mend it."}, "n: It broke. Mend it."),
+        ("it broke", {"where": None, "hint": ""}, "it broke"),
     ],
 )
 def test_an_error_says_where_what_and_what_to_do(what, options, text):
@@ -40,7 +40,7 @@ def test_an_error_says_where_what_and_what_to_do(what, options, text):
 
 
 def test_an_error_is_one_line_whatever_is_in_it():
-    assert str(RistrettoError("a\n b\tc", where="d\ne", remedy="f\r\ng")) == "d e: a b c. f g"
+    assert str(RistrettoError("a\n b\tc", where="d\ne", hint="f\r\ng")) == "d e: a b c. f g"
 
 
 def test_several_errors_have_a_line_each():
@@ -69,7 +69,7 @@ def test_several_errors_are_raised_together():
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "remedy"),
+    ("name", "known", "hint"),
     [
         ("Crop2", ["Crop", "Concat"], "Did you mean Crop?"),
         ("relu", ["ReLU", "PReLU"], "Did you mean ReLU?"),
@@ -77,8 +77,8 @@ def test_several_errors_are_raised_together():
         ("Crop", [], ""),
     ],
 )
-def test_the_nearest_known_name_is_offered(name, known, remedy):
-    assert did_you_mean(name, known) == remedy
+def test_the_nearest_known_name_is_offered(name, known, hint):
+    assert did_you_mean(name, known) == hint
 
 
 def test_the_offer_does_not_depend_on_the_order_of_the_known_names():

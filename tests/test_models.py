@@ -16,7 +16,7 @@ import pytest
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, message_class, new
 from ristretto_cli.caffe_io.net_file import read_net, read_solver
 from ristretto_cli.caffe_io.weights import read_weights
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.scoring.score import score_net
@@ -71,7 +71,7 @@ def write_one(folder: Path, shape: tuple[int, int, int]) -> None:
 
 
 def net_of(folder: Path, phase: int) -> Net:
-    return build(read_net(folder / "train_val.prototxt"), State(phase), DataLayers())
+    return build(read_net(folder / "train_val.prototxt"), NetState(phase), DataLayers())
 
 
 def names(blobs: object) -> list[str]:

@@ -11,7 +11,7 @@ from ristretto_cli.caffe_io.temporary import undone_at_termination
 from ristretto_cli.errors import RistrettoError
 
 _PICTURES = frozenset({"svg", "png", "pdf", "ps", "jpg", "jpeg", "gif"})
-_MOST_SECONDS = 300
+_MAX_SECONDS = 300
 
 
 def write_drawing(path: str, text: str) -> None:
@@ -30,7 +30,7 @@ def _picture(path: str, kind: str, text: str) -> bytes:
         raise RistrettoError(
             "an image needs graphviz's program dot, which is not installed",
             where=path,
-            remedy="Install graphviz, or write dot source: --output=net.dot.",
+            hint="Install graphviz, or write dot source: --output=net.dot.",
         )
     pipe = subprocess.PIPE
     try:
@@ -39,13 +39,13 @@ def _picture(path: str, kind: str, text: str) -> bytes:
             undone_at_termination(dot.kill),
         ):
             try:
-                picture, said = dot.communicate(text.encode(), timeout=_MOST_SECONDS)
+                picture, said = dot.communicate(text.encode(), timeout=_MAX_SECONDS)
             except BaseException:
                 dot.kill()
                 raise
     except subprocess.TimeoutExpired:
         raise RistrettoError(
-            f"dot did not finish within {_MOST_SECONDS} s", where=path, remedy="Write dot source: --output=net.dot."
+            f"dot did not finish within {_MAX_SECONDS} s", where=path, hint="Write dot source: --output=net.dot."
         ) from None
     if dot.returncode != 0:
         what = said.decode(errors="replace").strip()[-200:] or "no reason given"

@@ -10,7 +10,7 @@ from ristretto_cli.caffe_io.messages import Message, enum_name, is_repeated
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean, raise_all
-from ristretto_cli.net.build import State, build, included
+from ristretto_cli.net.build import NetState, build, included
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import DYNAMIC, Shape, show
 from ristretto_cli.sources.open import DataLayers
@@ -31,7 +31,7 @@ class NetWithoutData:
     notes: Mapping[str, str]
 
 
-def build_without_data(net_file: NetFile, state: State, given: Mapping[str, Shape]) -> NetWithoutData:
+def build_without_data(net_file: NetFile, state: NetState, given: Mapping[str, Shape]) -> NetWithoutData:
     """The net for a state, even if its databases are missing.
 
     given: shapes for tops of data layers, by blob name; they override the data and the net. Without
@@ -43,7 +43,7 @@ def build_without_data(net_file: NetFile, state: State, given: Mapping[str, Shap
     inputs = f"Inputs: {', '.join(tops) or 'none'}."
     raise_all(
         RistrettoError(
-            f'"{name}" is not an input of the net', where=net_file.file, remedy=did_you_mean(name, tops) or inputs
+            f'"{name}" is not an input of the net', where=net_file.file, hint=did_you_mean(name, tops) or inputs
         )
         for name in given
         if name not in tops
@@ -86,7 +86,7 @@ class _KnownShapes(DataLayers):
             top = next(name for name, shape in zip(message.top, given, strict=True) if shape is None)
             raise LayerError(
                 f'the shape of "{top}" is unknown: {error}',
-                remedy=f"Give it: --input_shape={top}=N,C,H,W.",
+                hint=f"Give it: --input_shape={top}=N,C,H,W.",
             ) from error
         self.notes[message.name] = f"{what} ({error})"
         return [image, SOURCES.get(message.type).label_shape(image[0])][: len(message.top)]

@@ -28,7 +28,7 @@ from ristretto_cli.sources.open import open_source
 
 log = logging.getLogger("ristretto")
 
-_MOST_KERNELS = 30_000  # in one profile; each is about a kilobyte of JSON
+_MAX_KERNELS = 30_000  # in one profile; each is about a kilobyte of JSON
 
 Clock: TypeAlias = Callable[[], float]  # seconds from some time on
 OnRun: TypeAlias = Callable[[int, int, str], None]  # done, total, what
@@ -93,11 +93,11 @@ def time_net(
     their shapes were made up; their tops, and those of layers that are fed by the user, are all zeros. RistrettoError
     for data that cannot be read, and for a net without outputs.
     """
-    stopwatch = _Stopwatch(on_run, clock)
-    feeds, reading, zeros = _read(net, without_data, stopwatch, iterations)
+    timer = _LayerTimer(on_run, clock)
+    feeds, reading, zeros = _read(net, without_data, timer, iterations)
     same = deepcopy(rng)
-    forward_ms = _time_passes(net, feeds, stopwatch, iterations, rng, execution)
-    profile = _profile(net, feeds, stopwatch, iterations, same, execution)
+    forward_ms = _time_passes(net, feeds, timer, iterations, rng, execution)
+    profile = _profile(net, feeds, timer, iterations, same, execution)
     log.info("*** Benchmark ends ***")
     layers, seen = [], set()
     for i, layer in enumerate(net.layers):
@@ -142,7 +142,7 @@ def timing_lines(timing: Timing) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Stopwatch:
+class _LayerTimer:
     on_run: OnRun
     clock: Clock
 
@@ -161,7 +161,7 @@ class _Stopwatch:
 
 
 def _read(
-    net: Net, without_data: Collection[str], stopwatch: _Stopwatch, iterations: int
+    net: Net, without_data: Collection[str], timer: _LayerTimer, iterations: int
 ) -> tuple[dict[str, Array], dict[int, float], tuple[str, ...]]:
     """A batch for each input, the milliseconds to read one, by the layer's position, and the inputs that are zeros."""
     feeds: dict[str, Array] = {}
@@ -170,7 +170,7 @@ def _read(
     for i, layer in enumerate(net.layers):
         if not layer.is_source:
             continue
-        batch = None if layer.name in without_data else _batches(layer, stopwatch, iterations)
+        batch = None if layer.name in without_data else _batches(layer, timer, iterations)
         if batch is None:
             zeros += [top.name for top in layer.tops]
             shapes = [[0 if n == DYNAMIC else n for n in top.shape] for top in layer.tops]
@@ -180,12 +180,12 @@ def _read(
     return feeds, times, tuple(zeros)
 
 
-def _batches(layer: Layer, stopwatch: _Stopwatch, iterations: int) -> tuple[tuple[Array, ...], float] | None:
+def _batches(layer: Layer, timer: _LayerTimer, iterations: int) -> tuple[tuple[Array, ...], float] | None:
     """The first batch of a data layer, and the milliseconds to read one; None if the user must supply it."""
     try:
         source = open_source(layer.message, layer.phase)
         try:
-            return None if source.fed else (source.next(), stopwatch.measure(source.next, layer.name, iterations))
+            return None if source.is_external else (source.next(), timer.measure(source.next, layer.name, iterations))
         finally:
             source.close()
     except RistrettoError as error:
@@ -195,7 +195,7 @@ def _batches(layer: Layer, stopwatch: _Stopwatch, iterations: int) -> tuple[tupl
 def _time_passes(
     net: Net,
     feeds: Mapping[str, Array],
-    stopwatch: _Stopwatch,
+    timer: _LayerTimer,
     iterations: int,
     rng: np.random.Generator,
     execution: Execution,
@@ -206,7 +206,7 @@ def _time_passes(
     log.info("Initial loss: %g", float(first.get(TOTAL_LOSS, 0.0)))
     log.info("*** Benchmark begins ***")
     log.info("Testing for %d iterations.", iterations)
-    return stopwatch.measure(lambda: runner.run(feeds), "forward", iterations, tell=True)
+    return timer.measure(lambda: runner.run(feeds), "forward", iterations, tell=True)
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class _Profile:
 def _profile(
     net: Net,
     feeds: Mapping[str, Array],
-    stopwatch: _Stopwatch,
+    timer: _LayerTimer,
     iterations: int,
     rng: np.random.Generator,
     execution: Execution,
@@ -232,13 +232,13 @@ def _profile(
         runner = scoring_runner(net, rng=rng, execution=execution, profiler=profiler)
         runner.run(feeds)
         profiler.begin()
-        runs = max(1, min(iterations, _MOST_KERNELS // max(1, profiler.nodes)))
-        pass_ms = stopwatch.measure(lambda: runner.run(feeds), "layers", runs)
+        runs = max(1, min(iterations, _MAX_KERNELS // max(1, profiler.nodes)))
+        pass_ms = timer.measure(lambda: runner.run(feeds), "layers", runs)
         shares = Shares()
         names = {layer.name for layer in net.layers}
         for nodes, kernels in profiler.kernels():
             shares.add(names, nodes, kernels)
         milliseconds = {name: each / 1000 for name, each in shares.layers.items()}
-        milliseconds.update(profiler.host)
+        milliseconds.update(profiler.host_ms)
     layers = {name: each / runs for name, each in milliseconds.items()}
     return _Profile(pass_ms, layers, shares.others / 1000 / runs, shares.within)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.formats.number_format import LOSSLESS_BITS, trims_of
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, layer_formats
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer
 
@@ -33,8 +33,8 @@ def widths_in(message: Message) -> Widths | None:
 
     LayerError for invalid widths.
     """
-    if message.type not in LAYERS or not LAYERS.get(message.type).trims:
+    if message.type not in LAYERS or not LAYERS.get(message.type).quantized:
         return None
-    trims = trims_of(message.quantization_param)
-    formats = (trims.layer_in, trims.weights, trims.bias, trims.layer_out)
-    return Widths(*(LOSSLESS_BITS if each is None else each.width() for each in formats))
+    formats = layer_formats(message.quantization_param)
+    number_formats = (formats.layer_in, formats.weights, formats.bias, formats.layer_out)
+    return Widths(*(LOSSLESS_BITS if each is None else each.width() for each in number_formats))

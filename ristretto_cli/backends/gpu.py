@@ -55,10 +55,10 @@ def choose_gpu(request: GpuRequest, probe: Callable[[int], object]) -> int | Non
         probe(number)
     except GpuUnusable as fault:
         if request.required:
-            remedy = "Without --require_gpu the CPU is used."
-            raise RistrettoError(f"no GPU is usable: {fault}", remedy=remedy) from fault
-        remedy = "The CPU is used instead, which computes the same. --require_gpu makes this an error."
-        log.warning("No GPU is usable for %s: %s %s", request.source, fault, remedy)
+            hint = "Without --require_gpu the CPU is used."
+            raise RistrettoError(f"no GPU is usable: {fault}", hint=hint) from fault
+        hint = "The CPU is used instead, which computes the same. --require_gpu makes this an error."
+        log.warning("No GPU is usable for %s: %s %s", request.source, fault, hint)
         return None
     if request.several:
         log.warning("%s: only one GPU is used, GPU %d.", request.source, number)

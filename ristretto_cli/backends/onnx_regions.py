@@ -51,9 +51,9 @@ class RegionNodes(PoolNodes):
         return self._one("MaxRoiPool", [x, rois], shape, pooled_shape=list(extent), spatial_scale=float(spatial_scale))
 
     def nms(
-        self, boxes: Tensor, scores: Tensor, *, top_k: int, least_score: float, most_overlap: float
+        self, boxes: Tensor, scores: Tensor, *, top_k: int, min_score: float, max_overlap: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        found = _SHAPES.nms(boxes, scores, top_k=top_k, least_score=least_score, most_overlap=most_overlap)
+        found = _SHAPES.nms(boxes, scores, top_k=top_k, min_score=min_score, max_overlap=max_overlap)
         shape = found[0].shape
         batch, classes, count = shape
         best, places = self.graph.record("TopK", [scores, self._ints([count])], [shape, shape], axis=2, sorted=1)
@@ -72,7 +72,7 @@ class RegionNodes(PoolNodes):
 
         # The result is a list of (list, 0, place among the best), as long as it happens to be.
         # Nothing overlaps by more than 1, and NonMaxSuppression takes no larger number.
-        settings = [self._ints([count]), *(self._number(n) for n in (min(most_overlap, 1.0), least_score))]
+        settings = [self._ints([count]), *(self._number(n) for n in (min(max_overlap, 1.0), min_score))]
         scored = self._reshaped(best, (lists, 1, count))
         kept = self._one("NonMaxSuppression", [corners, scored, *settings], Sized((0, 3)))
         length = self._one("Shape", [kept], Sized((1,)), start=0, end=1)

@@ -15,7 +15,7 @@ from ristretto_cli.backends.gpu import GpuUnusable
 from ristretto_cli.backends.onnx_graph import Graph, Tensor, is_large
 from ristretto_cli.backends.onnx_model import model_of
 from ristretto_cli.backends.onnx_profile import Profiler
-from ristretto_cli.caffe_io.weights import letting_go
+from ristretto_cli.caffe_io.weights import releasing_pages
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.threads import default_threads
@@ -74,7 +74,7 @@ class Session:
         providers = _providers(onnxruntime, gpu)
         try:
             # Left to itself, onnxruntime prints to stdout and goes on without the GPU.
-            with letting_go(arrays):
+            with releasing_pages(arrays):
                 self._session = onnxruntime.InferenceSession(
                     model.SerializeToString(),
                     options,
@@ -140,7 +140,7 @@ def run_faults() -> Iterator[None]:
         if "Failed to allocate memory" in str(error):
             raise MemoryError from error
         if _GPU_FAILURE.search(str(error)):
-            raise RistrettoError(f"the GPU failed: {error}", remedy="Without --gpu the CPU is used.") from error
+            raise RistrettoError(f"the GPU failed: {error}", hint="Without --gpu the CPU is used.") from error
         outside = _INDEX_OUTSIDE.search(str(error))
         if outside is None:
             raise
@@ -148,7 +148,7 @@ def run_faults() -> Iterator[None]:
         raise RistrettoError(
             f"an index into {outside['extent']} entries is negative, too large or no number",
             where=f'layer "{layer}"' if layer else None,
-            remedy="Look at the data that it comes from.",
+            hint="Look at the data that it comes from.",
         ) from error
 
 
@@ -172,7 +172,7 @@ def unusable(gpu: int, why: object = None) -> GpuUnusable:
     """The error for a CUDA device that onnxruntime cannot use."""
     return GpuUnusable(
         f"onnxruntime cannot use CUDA device {gpu}" + (f": {why}" if why else ""),
-        remedy="Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu.",
+        hint="Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu.",
     )
 
 
@@ -183,7 +183,7 @@ def _providers(onnxruntime: Runtime, gpu: int | None) -> list[Any]:
     if CUDA not in onnxruntime.get_available_providers():
         raise GpuUnusable(
             "the installed onnxruntime has no CUDA support",
-            remedy="For a GPU: pip uninstall onnxruntime; pip install onnxruntime-gpu.",
+            hint="For a GPU: pip uninstall onnxruntime; pip install onnxruntime-gpu.",
         )
     # TF32 would round every operand of a convolution to 10 bits of mantissa.
     return [(CUDA, {"device_id": gpu, "use_tf32": 0}), "CPUExecutionProvider"]

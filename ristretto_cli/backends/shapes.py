@@ -27,7 +27,7 @@ from ristretto_cli.ops import (
 )
 
 # Caffe counts the elements of a blob in an int.
-MOST_ELEMENTS = 2**31 - 1
+MAX_ELEMENTS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class ShapeOps:
         checked_axes(x.shape, [axis])
         return sized(x.shape)
 
-    def log_softmax(self, x: Value, axis: int, least: float) -> Sized:
+    def log_softmax(self, x: Value, axis: int, min_value: float) -> Sized:
         return self.softmax(x, axis)
 
     def standardize(self, x: Value, eps: float) -> tuple[Sized, Sized, Sized]:
@@ -283,7 +283,7 @@ class ShapeOps:
         return sized((rois.shape[0], *_planes(x, extent).shape[1:]))
 
     def nms(
-        self, boxes: Value, scores: Value, *, top_k: int, least_score: float, most_overlap: float
+        self, boxes: Value, scores: Value, *, top_k: int, min_score: float, max_overlap: float
     ) -> tuple[Sized, Sized, Sized]:
         fits = len(scores.shape) == 3 and len(boxes.shape) == 4 and boxes.shape[1] in (1, scores.shape[1])
         if not fits or boxes.shape != (scores.shape[0], boxes.shape[1], scores.shape[2], 4):
@@ -301,7 +301,7 @@ class ShapeOps:
 
 def sized(shape: Sequence[int]) -> Sized:
     """A value of this shape; LayerError where it has more elements than Caffe can count."""
-    if math.prod(shape) > MOST_ELEMENTS:
+    if math.prod(shape) > MAX_ELEMENTS:
         raise LayerError(f"a blob of shape {show(shape)} has too many elements")
     return Sized(tuple(shape))
 

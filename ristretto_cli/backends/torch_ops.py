@@ -166,7 +166,7 @@ class TorchOps(RegionTensors):
             raise RistrettoError(
                 f"an index into {extent} entries is negative, too large or no number",
                 where=f'layer "{"/".join(self._scopes)}"' if self._scopes else None,
-                remedy="Look at the data that it comes from.",
+                hint="Look at the data that it comes from.",
             )
         picked = x.index_select(axis, indices.detach().reshape(-1).long())
         return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
@@ -216,11 +216,11 @@ class TorchOps(RegionTensors):
     def softmax(self, x: Tensor, axis: int) -> Tensor:
         return torch.softmax(x, axis)
 
-    def log_softmax(self, x: Tensor, axis: int, least: float) -> Tensor:
+    def log_softmax(self, x: Tensor, axis: int, min_value: float) -> Tensor:
         exact = torch.log_softmax(x, axis)
         with torch.no_grad():
             # NaN stays; the logarithm is that of a float32.
-            limited = exact.clamp(min=float(np.log(np.float32(least))))
+            limited = exact.clamp(min=float(np.log(np.float32(min_value))))
         return self.straight_through(exact, limited)
 
     def standardize(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,7 +44,7 @@ class RegionTensors(PoolTensors):
         return torch.where(pooled == empty, torch.zeros_like(empty), pooled)
 
     def nms(
-        self, boxes: Tensor, scores: Tensor, *, top_k: int, least_score: float, most_overlap: float
+        self, boxes: Tensor, scores: Tensor, *, top_k: int, min_score: float, max_overlap: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             batch, classes, number = scores.shape
@@ -55,12 +55,12 @@ class RegionTensors(PoolTensors):
             low = corners[..., :2]
             high = torch.maximum(low, corners[..., 2:])  # the wrong way round, a box has no area
             area = (high - low).prod(3)
-            kept = best > least_score
+            kept = best > min_score
             for i in range(count - 1):
                 shared = torch.minimum(high[:, :, i : i + 1], high[:, :, i + 1 :])
                 shared = (shared - torch.maximum(low[:, :, i : i + 1], low[:, :, i + 1 :])).clamp(min=0).prod(3)
                 union = area[:, :, i : i + 1] + area[:, :, i + 1 :] - shared
-                overlaps = (shared > 0) & (shared > most_overlap * union)
+                overlaps = (shared > 0) & (shared > max_overlap * union)
                 kept[:, :, i + 1 :] &= ~(overlaps & kept[:, :, i : i + 1])
             return best, places.to(torch.float32), kept.to(torch.float32)
 

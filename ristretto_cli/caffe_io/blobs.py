@@ -17,7 +17,7 @@ from ristretto_cli.errors import RistrettoError
 
 _DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF = 5, 6, 8, 9
 _LEGACY = ("num", "channels", "height", "width")
-_MOST_AXES = 32
+_MAX_AXES = 32
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def _bytes(values: npt.NDArray[Any]) -> memoryview:
 def _shape(message: Message, where: str) -> tuple[bool, tuple[int, ...]]:
     legacy = any(message.HasField(name) for name in _LEGACY)
     shape = tuple(getattr(message, name) for name in _LEGACY) if legacy else tuple(message.shape.dim)
-    if len(shape) > _MOST_AXES:
-        raise RistrettoError(f"{len(shape)} axes; the maximum is {_MOST_AXES}", where=where)
+    if len(shape) > _MAX_AXES:
+        raise RistrettoError(f"{len(shape)} axes; the maximum is {_MAX_AXES}", where=where)
     for extent in shape:
         if not 0 <= extent < 2**31:
             raise RistrettoError(f"an extent of {extent} is invalid", where=where)

@@ -26,8 +26,8 @@ _NET_LAYER, _NET_LAYERS = 100, 2
 _V1_INNER = 1  # V1LayerParameter.layer: a V0 layer
 _NAME = {"V2": 1, "V1": 4, "V0": 1}
 _BLOBS = {"V2": 7, "V1": 6, "V0": 50}
-_MOST_BYTES = 2**31 - 1
-_OFTEN = 0.01  # seconds
+_MAX_BYTES = 2**31 - 1
+_RELEASE_INTERVAL = 0.01  # seconds
 _NOT_ONE = "Is it a complete caffemodel?"
 
 
@@ -42,14 +42,14 @@ def map_file(path: str | Path) -> memoryview:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def let_go(*arrays: npt.NDArray[Any]) -> None:
+def release_pages(*arrays: npt.NDArray[Any]) -> None:
     """Release the pages of the mapped files that arrays view, if any; they are read again on access."""
     for file in _mapped(arrays):
         file.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager
-def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
+def releasing_pages(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
     """Release the arrays' pages repeatedly during the block, so that what was read does not stay in memory."""
     files = _mapped(arrays)
     if not files:
@@ -58,7 +58,7 @@ def letting_go(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
     done = Event()
 
     def repeat() -> None:
-        while not done.wait(_OFTEN):
+        while not done.wait(_RELEASE_INTERVAL):
             for file in files:
                 file.madvise(mmap.MADV_DONTNEED)
 
@@ -92,22 +92,22 @@ def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, 
     RistrettoError if data is not a NetParameter, is truncated, or has an inconsistent array.
     """
     if len(data) == 0:
-        raise RistrettoError("the file is empty", where=file, remedy=_NOT_ONE)
+        raise RistrettoError("the file is empty", where=file, hint=_NOT_ONE)
     try:
         found = list(fields(data, 0, len(data)))
         layers = [field for field in found if field.number == _NET_LAYER and field.wire_type == BYTES]
         old = [field for field in found if field.number == _NET_LAYERS and field.wire_type == BYTES]
         if not layers and not old:
-            raise RistrettoError("holds no layers", where=file, remedy=_NOT_ONE)
+            raise RistrettoError("holds no layers", where=file, hint=_NOT_ONE)
         inner = [_inner_layer(data, field) for field in old]
         v0 = [field for field in inner if field is not None]
         if v0:  # fields other than the inner layers are dropped, as in Caffe
             return _read_layers(data, v0, "V0", file)
         if layers and old:
-            raise RistrettoError("holds both `layer` and `layers`, of two formats", where=file, remedy=_NOT_ONE)
+            raise RistrettoError("holds both `layer` and `layers`, of two formats", where=file, hint=_NOT_ONE)
         return _read_layers(data, layers or old, "V2" if layers else "V1", file)
     except BadBytes as fault:
-        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, hint=_NOT_ONE) from None
 
 
 def read_net_message(data: memoryview, file: str) -> Message:
@@ -116,12 +116,12 @@ def read_net_message(data: memoryview, file: str) -> Message:
         message = message_class("NetParameter").FromString(bytes(data))
         _check_strings(message)
     except (DecodeError, UnicodeDecodeError) as fault:
-        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, hint=_NOT_ONE) from None
     missing = message.FindInitializationErrors()
     if missing:
-        raise RistrettoError(f"lacks {', '.join(missing[:5])}", where=file, remedy=_NOT_ONE)
+        raise RistrettoError(f"lacks {', '.join(missing[:5])}", where=file, hint=_NOT_ONE)
     if len(message.layer) + len(message.layers) == 0:
-        raise RistrettoError("holds no layers", where=file, remedy=_NOT_ONE)
+        raise RistrettoError("holds no layers", where=file, hint=_NOT_ONE)
     return message
 
 
@@ -151,9 +151,9 @@ def write_caffemodel(
         pieces.append(behind)
         pieces.insert(0, varint(_NET_LAYER << 3 | BYTES) + varint(sum(map(len, pieces))))
         total += sum(map(len, pieces))
-        if total > _MOST_BYTES:
+        if total > _MAX_BYTES:
             raise RistrettoError(
-                "a caffemodel cannot be larger than 2 GiB", where=file, remedy="Use a name that ends in .h5."
+                "a caffemodel cannot be larger than 2 GiB", where=file, hint="Use a name that ends in .h5."
             )
         stream.writelines(pieces)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from ristretto_cli.errors import RistrettoError, Where, raise_all
+from ristretto_cli.errors import Location, RistrettoError, raise_all
 
-_MOST_TOLD = 20
+_MAX_REPORTED = 20
 
 
 class Faults:
@@ -20,14 +20,14 @@ class Faults:
         self._untold = 0
         self._line_starts: list[int] = []
 
-    def report(self, offset: int, what: str, remedy: str = "") -> None:
+    def report(self, offset: int, what: str, hint: str = "") -> None:
         """Add an error at an offset of the text."""
         if self.is_full:
             self._untold += 1
             return
         line = self.line(offset)
-        where = Where(self._file, line, offset - self._line_starts[line - 1] + 1)
-        self._told.append((offset, RistrettoError(what, where=where, remedy=remedy)))
+        where = Location(self._file, line, offset - self._line_starts[line - 1] + 1)
+        self._told.append((offset, RistrettoError(what, where=where, hint=hint)))
 
     @property
     def count(self) -> int:
@@ -37,7 +37,7 @@ class Faults:
     @property
     def is_full(self) -> bool:
         """Whether further errors are only counted, so that their messages are not needed."""
-        return len(self._told) >= _MOST_TOLD
+        return len(self._told) >= _MAX_REPORTED
 
     def line(self, offset: int) -> int:
         """The line, from 1, that holds an offset."""

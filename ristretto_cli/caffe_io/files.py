@@ -13,7 +13,7 @@ from typing import BinaryIO
 from ristretto_cli.caffe_io.temporary import new_file
 from ristretto_cli.errors import RistrettoError
 
-_REMEDIES = {
+_HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk.",
     errno.EDQUOT: "Free some space in your quota, or write to another disk.",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
@@ -53,7 +53,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def cannot_write(path: str | Path, fault: OSError) -> RistrettoError:
-    """The error for an output that cannot be written: its name, the reason, and a remedy if there is one."""
+    """The error for an output that cannot be written: its name, the reason, and a hint if there is one."""
     return _explained(path, fault, "written")
 
 
@@ -68,16 +68,16 @@ def check_writable(path: str | Path) -> None:
     try:
         target = _target(path)
         if target.is_dir():
-            raise RistrettoError("is a folder", where=_shown(path), remedy="Give a file name.")
+            raise RistrettoError("is a folder", where=_shown(path), hint="Give a file name.")
         if target.exists() and not target.is_file():
             return
         if not target.parent.is_dir():
             what = f"the folder {target.parent} does not exist"
-            raise RistrettoError(what, where=str(path), remedy="Create it first.")
+            raise RistrettoError(what, where=str(path), hint="Create it first.")
         if target.is_symlink():
             raise RistrettoError("cannot be written: too many levels of symbolic links", where=str(path))
         if _is_of_database(target):
-            raise RistrettoError("is a file of a database", where=str(path), remedy="Choose another name.")
+            raise RistrettoError("is a file of a database", where=str(path), hint="Choose another name.")
         may_write = os.access(target.parent, os.W_OK | os.X_OK)
         if not may_write or (target.exists() and not os.access(target, os.W_OK)):
             raise RistrettoError("cannot be written: permission denied", where=str(path))
@@ -119,5 +119,5 @@ def _explained(path: str | Path, fault: OSError, done: str) -> RistrettoError:
     if isinstance(fault, IsADirectoryError):
         return RistrettoError("is a folder, not a file", where=_shown(path))
     reason = (fault.strerror or str(fault)).lower()
-    remedy = _REMEDIES.get(fault.errno or 0, "") if done == "written" else ""
-    return RistrettoError(f"cannot be {done}: {reason}", where=str(path), remedy=remedy)
+    hint = _HINTS.get(fault.errno or 0, "") if done == "written" else ""
+    return RistrettoError(f"cannot be {done}: {reason}", where=str(path), hint=hint)

@@ -19,9 +19,9 @@ from ristretto_cli.errors import RistrettoError
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
 _BLOCK = 1 << 22  # bytes by which a file in memory grows
-_MOST_NESTED = 32
-_MOST_BLOBS = 1000
-_MOST_DEFLATED = 1100  # deflate cannot make anything smaller than this
+_MAX_NESTED = 32
+_MAX_BLOBS = 1000
+_MAX_DEFLATE_RATIO = 1100  # deflate cannot make anything smaller than this
 
 # h5py raises whatever fits what its library says of a damaged file.
 HDF5_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
@@ -93,19 +93,19 @@ def _write_layer(data: h5py.Group, name: str, arrays: Mapping[int, npt.NDArray[A
             return
     except (ValueError, TypeError):
         pass
-    raise RistrettoError(f'layer "{name}" cannot be stored in HDF5 under this name', remedy="Write a .caffemodel.")
+    raise RistrettoError(f'layer "{name}" cannot be stored in HDF5 under this name', hint="Write a .caffemodel.")
 
 
 def announces_too_much(dataset: h5py.Dataset) -> bool:
     """Whether a dataset has more bytes by its shape than by what is stored of it, however well packed."""
-    packed = _MOST_DEFLATED if dataset.chunks else 1
+    packed = _MAX_DEFLATE_RATIO if dataset.chunks else 1
     return bool(dataset.nbytes > dataset.id.get_storage_size() * packed)
 
 
 def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[str, dict[int, h5py.Dataset]]]:
     """Each layer's name and its datasets by index; a group linked twice is read once, so that loops end."""
     address = h5py.h5o.get_info(group.id).addr
-    if address in visited or name.count("/") >= _MOST_NESTED:
+    if address in visited or name.count("/") >= _MAX_NESTED:
         return
     visited.add(address)
     children = {key: member(group, key) for key in group}
@@ -127,7 +127,7 @@ def member(group: h5py.Group, key: str) -> Any:
 
 def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[StoredBlob, ...]:
     count = max(datasets) + 1
-    if count > _MOST_BLOBS:
+    if count > _MAX_BLOBS:
         raise RistrettoError(f"blob number {count - 1} is out of range", where=where)
     nothing = StoredBlob(np.zeros(0, np.float32), stored=False)
     return tuple(

@@ -9,7 +9,7 @@ from pathlib import Path
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.caffe_io.prototxt import Parsed, read
 from ristretto_cli.caffe_io.upgrade import upgrade, upgrade_solver
-from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.errors import Location, RistrettoError
 
 _LOG = logging.getLogger("ristretto")
 
@@ -23,7 +23,7 @@ class NetFile:
 
     file: str
     message: Message
-    layers: tuple[Where, ...]
+    layers: tuple[Location, ...]
     complete: bool = True
 
 
@@ -72,9 +72,9 @@ def _set_prefix(solver: Message, prefix: Path, path: str | Path) -> None:
     try:
         solver.snapshot_prefix = str(prefix)
     except UnicodeEncodeError:  # a message holds UTF-8 only, file names hold any bytes
-        remedy = "Set snapshot_prefix to a name, or rename the file."
+        hint = "Set snapshot_prefix to a name, or rename the file."
         raise RistrettoError(
-            "the file's name is not UTF-8, so snapshot_prefix cannot default to it", where=str(path), remedy=remedy
+            "the file's name is not UTF-8, so snapshot_prefix cannot default to it", where=str(path), hint=hint
         ) from None
 
 

@@ -32,7 +32,7 @@ _FAULTS = (
 _ESCAPED = re.compile(
     r"(?<![^/])/|(?<![^/])(?= *\.)[. ]+(?![^/])|(?<=^[A-Za-z]):|[\\\x00-\x1f\x7f]|%(?=[0-9A-Fa-f]{2})", re.ASCII
 )
-_LONGEST_NAME = 2**16 - 1  # bytes, in a zip file
+_MAX_NAME_BYTES = 2**16 - 1  # bytes, in a zip file
 
 
 def member_name(name: str) -> str:
@@ -43,7 +43,7 @@ def member_name(name: str) -> str:
     """
     escaped = _ESCAPED.sub(lambda found: "".join(map(_escape, found.group())), name)
     try:
-        too_long = len(f"{escaped}.npy".encode()) > _LONGEST_NAME
+        too_long = len(f"{escaped}.npy".encode()) > _MAX_NAME_BYTES
     except UnicodeEncodeError:
         raise RistrettoError(f"{name!a} cannot be a name in an .npz file: it is not Unicode") from None
     if too_long:
@@ -73,7 +73,7 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
             return {_array_name(name): _numbers(loaded[name]) for name in loaded.files}
     except _FAULTS as fault:
         raise RistrettoError(
-            "not an .npz file of numbers", where=str(path), remedy="Write it with numpy.savez."
+            "not an .npz file of numbers", where=str(path), hint="Write it with numpy.savez."
         ) from fault
 
 

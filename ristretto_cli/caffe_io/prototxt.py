@@ -19,7 +19,7 @@ from ristretto_cli.caffe_io.messages import Message, is_repeated, is_required, m
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.caffe_io.scalars import BadValue, read_scalar
 from ristretto_cli.caffe_io.tokens import Kind, Token, Tokens, shorten
-from ristretto_cli.errors import RistrettoError, Where, did_you_mean
+from ristretto_cli.errors import Location, RistrettoError, did_you_mean
 
 __all__ = ["Parsed", "parse", "read", "to_text"]
 
@@ -39,10 +39,10 @@ class Parsed:
     lines: Mapping[str, tuple[int, ...]]
     file: str = ""
 
-    def where(self, path: str, index: int = 0) -> Where:
+    def where(self, path: str, index: int = 0) -> Location:
         """Where a value of a field stands; the file alone where that is not known."""
         lines = self.lines.get(path, ())
-        return Where(self.file, lines[index] if index < len(lines) else 0)
+        return Location(self.file, lines[index] if index < len(lines) else 0)
 
 
 def read(path: str | Path, message_name: str) -> Parsed:
@@ -51,9 +51,7 @@ def read(path: str | Path, message_name: str) -> Parsed:
     with open_to_read(path) as stream:
         data = stream.read(1 << 16)
         if b"\0" in data:
-            raise RistrettoError(
-                "this is not a text file", where=file, remedy="Expected a prototxt, not a binary file."
-            )
+            raise RistrettoError("this is not a text file", where=file, hint="Expected a prototxt, not a binary file.")
         data += stream.read()
     # Bytes that are not UTF-8 are fine in comments; elsewhere the parser tells where they stand.
     return parse(data.decode("utf-8", "surrogateescape"), message_name, file)
@@ -191,7 +189,7 @@ class _Parser:
         try:
             value = read_scalar(tokens, field)
         except BadValue as fault:
-            self._report(fault.offset, fault.what, fault.remedy)
+            self._report(fault.offset, fault.what, fault.hint)
             if not fault.consumed:
                 self._skip_value(start)
             return fault.consumed
@@ -215,12 +213,12 @@ class _Parser:
             self._report(start, f"{message.DESCRIPTOR.name} lacks {', '.join(missing)}", "Add it.")
 
     def _report_unknown(self, offset: int, name: str, parent: Descriptor, *, is_root: bool) -> None:
-        remedy = ""
+        hint = ""
         if not self.faults.is_full and len(name) < 80:
-            remedy = did_you_mean(name, parent.fields_by_name.keys())
+            hint = did_you_mean(name, parent.fields_by_name.keys())
             if is_root:
-                remedy = _other_kind_of_file(name, parent) or remedy
-        self._report(offset, f'unknown field "{shorten(name)}" in {parent.name}', remedy)
+                hint = _other_kind_of_file(name, parent) or hint
+        self._report(offset, f'unknown field "{shorten(name)}" in {parent.name}', hint)
 
     def _found(self) -> str:
         now = self._tokens.now

@@ -17,17 +17,17 @@ _RANGES = {
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
-_MOST_LISTED = 12
+_MAX_LISTED = 12
 
 
 class BadValue(Exception):
     """No value of the field's type: where and why; consumed tells whether the word is behind us."""
 
-    def __init__(self, offset: int, what: str, remedy: str = "", *, consumed: bool = False) -> None:
+    def __init__(self, offset: int, what: str, hint: str = "", *, consumed: bool = False) -> None:
         super().__init__(what)
         self.offset = offset
         self.what = what
-        self.remedy = remedy
+        self.hint = hint
         self.consumed = consumed
 
 
@@ -51,19 +51,19 @@ def read_scalar(tokens: Tokens, field: FieldDescriptor) -> int | float | bool | 
         raise BadValue(start, f"{field.name}: this string is not UTF-8", consumed=True) from None
 
 
-def _integer(tokens: Tokens, field: FieldDescriptor, least: int, most: int) -> int:
+def _integer(tokens: Tokens, field: FieldDescriptor, low: int, high: int) -> int:
     start = tokens.now.start
-    expected = "an integer" if least < 0 else "an integer from 0 up"
-    negative = least < 0 and tokens.take("-")
+    expected = "an integer" if low < 0 else "an integer from 0 up"
+    negative = low < 0 and tokens.take("-")
     if tokens.now.kind is not Kind.INTEGER:
         raise BadValue(start, f"{field.name}: expected {expected}, found {_found(tokens)}")
     word = tokens.next().text
     value = parse_integer(word)
     if value is not None and negative:
         value = -value
-    if value is None or not least <= value <= most:
+    if value is None or not low <= value <= high:
         sign = "-" if negative else ""
-        raise BadValue(start, f"{field.name}: {sign}{shorten(word)} is outside {least}...{most}", consumed=True)
+        raise BadValue(start, f"{field.name}: {sign}{shorten(word)} is outside {low}...{high}", consumed=True)
     return value
 
 
@@ -119,7 +119,7 @@ def _enum(tokens: Tokens, field: FieldDescriptor) -> int:
     if value is None:
         names = [known.name for known in enum.values]
         near = did_you_mean(word, names) if len(word) < 80 else ""
-        listed = f"Known: {', '.join(names)}." if len(names) <= _MOST_LISTED else ""
+        listed = f"Known: {', '.join(names)}." if len(names) <= _MAX_LISTED else ""
         consumed = tokens.now.start != start
         what = f"{field.name}: {shorten(word)} is not a value of {enum.name}"
         raise BadValue(start, what, f"{near} {listed}".strip(), consumed=consumed)

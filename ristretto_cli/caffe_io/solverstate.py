@@ -23,8 +23,8 @@ from ristretto_cli.caffe_io.wire_format import BYTES, BadBytes, Field, fields, v
 from ristretto_cli.errors import RistrettoError
 
 _LEARNED_NET, _HISTORY = 2, 3
-_MOST_BLOBS = 100_000
-_MOST_NAME = 1 << 16
+_MAX_BLOBS = 100_000
+_MAX_NAME_BYTES = 1 << 16
 _NOT_ONE = "Is it a complete .solverstate?"
 
 
@@ -49,7 +49,7 @@ def read_solver_state(path: str | Path) -> SolverStateFile:
     found = _read_hdf5(str(path)) if is_hdf5(data) else _read_binary(data, str(path))
     for what, number in (("iteration", found.iteration), ("step", found.current_step)):
         if number < 0:
-            raise RistrettoError(f"the {what} {number} is invalid", where=str(path), remedy=_NOT_ONE)
+            raise RistrettoError(f"the {what} {number} is invalid", where=str(path), hint=_NOT_ONE)
     return found
 
 
@@ -74,7 +74,7 @@ def write_solver_state(
 
 def _read_binary(data: memoryview, file: str) -> SolverStateFile:
     if len(data) == 0:
-        raise RistrettoError("the file is empty", where=file, remedy=_NOT_ONE)
+        raise RistrettoError("the file is empty", where=file, hint=_NOT_ONE)
     small = bytearray()
     name = b""
     blobs: list[Field] = []
@@ -82,16 +82,18 @@ def _read_binary(data: memoryview, file: str) -> SolverStateFile:
         for field in fields(data, 0, len(data)):
             if field.number == _HISTORY and field.wire_type == BYTES:
                 blobs.append(field)
-            elif field.number == _LEARNED_NET and field.wire_type == BYTES and field.stop - field.tag <= _MOST_NAME:
+            elif (
+                field.number == _LEARNED_NET and field.wire_type == BYTES and field.stop - field.tag <= _MAX_NAME_BYTES
+            ):
                 name = bytes(data[field.start : field.stop])
-            elif field.stop - field.tag <= _MOST_NAME:
+            elif field.stop - field.tag <= _MAX_NAME_BYTES:
                 small += data[field.tag : field.stop]
         message = message_class("SolverState").FromString(bytes(small))
     except (BadBytes, DecodeError) as fault:
-        raise RistrettoError(f"is damaged or not a solver state: {fault}", where=file, remedy=_NOT_ONE) from None
+        raise RistrettoError(f"is damaged or not a solver state: {fault}", where=file, hint=_NOT_ONE) from None
     if not message.HasField("iter"):
-        remedy = "Give weights by --weights, and the .solverstate that lies beside them by --snapshot."
-        raise RistrettoError("holds no solver state", where=file, remedy=remedy)
+        hint = "Give weights by --weights, and the .solverstate that lies beside them by --snapshot."
+        raise RistrettoError("holds no solver state", where=file, hint=hint)
     history = (decode_blob(data, blob.start, blob.stop, f"{file}: history {i}") for i, blob in enumerate(blobs))
     return SolverStateFile(file, message.iter, message.current_step, os.fsdecode(name), tuple(history))
 
@@ -100,7 +102,7 @@ def _read_hdf5(file: str) -> SolverStateFile:
     try:
         with h5py.File(file, "r") as stored:
             if not isinstance(member(stored, "iter"), h5py.Dataset):
-                raise RistrettoError("holds no solver state: `iter` is missing", where=file, remedy=_NOT_ONE)
+                raise RistrettoError("holds no solver state: `iter` is missing", where=file, hint=_NOT_ONE)
             iteration, step = (_read_int(stored, name, file) for name in ("iter", "current_step"))
             return SolverStateFile(file, iteration, step, _read_string(stored, file), _read_history(stored, file))
     except HDF5_FAULTS as fault:
@@ -110,7 +112,7 @@ def _read_hdf5(file: str) -> SolverStateFile:
 def _read_int(stored: h5py.File, name: str, file: str) -> int:
     dataset = member(stored, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iu" or dataset.size != 1:
-        raise RistrettoError(f"`{name}` is no whole number", where=file, remedy=_NOT_ONE)
+        raise RistrettoError(f"`{name}` is no whole number", where=file, hint=_NOT_ONE)
     return int(np.asarray(dataset[()]).item())
 
 
@@ -119,8 +121,8 @@ def _read_string(stored: h5py.File, file: str) -> str:
     if dataset is None:
         return ""
     kind = h5py.check_string_dtype(dataset.dtype) if isinstance(dataset, h5py.Dataset) else None
-    if kind is None or dataset.size != 1 or (kind.length or 0) > _MOST_NAME:
-        raise RistrettoError("`learned_net` is no name of a file", where=file, remedy=_NOT_ONE)
+    if kind is None or dataset.size != 1 or (kind.length or 0) > _MAX_NAME_BYTES:
+        raise RistrettoError("`learned_net` is no name of a file", where=file, hint=_NOT_ONE)
     value = np.asarray(dataset[()]).item()
     return (value if isinstance(value, str) else os.fsdecode(bytes(value))).split("\0")[0]
 
@@ -128,13 +130,13 @@ def _read_string(stored: h5py.File, file: str) -> str:
 def _read_history(stored: h5py.File, file: str) -> tuple[StoredBlob, ...]:
     group = member(stored, "history")
     count = len(group) if isinstance(group, h5py.Group) else -1
-    if not 0 <= count <= _MOST_BLOBS:
-        raise RistrettoError("holds no history", where=file, remedy=_NOT_ONE)
+    if not 0 <= count <= _MAX_BLOBS:
+        raise RistrettoError("holds no history", where=file, hint=_NOT_ONE)
     blobs = []
     for index in range(count):
         dataset = member(group, str(index))
         if not isinstance(dataset, h5py.Dataset):
-            raise RistrettoError(f"history {index} of {count} is missing", where=file, remedy=_NOT_ONE)
+            raise RistrettoError(f"history {index} of {count} is missing", where=file, hint=_NOT_ONE)
         blobs.append(read_dataset(dataset, f"{file}: history {index}"))
     return tuple(blobs)
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 _ENDING = ".ristretto"
-_MOST_OF_NAME = 50  # characters of the final name that the temporary one begins with
+_MAX_NAME_LENGTH = 50  # characters of the final name that the temporary one begins with
 _LOCK = ".unfinished"  # the file in an unfinished folder that is locked
 _REMOVALS = 3  # attempts, since a thread of LevelDB may add a file meanwhile
 
@@ -70,7 +70,7 @@ def remove_leftovers(folder: Path, name: str, *, prefix: bool = False) -> None:
     locked or removed.
     """
     more = ".*" if prefix else ""
-    left = re.compile(rf"\.{re.escape(name[:_MOST_OF_NAME])}{more}\.[0-9a-f]{{12}}{re.escape(_ENDING)}", re.DOTALL)
+    left = re.compile(rf"\.{re.escape(name[:_MAX_NAME_LENGTH])}{more}\.[0-9a-f]{{12}}{re.escape(_ENDING)}", re.DOTALL)
     with suppress(OSError, ValueError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if left.fullmatch(entry.name)]:
             with suppress(OSError):
@@ -101,7 +101,7 @@ def _unfinished(target: Path, *, folder: bool) -> Iterator[tuple[Path, int]]:
     with ExitStack() as stack:
         lock = None
         while lock is None:
-            temporary = target.with_name(f".{target.name[:_MOST_OF_NAME]}.{secrets.token_hex(6)}{_ENDING}")
+            temporary = target.with_name(f".{target.name[:_MAX_NAME_LENGTH]}.{secrets.token_hex(6)}{_ENDING}")
             stack.enter_context(undone_at_termination(partial(_remove, temporary)))
             stack.callback(_remove, temporary)
             lock = _create(temporary, folder)

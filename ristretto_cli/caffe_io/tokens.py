@@ -92,8 +92,8 @@ class Tokens:
         if letter in _STRING:
             return self._string(at, letter)
         if letter > "\x7e":
-            remedy = " (a byte order mark: save the file without it)" if letter == "\ufeff" else ""
-            self._report(at, f"{letter!a} is only allowed in strings and comments{remedy}")
+            hint = " (a byte order mark: save the file without it)" if letter == "\ufeff" else ""
+            self._report(at, f"{letter!a} is only allowed in strings and comments{hint}")
         return self._token(Kind.SYMBOL, at, at + 1)
 
     def _skip_space(self, at: int) -> int:
@@ -141,9 +141,9 @@ class Tokens:
         return token.start + len(token.text) == offset
 
 
-def shorten(word: str, most: int = 40) -> str:
+def shorten(word: str, limit: int = 40) -> str:
     """A word, shortened for an error message."""
-    return word if len(word) <= most else f"{word[:most]}..."
+    return word if len(word) <= limit else f"{word[:limit]}..."
 
 
 def parse_integer(word: str) -> int | None:

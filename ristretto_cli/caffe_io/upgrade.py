@@ -15,7 +15,7 @@ from ristretto_cli.caffe_io.upgrade_v1 import (
     move_data_transformation,
     upgrade_v1,
 )
-from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.errors import Location, RistrettoError
 
 _LOG = logging.getLogger("ristretto")
 
@@ -32,25 +32,27 @@ class Upgraded:
     """A net in the present format. layers: where each stands; complete: no field was dropped as unknown."""
 
     message: Message
-    layers: tuple[Where, ...]
+    layers: tuple[Location, ...]
     complete: bool
 
 
 def upgrade_net(
-    net: Message, lines: Sequence[Where], *, file: str = "", input_line: Where | None = None
-) -> tuple[Message, tuple[Where, ...]]:
+    net: Message, lines: Sequence[Location], *, file: str = "", input_line: Location | None = None
+) -> tuple[Message, tuple[Location, ...]]:
     """A net in the present format, and where each of its layers stands; see `upgrade`."""
     upgraded = upgrade(net, lines, file=file, input_line=input_line)
     return upgraded.message, upgraded.layers
 
 
-def upgrade(net: Message, lines: Sequence[Where] = (), *, file: str = "", input_line: Where | None = None) -> Upgraded:
+def upgrade(
+    net: Message, lines: Sequence[Location] = (), *, file: str = "", input_line: Location | None = None
+) -> Upgraded:
     """A copy of a NetParameter of any age in the present format.
 
     lines: where each entry of its `layer`, or of its `layers`, stands; may be empty. input_line: where its
     `input` stands. file: its name, for messages. RistrettoError where it contradicts itself.
     """
-    here = Where(file or (lines[0].file if lines else ""))
+    here = Location(file or (lines[0].file if lines else ""))
     message = new("NetParameter")
     message.CopyFrom(net)
     complete = True
@@ -90,11 +92,11 @@ def upgrade_solver(solver: Message, *, file: str = "") -> Message:
     message.CopyFrom(solver)
     if not message.HasField("solver_type"):
         return message
-    here = Where(file)
+    here = Location(file)
     _attempt("input file specified using deprecated 'solver_type' field (enum)", here)
     if message.HasField("type"):
         raise RistrettoError(
-            "the solver has both solver_type and type", where=here if file else None, remedy="Keep type."
+            "the solver has both solver_type and type", where=here if file else None, hint="Keep type."
         )
     message.type = SOLVER_TYPES[message.solver_type]
     message.ClearField("solver_type")
@@ -104,14 +106,14 @@ def upgrade_solver(solver: Message, *, file: str = "") -> Message:
     return message
 
 
-def _upgrade_input(net: Message, place: Where) -> bool:
+def _upgrade_input(net: Message, place: Location) -> bool:
     """Put an Input layer in front for the net's own inputs; whether there was a shape to give it."""
     shapes = [list(shape.dim) for shape in net.input_shape]
     if not shapes:
         dims = list(net.input_dim)
         if len(dims) % 4 and len(dims) < 4 * len(net.input):
             raise RistrettoError(
-                f"{len(dims)} input_dim", where=place, remedy="Give four for each input, or input_shape."
+                f"{len(dims)} input_dim", where=place, hint="Give four for each input, or input_shape."
             )
         shapes = [dims[i : i + 4] for i in range(0, len(dims), 4)]
     if shapes:
@@ -119,7 +121,7 @@ def _upgrade_input(net: Message, place: Where) -> bool:
             raise RistrettoError(
                 f"{len(net.input)} inputs, but shapes for {len(shapes)}",
                 where=place,
-                remedy="Give an input_shape, or four input_dim, for each input.",
+                hint="Give an input_shape, or four input_dim, for each input.",
             )
         layer = new("LayerParameter", name="input", type="Input", top=net.input)
         layer.input_param.SetInParent()
@@ -147,7 +149,7 @@ def _upgrade_batch_norm(net: Message) -> None:
                 block.decay_mult = 0.0
 
 
-def _warn_of_ignored(net: Message, places: Sequence[Where]) -> None:
+def _warn_of_ignored(net: Message, places: Sequence[Location]) -> None:
     for layer, place in zip(net.layer, places, strict=True):
         param, names = _IGNORED.get(layer.type, ("", ()))
         if not param or not layer.HasField(param):
@@ -163,7 +165,7 @@ def _warn_of_ignored(net: Message, places: Sequence[Where]) -> None:
             )
 
 
-def _attempt(what: str, where: Where) -> None:
+def _attempt(what: str, where: Location) -> None:
     _LOG.info("Attempting to upgrade %s: %s", what, where)
 
 

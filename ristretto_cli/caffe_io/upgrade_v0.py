@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from ristretto_cli.caffe_io.messages import Message, enum_value, is_repeated, new
-from ristretto_cli.errors import RistrettoError, Where, did_you_mean
+from ristretto_cli.errors import Location, RistrettoError, did_you_mean
 
 _LOG = logging.getLogger("ristretto")
 
@@ -98,7 +98,7 @@ def is_v0(net: Message) -> bool:
     return any(layer.HasField("layer") for layer in net.layers)
 
 
-def upgrade_v0(net: Message, places: Sequence[Where]) -> tuple[Message, tuple[Where, ...], bool]:
+def upgrade_v0(net: Message, places: Sequence[Location]) -> tuple[Message, tuple[Location, ...], bool]:
     """A V0 net as V1: a new message, where its layers stand, and whether every field found a place."""
     lost = [field.name for field, _ in net.ListFields() if field.name not in _KEPT_OF_NET]
     if lost:
@@ -114,11 +114,11 @@ def upgrade_v0(net: Message, places: Sequence[Where]) -> tuple[Message, tuple[Wh
     return upgraded, kept, complete
 
 
-def _fold_padding(net: Message, places: Sequence[Where]) -> tuple[list[Message], tuple[Where, ...]]:
+def _fold_padding(net: Message, places: Sequence[Location]) -> tuple[list[Message], tuple[Location, ...]]:
     """The layers without the padding layers, whose pad goes to the convolution or pooling behind them."""
     made_by: dict[str, Message | None] = dict.fromkeys(net.input)
     layers: list[Message] = []
-    kept: list[Where] = []
+    kept: list[Location] = []
     for original, place in zip(net.layers, places, strict=True):
         layer = new("V1LayerParameter")
         layer.CopyFrom(original)
@@ -137,7 +137,7 @@ def _fold_padding(net: Message, places: Sequence[Where]) -> tuple[list[Message],
     return layers, tuple(kept)
 
 
-def _check_padding(layer: Message, padding: Message, place: Where) -> None:
+def _check_padding(layer: Message, padding: Message, place: Location) -> None:
     fault = ""
     if layer.layer.type not in ("conv", "pool"):
         fault = f'a layer of type "{layer.layer.type}" cannot have a padding layer as its bottom'
@@ -149,7 +149,7 @@ def _check_padding(layer: Message, padding: Message, place: Where) -> None:
         raise RistrettoError(fault, where=place)
 
 
-def _upgrade_layer(v0: Message, v1: Message, place: Where) -> bool:
+def _upgrade_layer(v0: Message, v1: Message, place: Location) -> bool:
     lost = [field.name for field, _ in v0.ListFields() if field.name not in ("layer", "bottom", "top")]
     if lost:
         _LOG.warning("%s: V0 layer: as in Caffe, these fields are dropped: %s", place, ", ".join(lost))
@@ -178,9 +178,9 @@ def _upgrade_layer(v0: Message, v1: Message, place: Where) -> bool:
     return complete
 
 
-def _upgrade_type(name: str, place: Where) -> int:
+def _upgrade_type(name: str, place: Location) -> int:
     if name not in _TYPES:
-        raise RistrettoError(f'layer type "{name}" is not known', where=place, remedy=did_you_mean(name, _TYPES))
+        raise RistrettoError(f'layer type "{name}" is not known', where=place, hint=did_you_mean(name, _TYPES))
     return enum_value("V1LayerParameter.LayerType", _TYPES[name])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ristretto_cli.caffe_io.messages import Message, enum_name, enum_value, new
-from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.errors import Location, RistrettoError
 
 _LOG = logging.getLogger("ristretto")
 
@@ -89,7 +89,7 @@ def move_data_transformation(net: Message) -> None:
                 getattr(layer, param).ClearField(name)
 
 
-def upgrade_v1(net: Message, place: Where) -> tuple[Message, bool]:
+def upgrade_v1(net: Message, place: Location) -> tuple[Message, bool]:
     """A V1 net in the present format: a new message, and whether every field found a place.
 
     place: where the first of the layers stands.
@@ -98,7 +98,7 @@ def upgrade_v1(net: Message, place: Where) -> tuple[Message, bool]:
         raise RistrettoError(
             "the net has both `layer` (with types as strings) and `layers` (the old format)",
             where=place,
-            remedy='Write all of them as layer { type: "..." }.',
+            hint='Write all of them as layer { type: "..." }.',
         )
     upgraded = new("NetParameter")
     upgraded.CopyFrom(net)

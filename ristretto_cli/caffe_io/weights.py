@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from ristretto_cli.caffe_io.blobs import StoredBlob, decode_blob
 from ristretto_cli.caffe_io.caffemodel import (
-    let_go,
-    letting_go,
     map_file,
     read_caffemodel,
     read_net_message,
+    release_pages,
+    releasing_pages,
     write_caffemodel,
 )
 from ristretto_cli.caffe_io.files import atomic_write
@@ -29,11 +29,11 @@ from ristretto_cli.errors import RistrettoError
 __all__ = [
     "StoredBlob",
     "WeightsFile",
-    "let_go",
-    "letting_go",
     "read_blob",
     "read_net_binary",
     "read_weights",
+    "release_pages",
+    "releasing_pages",
     "write_weights",
 ]
 
@@ -110,8 +110,8 @@ def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[N
         head = bytes(data[:_TEXT_LOOKED_AT])
         if _NOT_IN_TEXT.search(head) or not _WORD.search(head):
             raise
-        what, remedy = _text(head, wanted)
-        raise RistrettoError(f"{what}, not {wanted}", where=str(path), remedy=remedy) from None
+        what, hint = _text(head, wanted)
+        raise RistrettoError(f"{what}, not {wanted}", where=str(path), hint=hint) from None
 
 
 def _text(head: bytes, wanted: str) -> tuple[str, str]:

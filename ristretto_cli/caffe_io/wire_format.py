@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, GROUP_START, GROUP_END, FIXED32 = range(6)
-_MOST_NESTED_GROUPS = 100
+_MAX_NESTED_GROUPS = 100
 
 
 class BadBytes(Exception):
@@ -90,7 +90,7 @@ def _group_end(data: memoryview, number: int, at: int, stop: int) -> int:
         key, at = read_varint(data, at, stop)
         if key & 7 == GROUP_START:
             opened.append(key >> 3)
-            if len(opened) > _MOST_NESTED_GROUPS:
+            if len(opened) > _MAX_NESTED_GROUPS:
                 raise BadBytes(f"groups nested too deep at byte {at}")
         elif key & 7 == GROUP_END:
             if opened.pop() != key >> 3:

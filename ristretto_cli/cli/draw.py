@@ -28,14 +28,14 @@ def command(model: str, output: str | None, rankdir: str, phase: str) -> None:
     from ristretto_cli.analysis.graphviz import write_drawing
     from ristretto_cli.caffe_io.messages import TEST, TRAIN
     from ristretto_cli.caffe_io.net_file import read_net
-    from ristretto_cli.net.build import State, included
+    from ristretto_cli.net.build import NetState, included
 
     check_outputs([output], [model])
     net = read_net(model)
     phases = {"TRAIN": TRAIN, "TEST": TEST}
     layers = net.message.layer
     if phase in phases:
-        layers = [message for message, _ in included(net, State(phases[phase]))]
+        layers = [message for message, _ in included(net, NetState(phases[phase]))]
     text = dot_text(net.message.name, layers, Direction(rankdir))
     if output is None:
         click.echo(text, nl=False)

@@ -68,7 +68,7 @@ def command(
 
     from ristretto_cli.datasets.features import extract_features
     from ristretto_cli.datasets.new_database import Backend
-    from ristretto_cli.net.build import State
+    from ristretto_cli.net.build import NetState
     from ristretto_cli.ops import show
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import load_net
@@ -80,7 +80,7 @@ def command(
     if device == "CPU" and device_id.number != 0:
         log.warning("DEVICE_ID=%s has no effect with CPU.", device_id.number)
     rng = np.random.default_rng(0)
-    net = load_net(model, weights, State(), rng=rng, allow_missing=allow_missing_weights)
+    net = load_net(model, weights, NetState(), rng=rng, allow_missing=allow_missing_weights)
     pairs = list(zip(blobs, targets, strict=True))
     with progress("extract_features") as bar:
         shapes = extract_features(

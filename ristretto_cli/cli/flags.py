@@ -140,7 +140,7 @@ def graph_option(command: F) -> F:
 
 
 def ap_version_option(command: F) -> F:
-    """--ap_version, as a Judging."""
+    """--ap_version, as a MetricOptions."""
     return option(
         "--ap_version",
         "The average precision that DetectionEvaluate computes: 11point (VOC 2007), MaxIntegral (VOC 2012), Integral.",
@@ -188,7 +188,7 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -
             continue
         check_writable(path)
         if (what := taken.get(os.path.realpath(path))) is not None:
-            raise RistrettoError(what, where=path, remedy="Choose another name for the output.")
+            raise RistrettoError(what, where=path, hint="Choose another name for the output.")
         taken[os.path.realpath(path)] = "is given for two outputs"
 
 
@@ -283,10 +283,10 @@ def _phase(context: click.Context, param: click.Parameter, value: str) -> int:
 
 def _ap_version(context: click.Context, param: click.Parameter, value: str) -> Any:
     from ristretto_cli.layers.average_precision import ApVersion
-    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.layers.host_layer import MetricOptions
 
     given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
-    return Judging(ApVersion(value), asked_for=given)
+    return MetricOptions(ApVersion(value), requested=given)
 
 
 def _graph(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:

@@ -67,9 +67,9 @@ def command(
 
     from ristretto_cli.backends.gpu import choose_gpu
     from ristretto_cli.caffe_io.npz import read_npz, write_npz
-    from ristretto_cli.net.build import State
+    from ristretto_cli.net.build import NetState
     from ristretto_cli.ops import show
-    from ristretto_cli.scoring.data_loader import Feeds
+    from ristretto_cli.scoring.data_loader import DataLoader
     from ristretto_cli.scoring.engine import log_device
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import load_net
@@ -85,11 +85,11 @@ def command(
     if device is not None:
         log_device(device)
     rng = np.random.default_rng(seed)
-    state = State(phase, level, stage)
+    state = NetState(phase, level, stage)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights)
     given = read_npz(input) if input is not None else {}
     names = tuple(name for name in blobs.split(",") if name)
-    with Feeds(net, given=given, seed=seed) as feeds:
+    with DataLoader(net, given=given, seed=seed) as feeds:
         if backward:
             from ristretto_cli.train.gradients import Gradients
 

@@ -150,8 +150,8 @@ class Shell(click.Group):
                 return None, None, []
             raise
         if command is None:
-            remedy = did_you_mean(name, self._summaries) or f"Known: {', '.join(self._summaries) or 'none'}."
-            raise click.UsageError(f'unknown command "{name}". {remedy}', ctx)
+            hint = did_you_mean(name, self._summaries) or f"Known: {', '.join(self._summaries) or 'none'}."
+            raise click.UsageError(f'unknown command "{name}". {hint}', ctx)
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

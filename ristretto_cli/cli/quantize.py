@@ -32,7 +32,7 @@ from ristretto_cli.cli.rules import Excludes
 from ristretto_cli.errors import RistrettoError
 
 if TYPE_CHECKING:
-    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.layers.host_layer import MetricOptions
 
 # Flags that only affect scoring. --cache_mb is a limit, which also holds if nothing is cached.
 _FOR_SCORES = (
@@ -57,7 +57,7 @@ def _mode_flags() -> Sequence[click.Option]:
     for name, (_, modes) in mode_options().items():
         if name in _OWN_FLAGS:
             what = f"trimming mode {' or '.join(modes)} has an option --{name}, which quantize has itself"
-            raise RistrettoError(what, remedy="Give the option another name, or uninstall the extension.")
+            raise RistrettoError(what, hint="Give the option another name, or uninstall the extension.")
     return [
         click.Option(
             [f"--{name}"],
@@ -148,7 +148,7 @@ def command(
     gpu: GpuRequest,
     threads: int,
     graph: tuple[str, ...] | None,
-    ap_version: Judging,
+    ap_version: MetricOptions,
     **flags: Any,
 ) -> None:
     """Quantize a trained net and write its prototxt.
@@ -172,7 +172,7 @@ def command(
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
-        how=ap_version,
+        metric_options=ap_version,
         hold_margin=not nohold_margin,
         **flags,
     )

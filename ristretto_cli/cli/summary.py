@@ -39,10 +39,10 @@ def command(
     from ristretto_cli.analysis.known_shapes import build_without_data
     from ristretto_cli.analysis.summary import summarize, summary_as_json, summary_lines
     from ristretto_cli.caffe_io.net_file import read_net
-    from ristretto_cli.net.build import State
+    from ristretto_cli.net.build import NetState
 
     check_outputs([json_file(json)], [model])
-    summary = summarize(build_without_data(read_net(model), State(phase, level, stage), input_shape))
+    summary = summarize(build_without_data(read_net(model), NetState(phase, level, stage), input_shape))
     if json is not None:
         write_json(json, summary_as_json(summary))
     if json != STDOUT:

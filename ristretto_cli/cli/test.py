@@ -25,7 +25,7 @@ from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.layers.host_layer import MetricOptions
 
 _QUANTIZED = "quantized.prototxt"
 
@@ -47,7 +47,7 @@ def command(
     iterations: int,
     level: int,
     stage: tuple[str, ...],
-    ap_version: Judging,
+    ap_version: MetricOptions,
     gpu: GpuRequest,
     threads: int,
     graph: tuple[str, ...] | None,
@@ -55,7 +55,7 @@ def command(
     json: str | None,
 ) -> None:
     """Score a net, quantized or not."""
-    from ristretto_cli.net.build import State
+    from ristretto_cli.net.build import NetState
     from ristretto_cli.quantize.header import weights_of
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
@@ -74,10 +74,10 @@ def command(
             model,
             weights,
             iterations,
-            state=State(level=level, stages=stage),
+            state=NetState(level=level, stages=stage),
             execution=Execution(device, threads, graph),
             allow_missing=allow_missing_weights,
-            how=ap_version,
+            metric_options=ap_version,
             on_batch=bar.on_batch,
         )
     if json is not None:

@@ -51,14 +51,14 @@ def command(
     from ristretto_cli.caffe_io.messages import TEST, TRAIN
     from ristretto_cli.caffe_io.net_file import read_net
     from ristretto_cli.caffe_io.weights import read_weights
-    from ristretto_cli.net.build import State
+    from ristretto_cli.net.build import NetState
     from ristretto_cli.net.weights import fill_weights, load_weights
     from ristretto_cli.scoring.engine import log_device
     from ristretto_cli.scoring.execution import Execution
 
     device = usable_gpu(gpu)
     log_device(device)
-    state = State({"TRAIN": TRAIN, "TEST": TEST}[phase], level, stage)
+    state = NetState({"TRAIN": TRAIN, "TEST": TEST}[phase], level, stage)
     known = build_without_data(read_net(model), state, input_shape)
     rng = np.random.default_rng(0)
     if weights is None:

@@ -23,7 +23,7 @@ from ristretto_cli.cli.rules import Excludes
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.layers.host_layer import Judging
+    from ristretto_cli.layers.host_layer import MetricOptions
 
 _BOTH = "give --snapshot to resume training or --weights to finetune, but not both"
 _EFFECT = click.Choice(["stop", "snapshot", "none"])
@@ -52,7 +52,7 @@ def command(
     gpu: GpuRequest,
     level: int,
     stage: tuple[str, ...],
-    ap_version: Judging,
+    ap_version: MetricOptions,
     sigint_effect: str,
     sighup_effect: str,
     threads: int,
@@ -67,10 +67,10 @@ def command(
     """
     check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
     given = given_flags(click.get_current_context())
-    from ristretto_cli.train.config import Launch, run
+    from ristretto_cli.train.config import TrainConfig, run
     from ristretto_cli.train.signals import Request
 
-    launch = Launch(
+    config = TrainConfig(
         solver,
         weights=weights or None,
         snapshot=snapshot or None,
@@ -83,10 +83,10 @@ def command(
         trim_activations=trim_activations,
         round_to_nearest=round_to_nearest,
         trimmed_weights=trimmed_weights,
-        how=ap_version,
+        metric_options=ap_version,
     )
     with progress("train") as bar:
-        outcome = run(launch, lambda done, total: bar.on_batch(done, total, "iterations"))
+        outcome = run(config, lambda done, total: bar.on_batch(done, total, "iterations"))
     if json is not None:
         write_json(json, outcome.as_json(solver))
     if json != STDOUT:

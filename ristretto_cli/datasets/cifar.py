@@ -53,7 +53,7 @@ def _fault(file: str, count: int) -> RistrettoError | None:
     if size == needed:
         return None
     what = f"the file has {size} bytes; a batch of {count} images has {needed}"
-    return RistrettoError(what, where=file, remedy="Download the binary version of CIFAR-10, and unpack it.")
+    return RistrettoError(what, where=file, hint="Download the binary version of CIFAR-10, and unpack it.")
 
 
 def _add(database: NewDatabase, file: str, count: int) -> None:

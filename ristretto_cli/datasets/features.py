@@ -20,7 +20,7 @@ from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import DYNAMIC, Array, Shape, show
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
@@ -28,7 +28,7 @@ from ristretto_cli.scoring.execution import DEFAULT, Execution
 log = logging.getLogger("ristretto")
 
 _NPZ = ".npz"
-_MOST_AXES = 4  # images, channels, height, width: the axes of a Datum
+_MAX_AXES = 4  # images, channels, height, width: the axes of a Datum
 
 
 def extract_features(
@@ -54,18 +54,18 @@ def extract_features(
     on_host = {blob for blob, _ in targets if blobs[blob].on_host}
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
-        return {blob: run.end[blob] for blob, _ in targets if blob not in on_host}
+        return {blob: run.final[blob] for blob, _ in targets if blob not in on_host}
 
     session = compile_net(net, select, rng=rng, execution=execution, on_host=on_host)
     rows = [_rows(shapes[blob], batches) for blob, _ in targets]
     counts = [0] * len(targets)
-    with Feeds(net) as feeds, ExitStack() as stack:
+    with DataLoader(net) as feeds, ExitStack() as stack:
         sinks: list[tuple[str, _Sink]] = []
         for (blob, target), shape in zip(targets, rows, strict=True):
             log.info("Opening dataset %s", target)
             sinks.append((blob, stack.enter_context(_sink(target, blob, shape, backend))))
         log.info("Extracting Features")
-        for results in run_batches(session, feeds, batches, what="extracting", on_batch=on_batch):
+        for results in run_batches(session, feeds, batches, label="extracting", on_batch=on_batch):
             for i, (blob, sink) in enumerate(sinks):
                 array = results[blob].reshape(results[blob].shape or (1,))
                 sink.add(array)
@@ -87,13 +87,13 @@ def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, 
     for blob, target in targets:
         if blob not in shapes:
             what = f'Unknown feature blob name "{blob}" in the network'
-            yield RistrettoError(what, where=net.file, remedy=did_you_mean(blob, shapes))
-        elif len(shapes[blob]) > _MOST_AXES and not target.endswith(_NPZ):
+            yield RistrettoError(what, where=net.file, hint=did_you_mean(blob, shapes))
+        elif len(shapes[blob]) > _MAX_AXES and not target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}, but the records of a database have four axes'
-            yield RistrettoError(what, where=net.file, remedy=f"Give a target that ends in {_NPZ}.")
+            yield RistrettoError(what, where=net.file, hint=f"Give a target that ends in {_NPZ}.")
         elif DYNAMIC in shapes[blob] and target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}: its number of items is variable'
-            yield RistrettoError(what, where=net.file, remedy=f"Give a target that does not end in {_NPZ}.")
+            yield RistrettoError(what, where=net.file, hint=f"Give a target that does not end in {_NPZ}.")
         try:
             if target.endswith(_NPZ):
                 check_writable(target)

@@ -37,7 +37,7 @@ from ristretto_cli.sources.images import (
 log = logging.getLogger("ristretto")
 
 _LARGEST_FILE = 2**31 - 1
-_MOST_FAULTS = 20  # maximum number reported for one list
+_MAX_FAULTS = 20  # maximum number reported for one list
 _LINE = re.compile(rb"(.+) ([+-]?\d{1,10})(?!\d)[^ ]*", re.DOTALL)
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ def convert_imageset(
             first = one.shape if first is None else first
             if how.check_size and one.shape != first:
                 what = f"the image is {show(one.shape)}, but the first one is {show(first)}"
-                raise RistrettoError(what, where=file, remedy="Give --resize_height and --resize_width.")
+                raise RistrettoError(what, where=file, hint="Give --resize_height and --resize_width.")
             new.put(b"%08d_" % entry.at + entry.name, one.record)
             if new.count % 1000 == 0:
                 log.info("Processed %d files.", new.count)
@@ -130,7 +130,7 @@ def convert_imageset(
             hint = f"Should ROOTFOLDER be {root}/? " if root and not root.endswith("/") else ""
             what = f"none of the {len(entries)} images can be read"
             hint = ONE_LABEL if several_labels else f"{hint}ROOTFOLDER is prepended to names unchanged."
-            raise RistrettoError(what, where=list_file, remedy=hint)
+            raise RistrettoError(what, where=list_file, hint=hint)
     if new.count % 1000:
         log.info("Processed %d files.", new.count)
     unreadable = len(entries) - new.count
@@ -157,12 +157,12 @@ def read_list(path: str) -> list[Entry]:
         parts = _LINE.fullmatch(line.rstrip())
         if parts is None or not -(2**31) <= int(parts[2]) < 2**31 or b"\0" in line:
             what = "no label after the last space" if parts is None else "the label or the name is invalid"
-            faults.append(RistrettoError(what, where=f"{path}:{at + 1}", remedy="Write: file label."))
+            faults.append(RistrettoError(what, where=f"{path}:{at + 1}", hint="Write: file label."))
         else:
             entries.append(Entry(at, parts[1], int(parts[2])))
-    if len(faults) > _MOST_FAULTS:
-        more = len(faults) - _MOST_FAULTS
-        faults[_MOST_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]
+    if len(faults) > _MAX_FAULTS:
+        more = len(faults) - _MAX_FAULTS
+        faults[_MAX_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]
     raise_all(faults)
     if not entries:
         raise RistrettoError("the list contains no images", where=path)
@@ -218,8 +218,8 @@ def _encode(image: Pixels, kind: str, where: str) -> bytes:
     except cv2.error:
         done = False
     if not done:
-        remedy = "Give --encode_type, such as png or jpg."
-        raise RistrettoError(f'an image cannot be encoded as "{kind}"', where=where, remedy=remedy)
+        hint = "Give --encode_type, such as png or jpg."
+        raise RistrettoError(f'an image cannot be encoded as "{kind}"', where=where, hint=hint)
     return bytes(data)
 
 
@@ -229,7 +229,7 @@ def _check_format(kind: str) -> None:
     except cv2.error:
         known = False
     if not known:
-        raise RistrettoError(f'--encode_type: images cannot be encoded as "{kind}"', remedy="Such as png or jpg.")
+        raise RistrettoError(f'--encode_type: images cannot be encoded as "{kind}"', hint="Such as png or jpg.")
 
 
 def _ahead(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:

@@ -53,7 +53,7 @@ def mean_of_database(path: str, backend: Backend) -> MeanImage:
                 total = np.zeros(image.shape, np.float32)
             if image.shape != total.shape:
                 what = f"the image is {show(image.shape)}, but the first one is {show(total.shape)}"
-                raise RistrettoError(what, where=_where(path, key), remedy="Resize all images to the same size.")
+                raise RistrettoError(what, where=_where(path, key), hint="Resize all images to the same size.")
             total += image
             count += 1
             if count % 10000 == 0:
@@ -107,15 +107,15 @@ def _open(path: str, backend: Backend) -> Database:
     try:
         if not Path(path).is_dir():
             what = "is not a folder" if Path(path).exists() else "this database does not exist"
-            raise RistrettoError(what, where=path or '""', remedy="Give the database's folder.")
+            raise RistrettoError(what, where=path or '""', hint="Give the database's folder.")
     except (ValueError, OSError):
         raise RistrettoError("invalid folder name", where=repr(path)) from None
     folder = Path(path)
     is_lmdb, is_leveldb = (folder / "data.mdb").exists(), (folder / "CURRENT").is_file()
     if backend is Backend.LMDB:
         if is_leveldb and not is_lmdb:
-            raise RistrettoError("is a LevelDB database", where=path, remedy="Give --backend=leveldb.")
+            raise RistrettoError("is a LevelDB database", where=path, hint="Give --backend=leveldb.")
         return Lmdb(folder)
     if is_lmdb and not is_leveldb:
-        raise RistrettoError("is an LMDB database", where=path, remedy="Give --backend=lmdb.")
+        raise RistrettoError("is an LMDB database", where=path, hint="Give --backend=lmdb.")
     return LevelDb(folder)

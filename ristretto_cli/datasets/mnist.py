@@ -53,10 +53,10 @@ def _extents(stream: BinaryIO, file: str, magic: int, what: str) -> tuple[int, .
     stream.seek(0)
     header = stream.read(4 + 4 * axes)
     if header[:2] == _GZIP:
-        raise RistrettoError("the file is compressed", where=file, remedy="Unpack it first, with gunzip.")
+        raise RistrettoError("the file is compressed", where=file, hint="Unpack it first, with gunzip.")
     if len(header) < 4 + 4 * axes or int.from_bytes(header[:4], "big") != magic:
-        remedy = "The image file comes first, then the label file; both in idx format."
-        raise RistrettoError(f"Incorrect {what} file magic", where=file, remedy=remedy)
+        hint = "The image file comes first, then the label file; both in idx format."
+        raise RistrettoError(f"Incorrect {what} file magic", where=file, hint=hint)
     extents = struct.unpack(f">{axes}I", header[4:])
     needed = len(header)
     values = 1
@@ -65,5 +65,5 @@ def _extents(stream: BinaryIO, file: str, magic: int, what: str) -> tuple[int, .
     needed += values
     if size != needed:
         told = f"its header declares {show(extents)}, which needs {needed} bytes, but the file has {size}"
-        raise RistrettoError(told, where=file, remedy="Download the file again.")
+        raise RistrettoError(told, where=file, hint="Download the file again.")
     return extents

@@ -22,9 +22,9 @@ log = logging.getLogger("ristretto")
 
 # Caffe commits every 1000 records. Large ones are committed sooner: with a megabyte at a time the allocator uses the
 # same memory again, and a database of images is written in a third of the time.
-_MOST_PENDING, _MOST_PENDING_BYTES = 1000, 1 << 20
+_MAX_PENDING, _MAX_PENDING_BYTES = 1000, 1 << 20
 _FIRST_MAP_BYTES = 64 << 20  # doubled when full; the file is as long as its content
-_LONGEST_VALUE = 2**31 - 1  # protobuf's limit of one message
+_MAX_VALUE_LENGTH = 2**31 - 1  # protobuf's limit of one message
 _LOCK_BYTES = 8192  # LMDB's lock file for the usual 126 readers
 
 # Disk errors: plyvel reports them only as text, and so does lmdb before 1.5.
@@ -54,13 +54,13 @@ class NewDatabase:
         if not 0 < len(key) <= longest:
             shown = os.fsdecode(key[:40])
             what = f'the key "{shown}..." has {len(key)} bytes; the database takes at most {longest}'
-            raise RistrettoError(what, where=self._where, remedy="Shorten the names.")
-        if len(value) > _LONGEST_VALUE:
+            raise RistrettoError(what, where=self._where, hint="Shorten the names.")
+        if len(value) > _MAX_VALUE_LENGTH:
             raise RistrettoError(f'the record "{os.fsdecode(key)}" is larger than 2 GB', where=self._where)
         self._pending.append((key, value))
         self._pending_bytes += len(value)
         self.count += 1
-        if len(self._pending) >= _MOST_PENDING or self._pending_bytes >= _MOST_PENDING_BYTES:
+        if len(self._pending) >= _MAX_PENDING or self._pending_bytes >= _MAX_PENDING_BYTES:
             self.commit()
 
     def commit(self) -> None:
@@ -105,7 +105,7 @@ def check_new(path: str) -> Path:
     """The path of a new database. RistrettoError if it exists or cannot be created."""
     try:
         if path and os.path.lexists(path):
-            raise RistrettoError("already exists", where=path, remedy="Remove it first, or choose another name.")
+            raise RistrettoError("already exists", where=path, hint="Remove it first, or choose another name.")
         target = Path(os.path.realpath(path))
     except ValueError:  # a zero byte in the name
         raise RistrettoError("invalid folder name", where=repr(path)) from None
@@ -113,7 +113,7 @@ def check_new(path: str) -> Path:
         raise RistrettoError("the database has no name")
     if not target.parent.is_dir():
         what = f"the folder {target.parent} does not exist"
-        raise RistrettoError(what, where=path, remedy="Create it first.")
+        raise RistrettoError(what, where=path, hint="Create it first.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise RistrettoError("cannot be written: permission denied", where=path)
     return target
@@ -166,19 +166,19 @@ class _Lmdb:
             if found.errno == errno.EIO:
                 # LMDB's message for a short write. The next write gives the cause.
                 with self._data.open("ab") as stream:
-                    stream.write(bytes(_MOST_PENDING_BYTES))
+                    stream.write(bytes(_MAX_PENDING_BYTES))
             raise found from None
 
 
 class _LevelDb:
-    longest_key = _LONGEST_VALUE
+    longest_key = _MAX_VALUE_LENGTH
 
     def __init__(self, folder: Path, where: str) -> None:
         try:
             import plyvel
         except ImportError:
             raise RistrettoError(
-                f"{where}: writing LevelDB needs plyvel", remedy="pip install 'ristretto-cli[leveldb]'"
+                f"{where}: writing LevelDB needs plyvel", hint="pip install 'ristretto-cli[leveldb]'"
             ) from None
         self._error: Any = plyvel.Error
         with self._faults_as_os_errors():

@@ -9,8 +9,8 @@ import numpy as np
 from ristretto_cli.caffe_io.npz import write_npz
 from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
-from ristretto_cli.net.build import State
-from ristretto_cli.net.trims import params_in_use
+from ristretto_cli.net.build import NetState
+from ristretto_cli.net.param_formats import params_in_use
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.net_files import load_net
 
@@ -39,6 +39,6 @@ def _stored(weights: str) -> Mapping[str, Array]:
 
 def _in_use(model: str, weights: str, request: ExportRequest) -> Mapping[str, Array]:
     rng = np.random.default_rng(0)
-    state = State(level=request.level, stages=request.stages)
+    state = NetState(level=request.level, stages=request.stages)
     net = load_net(model, weights, state, rng=rng, allow_missing=request.allow_missing)
     return {f"{layer.name}/{i}": array for layer, i, array in params_in_use(net, rng=rng)}

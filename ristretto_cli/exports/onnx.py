@@ -10,8 +10,8 @@ from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.caffe_io.files import atomic_write
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import Exporter, ExportRequest, exporter, needed
-from ristretto_cli.net.build import State
-from ristretto_cli.scoring.engine import record, what_leaves
+from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.engine import graph_outputs, record
 from ristretto_cli.scoring.net_files import load_net
 
 log = logging.getLogger("ristretto")
@@ -30,10 +30,10 @@ class OnnxExporter(Exporter):
 
         model_file, weights = needed(request.model, "--model"), needed(request.weights, "--weights")
         rng = np.random.default_rng(0)
-        state = State(request.phase, request.level, request.stages)
+        state = NetState(request.phase, request.level, request.stages)
         net = load_net(model_file, weights, state, rng=rng, allow_missing=request.allow_missing)
         ops, run = record(net, rng=rng)
-        leaving = what_leaves(net, run)
+        leaving = graph_outputs(net, run)
         if not leaving:
             raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
         for layer in net.layers:

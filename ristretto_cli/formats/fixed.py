@@ -17,14 +17,14 @@ from ristretto_cli.formats.number_format import (
     HEADROOM,
     LOSSLESS_BITS,
     UNSATURATED_BITS,
-    Group,
+    LayerFormats,
     ModeOption,
     NumberFormat,
     Ranges,
     Role,
     Rounding,
+    SearchGroup,
     TrimmingMode,
-    Trims,
     rounding_of,
     trimming_mode,
 )
@@ -32,10 +32,10 @@ from ristretto_cli.ops import AnyArray, Array, Grid, Ops, V
 
 # Beyond this, every float32 is either far above or far below one step of the grid.
 _EXTREME_FRAC_BITS = 300
-_DEAD_INTEGER_LENGTH = -(2**31)  # result of casting log2(0) to int in C++
+_ZERO_RANGE_INTEGER_LENGTH = -(2**31)  # result of casting log2(0) to int in C++
 _HEADROOM_BITS = 4
-_MOST_LESS = 16  # integer bits
-_MANY = 2**20  # weights; larger sets are sampled
+_MAX_FEWER = 16  # integer bits
+_SAMPLE_SIZE = 2**20  # weights; larger arrays are sampled
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fixed(NumberFormat):
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 128:
-            raise LayerError(f"a width of {self.bits} bits is out of range", remedy="Give 1 to 128.")
+            raise LayerError(f"a width of {self.bits} bits is out of range", hint="Give 1 to 128.")
 
     @property
     def largest(self) -> float:
@@ -64,7 +64,7 @@ class Fixed(NumberFormat):
     def grid(self) -> Grid:
         return Grid(self.frac_bits, -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
 
-    def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
+    def quantize(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """Round x to multiples of 2^-frac_bits, saturated at both ends; NaN becomes the largest number."""
         if rounding is Rounding.NEAREST:
             return ops.quantize_fixed(x, self.grid())
@@ -98,7 +98,7 @@ def integer_length(largest: float, role: Role) -> int:
     (3, 2)
     """
     if largest == 0:
-        return _DEAD_INTEGER_LENGTH
+        return _ZERO_RANGE_INTEGER_LENGTH
     exponent = math.log2(largest)
     return math.ceil(exponent + 1) if role is Role.PARAMS else math.ceil(exponent)
 
@@ -137,9 +137,11 @@ class DynamicFixedPoint(TrimmingMode):
     precision = "DYNAMIC_FIXED_POINT"
     combined_title = "Dynamic fixed point net:"
     groups = (
-        Group("conv_params", ("Dynamic fixed point CONV", "weights: "), "CONV weights", frozenset({"CONV"}), _PARAMS),
-        Group("fc_params", ("Dynamic fixed point FC", "weights: "), "FC weights", frozenset({"FC"}), _PARAMS),
-        Group(
+        SearchGroup(
+            "conv_params", ("Dynamic fixed point CONV", "weights: "), "CONV weights", frozenset({"CONV"}), _PARAMS
+        ),
+        SearchGroup("fc_params", ("Dynamic fixed point FC", "weights: "), "FC weights", frozenset({"FC"}), _PARAMS),
+        SearchGroup(
             "layer",
             ("Dynamic fixed point layer", "activations:"),
             "layer activations",
@@ -151,16 +153,16 @@ class DynamicFixedPoint(TrimmingMode):
         ModeOption(
             "fl_params",
             "How the fractional length of weights is chosen: so that the largest one fits, or their squared error is "
-            "least.",
+            "minimal.",
             choices=tuple(rule.value for rule in FlParams),
             default=FlParams.MAX.value,
             in_legacy=False,
         ),
     )
 
-    def trims(self, quantization: Message) -> Trims:
+    def layer_formats(self, quantization: Message) -> LayerFormats:
         weights = Fixed(quantization.bw_params, quantization.fl_params)
-        return Trims(
+        return LayerFormats(
             layer_in=Fixed(quantization.bw_layer_in, quantization.fl_layer_in),
             layer_out=Fixed(quantization.bw_layer_out, quantization.fl_layer_out),
             weights=weights,
@@ -180,19 +182,19 @@ class DynamicFixedPoint(TrimmingMode):
         everywhere: Sequence[Ranges],
         legacy: bool,
     ) -> None:
-        least_error = FlParams(self.option("fl_params")) is FlParams.MSE
-        write_fixed(quantization, widths, ranges, legacy=legacy, least_error=least_error)
+        min_error = FlParams(self.option("fl_params")) is FlParams.MSE
+        write_fixed(quantization, widths, ranges, legacy=legacy, min_error=min_error)
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
         return {role: integer_length(ranges.of(role), role) for role in Role}
 
 
 def write_fixed(
-    quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool, least_error: bool = False
+    quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool, min_error: bool = False
 ) -> None:
     """Set bw_* and fl_* of each role that has a width in bits.
 
-    least_error: weights get the fractional length with minimal squared error, if ranges have the weights.
+    min_error: weights get the fractional length with minimal squared error, if ranges have the weights.
     """
     for role, bits in widths.items():
         largest = ranges.of(role)
@@ -209,8 +211,8 @@ def write_fixed(
                 integer_bits = unsaturated_integer_length(bits, largest or 1.0)  # DIFFERS(D13)
             if role is Role.PARAMS:
                 integer_bits += _bits_for_biases(bits, integer_bits, ranges)  # DIFFERS(D5)
-                if least_error and ranges.weights is not None:
-                    integer_bits = _bits_of_least_error(bits, integer_bits, ranges, ranges.weights)
+                if min_error and ranges.weights is not None:
+                    integer_bits = _integer_bits_of_min_error(bits, integer_bits, ranges, ranges.weights)
         setattr(quantization, f"bw_{role.value}", bits)
         setattr(quantization, f"fl_{role.value}", _fractional_length(bits, integer_bits))
 
@@ -222,35 +224,35 @@ def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:
     an output's expected squared error is the sum of both.
     """
     largest_bias = max(map(abs, ranges.biases), default=0.0)
-    most = max(0, integer_length(largest_bias, Role.PARAMS) - integer_bits) if largest_bias else 0
+    max_extra = max(0, integer_length(largest_bias, Role.PARAMS) - integer_bits) if largest_bias else 0
 
-    def squared_error(more: int) -> float:
-        number_format = Fixed(bits, bits - integer_bits - more)
+    def squared_error(extra: int) -> float:
+        number_format = Fixed(bits, bits - integer_bits - extra)
         beyond = [max(0.0, abs(bias) - number_format.largest) for bias in ranges.biases]
         saturation = sum(excess * excess for excess in beyond) / max(1, len(beyond))
         step = math.ldexp(1.0, -number_format.frac_bits)
         return saturation + step * step / 12 * (ranges.input_energy + 1)
 
-    return min(range(most + 1), key=squared_error)
+    return min(range(max_extra + 1), key=squared_error)
 
 
-def _bits_of_least_error(bits: int, most: int, ranges: Ranges, weights: Array) -> int:
-    """The integer bits, up to `most`, with the minimal expected squared error of an output, from the weights.
+def _integer_bits_of_min_error(bits: int, max_bits: int, ranges: Ranges, weights: Array) -> int:
+    """The integer bits, up to `max_bits`, with the minimal expected squared error of an output, from the weights.
 
     With few bits it is better to saturate some weights than to round most of them to 0.
     """
-    every = max(1, -(-weights.size // _MANY))
-    while math.gcd(every, weights.size) > 1:  # otherwise it would skip some rows or kernel positions
-        every += 1
-    looked_at = weights.ravel()[::every].astype(np.float64)
+    stride = max(1, -(-weights.size // _SAMPLE_SIZE))
+    while math.gcd(stride, weights.size) > 1:  # otherwise it would skip some rows or kernel positions
+        stride += 1
+    sample = weights.ravel()[::stride].astype(np.float64)
     biases = np.array(ranges.biases)
 
     def squared_error(integer_bits: int) -> float:
         grid = Fixed(bits, bits - integer_bits).grid()
-        of_weights = _mean_squared_error(looked_at, grid) * (ranges.input_energy or 1.0)
+        of_weights = _mean_squared_error(sample, grid) * (ranges.input_energy or 1.0)
         return of_weights + _mean_squared_error(biases, grid)
 
-    return min(range(most, most - _MOST_LESS, -1), key=squared_error)
+    return min(range(max_bits, max_bits - _MAX_FEWER, -1), key=squared_error)
 
 
 def _mean_squared_error(values: AnyArray, grid: Grid) -> float:

@@ -12,13 +12,13 @@ from ristretto_cli.formats.number_format import (
     HEADROOM,
     LOSSLESS_BITS,
     UNSATURATED_BITS,
-    Group,
+    LayerFormats,
     NumberFormat,
     Ranges,
     Role,
     Rounding,
+    SearchGroup,
     TrimmingMode,
-    Trims,
     rounding_of,
     trimming_mode,
 )
@@ -44,9 +44,9 @@ class Minifloat(NumberFormat):
 
     def __post_init__(self) -> None:
         if not 0 <= self.mant_bits <= 64:
-            raise LayerError(f"mant_bits {self.mant_bits} is out of range", remedy="Give 0 to 64.")
+            raise LayerError(f"mant_bits {self.mant_bits} is out of range", hint="Give 0 to 64.")
         if not 0 <= self.exp_bits <= 30:
-            raise LayerError(f"exp_bits {self.exp_bits} is out of range", remedy="Give 0 to 30.")
+            raise LayerError(f"exp_bits {self.exp_bits} is out of range", hint="Give 0 to 30.")
 
     @property
     def floats(self) -> Floats:
@@ -61,7 +61,7 @@ class Minifloat(NumberFormat):
     def width(self) -> int:
         return 1 + self.exp_bits + self.mant_bits
 
-    def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
+    def quantize(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """Round x to mant_bits of mantissa; underflow gives +0, overflow saturates.
 
         Infinity and NaN saturate like large numbers; if float32 has no exponent above the format's highest
@@ -137,11 +137,11 @@ class MinifloatMode(TrimmingMode):
     """One minifloat format for the whole net: weights, biases and activations."""
 
     precision = "MINIFLOAT"
-    groups = (Group("net", ("Minifloat net:",), "minifloat net", frozenset({"CONV", "FC"}), frozenset(Role)),)
+    groups = (SearchGroup("net", ("Minifloat net:",), "minifloat net", frozenset({"CONV", "FC"}), frozenset(Role)),)
 
-    def trims(self, quantization: Message) -> Trims:
+    def layer_formats(self, quantization: Message) -> LayerFormats:
         number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)
-        return Trims(
+        return LayerFormats(
             layer_in=number_format,
             layer_out=number_format,
             weights=number_format,

@@ -18,7 +18,7 @@ from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean
 from ristretto_cli.ops import Array, Grid, Ops, V
 from ristretto_cli.registry import Registry
 
-LOSSLESS_BITS = 32  # the width that means "not trimmed"
+LOSSLESS_BITS = 32  # the width of values that are not quantized
 UNSATURATED_BITS = 16  # activations of at least this width do not saturate
 HEADROOM = 1.5  # factor by which activations may exceed the measured range on other data
 
@@ -58,7 +58,7 @@ class NumberFormat(ABC):
         return None
 
     @abstractmethod
-    def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
+    def quantize(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """x with each element rounded to the format; bit-identical on all backends."""
 
 
@@ -92,8 +92,8 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class Trims:
-    """The formats of one layer according to its QuantizationParameter. None: not trimmed."""
+class LayerFormats:
+    """The number formats of one layer by its QuantizationParameter; None: not quantized."""
 
     layer_in: NumberFormat | None
     layer_out: NumberFormat | None
@@ -103,15 +103,15 @@ class Trims:
 
 
 @dataclass(frozen=True)
-class Group:
+class SearchGroup:
     """Widths that are searched together: these roles of these families of layers ("CONV", "FC").
 
-    name: its name in --bw. title: the heading of its scores in the summary. part: the label of its width there.
+    name: its name in --bw. title: the heading of its scores in the summary. label: of its width there.
     """
 
     name: str
     title: tuple[str, ...]
-    part: str
+    label: str
     families: frozenset[str]
     roles: frozenset[Role]
 
@@ -131,14 +131,14 @@ class ModeOption:
 
 
 class TrimmingMode(ABC):
-    """How the layers of a net are trimmed in one number format.
+    """A quantization scheme: how the layers of a net are quantized in one number format.
 
     groups are searched one after another and then combined. A mode with a single group has nothing to
     combine: its last passing trial is the result. options: the mode's options; see `option`.
     """
 
     precision: ClassVar[str]  # its name in QuantizationParameter.Precision
-    groups: ClassVar[tuple[Group, ...]]
+    groups: ClassVar[tuple[SearchGroup, ...]]
     combined_title: ClassVar[str] = ""  # the summary's heading for the combined groups, if there are several
     fallback_bits: ClassVar[int] = LOSSLESS_BITS  # the width if none is within the margin
     options: ClassVar[tuple[ModeOption, ...]] = ()
@@ -157,7 +157,7 @@ class TrimmingMode(ABC):
         return mode
 
     @abstractmethod
-    def trims(self, quantization: Message) -> Trims:
+    def layer_formats(self, quantization: Message) -> LayerFormats:
         """The formats described by a QuantizationParameter."""
 
     @abstractmethod
@@ -210,18 +210,18 @@ def configured_mode(name: str, chosen: Mapping[str, str]) -> TrimmingMode:
     own = {option.name: option for option in mode.options}
     for key, value in chosen.items():
         if key not in own:
-            _, having = mode_options().get(key, (None, []))
-            hint = f"Only with {' or '.join(having)}." if having else did_you_mean(key, own)
+            _, others = mode_options().get(key, (None, []))
+            hint = f"Only with {' or '.join(others)}." if others else did_you_mean(key, own)
             raise RistrettoError(
-                f'trimming mode "{name}" has no option {key}', remedy=hint or f"Options: {', '.join(own) or 'none'}."
+                f'trimming mode "{name}" has no option {key}', hint=hint or f"Options: {', '.join(own) or 'none'}."
             )
         if value not in own[key].choices:
-            raise RistrettoError(f'invalid value "{value}" of {key}', remedy=f"Give {' or '.join(own[key].choices)}.")
+            raise RistrettoError(f'invalid value "{value}" of {key}', hint=f"Give {' or '.join(own[key].choices)}.")
     return mode.with_options(chosen)
 
 
 def rounding_of(quantization: Message) -> Rounding:
-    """The rounding that a QuantizationParameter asks for."""
+    """The rounding of a QuantizationParameter."""
     return Rounding[enum_name(quantization, "rounding_scheme")]
 
 
@@ -232,24 +232,24 @@ def set_precision(quantization: Message, mode: TrimmingMode) -> None:
         quantization.precision = enum_value("QuantizationParameter.Precision", mode.precision)
 
 
-def trims_of(quantization: Message) -> Trims:
-    """The formats of a layer, read by the mode of its `precision`; None for roles that are not trimmed."""
+def layer_formats(quantization: Message) -> LayerFormats:
+    """The formats of a layer, read by the mode of its `precision`; None for roles that are not quantized."""
     precision = enum_name(quantization, "precision")
-    mode = _reader(precision, MODES.registered()) or _reader(precision, MODES.usable())
+    mode = _mode_of(precision, MODES.registered()) or _mode_of(precision, MODES.usable())
     if mode is None:
         raise LayerError(f"precision {precision} has no trimming mode")
-    trims = mode.trims(quantization)
-    return Trims(
-        layer_in=trims.layer_in if quantization.trim_layer_in else None,
-        layer_out=trims.layer_out if quantization.trim_layer_out else None,
-        weights=trims.weights if quantization.trim_params else None,
-        bias=trims.bias if quantization.trim_params else None,
-        rounding=trims.rounding,
+    formats = mode.layer_formats(quantization)
+    return LayerFormats(
+        layer_in=formats.layer_in if quantization.trim_layer_in else None,
+        layer_out=formats.layer_out if quantization.trim_layer_out else None,
+        weights=formats.weights if quantization.trim_params else None,
+        bias=formats.bias if quantization.trim_params else None,
+        rounding=formats.rounding,
     )
 
 
-def _reader(precision: str, modes: Mapping[str, TrimmingMode]) -> TrimmingMode | None:
-    """A mode that reads the fields of a precision. All that do read them alike; see trimming_mode."""
+def _mode_of(precision: str, modes: Mapping[str, TrimmingMode]) -> TrimmingMode | None:
+    """A mode with this precision. All modes with one precision read its fields alike; see trimming_mode."""
     return next((mode for mode in modes.values() if mode.precision == precision), None)
 
 
@@ -257,19 +257,19 @@ def trimming_mode(*names: str) -> Any:
     """Class decorator: register a TrimmingMode under its name and its old ones.
 
     A mode that chooses the parameters of another mode's format by a rule of its own has that mode's precision, and
-    inherits its `trims`. ValueError for a mode that would read a precision differently, or whose options differ from
-    those of the same names in other modes.
+    inherits its `layer_formats`. ValueError for a mode that would read a precision differently, or that has an option
+    of the same name as another mode's but not the same.
     """
 
     def register(cls: type[TrimmingMode]) -> type[TrimmingMode]:
         mode = cls()
         enum_value("QuantizationParameter.Precision", mode.precision)  # KeyError if the schema lacks it
         for name, other in MODES.registered(load=False).items():
-            if other.precision == mode.precision and type(other).trims is not cls.trims:
-                raise ValueError(f"{name} and {names[0]} read the precision {mode.precision} differently")
+            if other.precision == mode.precision and type(other).layer_formats is not cls.layer_formats:
+                raise ValueError(f"{name} and {names[0]} read precision {mode.precision} differently")
             for option in mode.options:
                 if any(option.name == theirs.name and option != theirs for theirs in other.options):
-                    raise ValueError(f"{name} and {names[0]} declare different options {option.name}")
+                    raise ValueError(f"{name} and {names[0]} declare option {option.name} differently")
         MODES.register(*names)(mode)
         return cls
 

@@ -9,13 +9,13 @@ from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.fixed import Fixed, integer_length, write_fixed
 from ristretto_cli.formats.number_format import (
-    Group,
+    LayerFormats,
     NumberFormat,
     Ranges,
     Role,
     Rounding,
+    SearchGroup,
     TrimmingMode,
-    Trims,
     rounding_of,
     trimming_mode,
 )
@@ -36,7 +36,7 @@ class PowerOfTwo(NumberFormat):
     def __post_init__(self) -> None:
         for name, value in (("exp_min", self.exp_min), ("exp_max", self.exp_max)):
             if not -1000 <= value <= 1000:
-                raise LayerError(f"{name} {value} is out of range", remedy="Give -1000 to 1000.")
+                raise LayerError(f"{name} {value} is out of range", hint="Give -1000 to 1000.")
 
     @property
     def largest(self) -> float:
@@ -49,7 +49,7 @@ class PowerOfTwo(NumberFormat):
         largest = 2 ** max(0, self.exp_max - self.exp_min)
         return Grid(-self.exp_min, -largest, largest)
 
-    def trim(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
+    def quantize(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """The nearest power of two on the logarithmic scale; zero becomes +2^exp_min, NaN -2^exp_max."""
         exponent = rounding.apply(ops, ops.log2(ops.abs(x)))
         exponent = ops.clip(exponent, self.exp_min, max(self.exp_min, self.exp_max))
@@ -64,10 +64,10 @@ class IntegerPowerOfTwoWeights(TrimmingMode):
 
     precision = "INTEGER_POWER_OF_2_WEIGHTS"
     fallback_bits = _WEIGHT_BITS
-    groups = (Group("net", ("Quantized net:",), "quantized net", frozenset({"CONV", "FC"}), frozenset(Role)),)
+    groups = (SearchGroup("net", ("Quantized net:",), "quantized net", frozenset({"CONV", "FC"}), frozenset(Role)),)
 
-    def trims(self, quantization: Message) -> Trims:
-        return Trims(
+    def layer_formats(self, quantization: Message) -> LayerFormats:
+        return LayerFormats(
             layer_in=Fixed(quantization.bw_layer_in, quantization.fl_layer_in),
             layer_out=Fixed(quantization.bw_layer_out, quantization.fl_layer_out),
             weights=PowerOfTwo(quantization.exp_min, quantization.exp_max),

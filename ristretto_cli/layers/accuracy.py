@@ -32,7 +32,7 @@ class Accuracy(LayerType):
         if param.top_k > layout.classes:
             raise LayerError(
                 f"top_k is {param.top_k}, but there are {layout.classes} classes",
-                remedy=f"Set top_k to at most {layout.classes}, or axis to that of the classes.",
+                hint=f"Set top_k to at most {layout.classes}, or axis to that of the classes.",
             )
         score = ops.reshape(scores, layout.shape)
         label = whole(ops, labels, layout)

@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Array
 
-MOST_ANCHORS = 2**22  # all of them become constants of the graph
+MAX_ANCHORS = 2**22  # all of them become constants of the graph
 
 
 def anchors_of(base: int, ratios: Sequence[float], scales: Sequence[float], *, ties_to_even: bool) -> Array:
@@ -22,8 +22,8 @@ def anchors_of(base: int, ratios: Sequence[float], scales: Sequence[float], *, t
     """
     for name, values in (("ratio", ratios), ("scale", scales)):
         if not values or any(not 0 < value < inf for value in values):
-            raise LayerError(f"each {name} must be more than 0, with at least one given", remedy="Check its anchors.")
-    if len(ratios) * len(scales) > MOST_ANCHORS:
+            raise LayerError(f"each {name} must be more than 0, with at least one given", hint="Check its anchors.")
+    if len(ratios) * len(scales) > MAX_ANCHORS:
         raise _too_many(len(ratios) * len(scales))
     ratio = np.asarray(ratios, np.float64)[:, None]
     width = _rounded(np.sqrt(base * base / ratio), ties_to_even)
@@ -33,14 +33,14 @@ def anchors_of(base: int, ratios: Sequence[float], scales: Sequence[float], *, t
     centre = (base - 1) / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1)
     if not (np.abs(boxes) < np.finfo(np.float32).max / 4).all():
-        raise LayerError("its anchors are too large for float32", remedy="Check its ratios and scales.")
+        raise LayerError("its anchors are too large for float32", hint="Check its ratios and scales.")
     return boxes.astype(np.float32)
 
 
 def shifted(anchors: Array, height: int, width: int, stride: float) -> Array:
     """The anchors of every position, `stride` pixels apart: by row, column, anchor, (height * width * A, 4)."""
     count = len(anchors) * height * width
-    if count > MOST_ANCHORS:
+    if count > MAX_ANCHORS:
         raise _too_many(count)
     across, down = np.meshgrid(np.arange(width) * stride, np.arange(height) * stride)
     places = np.stack([across, down, across, down], axis=-1).reshape(-1, 1, 4)
@@ -52,4 +52,4 @@ def _rounded(x: np.ndarray, ties_to_even: bool) -> np.ndarray:
 
 
 def _too_many(count: int) -> LayerError:
-    return LayerError(f"{count} anchors are too many; the maximum is {MOST_ANCHORS}")
+    return LayerError(f"{count} anchors are too many; the maximum is {MAX_ANCHORS}")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ristretto_cli.ops import Array
 
-_LEAST_STEP = 1e-6  # recalls that differ by less are equal
+_MIN_STEP = 1e-6  # recalls that differ by less are equal
 
 
 class ApVersion(Enum):
@@ -49,5 +49,5 @@ def average_precision(scores: Array, right: npt.NDArray[np.bool_], positives: in
 
 
 def _area(steps: Array, heights: Array) -> float:
-    counted = steps > _LEAST_STEP
+    counted = steps > _MIN_STEP
     return float(np.sum(steps[counted].astype(np.float64) * heights[counted]))

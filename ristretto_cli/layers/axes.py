@@ -12,12 +12,12 @@ def canonical_axis(axis: int, shape: Shape, *, setting: str = "axis") -> int:
     if axes == 0:
         raise LayerError(
             f"{setting} {axis} does not exist: the bottom is a scalar, without axes",
-            remedy="Give the layer a bottom with at least one axis.",
+            hint="Give the layer a bottom with at least one axis.",
         )
     if not -axes <= axis < axes:
         raise LayerError(
             f"{setting} {axis} is out of range for a bottom of shape {show(shape)}",
-            remedy=f"Give a number from {-axes} to {axes - 1}.",
+            hint=f"Give a number from {-axes} to {axes - 1}.",
         )
     return axis % axes
 
@@ -28,7 +28,7 @@ def either_axis(axis: int | None, old: int | None, default: int, shape: Shape, *
     LayerError if both are set, or if the one that is set is not an axis of `shape`.
     """
     if axis is not None and old is not None:
-        raise LayerError(f"axis and {old_setting} are both set", remedy=f"Remove {old_setting}.")
+        raise LayerError(f"axis and {old_setting} are both set", hint=f"Remove {old_setting}.")
     if old is None:
         return canonical_axis(default if axis is None else axis, shape)
     return canonical_axis(old, shape, setting=old_setting)

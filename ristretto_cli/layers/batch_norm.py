@@ -28,19 +28,19 @@ class BatchNorm(LayerType):
         if len(shape) < 2:
             raise LayerError(
                 f"the bottom has shape {show(shape)}, but BatchNorm needs a channel axis after the first",
-                remedy="Give it a bottom with at least 2 axes.",
+                hint="Give it a bottom with at least 2 axes.",
             )
         if any(param.lr_mult != 0 for param in message.param[:3]):
             raise LayerError(
                 "the statistics of BatchNorm have a learning rate, but are not trained",
-                remedy="Set lr_mult: 0 in each param block, or remove the blocks.",
+                hint="Set lr_mult: 0 in each param block, or remove the blocks.",
             )
         return tuple(ParamDef((extent,), constant_filler()) for extent in (shape[1], shape[1], 1))
 
     def statistics(self, message: Message) -> Collection[int]:
         return range(3)
 
-    def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
+    def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
         fraction = float(layer.message.batch_norm_param.moving_average_fraction)
         return 0.0 if _uses_stored(layer) else share_left(float(params[2].item()), fraction, passes)
 

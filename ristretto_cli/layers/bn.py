@@ -43,7 +43,7 @@ class BN(LayerType):
             return ()
         return range(4) if message.bn_param.frozen else (2, 3)
 
-    def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
+    def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
         moves = _has_statistics(layer.message) and not layer.message.bn_param.frozen
         return min(1.0, float(layer.message.bn_param.momentum)) ** passes if moves else 0.0
 

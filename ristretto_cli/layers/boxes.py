@@ -66,7 +66,7 @@ class ImageSizes:
                 lines = stream.read().split(b"\n")
         except RistrettoError as error:
             raise LayerError(
-                f"name_size_file: {error}", remedy="Without name_size_file, boxes are compared in relative coordinates."
+                f"name_size_file: {error}", hint="Without name_size_file, boxes are compared in relative coordinates."
             ) from error
         sizes = []
         for number, line in enumerate(lines, start=1):

@@ -20,9 +20,9 @@ class Clip(LayerType):
         (x,) = bottoms
         if not layer.message.HasField("clip_param"):
             # Caffe would make everything 0.
-            raise LayerError("clip_param is missing", remedy="Set its min and max.")
+            raise LayerError("clip_param is missing", hint="Set its min and max.")
         low, high = layer.message.clip_param.min, layer.message.clip_param.max
         return [ops.clip(x, low, high if low <= high else low)]
 
-    def ignores_negative(self, layer: Layer) -> bool:
+    def is_constant_below_zero(self, layer: Layer) -> bool:
         return bool(layer.message.clip_param.min >= 0)

@@ -35,7 +35,7 @@ class Concat(LayerType):
                 raise LayerError(
                     f"bottom {number} has shape {show(x.shape)}, which differs from bottom 0's {show(first)} "
                     f"on an axis other than {axis}",
-                    remedy="Concatenate bottoms that differ only on that axis, or set axis.",
+                    hint="Concatenate bottoms that differ only on that axis, or set axis.",
                 )
         return [bottoms[0] if len(bottoms) == 1 else ops.concat(bottoms, axis)]
 

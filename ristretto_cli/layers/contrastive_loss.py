@@ -12,7 +12,7 @@ from ristretto_cli.layers.losses import check_at_most_four_axes, check_one_per_r
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, Shape, V, show
 
-_LEAST_DISTANCE = 1e-4  # in gradients
+_DISTANCE_EPS = 1e-4  # in gradients
 
 
 @layer_type("ContrastiveLoss")
@@ -45,7 +45,7 @@ class ContrastiveLoss(LayerType):
         else:
             distance = ops.sqrt(squared)
             # Caffe adds an epsilon to the distance, which may be 0.
-            steepness = ops.detach(ops.add(distance, ops.add(distance, ops.constant(2 * _LEAST_DISTANCE))))
+            steepness = ops.detach(ops.add(distance, ops.add(distance, ops.constant(2 * _DISTANCE_EPS))))
             distance = ops.straight_through(ops.div(squared, steepness), distance)
             short = ops.relu(ops.sub(margin, distance))
             apart = ops.mul(short, short)
@@ -59,5 +59,5 @@ def _check_vectors(a: Shape, b: Shape) -> None:
     if any(math.prod(shape[2:]) != 1 for shape in (a, b)) or math.prod(a[1:]) != math.prod(b[1:]):
         raise LayerError(
             f"bottoms of shape {show(a)} and {show(b)} are not vectors of the same length",
-            remedy="Give two of shape N x C.",
+            hint="Give two of shape N x C.",
         )

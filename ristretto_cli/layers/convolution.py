@@ -24,7 +24,7 @@ class Convolution(LayerType):
     tops = (1, None)
     tops_match_bottoms = True
     family = "CONV"
-    trimmed_type = "ConvolutionRistretto"
+    quantized_type = "ConvolutionRistretto"
     depthwise: ClassVar[bool] = False
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:

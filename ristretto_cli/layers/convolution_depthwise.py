@@ -21,7 +21,7 @@ class ConvolutionDepthwise(Convolution):
 
     depthwise = True
 
-    def make_explicit(self, message: Message, bottoms: Sequence[Shape]) -> None:
+    def fill_in_defaults(self, message: Message, bottoms: Sequence[Shape]) -> None:
         settings = FilterSettings.of(message.convolution_param, bottoms, depthwise=True)
         message.convolution_param.group = settings.geometry.group
         message.convolution_param.num_output = settings.num_output

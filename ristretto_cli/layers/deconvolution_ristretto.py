@@ -10,4 +10,4 @@ from ristretto_cli.layers.layer_type import layer_type
 class DeconvolutionRistretto(Deconvolution):
     """A Deconvolution whose bottoms, parameters and tops are quantized according to quantization_param."""
 
-    trims = True
+    quantized = True

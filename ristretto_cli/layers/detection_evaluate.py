@@ -10,19 +10,19 @@ from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.average_precision import average_precision
 from ristretto_cli.layers.boxes import Boxes, ImageSizes
-from ristretto_cli.layers.host_layer import Compute, Judging, JudgingLayer, Verdict
+from ristretto_cli.layers.host_layer import Compute, MetricLayer, MetricOptions, MetricValue
 from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import DYNAMIC, AnyArray, Array, Shape, fits, show
 
 _NOTHING = -1  # the image or the label of empty rows
-_MOST_CLASSES = 2**16
+_MAX_CLASSES = 2**16
 _IMAGE, _LABEL, _SCORE, _BOX = 0, 1, 2, slice(3, 7)  # the columns of both bottoms; the ground truth has no score
 _DIFFICULT = 7
 
 
 @layer_type("DetectionEvaluate")
-class DetectionEvaluate(JudgingLayer):
+class DetectionEvaluate(MetricLayer):
     """SSD's evaluation: detections matched with ground truth; over all batches, mean average precision.
 
     Bottoms: DetectionOutput's top (1, 1, K, 7), and ground truth (1, 1, M, 8) with rows of image index,
@@ -40,9 +40,9 @@ class DetectionEvaluate(JudgingLayer):
                 raise LayerError(f"its {which} bottom is {show(shape)}; expected 1x1x?x{columns}")
         param = layer.message.detection_evaluate_param
         if not param.HasField("num_classes"):
-            raise LayerError("num_classes is missing", remedy="Set the number of classes, including the background.")
-        if not _labels(param) or param.num_classes > _MOST_CLASSES:
-            raise LayerError(f"num_classes is {param.num_classes}; it must be 2 to {_MOST_CLASSES}")
+            raise LayerError("num_classes is missing", hint="Set the number of classes, including the background.")
+        if not _labels(param) or param.num_classes > _MAX_CLASSES:
+            raise LayerError(f"num_classes is {param.num_classes}; it must be 2 to {_MAX_CLASSES}")
         if not param.overlap_threshold > 0:
             raise LayerError(f"overlap_threshold is {param.overlap_threshold:g}; it must be more than 0")
         resize = param.resize_param
@@ -53,7 +53,7 @@ class DetectionEvaluate(JudgingLayer):
     def start(self, layer: Layer) -> Compute:
         return _Evaluation(layer.message.detection_evaluate_param).run
 
-    def judge(self, layer: Layer, tops: Sequence[Array], how: Judging) -> Verdict:
+    def compute(self, layer: Layer, tops: Sequence[Array], metric_options: MetricOptions) -> MetricValue:
         """Mean average precision and the average precision of each class, as computed by SSD's solver."""
         rows = np.concatenate([top.reshape(-1, 5) for top in tops])
         counts = rows[:, _IMAGE] == _NOTHING
@@ -63,8 +63,10 @@ class DetectionEvaluate(JudgingLayer):
             of_label = rows[:, _LABEL] == label
             there = int(rows[of_label & counts, 2].sum(dtype=np.float64))
             found = rows[of_label & counted]
-            precisions[f"class{label}"] = average_precision(found[:, _SCORE], found[:, 3] == 1, there, how.ap_version)
-        return Verdict(float(np.mean(list(precisions.values()))), precisions)
+            precisions[f"class{label}"] = average_precision(
+                found[:, _SCORE], found[:, 3] == 1, there, metric_options.ap_version
+            )
+        return MetricValue(float(np.mean(list(precisions.values()))), precisions)
 
 
 class _Evaluation:
@@ -142,4 +144,4 @@ def _whole(rows: Array) -> Array:
 
 def _labels(param: Message) -> list[int]:
     """The classes except the background."""
-    return [label for label in range(min(param.num_classes, _MOST_CLASSES)) if label != param.background_label_id]
+    return [label for label in range(min(param.num_classes, _MAX_CLASSES)) if label != param.background_label_id]

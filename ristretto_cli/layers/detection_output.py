@@ -45,7 +45,7 @@ class DetectionOutput(LayerType):
             scores = _without(ops, scores, found.background)
             boxes = boxes if found.shared else _without(ops, boxes, found.background)
         best, places, kept = ops.nms(
-            boxes, scores, top_k=found.top_k, least_score=found.least_score, most_overlap=found.most_overlap
+            boxes, scores, top_k=found.top_k, min_score=found.min_score, max_overlap=found.max_overlap
         )
         return [_rows(ops, boxes, labels, best, places, kept, found.keep)]
 
@@ -60,14 +60,14 @@ class _Settings:
     variance_in_target: bool
     top_k: int
     keep: int
-    least_score: float
-    most_overlap: float
+    min_score: float
+    max_overlap: float
 
     @classmethod
     def of(cls, param: Message, shapes: Sequence[Shape]) -> _Settings:
         loc, conf, prior = shapes
         if param.num_classes < 1:
-            raise LayerError("num_classes is missing", remedy="Set the number of classes, including the background.")
+            raise LayerError("num_classes is missing", hint="Set the number of classes, including the background.")
         if len(prior) != 3 or prior[:2] != (1, 2) or prior[2] % 4:
             raise LayerError(f"its third bottom is {show(prior)}; expected PriorBox's (1, 2, boxes * 4)")
         priors, owners = prior[2] // 4, 1 if param.share_location else param.num_classes
@@ -77,16 +77,16 @@ class _Settings:
                     f"its {name} bottom is {show(shape)}; for {priors} boxes it needs {priors * each} numbers per image"
                 )
         if param.no_permute:
-            raise LayerError("no_permute is not supported", remedy="Put Permute and Flatten layers before it.")
+            raise LayerError("no_permute is not supported", hint="Put Permute and Flatten layers before it.")
         if param.num_classes == 1 and param.background_label_id == 0:
             raise LayerError("there are no classes other than the background")
         if param.keep_top_k == 0:
-            raise LayerError("keep_top_k is 0: nothing would be kept", remedy="Give -1 for all.")
+            raise LayerError("keep_top_k is 0: nothing would be kept", hint="Give -1 for all.")
         nms = param.nms_param
         if not nms.nms_threshold >= 0 or not 0 < nms.eta <= 1:
             raise LayerError("nms_threshold must be 0 or more, and eta more than 0 and at most 1")
         if nms.eta < 1 and nms.nms_threshold > 0.5:
-            raise LayerError(f"eta {nms.eta:g}, a decreasing threshold, is not supported", remedy="Remove it.")
+            raise LayerError(f"eta {nms.eta:g}, a decreasing threshold, is not supported", hint="Remove it.")
         found = cls(
             priors=priors,
             classes=param.num_classes,
@@ -96,8 +96,8 @@ class _Settings:
             variance_in_target=param.variance_encoded_in_target,
             top_k=nms.top_k if nms.HasField("top_k") and nms.top_k >= 0 else priors,
             keep=param.keep_top_k,
-            least_score=param.confidence_threshold if param.HasField("confidence_threshold") else LOWEST,
-            most_overlap=nms.nms_threshold,
+            min_score=param.confidence_threshold if param.HasField("confidence_threshold") else LOWEST,
+            max_overlap=nms.nms_threshold,
         )
         if loc[0] * found.classes * priors > MAX_EXACT_INT:
             raise LayerError(f"{loc[0]} images, {found.classes} classes and {priors} boxes are too many to number")
@@ -126,8 +126,8 @@ def _rows(ops: Ops[V], boxes: V, labels: Sequence[int], best: V, places: V, kept
         scored = ops.where(ops.less(zero, kept), ops.reshape(best, (batch, count)), ops.constant(LOWEST))
         _, number = ops.top_k(scored, rows, 1)
         chosen = ops.gather(ops.reshape(kept, (batch * count,)), _in_batch(ops, number, count), 0)
-    behind = ops.where(ops.less(zero, chosen), ops.sub(zero, number), ops.constant(-float(count)))
-    number, _ = ops.top_k(behind, rows, 1)
+    ranks = ops.where(ops.less(zero, chosen), ops.sub(zero, number), ops.constant(-float(count)))
+    number, _ = ops.top_k(ranks, rows, 1)
     number = ops.sub(zero, number)  # (N, R); `count` if there is none
     there = ops.reshape(ops.sub(ops.constant(float(count)), number), (batch, rows, 1))  # 0 if there is none
     number = ops.clip(number, 0.0, float(count - 1))

@@ -26,7 +26,7 @@ class Dropout(LayerType):
         if not 0 <= ratio < 1:
             raise LayerError(
                 f"dropout_ratio is {ratio:g}",
-                remedy="Give a probability from 0 to less than 1; 0.5 is usual.",
+                hint="Give a probability from 0 to less than 1; 0.5 is usual.",
             )
         scaled = layer.message.dropout_param.scale_train
         if layer.phase != TRAIN:

@@ -44,13 +44,13 @@ def _check(operation: str, coefficients: int, shapes: Sequence[tuple[int, ...]])
     if coefficients not in (0, len(shapes)):
         raise LayerError(
             f"{coefficients} coeff settings for {len(shapes)} bottoms",
-            remedy="Give one for each bottom, or none.",
+            hint="Give one for each bottom, or none.",
         )
     if operation == "PROD" and coefficients > 0:
-        raise LayerError("coeff is set for a product", remedy="Remove coeff, or set operation: SUM.")
+        raise LayerError("coeff is set for a product", hint="Remove coeff, or set operation: SUM.")
     for number, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise LayerError(
                 f"bottom {number} has shape {show(shape)}, bottom 0 has {show(shapes[0])}",
-                remedy="Give bottoms of equal shapes.",
+                hint="Give bottoms of equal shapes.",
             )

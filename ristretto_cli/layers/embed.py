@@ -24,9 +24,9 @@ class Embed(LayerType):
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         param = message.embed_param
         if param.num_output < 1:
-            raise LayerError("num_output is missing", remedy="Set the length of the vectors, 1 or more.")
+            raise LayerError("num_output is missing", hint="Set the length of the vectors, 1 or more.")
         if param.input_dim < 1:
-            raise LayerError("input_dim is missing", remedy="Set the number of vectors, 1 or more.")
+            raise LayerError("input_dim is missing", hint="Set the number of vectors, 1 or more.")
         weights = ParamDef((param.input_dim, param.num_output), param.weight_filler)
         return (weights, ParamDef((param.num_output,), param.bias_filler)) if param.bias_term else (weights,)
 

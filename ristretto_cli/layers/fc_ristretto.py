@@ -10,4 +10,4 @@ from ristretto_cli.layers.layer_type import layer_type
 class FcRistretto(InnerProduct):
     """An InnerProduct whose bottom, parameters and top are quantized according to quantization_param."""
 
-    trims = True
+    quantized = True

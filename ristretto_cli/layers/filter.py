@@ -26,12 +26,12 @@ class Filter(HostLayer):
         if len(layer.tops) != len(blobs):
             raise LayerError(
                 f"it has {len(layer.tops)} tops for {len(blobs)} bottoms and the selector",
-                remedy="Give one top for each bottom except the selector.",
+                hint="Give one top for each bottom except the selector.",
             )
         if not selector or any(extent not in (1, DYNAMIC) for extent in selector[1:]):
             raise LayerError(
                 f"its last bottom, the selector, has shape {show(selector)}",
-                remedy="It must have one number per item.",
+                hint="It must have one number per item.",
             )
         for shape in blobs:
             if not shape or (shape[0] != selector[0] and DYNAMIC not in (shape[0], selector[0])):

@@ -44,7 +44,7 @@ class FilterSettings:
             num_output = num_output if param.HasField("num_output") else channels
             group = group if param.HasField("group") else channels
         if num_output < 1:
-            raise LayerError("num_output is missing", remedy="Set the number of outputs, 1 or more.")
+            raise LayerError("num_output is missing", hint="Set the number of outputs, 1 or more.")
         if group < 1 or channels % group or num_output % group:
             raise LayerError(f"group {group} does not divide both {channels} channels and num_output {num_output}")
         if not param.kernel_size and not param.HasField("kernel_h") and not param.HasField("kernel_w"):
@@ -55,11 +55,11 @@ class FilterSettings:
             channels=channels,
             num_output=num_output,
             bias_term=param.bias_term,
-            kernel=_per_axis(param, "kernel_size", "kernel", axes, default=0, least=1),
+            kernel=_per_axis(param, "kernel_size", "kernel", axes, default=0, minimum=1),
             geometry=ConvGeometry(
-                stride=_per_axis(param, "stride", "stride", axes, default=1, least=1),
+                stride=_per_axis(param, "stride", "stride", axes, default=1, minimum=1),
                 pad=pad,
-                dilation=_per_axis(param, "dilation", "", axes, default=1, least=1),
+                dilation=_per_axis(param, "dilation", "", axes, default=1, minimum=1),
                 group=group,
             ),
             before=before,
@@ -78,7 +78,7 @@ class FilterSettings:
     def refuse_one_sided(self) -> None:
         """LayerError if the padding of two sides differs, for callers that do not support it."""
         if any([*self.before, *self.after]):
-            raise LayerError("pad_l and pad_r, pad_t and pad_b must be the same here", remedy="Give pad instead.")
+            raise LayerError("pad_l and pad_r, pad_t and pad_b must be the same here", hint="Give pad instead.")
 
     def apply(self, ops: Ops[V], primitive: Callable[..., V], x: V, params: Sequence[V]) -> V:
         """ops.conv or ops.deconv on a bottom of any number of batch and spatial axes."""
@@ -102,11 +102,11 @@ def _padding(param: Message, axes: int) -> tuple[Shape, Shape, Shape]:
     """The padding common to both sides of each axis, and the extra padding before and after."""
     given = one_sided(param)
     if given is None:
-        return _per_axis(param, "pad", "pad", axes, default=0, least=0), (0,) * axes, (0,) * axes
+        return _per_axis(param, "pad", "pad", axes, default=0, minimum=0), (0,) * axes, (0,) * axes
     if param.pad or param.HasField("pad_h") or param.HasField("pad_w") or axes != 2:
         raise LayerError(
             "pad_l, pad_r, pad_t and pad_b exclude other pad settings and need 2 spatial axes",
-            remedy="Use only one of them.",
+            hint="Use only one of them.",
         )
     before, after = given
     both = tuple(min(pair) for pair in zip(before, after, strict=True))
@@ -121,21 +121,21 @@ def one_sided(param: Message) -> tuple[Shape, Shape] | None:
     return (param.pad_t, param.pad_l), (param.pad_b, param.pad_r)
 
 
-def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int, least: int) -> Shape:
+def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int, minimum: int) -> Shape:
     """A setting that is given once, once per spatial axis, or (with a stem) as stem_h and stem_w."""
     given: list[int] = list(getattr(param, field))
     if stem and (param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w")):
         if given:
-            raise LayerError(f"{field} cannot be combined with {stem}_h or {stem}_w", remedy="Use only one of them.")
+            raise LayerError(f"{field} cannot be combined with {stem}_h or {stem}_w", hint="Use only one of them.")
         if axes != 2:
             raise LayerError(f"{stem}_h and {stem}_w need 2 spatial axes; the bottom has {axes}")
         given = [getattr(param, f"{stem}_h"), getattr(param, f"{stem}_w")]
     if len(given) not in (0, 1, axes):
         raise LayerError(
             f"{field} is given {len(given)} times, but the bottom has {axes} spatial axes",
-            remedy="Give it once, or once per spatial axis.",
+            hint="Give it once, or once per spatial axis.",
         )
     values = tuple(given) if len(given) == axes and axes else (given[0] if given else default,) * axes
-    if any(value < least for value in values):
-        raise LayerError(f"{field} must be at least {least}, not {', '.join(map(str, values))}")
+    if any(value < minimum for value in values):
+        raise LayerError(f"{field} must be at least {minimum}, not {', '.join(map(str, values))}")
     return values

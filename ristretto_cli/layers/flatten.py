@@ -28,6 +28,6 @@ class Flatten(LayerType):
         if stop < start:
             raise LayerError(
                 f"end_axis {stop - 1} is before axis {start} of a bottom of shape {show(x.shape)}",
-                remedy="Set end_axis to axis or more, or to -1 for the last.",
+                hint="Set end_axis to axis or more, or to -1 for the last.",
             )
         return [ops.reshape(x, (*x.shape[:start], prod(x.shape[start:stop]), *x.shape[stop:]))]

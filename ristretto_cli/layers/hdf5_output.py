@@ -24,7 +24,7 @@ class HDF5Output(LayerType):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         data, label = bottoms
         if not layer.message.hdf5_output_param.file_name:
-            raise LayerError("file_name is missing", remedy="Set it, or use Silence for unused blobs.")
+            raise LayerError("file_name is missing", hint="Set it, or use Silence for unused blobs.")
         if max(len(data.shape), len(label.shape)) > 4:
             raise LayerError(
                 f"its bottoms have shapes {show(data.shape)} and {show(label.shape)}, but at most 4 axes are allowed"

@@ -34,26 +34,26 @@ class HostLayer(LayerType):
 
 
 @dataclass(frozen=True)
-class Judging:
-    """Options of metrics. asked_for: chosen by the user, so that a net must have such a metric."""
+class MetricOptions:
+    """Options of metrics. requested: chosen by the user, so that a net must have such a metric."""
 
     ap_version: ApVersion = ApVersion.INTEGRAL
-    asked_for: bool = False
+    requested: bool = False
 
 
 @dataclass(frozen=True)
-class Verdict:
+class MetricValue:
     """The value of a metric: one number, higher is better, and its components by name."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-class JudgingLayer(HostLayer):
+class MetricLayer(HostLayer):
     """A layer whose first top, taken over all batches together, gives a metric of the net."""
 
     @abstractmethod
-    def judge(self, layer: Layer, tops: Sequence[Array], how: Judging) -> Verdict:
+    def compute(self, layer: Layer, tops: Sequence[Array], metric_options: MetricOptions) -> MetricValue:
         """The metric for these values of the layer's first top, one per batch."""
 
 

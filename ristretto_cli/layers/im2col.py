@@ -32,7 +32,7 @@ class Im2col(LayerType):
         if len(image) < 2:
             raise LayerError(
                 f"a bottom of shape {show(x.shape)} has no axes after the channels, axis {window.axis}",
-                remedy="Set axis to that of the channels.",
+                hint="Set axis to that of the channels.",
             )
         top = ops.unfold(ops.reshape(x, (prod(batch), *image)), window.kernel, window.geometry)
         return [ops.reshape(top, (*batch, *top.shape[1:]))]

@@ -35,7 +35,7 @@ class InfogainLoss(LayerType):
         scores, labels = bottoms[:2]
         param = layer.message.loss_param
         if param.HasField("normalize"):
-            raise LayerError("normalize does not apply to this loss", remedy="Set normalization.")
+            raise LayerError("normalize does not apply to this loss", hint="Set normalization.")
         check_same_batch(scores.shape, labels.shape)
         axis = layer.message.infogain_loss_param.axis
         layout = predictions(scores.shape, labels.shape, axis)
@@ -57,7 +57,7 @@ def _stored(ops: Ops[V], message: Message) -> V:
     """The matrix that `source` holds."""
     param = message.infogain_loss_param
     if not param.source:
-        raise LayerError("there is no matrix H", remedy="Set infogain_loss_param's source, or give a third bottom.")
+        raise LayerError("there is no matrix H", hint="Set infogain_loss_param's source, or give a third bottom.")
     try:
         _check_regular(param.source)
         return ops.constant(read_blob(param.source))
@@ -73,12 +73,12 @@ def _check_regular(path: str) -> None:
     except (OSError, ValueError):  # a name too long, or with a NUL in it
         return
     if endless:
-        raise RistrettoError("is not a regular file", where=path, remedy="A net's files must be files.")
+        raise RistrettoError("is not a regular file", where=path, hint="A net's files must be files.")
 
 
 def _check_matrix(shape: Shape, classes: int) -> None:
     if math.prod(shape) != classes * classes:
         raise LayerError(
             f"H has {math.prod(shape)} values (shape {show(shape)}) for {classes} classes",
-            remedy=f"Give {classes} x {classes}, or set axis to that of the classes.",
+            hint=f"Give {classes} x {classes}, or set axis to that of the classes.",
         )

@@ -21,13 +21,13 @@ class InnerProduct(LayerType):
     """
 
     family = "FC"
-    trimmed_type = "FcRistretto"
+    quantized_type = "FcRistretto"
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         param = message.inner_product_param
         outputs = param.num_output
         if outputs < 1:
-            raise LayerError("num_output is missing", remedy="Set the number of outputs, 1 or more.")
+            raise LayerError("num_output is missing", hint="Set the number of outputs, 1 or more.")
         inputs = math.prod(bottoms[0][canonical_axis(param.axis, bottoms[0]) :])
         weights = ParamDef((inputs, outputs) if param.transpose else (outputs, inputs), param.weight_filler)
         return (weights, ParamDef((outputs,), param.bias_filler)) if param.bias_term else (weights,)

@@ -43,7 +43,7 @@ def _extent(param: Message, bottom: Shape) -> Shape:
         shrunk = [(n - 1) // param.shrink_factor + 1 for n in bottom]
         return tuple(n + (n - 1) * (param.zoom_factor - 1) for n in shrunk)
     if not param.HasField("height") or not param.HasField("width"):
-        raise LayerError("no size is given", remedy="Set height and width, zoom_factor or shrink_factor.")
+        raise LayerError("no size is given", hint="Set height and width, zoom_factor or shrink_factor.")
     if param.height < 1 or param.width < 1:
         raise LayerError(f"height {param.height} and width {param.width} must be 1 or more")
     return (param.height, param.width)

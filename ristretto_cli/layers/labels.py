@@ -11,7 +11,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.axes import canonical_axis
 from ristretto_cli.ops import Ops, Shape, V, show
 
-_MOST_CLASSES = 2**24
+_MAX_CLASSES = 2**24
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def predictions(scores: Shape, labels: Shape, axis: int) -> Predictions:
         raise LayerError(
             f"{prod(labels)} labels (shape {show(labels)}) for {layout.outer * layout.inner} predictions "
             f"(scores of shape {show(scores)}, classes on axis {axis})",
-            remedy="Give one label per prediction, or set axis to that of the classes.",
+            hint="Give one label per prediction, or set axis to that of the classes.",
         )
     return layout
 
@@ -51,7 +51,7 @@ def whole(ops: Ops[V], labels: V, layout: Predictions) -> V:
 
 def at_label(ops: Ops[V], label: V, layout: Predictions) -> V:
     """True at the class of each label, (outer, classes, inner); nowhere for a label out of range."""
-    if layout.classes > _MOST_CLASSES:
-        raise LayerError(f"{layout.classes} classes are more than float32 labels can distinguish, {_MOST_CLASSES}")
+    if layout.classes > _MAX_CLASSES:
+        raise LayerError(f"{layout.classes} classes are more than float32 labels can distinguish, {_MAX_CLASSES}")
     classes = np.arange(layout.classes, dtype=np.float32).reshape(1, -1, 1)
     return ops.equal(label, ops.constant(classes))

@@ -28,21 +28,21 @@ class LayerType(ABC):
     in_place: ClassVar[bool] = False  # a top may have the bottom's name
     is_loss: ClassVar[bool] = False  # the first top has loss weight 1 unless the net sets another
     without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms without a gradient: labels, indices
-    trims: ClassVar[bool] = False  # the interpreter quantizes bottoms, parameters and tops by quantization_param
+    quantized: ClassVar[bool] = False  # the interpreter quantizes bottoms, parameters and tops by quantization_param
 
     family: ClassVar[str] = ""  # family in the summary, "CONV" or "FC"; empty: never trimmed
-    trimmed_type: ClassVar[str] = ""  # the quantized counterpart of this type
+    quantized_type: ClassVar[str] = ""  # the quantized counterpart of this type
 
     def shares_memory(self, layer: Layer) -> bool:
         """Whether the tops are the bottom's memory under another name, as Split's and Reshape's are in Caffe."""
         return False
 
-    def ignores_negative(self, layer: Layer) -> bool:
+    def is_constant_below_zero(self, layer: Layer) -> bool:
         """Whether the tops are the same for all values of the bottom up to zero, as with ReLU."""
         return False
 
-    def make_explicit(self, message: Message, bottoms: Sequence[Shape]) -> None:
-        """Make settings explicit that the type implies, in a copy of the message, before trimmed_type replaces it."""
+    def fill_in_defaults(self, message: Message, bottoms: Sequence[Shape]) -> None:
+        """Make settings explicit that the type implies, in a copy of the message, before quantized_type replaces it."""
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         """The parameters, in the order of weight files. bottoms: their shapes."""
@@ -56,7 +56,7 @@ class LayerType(ABC):
         """The indices of parameters that are not trained by gradients, regardless of their lr_mult."""
         return ()
 
-    def old_share(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
+    def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
         """The fraction of the present statistics that remains after this many passes in TRAIN, from 0 to 1."""
         return 0.0
 

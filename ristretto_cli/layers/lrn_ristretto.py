@@ -14,7 +14,7 @@ from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
 
-_MOST_CHANNELS = 512  # each takes several nodes, and preparation in onnxruntime grows with the cube of their number
+_MAX_CHANNELS = 512  # each takes several nodes, and preparation in onnxruntime grows with the cube of their number
 
 
 @layer_type("LRNRistretto")
@@ -30,19 +30,19 @@ class LRNRistretto(LayerType):
         lrn = layer.message.lrn_param
         quantization = layer.message.quantization_param
         if enum_name(quantization, "precision") != "MINIFLOAT":
-            raise LayerError("it supports only minifloat", remedy="Set quantization_param { precision: MINIFLOAT }.")
+            raise LayerError("it supports only minifloat", hint="Set quantization_param { precision: MINIFLOAT }.")
         if enum_name(lrn, "norm_region") != "ACROSS_CHANNELS":
             raise LayerError("it supports only normalization across channels")
         if lrn.local_size % 2 == 0:
-            raise LayerError(f"local_size {lrn.local_size} is even", remedy="Give an odd one.")
+            raise LayerError(f"local_size {lrn.local_size} is even", hint="Give an odd one.")
         if len(x.shape) != 4:
             raise LayerError("its bottom must have four axes (N, C, H, W)")
-        if x.shape[1] > _MOST_CHANNELS:
-            raise LayerError(f"its bottom has {x.shape[1]} channels; the maximum is {_MOST_CHANNELS}")
+        if x.shape[1] > _MAX_CHANNELS:
+            raise LayerError(f"its bottom has {x.shape[1]} channels; the maximum is {_MAX_CHANNELS}")
         number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)
 
         def trim(value: V) -> V:
-            return number_format.trim(ops, value, Rounding.NEAREST)
+            return number_format.quantize(ops, value, Rounding.NEAREST)
 
         x = trim(x)
         sums = _sliding_sums(ops, trim, trim(ops.mul(x, x)), lrn.local_size)
@@ -54,16 +54,16 @@ class LRNRistretto(LayerType):
 def _sliding_sums(ops: Ops[V], trim: Callable[[V], V], squares: V, size: int) -> V:
     """For each channel the sum of `squares` over the size channels around it."""
     channels = squares.shape[1]
-    behind = (size - 1) // 2
+    after = (size - 1) // 2
     square = [ops.slice(squares, 1, c, c + 1) for c in range(channels)]
     total = ops.mul(square[0], ops.constant(0.0))
     sums = []
     # If the window is wider than the blob, there is no step between the last channel and the first sum.
-    for head in (*range(min(behind, channels)), *range(behind, channels + behind)):
+    for head in (*range(min(after, channels)), *range(after, channels + after)):
         if head < channels:
             total = trim(ops.add(total, square[head]))
         if head >= size:
             total = trim(ops.sub(total, square[head - size]))
-        if head >= behind:
+        if head >= after:
             sums.append(total)
     return ops.concat(sums, 1)

@@ -22,12 +22,12 @@ class LSTMUnit(LayerType):
         cell, gates, cont = bottoms
         shape = cell.shape
         if len(shape) != 3 or shape[0] != 1:
-            raise LayerError(f"the cell is {show(shape)}", remedy="Give it the shape 1 x N x H.")
+            raise LayerError(f"the cell is {show(shape)}", hint="Give it the shape 1 x N x H.")
         _, streams, hidden = shape
         if gates.shape != (1, streams, 4 * hidden) or cont.shape != (1, streams):
             raise LayerError(
                 f"gate inputs {show(gates.shape)} and continuation {show(cont.shape)} do not fit a cell {show(shape)}",
-                remedy=f"Expected 1x{streams}x{4 * hidden} and 1x{streams}.",
+                hint=f"Expected 1x{streams}x{4 * hidden} and 1x{streams}.",
             )
         return lstm_step(ops, cell, gates, ops.reshape(cont, (1, streams, 1)))
 

@@ -24,7 +24,7 @@ class MVN(LayerType):
         param = layer.message.mvn_param
         if len(x.shape) > 4:
             raise LayerError(
-                f"the bottom has shape {show(x.shape)}, but MVN takes at most 4 axes", remedy="Reshape the bottom."
+                f"the bottom has shape {show(x.shape)}, but MVN takes at most 4 axes", hint="Reshape the bottom."
             )
         if len(x.shape) < 4:
             x = ops.reshape(x, x.shape + (1,) * (4 - len(x.shape)))

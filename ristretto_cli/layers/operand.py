@@ -14,13 +14,13 @@ def covered(shape: Shape, axis: int, num_axes: int) -> Shape:
     """
     start = canonical_axis(axis, shape)
     if num_axes < -1:
-        raise LayerError(f"num_axes is {num_axes}", remedy="Give 0 or more, or -1 for all axes to the end.")
+        raise LayerError(f"num_axes is {num_axes}", hint="Give 0 or more, or -1 for all axes to the end.")
     if num_axes == -1:
         return shape[start:]
     if start + num_axes > len(shape):
         raise LayerError(
             f"{num_axes} axes from axis {start} on extend past the end of the bottom's shape {show(shape)}",
-            remedy=f"Set num_axes to at most {len(shape) - start}, or to -1 for all axes to the end.",
+            hint=f"Set num_axes to at most {len(shape) - start}, or to -1 for all axes to the end.",
         )
     return shape[start : start + num_axes]
 
@@ -37,6 +37,6 @@ def spread(ops: Ops[V], operand: V, shape: Shape, axis: int) -> V:
     if shape[start:end] != operand.shape:
         raise LayerError(
             f"an operand of shape {show(operand.shape)} does not fit a bottom of shape {show(shape)} at axis {start}",
-            remedy="Set axis to the first of the matching axes.",
+            hint="Set axis to the first of the matching axes.",
         )
     return ops.reshape(operand, operand.shape + (1,) * (len(shape) - end))

@@ -33,7 +33,7 @@ def read(text: str, known: Collection[str]) -> Mapping[str, float | tuple[float,
         if name not in known or name in found:
             what = "is given twice" if name in found else "is not known"
             near = did_you_mean(name, known) or f"Known: {', '.join(sorted(known))}."
-            raise LayerError(f'"{name}" of its param_str {what}', remedy=near if name not in found else "")
+            raise LayerError(f'"{name}" of its param_str {what}', hint=near if name not in found else "")
         found[name] = _value(entry)
         place = entry.end()
     return found
@@ -50,4 +50,4 @@ def _value(entry: re.Match[str]) -> float | tuple[float, ...]:
 
 
 def _not_understood(text: str) -> LayerError:
-    return LayerError(f'its param_str cannot be parsed from "{text[:40]}" on', remedy="Give numbers, or lists of them.")
+    return LayerError(f'its param_str cannot be parsed from "{text[:40]}" on', hint="Give numbers, or lists of them.")

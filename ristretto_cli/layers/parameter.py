@@ -10,7 +10,7 @@ from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_ty
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Ops, Shape, V, show
 
-_MOST_AXES = 32  # of a blob in Caffe
+_MAX_AXES = 32  # of a blob in Caffe
 
 
 @layer_type("Parameter")
@@ -21,10 +21,10 @@ class Parameter(LayerType):
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         shape = tuple(message.parameter_param.shape.dim)
-        if len(shape) > _MOST_AXES:
-            raise LayerError(f"its shape has {len(shape)} axes", remedy=f"Give at most {_MOST_AXES}.")
+        if len(shape) > _MAX_AXES:
+            raise LayerError(f"its shape has {len(shape)} axes", hint=f"Give at most {_MAX_AXES}.")
         if min(shape, default=1) < 1:
-            raise LayerError(f"its shape is {show(shape)}", remedy="Give extents of 1 or more.")
+            raise LayerError(f"its shape is {show(shape)}", hint="Give extents of 1 or more.")
         return (ParamDef(shape, constant_filler()),)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

@@ -21,8 +21,8 @@ class Permute(LayerType):
         if any(axis >= count for axis in order):
             raise LayerError(
                 f"order names axis {max(order)} of a bottom of shape {show(x.shape)}",
-                remedy=f"Its axes are 0 to {count - 1}.",
+                hint=f"Its axes are 0 to {count - 1}.",
             )
         if len(set(order)) != len(order):
-            raise LayerError(f"order names an axis twice: {', '.join(map(str, order))}", remedy="Name each axis once.")
+            raise LayerError(f"order names an axis twice: {', '.join(map(str, order))}", hint="Name each axis once.")
         return [ops.transpose(x, [*order, *(axis for axis in range(count) if axis not in order)])]

@@ -62,14 +62,14 @@ def _geometry(param: Message, shape: Shape) -> PoolGeometry:
     pad = _pair(param, "pad", "pad") if sides is None else _shared(*sides)
     if param.global_pooling:
         if any(param.HasField(field) for field in ("kernel_size", "kernel_h", "kernel_w")):
-            raise LayerError("global_pooling excludes a kernel size", remedy="Remove one.")
+            raise LayerError("global_pooling excludes a kernel size", hint="Remove one.")
         if stride != (1, 1) or pad != (0, 0):
             raise LayerError("global_pooling requires stride 1 and pad 0")
         kernel: Shape = shape[2:]
     else:
         kernel = _pair(param, "kernel_size", "kernel")
         if min(kernel) < 1:
-            raise LayerError("kernel_size is missing or 0", remedy="Set kernel_size, or kernel_h and kernel_w.")
+            raise LayerError("kernel_size is missing or 0", hint="Set kernel_size, or kernel_h and kernel_w.")
     return PoolGeometry(kernel, stride, pad, enum_name(param, "round_mode") == "CEIL" and param.ceil_mode)
 
 
@@ -84,12 +84,12 @@ def _bordered(ops: Ops[V], x: V, param: Message, method: str) -> V:
     if sides is None:
         return x
     if any(param.HasField(field) for field in ("pad", "pad_h", "pad_w")):
-        raise LayerError("pad_l, pad_r, pad_t and pad_b exclude other pad settings", remedy="Use only one of them.")
+        raise LayerError("pad_l, pad_r, pad_t and pad_b exclude other pad settings", hint="Use only one of them.")
     before, after = sides
     if before == after:
         return x
     if method != "MAX" or len(x.shape) != 4:
-        raise LayerError(f"pool {method} requires equal padding on both sides", remedy="Give pad, or pad_h and pad_w.")
+        raise LayerError(f"pool {method} requires equal padding on both sides", hint="Give pad, or pad_h and pad_w.")
     return ops.pad(x, [0, 0, *before], [0, 0, *after], LOWEST)
 
 
@@ -101,6 +101,6 @@ def _pair(param: Message, field: str, stem: str) -> tuple[int, int]:
         return (getattr(param, field), getattr(param, field))
     if not all(given) or param.HasField(field):
         raise LayerError(
-            f"{field} cannot be combined with {sides[0]} and {sides[1]}", remedy=f"Give {field}, or both of the others."
+            f"{field} cannot be combined with {sides[0]} and {sides[1]}", hint=f"Give {field}, or both of the others."
         )
     return (getattr(param, sides[0]), getattr(param, sides[1]))

@@ -15,8 +15,8 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Array, Ops, Shape, V, show
 
 # Real nets have some ten thousand. All of them become constants of the graph.
-MOST_BOXES = 2**22
-MOST_RATIOS = 1000
+MAX_BOXES = 2**22
+MAX_RATIOS = 1000
 SAME_RATIO = 1e-6
 
 
@@ -46,7 +46,7 @@ class PriorBox(LayerType):
         with np.errstate(over="ignore", invalid="ignore"):
             boxes = grid.boxes(sizes)
         if not np.isfinite(boxes).all():
-            raise LayerError("its boxes exceed float32", remedy="Check its steps and offset.")
+            raise LayerError("its boxes exceed float32", hint="Check its steps and offset.")
         if param.clip:
             boxes = boxes.clip(0, 1)
         both = np.stack([boxes, np.broadcast_to(variance, boxes.shape)])
@@ -66,9 +66,9 @@ class _Grid:
     @classmethod
     def of(cls, param: Message, places: Shape, image: Shape) -> _Grid:
         if param.HasField("img_size") and (param.HasField("img_h") or param.HasField("img_w")):
-            raise LayerError("img_size cannot be combined with img_h and img_w", remedy="Use only one of them.")
+            raise LayerError("img_size cannot be combined with img_h and img_w", hint="Use only one of them.")
         if param.HasField("step") and (param.HasField("step_h") or param.HasField("step_w")):
-            raise LayerError("step cannot be combined with step_h and step_w", remedy="Use only one of them.")
+            raise LayerError("step cannot be combined with step_h and step_w", hint="Use only one of them.")
         height, width = (param.img_size,) * 2 if param.HasField("img_size") else (param.img_h, param.img_w)
         if height == 0 or width == 0:
             height, width = image[2:]
@@ -95,20 +95,20 @@ class _Grid:
 
 
 def _refuse_many(count: int) -> None:
-    if count > MOST_BOXES:
-        raise LayerError(f"{count} boxes are too many; the maximum is {MOST_BOXES}")
+    if count > MAX_BOXES:
+        raise LayerError(f"{count} boxes are too many; the maximum is {MAX_BOXES}")
 
 
 def _sizes(param: Message) -> list[tuple[float, float]]:
     """Width and height of the boxes at each position."""
     if not param.min_size or any(not 1 <= size < 2**31 for size in param.min_size):
-        raise LayerError("min_size is missing or less than 1", remedy="Give the sizes of the boxes in pixels.")
+        raise LayerError("min_size is missing or less than 1", hint="Give the sizes of the boxes in pixels.")
     if param.max_size and len(param.max_size) != len(param.min_size):
         raise LayerError(f"there are {len(param.min_size)} min_sizes and {len(param.max_size)} max_sizes")
     if any(not low < high < 2**31 for low, high in zip(param.min_size, param.max_size, strict=False)):
         raise LayerError("each max_size must be larger than its min_size")
-    if len(param.aspect_ratio) > MOST_RATIOS:
-        raise LayerError(f"{len(param.aspect_ratio)} aspect_ratios are too many; the maximum is {MOST_RATIOS}")
+    if len(param.aspect_ratio) > MAX_RATIOS:
+        raise LayerError(f"{len(param.aspect_ratio)} aspect_ratios are too many; the maximum is {MAX_RATIOS}")
     ratios = _ratios(param)
     _refuse_many(len(param.min_size) * (1 + len(ratios)))
     sizes = []

@@ -45,11 +45,11 @@ class Proposal(LayerType):
         rules = _Rules(
             anchors=anchors_of(param.base_size, param.ratio, param.scale, ties_to_even=False),
             stride=float(param.feat_stride),
-            least_side=float(param.min_size),
+            min_side=float(param.min_size),
             score_of_small=0.0,
             candidates=param.pre_nms_topn,
-            most=param.post_nms_topn,
-            most_overlap=param.nms_thresh,
+            max_results=param.post_nms_topn,
+            max_overlap=param.nms_thresh,
         )
         rois, scores = _proposed(ops, rules, *bottoms)
         return [rois, scores][: len(layer.tops)]
@@ -68,15 +68,15 @@ class ProposalLayer(LayerType):
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         stride, scales = _python_settings(layer.message)
-        candidates, most = {TRAIN: (12000, 2000), TEST: (6000, 300)}[layer.phase]
+        candidates, max_results = {TRAIN: (12000, 2000), TEST: (6000, 300)}[layer.phase]
         rules = _Rules(
             anchors=anchors_of(16, (0.5, 1, 2), scales, ties_to_even=True),
             stride=stride,
-            least_side=16.0,
+            min_side=16.0,
             score_of_small=LOWEST,
             candidates=candidates,
-            most=most,
-            most_overlap=0.7,
+            max_results=max_results,
+            max_overlap=0.7,
         )
         scores, moves, info = bottoms
         if prod(info.shape) > 3:
@@ -96,17 +96,17 @@ def _python_settings(message: Message) -> tuple[float, tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class _Rules:
-    """anchors: of the first position, (A, 4). stride: pixels between positions. least_side: in pixels of
+    """anchors: of the first position, (A, 4). stride: pixels between positions. min_side: in pixels of
     the original image; score_of_small: the score of smaller boxes, LOWEST: they are dropped. candidates: how
-    many of the best boxes enter non-maximum suppression, most: the maximum number of results."""
+    many of the best boxes enter non-maximum suppression, max_results: the maximum number of results."""
 
     anchors: Array
     stride: float
-    least_side: float
+    min_side: float
     score_of_small: float
     candidates: int
-    most: int
-    most_overlap: float
+    max_results: int
+    max_overlap: float
 
 
 def _proposed(ops: Ops[V], rules: _Rules, scores: V, moves: V, info: V) -> tuple[V, V]:
@@ -131,20 +131,20 @@ def _proposed(ops: Ops[V], rules: _Rules, scores: V, moves: V, info: V) -> tuple
     scale = ops.concat([facts[-1], facts[2]], 0)
 
     low, high = (_inside(ops, corner, image) for corner in _moved(ops, anchors, moves))
-    behind = ops.add(high, one)  # corners are inclusive, those of nms are not
-    size = ops.sub(behind, low)
-    small = ops.less(size, ops.mul(scale, ops.constant(rules.least_side)))
+    beyond = ops.add(high, one)  # corners are inclusive, those of nms are not
+    size = ops.sub(beyond, low)
+    small = ops.less(size, ops.mul(scale, ops.constant(rules.min_side)))
     sides = ops.where(small, ops.constant(1.0), ops.constant(0.0))
     score = ops.where(ops.less(ops.constant(0.0), ops.max(sides, [1])), ops.constant(rules.score_of_small), score)
 
     best, places, kept = ops.nms(
-        ops.reshape(ops.concat([low, behind], 1), (1, 1, count, 4)),
+        ops.reshape(ops.concat([low, beyond], 1), (1, 1, count, 4)),
         ops.reshape(score, (1, 1, count)),
         top_k=rules.candidates,
-        least_score=LOWEST,
-        most_overlap=rules.most_overlap,
+        min_score=LOWEST,
+        max_overlap=rules.max_overlap,
     )
-    return _first(ops, ops.concat([low, high], 1), best, places, kept, rules.most)
+    return _first(ops, ops.concat([low, high], 1), best, places, kept, rules.max_results)
 
 
 def _moved(ops: Ops[V], anchors: Array, moves: V) -> tuple[V, V]:
@@ -163,10 +163,10 @@ def _inside(ops: Ops[V], corner: V, last: V) -> V:
     return ops.maximum(ops.where(ops.less(corner, last), corner, last), ops.constant(0.0))
 
 
-def _first(ops: Ops[V], boxes: V, best: V, places: V, kept: V, most: int) -> tuple[V, V]:
+def _first(ops: Ops[V], boxes: V, best: V, places: V, kept: V, max_results: int) -> tuple[V, V]:
     """The first of the kept candidates, as (R, 5), and their scores (R). best, places, kept: from nms."""
     count = best.shape[2]
-    rows = min(most, count)
+    rows = min(max_results, count)
     best, places, kept = (ops.reshape(value, (count,)) for value in (best, places, kept))
     zero, none = ops.constant(0.0), ops.constant(float(count))
     number = ops.constant(-np.arange(count, dtype=np.float32))

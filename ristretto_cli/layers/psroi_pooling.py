@@ -12,8 +12,8 @@ from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import MAX_EXACT_INT, Ops, V, show
 
-MOST_GROUPS = 256  # each row of cells adds its nodes to the graph
-LEAST_EXTENT = 0.1  # of a region on the maps
+MAX_GROUPS = 256  # each row of cells adds its nodes to the graph
+MIN_EXTENT = 0.1  # of a region on the maps
 
 
 @layer_type("PSROIPooling")
@@ -39,8 +39,8 @@ class PSROIPooling(LayerType):
         if len(rois.shape) < 1 or prod(rois.shape[1:]) != 5:
             raise LayerError(f"its second bottom has shape {show(rois.shape)}; regions have 5 numbers each")
         groups, planes = param.group_size, param.output_dim
-        if not 1 <= groups <= MOST_GROUPS or planes < 1:
-            raise LayerError(f"group_size must be 1 to {MOST_GROUPS}, and output_dim 1 or more")
+        if not 1 <= groups <= MAX_GROUPS or planes < 1:
+            raise LayerError(f"group_size must be 1 to {MAX_GROUPS}, and output_dim 1 or more")
         if not (isfinite(param.spatial_scale) and param.spatial_scale > 0):
             raise LayerError(f"spatial_scale must be more than 0, not {param.spatial_scale:g}")
         batch, channels, height, width = x.shape
@@ -81,16 +81,16 @@ def _scaled(ops: Ops[V], corner: V, scale: float, *, last: bool) -> V:
 def _cells(ops: Ops[V], start: V, end: V, groups: int, extent: int) -> tuple[V, V]:
     """1 for pixels of an axis in each cell, else 0, (R, groups, extent), and their number, (R, groups)."""
     count = start.shape[0]
-    size = ops.div(ops.maximum(ops.sub(end, start), ops.constant(LEAST_EXTENT)), ops.constant(float(groups)))
+    size = ops.div(ops.maximum(ops.sub(end, start), ops.constant(MIN_EXTENT)), ops.constant(float(groups)))
     number = np.arange(groups, dtype=np.float32)[None]
     zero, one = ops.constant(0.0), ops.constant(1.0)
     first = ops.floor(ops.add(ops.mul(ops.constant(number), size), start))
-    behind = ops.sub(zero, ops.floor(ops.sub(zero, ops.add(ops.mul(ops.constant(number + 1), size), start))))
-    first, behind = (ops.clip(bound, 0.0, float(extent)) for bound in (first, behind))
+    stop = ops.sub(zero, ops.floor(ops.sub(zero, ops.add(ops.mul(ops.constant(number + 1), size), start))))
+    first, stop = (ops.clip(bound, 0.0, float(extent)) for bound in (first, stop))
     pixel = ops.constant(np.arange(extent, dtype=np.float32))
-    low, high = (ops.reshape(bound, (count, groups, 1)) for bound in (first, behind))
+    low, high = (ops.reshape(bound, (count, groups, 1)) for bound in (first, stop))
     inside = ops.where(ops.less(pixel, low), zero, ops.where(ops.less(pixel, high), one, zero))
-    return inside, ops.sub(behind, first)
+    return inside, ops.sub(stop, first)
 
 
 def _items(ops: Ops[V], rois: V, batch: int) -> V:

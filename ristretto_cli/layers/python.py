@@ -39,17 +39,17 @@ class Python(LayerType):
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         known = _known(layer.message)
-        for kind, count, (least, most) in (
+        for kind, count, (low, high) in (
             ("bottom", len(bottoms), known.bottoms),
             ("top", len(layer.tops), known.tops),
         ):
-            if count < least or (most is not None and count > most):
-                wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+            if count < low or (high is not None and count > high):
+                wanted = f"{low}" if high == low else f"{low} or more" if high is None else f"{low} to {high}"
                 raise LayerError(
                     f"{layer.message.python_param.layer}: expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}"
                 )
         if not known.in_place and {top.name for top in layer.tops} & {bottom.name for bottom in layer.bottoms}:
-            raise LayerError("it cannot work in place", remedy="Give its top a name other than its bottom's.")
+            raise LayerError("it cannot work in place", hint="Give its top a name other than its bottom's.")
         return known.forward(ops, layer, bottoms, params)
 
 
@@ -60,7 +60,7 @@ def _known(message: Message) -> LayerType:
     if name not in PYTHON_LAYERS:
         raise LayerError(
             f'Python layers cannot be run: module "{param.module}", layer "{param.layer}"',
-            remedy="Remove it from the net, or replace it with Caffe layers.",
+            hint="Remove it from the net, or replace it with Caffe layers.",
         )
     try:
         return PYTHON_LAYERS.get(name)

@@ -15,7 +15,7 @@ from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Ops, Shape, V, show
 
 # Each step adds nodes to the graph; longer sequences can be split, passing the state on.
-MOST_STEPS = 1024
+MAX_STEPS = 1024
 
 
 @dataclass(frozen=True)
@@ -119,21 +119,21 @@ class Recurrent(LayerType):
                 f"expected {2 + states} or {3 + states} bottoms {setting} expose_hidden, got {len(bottoms)}"
             )
         if param.num_output < 1:
-            raise LayerError("num_output is missing", remedy="Set the number of outputs, 1 or more.")
+            raise LayerError("num_output is missing", hint="Set the number of outputs, 1 or more.")
         x, cont = bottoms[:2]
         if len(x) < 3 or cont != x[:2]:
             raise LayerError(
                 f"bottoms of shape {show(x)} and {show(cont)} are not steps x streams x values and steps x streams"
             )
-        if x[0] > MOST_STEPS:
-            raise LayerError(f"{x[0]} time steps are too many", remedy=f"Give at most {MOST_STEPS}.")
+        if x[0] > MAX_STEPS:
+            raise LayerError(f"{x[0]} time steps are too many", hint=f"Give at most {MAX_STEPS}.")
         static = bottoms[2] if len(bottoms) == 3 + states else None
         if static is not None and (len(static) < 2 or static[0] != x[1]):
-            raise LayerError(f"the static input is {show(static)}", remedy=f"Give it the shape {x[1]} x values.")
+            raise LayerError(f"the static input is {show(static)}", hint=f"Give it the shape {x[1]} x values.")
         state = (1, x[1], param.num_output)
         for shape in bottoms[len(bottoms) - states :]:
             if shape != state:
-                raise LayerError(f"an initial state is {show(shape)}", remedy=f"Give it the shape {show(state)}.")
+                raise LayerError(f"an initial state is {show(shape)}", hint=f"Give it the shape {show(state)}.")
         return _Extents(
             steps=x[0],
             streams=x[1],

@@ -28,5 +28,5 @@ class ReLU(LayerType):
         zero = ops.constant(0.0)
         return [ops.where(ops.less(zero, x), x, ops.mul(x, ops.constant(slope)))]
 
-    def ignores_negative(self, layer: Layer) -> bool:
+    def is_constant_below_zero(self, layer: Layer) -> bool:
         return bool(layer.message.relu_param.negative_slope == 0)

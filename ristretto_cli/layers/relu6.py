@@ -19,5 +19,5 @@ class ReLU6(LayerType):
         (x,) = bottoms
         return [ops.clip(x, 0.0, 6.0)]
 
-    def ignores_negative(self, layer: Layer) -> bool:
+    def is_constant_below_zero(self, layer: Layer) -> bool:
         return True

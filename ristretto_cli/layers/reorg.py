@@ -9,7 +9,7 @@ from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V, show
 
-MOST_STRIDE = 2**15
+MAX_STRIDE = 2**15
 
 
 @layer_type("Reorg")
@@ -29,8 +29,8 @@ class Reorg(LayerType):
         if len(x.shape) != 4:
             raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         stride = param.stride
-        if not 1 <= stride <= MOST_STRIDE:
-            raise LayerError(f"stride must be 1 to {MOST_STRIDE}, not {stride}")
+        if not 1 <= stride <= MAX_STRIDE:
+            raise LayerError(f"stride must be 1 to {MAX_STRIDE}, not {stride}")
         batch, channels, height, width = x.shape
         block = stride**2
         # Darknet reads out of bounds if the channels are not a whole number of groups.

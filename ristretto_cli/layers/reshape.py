@@ -11,7 +11,7 @@ from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, Shape, V, show
 
-_MOST_AXES = 32  # of a blob in Caffe
+_MAX_AXES = 32  # of a blob in Caffe
 
 
 @layer_type("Reshape")
@@ -33,19 +33,19 @@ class Reshape(LayerType):
 def _target(shape: Shape, param: Message) -> Shape:
     start, stop = _replaced(shape, param)
     dims = list(param.shape.dim)
-    if len(shape) - (stop - start) + len(dims) > _MOST_AXES:
-        raise LayerError(f"the top would have more than {_MOST_AXES} axes", remedy="Give fewer dims.")
+    if len(shape) - (stop - start) + len(dims) > _MAX_AXES:
+        raise LayerError(f"the top would have more than {_MAX_AXES} axes", hint="Give fewer dims.")
     if dims.count(-1) > 1 or any(dim < -1 for dim in dims):
         raise LayerError(
             f"the dims {', '.join(map(str, dims))} are not a shape",
-            remedy="Give extents, 0 for one of the bottom's, and -1 at most once.",
+            hint="Give extents, 0 for one of the bottom's, and -1 at most once.",
         )
     for place, dim in enumerate(dims, start):
         if dim == 0:
             if place >= len(shape):
                 raise LayerError(
                     f"dim 0 keeps the bottom's extent on axis {place}, but its shape is {show(shape)}",
-                    remedy="Give the extent itself, or -1.",
+                    hint="Give the extent itself, or -1.",
                 )
             dims[place - start] = shape[place]
     if -1 in dims:
@@ -53,14 +53,14 @@ def _target(shape: Shape, param: Message) -> Shape:
         if rest == 0 or prod(shape) % rest != 0:
             raise LayerError(
                 f"no extent for dim -1 fits: {prod(shape)} values (shape {show(shape)}) do not divide by {rest}",
-                remedy="Give other dims.",
+                hint="Give other dims.",
             )
         dims[dims.index(-1)] = prod(shape) // rest
     target = (*shape[:start], *dims, *shape[stop:])
     if prod(target) != prod(shape):
         raise LayerError(
             f"{prod(shape)} values (shape {show(shape)}) do not fill the shape {show(target)}",
-            remedy="Give dims with the same product, or -1 for one of them.",
+            hint="Give dims with the same product, or -1 for one of them.",
         )
     return target
 
@@ -72,14 +72,14 @@ def _replaced(shape: Shape, param: Message) -> tuple[int, int]:
     if not 0 <= start <= axes:
         raise LayerError(
             f"axis {param.axis} is out of range for a bottom of shape {show(shape)}",
-            remedy=f"Give a number from {-axes - 1} to {axes}.",
+            hint=f"Give a number from {-axes - 1} to {axes}.",
         )
     if param.num_axes < -1:
-        raise LayerError(f"num_axes is {param.num_axes}", remedy="Give 0 or more, or -1 for all axes to the end.")
+        raise LayerError(f"num_axes is {param.num_axes}", hint="Give 0 or more, or -1 for all axes to the end.")
     stop = axes if param.num_axes == -1 else start + param.num_axes
     if stop > axes:
         raise LayerError(
             f"{param.num_axes} axes from axis {start} on extend past the end of the bottom's shape {show(shape)}",
-            remedy=f"Set num_axes to at most {axes - start}, or to -1 for all axes to the end.",
+            hint=f"Set num_axes to at most {axes - start}, or to -1 for all axes to the end.",
         )
     return start, stop

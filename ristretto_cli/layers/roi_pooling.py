@@ -12,7 +12,7 @@ from ristretto_cli.layers.layer_type import LayerType, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V, show
 
-_MOST_ITEMS = 2**24
+_MAX_ITEMS = 2**24
 
 
 @layer_type("ROIPooling")
@@ -34,11 +34,11 @@ class ROIPooling(LayerType):
         if len(rois.shape) < 1 or prod(rois.shape[1:]) != 5:
             raise LayerError(f"its second bottom has shape {show(rois.shape)}; regions have 5 numbers each")
         if param.pooled_h < 1 or param.pooled_w < 1:
-            raise LayerError("pooled_h or pooled_w is missing or 0", remedy="Set both, 1 or more.")
+            raise LayerError("pooled_h or pooled_w is missing or 0", hint="Set both, 1 or more.")
         if not (isfinite(param.spatial_scale) and param.spatial_scale > 0):
             raise LayerError(f"spatial_scale must be more than 0, not {param.spatial_scale:g}")
-        if x.shape[0] > _MOST_ITEMS:
-            raise LayerError(f"{x.shape[0]} items are more than the regions' float32 can distinguish, {_MOST_ITEMS}")
+        if x.shape[0] > _MAX_ITEMS:
+            raise LayerError(f"{x.shape[0]} items are more than the regions' float32 can distinguish, {_MAX_ITEMS}")
         rois = ops.reshape(rois, (rois.shape[0], 5))
         # The lookup reports an item out of range like any other index.
         items = ops.constant(np.arange(x.shape[0], dtype=np.float32))

@@ -11,7 +11,7 @@ from ristretto_cli.layers.losses import check_at_most_four_axes, check_same_batc
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V, show
 
-LEAST_SIGMA, MOST_SIGMA = 1e-9, 1e9  # the square and its inverse are float32
+MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9  # the square and its inverse are float32
 
 
 @layer_type("SmoothL1Loss")
@@ -30,17 +30,15 @@ class SmoothL1Loss(LayerType):
         first = bottoms[0].shape
         sigma = layer.message.smooth_l1_loss_param.sigma
         if len(bottoms) == 3:
-            raise LayerError(
-                "it has weights for the differences but none for the losses", remedy="Give both or neither."
-            )
-        if not LEAST_SIGMA <= sigma <= MOST_SIGMA:
-            raise LayerError(f"sigma must be {LEAST_SIGMA:g} to {MOST_SIGMA:g}, not {sigma:g}")
+            raise LayerError("it has weights for the differences but none for the losses", hint="Give both or neither.")
+        if not MIN_SIGMA <= sigma <= MAX_SIGMA:
+            raise LayerError(f"sigma must be {MIN_SIGMA:g} to {MAX_SIGMA:g}, not {sigma:g}")
         check_same_batch(first, bottoms[1].shape)
         check_at_most_four_axes(*(bottom.shape for bottom in bottoms))
         if any(math.prod(bottom.shape) != math.prod(first) for bottom in bottoms):
             given = ", ".join(show(bottom.shape) for bottom in bottoms)
             raise LayerError(
-                f"its bottoms {given} have different numbers of values", remedy="All bottoms need the same number."
+                f"its bottoms {given} have different numbers of values", hint="All bottoms need the same number."
             )
         values, targets, *weights = (ops.reshape(bottom, first) for bottom in bottoms)
         difference = ops.sub(values, targets)

@@ -12,7 +12,7 @@ from ristretto_cli.layers.losses import check_same_batch, normalization, normali
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
 
-_LEAST = float(np.finfo(np.float32).tiny)  # minimum of a probability: its logarithm stays finite
+_MINIMUMS = float(np.finfo(np.float32).tiny)  # minimum of a probability: its logarithm stays finite
 
 
 @layer_type("SoftmaxWithLoss")
@@ -38,10 +38,10 @@ class SoftmaxWithLoss(LayerType):
         label = whole(ops, labels, layout)
         zero = ops.constant(0.0)
 
-        logarithms = ops.reshape(ops.log_softmax(scores, axis % len(scores.shape), _LEAST), layout.shape)
+        logarithms = ops.reshape(ops.log_softmax(scores, axis % len(scores.shape), _MINIMUMS), layout.shape)
         loss = ops.sub(zero, ops.sum(ops.where(at_label(ops, label, layout), logarithms, zero), [1]))
         is_class = ops.less(ops.sub(label, ops.constant(float(layout.classes))), zero)
-        greatest = ops.constant(-float(np.log(np.float32(_LEAST))))
+        greatest = ops.constant(-float(np.log(np.float32(_MINIMUMS))))
         loss = ops.where(ops.less(label, zero), greatest, ops.where(is_class, loss, greatest))
         param = layer.message.loss_param
         return [normalized(ops, loss, label, layout, param, normalization(param, "VALID"))]

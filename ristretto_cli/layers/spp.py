@@ -27,7 +27,7 @@ class SPP(LayerType):
         if len(x.shape) != 4:
             raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         if height < 1:
-            raise LayerError("pyramid_height is missing or 0", remedy="Set the number of levels, 1 or more.")
+            raise LayerError("pyramid_height is missing or 0", hint="Set the number of levels, 1 or more.")
         if height == 1:
             return [_level(ops, layer, x, 0)]
         levels = [_level(ops, layer, x, level) for level in range(height)]
@@ -45,7 +45,7 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
         raise LayerError(
             f"{bins} windows of {show(kernel)} on level {level} do not fit an image of {show(extent)}: they would "
             f"need a padding of {show(pad)}",
-            remedy="Lower pyramid_height.",
+            hint="Lower pyramid_height.",
         )
     if method == "MAX":
         return ops.max_pool(x, windows)
@@ -54,6 +54,6 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
     if any(pad):
         raise LayerError(
             f"pool STOCHASTIC does not support padding; level {level} of an image of {show(extent)} needs {show(pad)}",
-            remedy="Lower pyramid_height, or choose another pool.",
+            hint="Lower pyramid_height, or choose another pool.",
         )
     return (draw if layer.phase == TRAIN else expect)(ops, x, windows)

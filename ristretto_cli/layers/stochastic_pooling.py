@@ -9,7 +9,7 @@ import numpy as np
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import ConvGeometry, Ops, PoolGeometry, V, show
 
-MOST_CELLS = 1024  # of a window in training: drawing compares all pairs
+MAX_CELLS = 1024  # of a window in training: drawing compares all pairs
 
 
 def expect(ops: Ops[V], x: V, geometry: PoolGeometry) -> V:
@@ -25,14 +25,14 @@ def draw(ops: Ops[V], x: V, geometry: PoolGeometry) -> V:
     """One value of each window of x (N, C, H, W): the first, in row-major order, at which the running sum
     reaches a random fraction of the window's sum; 0 if none does."""
     kernel, stride, cells = geometry.kernel, geometry.stride, math.prod(geometry.kernel)
-    if cells > MOST_CELLS:
+    if cells > MAX_CELLS:
         raise LayerError(f"a window of {cells} cells is too large for pool STOCHASTIC in training")
     extent = geometry.pooled(x.shape[2:])
     if min(extent) < 1:
         raise LayerError(f"its kernel {show(kernel)} is larger than the bottom {show(x.shape[2:])}")
     reach = [(w - 1) * s + k for w, s, k in zip(extent, stride, kernel, strict=True)]
-    behind = [max(r - n, 0) for r, n in zip(reach, x.shape[2:], strict=True)]
-    planes = ops.pad(ops.reshape(x, (math.prod(x.shape[:2]), 1, *x.shape[2:])), (0, 0, 0, 0), (0, 0, *behind))
+    after = [max(r - n, 0) for r, n in zip(reach, x.shape[2:], strict=True)]
+    planes = ops.pad(ops.reshape(x, (math.prod(x.shape[:2]), 1, *x.shape[2:])), (0, 0, 0, 0), (0, 0, *after))
     # A filter that is 1 at one cell selects that cell of every window.
     each = ops.constant(np.eye(cells, dtype=np.float32).reshape(cells, 1, *kernel))
     window = ops.conv(planes, each, None, ConvGeometry.dense(2, stride=stride))

@@ -20,5 +20,5 @@ class Threshold(LayerType):
         above = ops.less(ops.constant(layer.message.threshold_param.threshold), x)
         return [ops.where(above, ops.constant(1.0), ops.constant(0.0))]
 
-    def ignores_negative(self, layer: Layer) -> bool:
+    def is_constant_below_zero(self, layer: Layer) -> bool:
         return bool(layer.message.threshold_param.threshold >= 0)

@@ -21,7 +21,7 @@ class Tile(LayerType):
         param = layer.message.tile_param
         axis = canonical_axis(param.axis, x.shape)
         if param.tiles < 1:
-            raise LayerError("tiles is missing or below 1", remedy="Set the number of copies, 1 or more.")
+            raise LayerError("tiles is missing or below 1", hint="Set the number of copies, 1 or more.")
         outer, inner = prod(x.shape[:axis]), prod(x.shape[axis:])
         copies = ops.expand(ops.reshape(x, (outer, 1, inner)), (outer, param.tiles, inner))
         return [ops.reshape(copies, (*x.shape[:axis], x.shape[axis] * param.tiles, *x.shape[axis + 1 :]))]

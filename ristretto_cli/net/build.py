@@ -11,9 +11,9 @@ from typing import Protocol
 from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
-from ristretto_cli.errors import LayerError, RistrettoError, Where, did_you_mean, raise_all
+from ristretto_cli.errors import LayerError, Location, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
-from ristretto_cli.formats.number_format import trims_of
+from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import HostLayer, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
@@ -22,8 +22,8 @@ from ristretto_cli.ops import DYNAMIC, Shape, show
 log = logging.getLogger("ristretto")
 
 
-class DataLayers(Protocol):
-    """What building a net needs from data layers."""
+class DataLayerTypes(Protocol):
+    """The data layers available to a net."""
 
     def names(self) -> list[str]: ...
     def __contains__(self, type_name: str) -> bool: ...
@@ -32,7 +32,7 @@ class DataLayers(Protocol):
 
 
 @dataclass(frozen=True)
-class State:
+class NetState:
     """The state that a net is built for. Phase and level override the file's `state`; stages add to its stages."""
 
     phase: int = TEST
@@ -40,7 +40,7 @@ class State:
     stages: tuple[str, ...] = ()
 
 
-def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]:
+def included(net_file: NetFile, state: NetState) -> Iterator[tuple[Message, Location]]:
     """The layers whose include and exclude rules match a state, in the file's order.
 
     RistrettoError(s) for layers that have rules of both kinds.
@@ -48,7 +48,7 @@ def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]
     layers = list(zip(net_file.message.layer, net_file.layers, strict=True))
     raise_all(
         RistrettoError(
-            f'layer "{message.name}" has both include and exclude rules', where=where, remedy="Use only one of them."
+            f'layer "{message.name}" has both include and exclude rules', where=where, hint="Use only one of them."
         )
         for message, where in layers
         if message.include and message.exclude
@@ -63,7 +63,7 @@ def included(net_file: NetFile, state: State) -> Iterator[tuple[Message, Where]]
             yield message, where
 
 
-def _meets(rule: Message, state: State, stages: set[str]) -> bool:
+def _meets(rule: Message, state: NetState, stages: set[str]) -> bool:
     return (
         (not rule.HasField("phase") or rule.phase == state.phase)
         and (not rule.HasField("min_level") or state.level >= rule.min_level)
@@ -73,7 +73,7 @@ def _meets(rule: Message, state: State, stages: set[str]) -> bool:
     )
 
 
-def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
+def build(net_file: NetFile, state: NetState, data: DataLayerTypes) -> Net:
     """The net for a state, without weights.
 
     Raises RistrettoError(s) for all its errors: unknown types and bottoms, wrong counts, shapes
@@ -81,14 +81,14 @@ def build(net_file: NetFile, state: State, data: DataLayers) -> Net:
     """
     layers = list(included(net_file, state))
     if not layers:
-        remedy = "Check the include and exclude rules of its layers."
-        raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, remedy=remedy)
-    _warn_of_idle_state(net_file, state)
+        hint = "Check the include and exclude rules of its layers."
+        raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, hint=hint)
+    _warn_of_unused_state(net_file, state)
     return build_layers(net_file, layers, state.phase, data)
 
 
-def _warn_of_idle_state(net_file: NetFile, state: State) -> None:
-    """Warn of stages, and of a level, that no rule of a layer mentions."""
+def _warn_of_unused_state(net_file: NetFile, state: NetState) -> None:
+    """Log a warning for stages, and for a level, that no layer's rules mention."""
     rules = [rule for message in net_file.message.layer for rule in (*message.include, *message.exclude)]
     known = {stage for rule in rules for stage in (*rule.stage, *rule.not_stage)}
     for stage in dict.fromkeys(state.stages):
@@ -98,12 +98,14 @@ def _warn_of_idle_state(net_file: NetFile, state: State) -> None:
         log.warning("Level %d has no effect: no layer of %s has a rule for levels.", state.level, net_file.file)
 
 
-def build_layers(net_file: NetFile, layers: Sequence[tuple[Message, Where]], phase: int, data: DataLayers) -> Net:
+def build_layers(
+    net_file: NetFile, layers: Sequence[tuple[Message, Location]], phase: int, data: DataLayerTypes
+) -> Net:
     """The net of these layers, at least one, regardless of their rules."""
     builder = _Builder(data, phase, layers)
     for message, where in layers:
         builder.add(message, where)
-    builder.refuse_shared_in_place()
+    builder.reject_shared_in_place()
     raise_all(builder.errors)
     return Net(
         name=net_file.message.name,
@@ -125,21 +127,21 @@ class _Version:
 
 
 class _Builder:
-    def __init__(self, data: DataLayers, phase: int, layers: Sequence[tuple[Message, Where]]) -> None:
+    def __init__(self, data: DataLayerTypes, phase: int, layers: Sequence[tuple[Message, Location]]) -> None:
         self.layers: list[Layer] = []
         self.errors: list[RistrettoError] = []
         self._data = data
         self._phase = phase
-        self._makers = {top: (message.name, where) for message, where in reversed(layers) for top in message.top}
+        self._producers = {top: (message.name, where) for message, where in reversed(layers) for top in message.top}
         self._current: dict[str, _Version] = {}
         self._versions: list[_Version] = []
         self._broken: set[str] = set()  # tops of rejected layers: their readers are not checked
         self._storages = 0
         self._owners: dict[str, Param] = {}
         self._multipliers: dict[tuple[str, str], float] = {}  # of shared parameters, by name and field
-        self._names_with_params: dict[str, Where] = {}
+        self._names_with_params: dict[str, Location] = {}
 
-    def add(self, message: Message, where: Where) -> None:
+    def add(self, message: Message, where: Location) -> None:
         """Add a layer; if it is rejected, record the error and continue without it."""
         try:
             if self._broken.isdisjoint(message.bottom):
@@ -152,7 +154,7 @@ class _Builder:
             self.errors.append(error)
         self._broken.update(message.top)
 
-    def _add(self, message: Message, where: Where) -> None:
+    def _add(self, message: Message, where: Location) -> None:
         phase = message.phase if message.HasField("phase") else self._phase
         bottoms = tuple(self._bottom(name) for name in message.bottom)
         layer = Layer(
@@ -179,8 +181,8 @@ class _Builder:
             _check_counts(layer, layer_type)
             layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
             _check_in_graph(layer)
-            if layer_type.trims:
-                trims_of(message.quantization_param)  # rejects settings that no format allows
+            if layer_type.quantized:
+                layer_formats(message.quantization_param)  # rejects settings that no format allows
             layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
             shapes = _top_shapes(layer, layer_type)
             storages = self._storages_of(layer, layer_type)
@@ -206,16 +208,16 @@ class _Builder:
     def _bottom(self, name: str) -> Blob:
         if name in self._current:
             return self._current[name].blob
-        if name in self._makers:
-            maker, line = self._makers[name]
+        if name in self._producers:
+            producer, line = self._producers[name]
             raise LayerError(
-                f'its bottom "{name}" is produced only later, by layer "{maker}" ({line})',
-                remedy="Move that layer up; a net has no cycles.",
+                f'its bottom "{name}" is produced only later, by layer "{producer}" ({line})',
+                hint="Move that layer up; a net has no cycles.",
             )
         known = ", ".join(self._current) or "none"
         raise LayerError(
             f'no layer produces its bottom "{name}"',
-            remedy=did_you_mean(name, self._current) or f"Blobs so far: {known}.",
+            hint=did_you_mean(name, self._current) or f"Blobs so far: {known}.",
         )
 
     def _check_tops(self, layer: Layer) -> None:
@@ -223,12 +225,12 @@ class _Builder:
         seen: set[str] = set()
         for i, top in enumerate(layer.tops):
             if not top.name:
-                raise LayerError("one of its tops has no name", remedy='Give it one: top: "...".')
+                raise LayerError("one of its tops has no name", hint='Give it one: top: "...".')
             in_place = i < len(read) and read[i] == top.name
             if top.name in seen or (top.name in self._current and not in_place):
                 raise LayerError(
                     f'its top "{top.name}" is also produced by another layer',
-                    remedy="Rename one of them.",
+                    hint="Rename one of them.",
                 )
             seen.add(top.name)
 
@@ -240,16 +242,14 @@ class _Builder:
 
     def _type(self, name: str) -> LayerType:
         if not name:
-            raise LayerError("it has no type", remedy='Add type: "...".')
+            raise LayerError("it has no type", hint='Add type: "...".')
         if name in LAYERS:
             try:
                 return LAYERS.get(name)
             except ExtensionError as error:
                 raise LayerError(str(error)) from error
         known = [*LAYERS.names(), *self._data.names()]
-        raise LayerError(
-            f'type "{name}" is not known', remedy=did_you_mean(name, known) or f"Known: {', '.join(known)}."
-        )
+        raise LayerError(f'type "{name}" is not known', hint=did_you_mean(name, known) or f"Known: {', '.join(known)}.")
 
     def _params(self, layer: Layer, definitions: Sequence[ParamDef]) -> tuple[Param, ...]:
         specs = layer.message.param
@@ -259,9 +259,9 @@ class _Builder:
             if layer.name in self._names_with_params:
                 raise LayerError(
                     f"{self._names_with_params[layer.name]} has a layer of the same name",
-                    remedy="Weights are matched by name: use unique names.",
+                    hint="Weights are matched by name: use unique names.",
                 )
-            self._names_with_params[layer.name] = layer.where or Where("")
+            self._names_with_params[layer.name] = layer.where or Location("")
         params = []
         for i, definition in enumerate(definitions):
             param = Param(layer.name, i, sized(definition.shape).shape, definition.filler)
@@ -285,7 +285,7 @@ class _Builder:
                 if known != value:
                     raise LayerError(
                         f'shared parameter "{spec.name}" has {field} {value:g} here and {known:g} in another layer',
-                        remedy="Give both the same value, or set only one.",
+                        hint="Give both the same value, or set only one.",
                     )
         return replace(owner, shape=param.shape)
 
@@ -302,8 +302,8 @@ class _Builder:
         self._storages += 1
         return self._storages - 1
 
-    def refuse_shared_in_place(self) -> None:
-        """A blob that a layer overwrites must have no other reader: the original rejects that too."""
+    def reject_shared_in_place(self) -> None:
+        """A blob that a layer overwrites must have no other reader, as in the original."""
         for version in self._versions:
             name = version.blob.name
             writers = [layer for layer in version.readers if name in (top.name for top in layer.tops)]
@@ -314,7 +314,7 @@ class _Builder:
                         f'layer "{writers[0].name}" works in place on "{name}", which layer '
                         f'"{others[0].name}" also reads',
                         where=writers[0].where,
-                        remedy="Rename the top of the in-place layer.",
+                        hint="Rename the top of the in-place layer.",
                     )
                 )
 
@@ -323,24 +323,24 @@ class _Builder:
         return [version.blob for version in self._current.values() if not version.readers]
 
 
-def _state_text(state: State) -> str:
+def _state_text(state: NetState) -> str:
     phase = {TRAIN: "TRAIN", TEST: "TEST"}[state.phase]
     return ", ".join([f"phase {phase}", f"level {state.level}", *(f'stage "{stage}"' for stage in state.stages)])
 
 
 def _check_counts(layer: Layer, layer_type: LayerType) -> None:
     read = [blob.name for blob in layer.bottoms]
-    for kind, count, (least, most) in (
+    for kind, count, (low, high) in (
         ("bottom", len(layer.bottoms), layer_type.bottoms),
         ("top", len(layer.tops), layer_type.tops),
     ):
-        if count < least or (most is not None and count > most):
-            wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+        if count < low or (high is not None and count > high):
+            wanted = f"{low}" if high == low else f"{low} or more" if high is None else f"{low} to {high}"
             raise LayerError(f"expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}")
     if layer_type.tops_match_bottoms and len(layer.tops) != len(layer.bottoms):
         raise LayerError(f"it has {len(layer.bottoms)} bottoms but {len(layer.tops)} tops: the numbers must match")
     if not layer_type.in_place and any(top.name in read for top in layer.tops):
-        raise LayerError("it cannot work in place", remedy="Give its top a name other than its bottom's.")
+        raise LayerError("it cannot work in place", hint="Give its top a name other than its bottom's.")
     propagate_down = layer.message.propagate_down
     if propagate_down and len(propagate_down) != len(layer.bottoms):
         raise LayerError(f"it has {len(propagate_down)} propagate_down values but {len(layer.bottoms)} bottoms")
@@ -358,9 +358,7 @@ def _check_in_graph(layer: Layer) -> None:
 def _check_losses(layer: Layer) -> None:
     for blob, weight in zip(layer.tops, layer.loss_weights, strict=True):
         if blob.on_host and weight != 0:
-            raise LayerError(
-                f'its top "{blob.name}" ({show(blob.shape)}) cannot be a loss', remedy="Remove loss_weight."
-            )
+            raise LayerError(f'its top "{blob.name}" ({show(blob.shape)}) cannot be a loss', hint="Remove loss_weight.")
 
 
 def _top_shapes(layer: Layer, layer_type: LayerType) -> Sequence[Shape]:

@@ -9,10 +9,10 @@ from typing import Generic
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST
-from ristretto_cli.formats.number_format import NumberFormat, Rounding, trims_of
+from ristretto_cli.formats.number_format import NumberFormat, Rounding, layer_formats
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net, Param, in_graph
-from ristretto_cli.net.trims import ParamTrim, ParamTrimmer, param_trims
+from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer, param_formats
 from ristretto_cli.ops import Ops, Shape, V
 
 
@@ -20,15 +20,15 @@ from ristretto_cli.ops import Ops, Shape, V
 class Run(Generic[V]):
     """The values of a run on a backend; blobs that are not in the graph are omitted (see `in_graph`).
 
-    read: for each layer, its bottoms before quantization. written: for each layer, its tops right
-    after it, quantized if the layer does that. end: each blob as the last layer left it. updates: parameters that
+    inputs: for each layer, its bottoms before quantization. outputs: for each layer, its tops right after it,
+    quantized if the layer does that. final: each blob after the last layer that writes it. updates: parameters that
     the pass itself changes. states: the layers' states for the next pass, by the keys of `state_shapes`. loss: the
     weighted sum of all losses, a scalar; None in a net without losses.
     """
 
-    read: list[tuple[V, ...]] = field(default_factory=list)
-    written: list[tuple[V, ...]] = field(default_factory=list)
-    end: dict[str, V] = field(default_factory=dict)
+    inputs: list[tuple[V, ...]] = field(default_factory=list)
+    outputs: list[tuple[V, ...]] = field(default_factory=list)
+    final: dict[str, V] = field(default_factory=dict)
     updates: dict[str, V] = field(default_factory=dict)
     states: dict[str, V] = field(default_factory=dict)
     loss: V | None = None
@@ -45,11 +45,11 @@ def state_shapes(net: Net) -> dict[str, Shape]:
 
 
 @dataclass(frozen=True)
-class Start(Generic[V]):
-    """A point in a net to resume from: the position of the first layer that is run.
+class ResumePoint(Generic[V]):
+    """A point in a net to resume from. layer: the position of the first layer to run.
 
-    memory: the values there, by Blob.storage, of blobs that are still to be read and differ from what a data layer
-    wrote.
+    memory: the values at this point of the blobs that are still read, by Blob.storage; blobs that only a data layer
+    wrote may be omitted.
     """
 
     layer: int
@@ -63,86 +63,88 @@ def forward(
     *,
     rng: np.random.Generator,
     states: Mapping[str, V] | None = None,
-    start: Start[V] | None = None,
+    resume_from: ResumePoint[V] | None = None,
     params: Mapping[str, V] | None = None,
     trim_activations: bool = False,
     round_to_nearest: bool = False,
-    renew: Callable[[V], V] | None = None,
+    copy_top: Callable[[V], V] | None = None,
     keep: Collection[str] | None = None,
 ) -> Run[V]:
     """Run the net's layers in order on a backend.
 
     feeds: a value for each of net.inputs in the graph, by name. rng: for stochastic rounding of weights.
-    states: those of the previous pass, by the keys of state_shapes; default zeros. start: where to begin; of the
-    layers before it only data layers are run, and the Run has no values of the others. params: values to train,
-    by Param.key, instead of net.weights; gradients pass straight through their rounding. trim_activations: in phase
-    TRAIN as well. round_to_nearest: for parameters in phase TRAIN, instead of stochastically. renew: copies a top into
-    a new value; without it a layer that changes nothing returns the value that it reads. keep: the
-    blobs, by name, needed at the end; all others are released after their last reader, and the Run's
-    `read` and `written` stay empty.
+    states: those of the previous pass, by the keys of state_shapes; zeros by default. resume_from: where to begin;
+    of the layers before it only data layers run, and the Run has no values of the others. params: values to train,
+    by Param.key, instead of net.weights; gradients pass straight through their rounding. trim_activations: quantize
+    them in phase TRAIN too. round_to_nearest: for parameters in phase TRAIN, instead of stochastically. copy_top:
+    copies a top; without it, a layer that changes nothing returns the value that it reads. keep: the names of the
+    blobs needed at the end; all others are released after their last reader, and the Run's `inputs` and `outputs`
+    stay empty.
     """
     in_training = Rounding.NEAREST if round_to_nearest else Rounding.STOCHASTIC
-    start = start or Start(0, {})
-    walk = _Walk(net, ops, rng, states or {}, start, params or {}, trim_activations, in_training, renew, keep)
-    return walk.run(feeds)
+    resume_from = resume_from or ResumePoint(0, {})
+    interpreter = _Interpreter(
+        net, ops, rng, states or {}, resume_from, params or {}, trim_activations, in_training, copy_top, keep
+    )
+    return interpreter.run(feeds)
 
 
-class _Walk(Generic[V]):
+class _Interpreter(Generic[V]):
     def __init__(
         self,
         net: Net,
         ops: Ops[V],
         rng: np.random.Generator,
         states: Mapping[str, V],
-        start: Start[V],
+        resume_from: ResumePoint[V],
         given: Mapping[str, V],
         trim_activations: bool,
         rounding_in_training: Rounding,
-        renew: Callable[[V], V] | None,
+        copy_top: Callable[[V], V] | None,
         keep: Collection[str] | None,
     ) -> None:
         self._net = net
         self._ops = ops
-        self._trimmer = ParamTrimmer(rng)
+        self._quantizer = ParamQuantizer(rng)
         self._states = states
-        self._start = start
+        self._resume_from = resume_from
         self._given = given
         self._trim_activations = trim_activations
         self._rounding_in_training = rounding_in_training  # of parameters, overriding the layer's setting
-        self._renew = renew
+        self._copy_top = copy_top
         self._keep = keep
         self._memory: dict[int, V] = {}
-        # For blobs that share memory but have distinct values: the value, and the one that the memory holds.
+        # For blobs that share memory but have their own copy: the copy, and the value then in memory.
         self._own: dict[str, tuple[V, V]] = {}
         self._run: Run[V] = Run()
 
     def run(self, feeds: Mapping[str, V]) -> Run[V]:
-        done_with = {} if self._keep is None else _done_with(self._net, self._keep)
+        last_uses = {} if self._keep is None else _last_uses(self._net, self._keep)
         for i, layer in enumerate(self._net.layers):
-            if i == self._start.layer:
-                self._memory.update(self._start.memory)
-            if i < self._start.layer and not layer.is_source:
-                self._run.read.append(())
-                self._run.written.append(())
+            if i == self._resume_from.layer:
+                self._memory.update(self._resume_from.memory)
+            if i < self._resume_from.layer and not layer.is_source:
+                self._run.inputs.append(())
+                self._run.outputs.append(())
                 continue
             with self._ops.scope(layer.name):
                 if self._keep is None:
-                    self._run.read.append(self._load(in_graph(layer.bottoms)))
+                    self._run.inputs.append(self._load(in_graph(layer.bottoms)))
                 if layer.is_source:
                     tops: Sequence[V] = [feeds[top.name] for top in in_graph(layer.tops)]
                 else:
                     tops = () if layer.on_host else self._compute(layer)
-                if self._renew is not None:
-                    tops = [self._renew(top) for top in tops]
+                if self._copy_top is not None:
+                    tops = [self._copy_top(top) for top in tops]
                 self._store(in_graph(layer.tops), tops)
                 if self._keep is None:
-                    self._run.written.append(tuple(tops))
+                    self._run.outputs.append(tuple(tops))
                 self._add_losses(layer, tops)
-            for storage in done_with.get(i, ()):
+            for storage in last_uses.get(i, ()):
                 self._memory.pop(storage, None)
         known = (blob for layer in self._net.layers for blob in in_graph(layer.tops) if blob.storage in self._memory)
         blobs = {blob.name: blob for blob in known}
-        self._run.end = dict(zip(blobs, self._load(list(blobs.values())), strict=True))
+        self._run.final = dict(zip(blobs, self._load(list(blobs.values())), strict=True))
         return self._run
 
     def _load(self, blobs: Sequence[Blob]) -> tuple[V, ...]:
@@ -157,35 +159,35 @@ class _Walk(Generic[V]):
     def _store(self, blobs: Sequence[Blob], values: Sequence[V]) -> None:
         for blob, value in zip(blobs, values, strict=True):
             self._memory[blob.storage] = value
-        if self._renew is not None:
+        if self._copy_top is not None:
             self._own.update((b.name, (v, self._memory[b.storage])) for b, v in zip(blobs, values, strict=True))
 
     def _compute(self, layer: Layer) -> Sequence[V]:
         layer_type = LAYERS.get(layer.type)
-        if not layer_type.trims:
+        if not layer_type.quantized:
             params = self._params(layer)
             bottoms = self._bottoms(layer)
             keys = [f"{layer.name}/{i}" for i in range(len(layer_type.states(layer)))]
             if keys and self._states:
-                kept = [self._states[key] for key in keys]
-                tops, states = layer_type.forward_from(self._ops, layer, bottoms, params, kept)
+                previous = [self._states[key] for key in keys]
+                tops, states = layer_type.forward_from(self._ops, layer, bottoms, params, previous)
                 self._run.states.update((key, self._ops.detach(state)) for key, state in zip(keys, states, strict=True))
                 return tops
             tops, updates = layer_type.forward_and_updates(self._ops, layer, bottoms, params)
             self._run.updates.update((layer.params[i].key, value) for i, value in updates.items())
             return tops
-        trims = trims_of(layer.message.quantization_param)
+        formats = layer_formats(layer.message.quantization_param)
         params = self._params(layer)
         if layer.phase != TEST and not self._trim_activations:  # in training only the parameters are quantized
             return layer_type.forward(self._ops, layer, self._bottoms(layer), params)
-        if trims.layer_in is not None:
+        if formats.layer_in is not None:
             for blob in layer.bottoms:
                 (value,) = self._load([blob])
-                self._store([blob], [self._trim(value, trims.layer_in, trims.rounding)])
+                self._store([blob], [self._quantize(value, formats.layer_in, formats.rounding)])
         tops = layer_type.forward(self._ops, layer, self._bottoms(layer), params)
-        if trims.layer_out is None:
+        if formats.layer_out is None:
             return tops
-        return [self._trim(top, trims.layer_out, trims.rounding) for top in tops]
+        return [self._quantize(top, formats.layer_out, formats.rounding) for top in tops]
 
     def _bottoms(self, layer: Layer) -> tuple[V, ...]:
         values = self._load(layer.bottoms)
@@ -194,33 +196,35 @@ class _Walk(Generic[V]):
             return values
         return tuple(v if p else self._ops.detach(v) for v, p in zip(values, passed, strict=True))
 
-    def _trim(self, value: V, number_format: NumberFormat, rounding: Rounding) -> V:
-        trimmed = number_format.trim(self._ops, self._ops.detach(value), rounding)
-        return self._ops.straight_through(value, trimmed, within=number_format.largest)
+    def _quantize(self, value: V, number_format: NumberFormat, rounding: Rounding) -> V:
+        quantized = number_format.quantize(self._ops, self._ops.detach(value), rounding)
+        return self._ops.straight_through(value, quantized, within=number_format.largest)
 
     def _params(self, layer: Layer) -> list[V]:
         """The layer's parameters, quantized if the layer quantizes them."""
         values = []
-        for param, trim in zip(layer.params, param_trims(layer, self._rounding_in_training), strict=True):
+        for param, param_format in zip(layer.params, param_formats(layer, self._rounding_in_training), strict=True):
             if param.key in self._given:
-                values.append(self._given_param(param, trim))
+                values.append(self._given_param(param, param_format))
                 continue
             array = self._net.weights[param.key].reshape(param.shape)
-            if trim is None:
+            if param_format is None:
                 values.append(self._ops.constant(array))
             else:
-                trimmed = self._trimmer.trim(param.key, array, trim)
-                values.append(self._ops.constant(trimmed, grid=trim.number_format.grid()))
+                quantized = self._quantizer.quantize(param.key, array, param_format)
+                values.append(self._ops.constant(quantized, grid=param_format.number_format.grid()))
         return values
 
-    def _given_param(self, param: Param, trim: ParamTrim | None) -> V:
-        value = self._run.updates.get(param.key, self._given[param.key])  # as left by an earlier layer that shares it
+    def _given_param(self, param: Param, param_format: ParamFormat | None) -> V:
+        value = self._run.updates.get(
+            param.key, self._given[param.key]
+        )  # an earlier layer that shares it may have updated it
         if value.shape != param.shape:
             value = self._ops.reshape(value, param.shape)
-        if trim is None:
+        if param_format is None:
             return value
-        trimmed = trim.number_format.trim(self._ops, self._ops.detach(value), trim.rounding)
-        return self._ops.straight_through(value, trimmed)
+        quantized = param_format.number_format.quantize(self._ops, self._ops.detach(value), param_format.rounding)
+        return self._ops.straight_through(value, quantized)
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops
@@ -235,13 +239,13 @@ class _Walk(Generic[V]):
 
 def passes_gradients(net: Net, layer: Layer) -> tuple[bool, ...]:
     """For each bottom of a layer, whether a gradient is passed down to its producer."""
-    asked = () if net.force_backward else layer.message.propagate_down
+    wanted = () if net.force_backward else layer.message.propagate_down
     without = LAYERS.get(layer.type).without_gradient
-    return tuple(i not in without and (not asked or asked[i]) for i in range(len(layer.bottoms)))
+    return tuple(i not in without and (not wanted or wanted[i]) for i in range(len(layer.bottoms)))
 
 
-def _done_with(net: Net, keep: Collection[str]) -> dict[int, list[int]]:
-    """For a layer's position, the storage that no later layer reads, except that of blobs to keep."""
+def _last_uses(net: Net, keep: Collection[str]) -> dict[int, list[int]]:
+    """For each layer's position, the storage that no later layer uses, except that of blobs to keep."""
     last: dict[int, int] = {}
     kept: set[int] = set()
     for i, layer in enumerate(net.layers):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.errors import Where
+from ristretto_cli.errors import Location
 from ristretto_cli.ops import Array, Shape
 
 AUTOMATIC = "(automatic)"  # the top of a loss layer without tops; it is not an output of the net
@@ -21,7 +21,7 @@ AUTOMATIC = "(automatic)"  # the top of a loss layer without tops; it is not an 
 class Blob:
     """A blob: its name, its shape, and the number of its place in memory.
 
-    on_host: it is not in the graph. A host layer produces it, or it is fed and has an extent that DYNAMIC.
+    on_host: it is not in the graph: a host layer produces it, or it is an input with a DYNAMIC extent.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Layer:
     """One layer: its LayerParameter (never modified) and the results of building the net.
 
     phase: TRAIN or TEST of caffe_io.messages. loss_weights: one per top, 0 if the top is not a loss. is_source:
-    its tops come from outside the net. on_host: it is a host layer (see layers/host_layer.py).
+    its tops come from data or from the user. on_host: it is a host layer (see layers/host_layer.py).
     """
 
     name: str
@@ -71,7 +71,7 @@ class Layer:
     loss_weights: tuple[float, ...] = ()
     is_source: bool = False
     on_host: bool = False
-    where: Where | None = None
+    where: Location | None = None
 
 
 @dataclass(frozen=True)

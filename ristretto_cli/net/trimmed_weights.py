@@ -1,4 +1,4 @@
-"""Trimmed weights: what a net's layers make of its weights when it is scored, to be saved."""
+"""Trimmed weights: a net's weights as its quantized layers use them, for saving."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.formats.number_format import Rounding
 from ristretto_cli.net.ir import Net
-from ristretto_cli.net.trims import ParamTrim, ParamTrimmer, param_trims
+from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer, param_formats
 from ristretto_cli.ops import Array
 
 
 def trimmed_weights(net: Net, weights: Mapping[str, Array], *, rng: np.random.Generator) -> dict[str, Array]:
-    """The weights by Param.key, each on the grid of its layer, as scoring the net rounds them.
+    """The weights by Param.key, quantized as in phase TEST.
 
-    Trimming them once more changes nothing, so that the net scores the same with them. A parameter that several layers
-    share and trim differently is left as it is. rng: for rounding_scheme STOCHASTIC.
+    Quantizing them again does not change them, so the net's scores stay the same. A parameter that layers share with
+    different formats is returned unchanged. rng: for rounding_scheme STOCHASTIC.
     """
-    trims: dict[str, list[ParamTrim | None]] = {}
+    formats: dict[str, list[ParamFormat | None]] = {}
     for layer in net.layers:
-        for param, trim in zip(layer.params, param_trims(replace(layer, phase=TEST)), strict=True):
-            trims.setdefault(param.key, []).append(trim)
-    trimmer = ParamTrimmer(rng)
-    trimmed = {}
+        for param, param_format in zip(layer.params, param_formats(replace(layer, phase=TEST)), strict=True):
+            formats.setdefault(param.key, []).append(param_format)
+    quantizer = ParamQuantizer(rng)
+    quantized = {}
     for key, array in weights.items():
-        first, *others = trims.get(key, [None])
-        same = first is None or any(other != first for other in others)
-        trimmed[key] = array if first is None or same else _stable(trimmer, key, array, first)
-    return trimmed
+        first, *others = formats.get(key, [None])
+        ambiguous = any(other != first for other in others)
+        quantized[key] = array if first is None or ambiguous else _stable(quantizer, key, array, first)
+    return quantized
 
 
-def _stable(trimmer: ParamTrimmer, key: str, array: Array, trim: ParamTrim) -> Array:
-    """The array, trimmed, except for elements that another trim would change again: those stay as they are."""
-    trimmed = trimmer.trim(key, array, trim)
-    # A minifloat that was rounded up beyond the top would come down the next time.
-    again = trimmer.trim(key, trimmed, replace(trim, rounding=Rounding.NEAREST))
-    return np.where(again == trimmed, trimmed, array).astype(np.float32, copy=False)
+def _stable(quantizer: ParamQuantizer, key: str, array: Array, param_format: ParamFormat) -> Array:
+    """The quantized array, except for elements that quantizing again would change: those are not quantized."""
+    once = quantizer.quantize(key, array, param_format)
+    # A minifloat that is rounded up past the largest number saturates the next time.
+    again = quantizer.quantize(key, once, replace(param_format, rounding=Rounding.NEAREST))
+    return np.where(again == once, once, array).astype(np.float32, copy=False)

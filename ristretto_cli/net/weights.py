@@ -16,11 +16,11 @@ from ristretto_cli.ops import Array, Shape, show
 
 log = logging.getLogger("ristretto")
 
-_MOST_LISTED = 30
+_MAX_LISTED = 30
 
 
 def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow_missing: bool = False) -> Net:
-    """The net with the weights of a file, matched by layer name; views, not copies.
+    """The net with the weights of a file, matched by layer name, as views.
 
     A layer missing in the file is an error, unless its filler is deterministic (as for
     bilinear upsampling) or allow_missing lets the net's fillers, with rng, initialize it.
@@ -56,14 +56,14 @@ def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow
                 # Of the copies of a shared parameter, the last one counts, as in Caffe.
                 weights[param.key] = blob.array.reshape(param.shape)
     if not allow_missing:  # DIFFERS(D12)
-        errors += [_missing(file, net, layer) for layer in missing if not _is_made_by_filler(layer)]
+        errors += [_missing(file, net, layer) for layer in missing if not _has_fixed_filler(layer)]
     raise_all(errors)
-    _tell_ignored(net, file)
-    made = _filled(net, [param for param in _params(net) if param.key not in weights], rng)
-    weights.update(made)
-    filled = {layer.name for layer in missing} | {key.rpartition("/")[0] for key in made}
-    if filled:
-        log.warning("Not in %s, initialized by the net's fillers: %s", file.file, ", ".join(sorted(filled)))
+    _log_ignored(net, file)
+    filled = _filled(net, [param for param in _params(net) if param.key not in weights], rng)
+    weights.update(filled)
+    initialized = {layer.name for layer in missing} | {key.rpartition("/")[0] for key in filled}
+    if initialized:
+        log.warning("Not in %s, initialized by the net's fillers: %s", file.file, ", ".join(sorted(initialized)))
     return replace(net, weights=weights)
 
 
@@ -112,13 +112,13 @@ def _faults(file: WeightsFile, layer: Layer, index: int, param: Param, blob: Sto
             f'parameter {index} of layer "{layer.name}" is {show(blob.array.shape)} in the file and '
             f"{show(param.shape)} in the net",
             where=file.file,
-            remedy="Use the weights of this net, or rename the layer to train it from scratch.",
+            hint="Use the weights of this net, or rename the layer to train it from scratch.",
         )
     elif not _is_finite(blob.array):
         yield RistrettoError(
             f'parameter {index} of layer "{layer.name}" holds NaN or infinite values',
             where=file.file,
-            remedy="The training diverged or the file is damaged.",
+            hint="The training diverged or the file is damaged.",
         )
 
 
@@ -128,7 +128,7 @@ def _is_finite(array: Array) -> bool:
         return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
-def _is_made_by_filler(layer: Layer) -> bool:
+def _has_fixed_filler(layer: Layer) -> bool:
     filler = layer.params[0].filler
     return bool(filler.type == "bilinear" or (filler.type == "constant" and filler.value != 0))
 
@@ -137,16 +137,16 @@ def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
     used = {known.name for known in net.layers}
     near = did_you_mean(layer.name, (name for name in file.layers if name not in used))
     names = list(file.layers)
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return RistrettoError(
         f'layer "{layer.name}" has no weights in {file.file}',
         where=layer.where,
-        remedy=f"{near} Layers there: {', '.join(names[:_MOST_LISTED])}{more}. "
+        hint=f"{near} Layers there: {', '.join(names[:_MAX_LISTED])}{more}. "
         "--allow_missing_weights initializes it with its filler.".strip(),
     )
 
 
-def _tell_ignored(net: Net, file: WeightsFile) -> None:
+def _log_ignored(net: Net, file: WeightsFile) -> None:
     known = {layer.name for layer in net.layers}
     ignored = [name for name in file.layers if name not in known]
     if ignored:

@@ -15,14 +15,14 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST, Message
 from ristretto_cli.caffe_io.net_file import NetFile
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
 from ristretto_cli.quantize.config import ReuseOptions
-from ristretto_cli.scoring.array_cache import Shelf
-from ristretto_cli.scoring.cut_points import Prefix, cut_that_pays
+from ristretto_cli.scoring.array_cache import ArrayCache
+from ristretto_cli.scoring.cut_points import Prefix, worthwhile_cut_point
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.score import Pass, Scorer, StoppingRule
+from ristretto_cli.scoring.score import Scorer, ScoringOptions, StoppingRule
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
 
@@ -32,76 +32,76 @@ log = logging.getLogger("ristretto")
 class CachingScorer:
     """Scores the float net, and then nets that differ from it only in their quantization.
 
-    wanted: how all of them are scored. rng: for random layers; each net gets a copy of it. shelf: the cache for values
-    of the float net.
+    options: for scoring all of them. rng: for random layers; each net gets a copy of it. cache: for activations of the
+    float net.
     """
 
     def __init__(
         self,
         net_file: NetFile,
         net: Net,
-        wanted: Pass,
+        options: ScoringOptions,
         *,
         rng: np.random.Generator,
         execution: Execution,
-        shelf: Shelf,
+        cache: ArrayCache,
         reuse: ReuseOptions,
     ) -> None:
         self._net_file = net_file
         self._net = net
-        self._wanted = wanted
+        self._options = options
         self._rng = deepcopy(rng)  # never drawn from, only copied for each net
         self._execution = execution
-        self._shelf = shelf
+        self._cache = cache
         self._reuse = reuse
         self._prefixes: list[Prefix] = []
         self._known: dict[bytes, tuple[str, Scores]] = {}
 
     def score_float_net(self, cut_before: Sequence[int]) -> Scores:
         """The scores of the float net. cut_before: positions of the first layers in which later nets may differ."""
-        cuts = [cut_that_pays(self._net, layer) for layer in cut_before] if self._reuse.prefixes else []
-        prefixes = [Prefix(cut, self._shelf) for cut in cuts if cut is not None]
+        cut_points = [worthwhile_cut_point(self._net, layer) for layer in cut_before] if self._reuse.prefixes else []
+        prefixes = [Prefix(cut_point, self._cache) for cut_point in cut_points if cut_point is not None]
         log.info("Scoring the float net.")
         rng = deepcopy(self._rng)
-        with self._wanted.stopwatch.measure("building nets"):
-            scorer = self._scorer(self._net, rng, keep=prefixes)
-        scores = scorer.run(replace(self._wanted, what="the float net"))
-        # A net that starts at a cut would draw different random numbers.
+        with self._options.timer.measure("building nets"):
+            scorer = self._scorer(self._net, rng, save=prefixes)
+        scores = scorer.run(replace(self._options, label="the float net"))
+        # A net that resumes at a cut point would draw different random numbers.
         if rng.bit_generator.state == self._rng.bit_generator.state:
             self._prefixes = prefixes
         self._remember(self._net_file, "the float net", scores)
         return scores
 
-    def score(self, what: str, net_file: NetFile, stopping: StoppingRule | None = None) -> Scores:
-        """The scores of a net."""
-        log.info("Scoring %s.", what)
+    def score(self, name: str, net_file: NetFile, stopping: StoppingRule | None = None) -> Scores:
+        """The scores of a net. name: for the log."""
+        log.info("Scoring %s.", name)
         key = _key(net_file)
         if key in self._known:
             other, scores = self._known[key]
             log.info("It is the same net as %s and has the same scores.", other)
             return scores
-        with self._wanted.stopwatch.measure("building nets"):
+        with self._options.timer.measure("building nets"):
             scorer = self._build(net_file)
-        scores = scorer.run(replace(self._wanted, what=what, stopping=stopping))
-        if scores.iterations == self._wanted.iterations:
-            self._remember(net_file, what, scores)
+        scores = scorer.run(replace(self._options, label=name, stopping=stopping))
+        if scores.iterations == self._options.iterations:
+            self._remember(net_file, name, scores)
         return scores
 
-    def _remember(self, net_file: NetFile, what: str, scores: Scores) -> None:
+    def _remember(self, net_file: NetFile, name: str, scores: Scores) -> None:
         if self._reuse.equal_nets:
-            self._known.setdefault(_key(net_file), (what, scores))
+            self._known.setdefault(_key(net_file), (name, scores))
 
     def _build(self, net_file: NetFile) -> Scorer:
-        net = build(net_file, State(TEST), _KnownData(self._net))
+        net = build(net_file, NetState(TEST), _KnownData(self._net))
         net = replace(net, weights=self._net.weights)
-        serving = [each for each in self._prefixes if each.serves(net, self._net, self._wanted.iterations)]
-        start = max(serving, key=lambda prefix: prefix.cut.layer, default=None)
-        return self._scorer(net, deepcopy(self._rng), start=start)
+        valid = [each for each in self._prefixes if each.is_valid_for(net, self._net, self._options.iterations)]
+        prefix = max(valid, key=lambda each: each.cut_point.layer, default=None)
+        return self._scorer(net, deepcopy(self._rng), resume_from=prefix)
 
     def _scorer(
-        self, net: Net, rng: np.random.Generator, *, start: Prefix | None = None, keep: Sequence[Prefix] = ()
+        self, net: Net, rng: np.random.Generator, *, resume_from: Prefix | None = None, save: Sequence[Prefix] = ()
     ) -> Scorer:
-        return Scorer(net, rng=rng, execution=self._execution, start=start, keep=keep)
+        return Scorer(net, rng=rng, execution=self._execution, resume_from=resume_from, save=save)
 
 
 class _KnownData(DataLayers):

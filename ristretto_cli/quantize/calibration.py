@@ -8,11 +8,11 @@ from dataclasses import replace
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.quantize.prepare import Prepared
 from ristretto_cli.quantize.trimmable import Trimmable, family_of
-from ristretto_cli.scoring.batches import Batches
+from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.data_loader import check_has_data
 from ristretto_cli.scoring.evaluation import OnBatch
-from ristretto_cli.scoring.phase_timer import Stopwatch
+from ristretto_cli.scoring.phase_timer import PhaseTimer
 
 log = logging.getLogger("ristretto")
 
@@ -20,7 +20,7 @@ _IN_THE_LOG = {Role.LAYER_IN: "input", Role.LAYER_OUT: "output", Role.PARAMS: "p
 
 
 def calibrate(
-    prepared: Prepared, *, test_batches: Batches | None, on_batch: OnBatch, stopwatch: Stopwatch
+    prepared: Prepared, *, test_batches: CachedBatches | None, on_batch: OnBatch, timer: PhaseTimer
 ) -> tuple[Trimmable, ...]:
     """The layers to trim with their ranges, which are logged; RistrettoError for an unsuitable fixed width.
 
@@ -39,7 +39,7 @@ def calibrate(
         execution=config.execution,
         batches=test_batches if net is prepared.net else None,
         on_batch=on_batch,
-        stopwatch=stopwatch,
+        timer=timer,
     )
     layers = tuple(
         Trimmable(layer, family_of(layer), replace(ranges[layer.name], weights=net.weights.get(layer.params[0].key)))

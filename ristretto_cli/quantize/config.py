@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.scoring.execution import Execution
 
@@ -42,7 +42,7 @@ class QuantizeConfig:
     error_margin_percent: float = 2.0
     score: str | None = None
     score_goal: Goal | None = None
-    how: Judging = field(default_factory=Judging)
+    metric_options: MetricOptions = field(default_factory=MetricOptions)
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     bw: Mapping[str, int] = field(default_factory=dict)

@@ -43,5 +43,5 @@ def check_early_stop(net: Net, blob: str) -> None:
         raise RistrettoError(
             f'--early_stop needs a score with known bounds, but "{blob}" is not the top of an Accuracy layer',
             where=net.file,
-            remedy="Omit --early_stop.",
+            hint="Omit --early_stop.",
         )

@@ -12,11 +12,11 @@ from ristretto_cli.quantize.prepare import Metric, Prepared
 from ristretto_cli.quantize.rewrite import apply_bit_widths
 from ristretto_cli.quantize.search import Candidate, Evaluation
 from ristretto_cli.quantize.trimmable import Trimmable, family_of
-from ristretto_cli.scoring.array_cache import Shelf
-from ristretto_cli.scoring.batches import Batches
+from ristretto_cli.scoring.array_cache import ArrayCache
+from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.evaluation import OnBatch
-from ristretto_cli.scoring.phase_timer import Stopwatch
-from ristretto_cli.scoring.score import Pass
+from ristretto_cli.scoring.phase_timer import PhaseTimer
+from ristretto_cli.scoring.score import ScoringOptions
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,26 @@ class Evaluator:
         return Evaluation(candidate.bits, score, self.margin.allows(score), scores)
 
 
-def caching_scorer(prepared: Prepared, on_batch: OnBatch, stopwatch: Stopwatch) -> tuple[CachingScorer, Batches]:
+def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: PhaseTimer) -> tuple[CachingScorer, CachedBatches]:
     """A scorer for the net and its candidates, and the batches that it scores them on."""
     config = prepared.config
-    shelf = Shelf(config.cache_mb << 20)
-    batches = Batches(prepared.net, shelf if config.cache_mb else None)
-    wanted = Pass(
+    cache = ArrayCache(config.cache_mb << 20)
+    batches = CachedBatches(prepared.net, cache if config.cache_mb else None)
+    options = ScoringOptions(
         config.iterations,
         batches,
         on_batch=on_batch,
         single_precision=config.legacy,
-        how=config.how,
-        stopwatch=stopwatch,
+        metric_options=config.metric_options,
+        timer=timer,
     )
     scorer = CachingScorer(
         prepared.net_file,
         prepared.net,
-        wanted,
+        options,
         rng=prepared.rng,
         execution=config.execution,
-        shelf=shelf,
+        cache=cache,
         reuse=config.reuse if config.cache_mb else replace(config.reuse, prefixes=False),
     )
     return scorer, batches

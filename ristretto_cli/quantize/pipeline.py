@@ -26,7 +26,7 @@ from ristretto_cli.quantize.search import (
 from ristretto_cli.quantize.trimmable import Trimmable, family_of, left_float
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
-from ristretto_cli.scoring.phase_timer import Stopwatch
+from ristretto_cli.scoring.phase_timer import PhaseTimer
 
 log = logging.getLogger("ristretto")
 
@@ -34,14 +34,14 @@ log = logging.getLogger("ristretto")
 def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> QuantizationResult:
     """Quantize a net; no file is written. Raises RistrettoError(s) for errors in the net, its weights and its data."""
     log_device(config.execution.gpu)
-    stopwatch = Stopwatch()
+    timer = PhaseTimer()
     prepared = prepare(config)
     if prepared.metric is None:
-        layers = calibrate(prepared, test_batches=None, on_batch=on_batch, stopwatch=stopwatch)
+        layers = calibrate(prepared, test_batches=None, on_batch=on_batch, timer=timer)
         result = _result(prepared, layers, search_result(_space(prepared, layers), {}, lambda candidate: 0.0))
     else:
-        result = _search(prepared, prepared.metric, on_batch, stopwatch)
-    log.info("%s", stopwatch.line())
+        result = _search(prepared, prepared.metric, on_batch, timer)
+    log.info("%s", timer.line())
     return result
 
 
@@ -63,12 +63,12 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
     return [first, ranges, *others]
 
 
-def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, stopwatch: Stopwatch) -> QuantizationResult:
+def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: PhaseTimer) -> QuantizationResult:
     config = prepared.config
-    scorer, batches = caching_scorer(prepared, on_batch, stopwatch)
+    scorer, batches = caching_scorer(prepared, on_batch, timer)
     log.info("Judged by %s: %s is better.", metric.blob, metric.goal.better)
     float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
-    layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, stopwatch=stopwatch)
+    layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, timer=timer)
     if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
         log.warning("%s has no width in --bit_widths that suits this net.", config.trimming_mode)
     margin = Margin(metric.value(float_scores), config.error_margin_percent, exact=config.legacy, goal=metric.goal)

@@ -11,9 +11,9 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile, read_net
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
-from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.errors import Location, RistrettoError
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, TrimmingMode, configured_mode
-from ristretto_cli.net.build import State, build, build_layers, included
+from ristretto_cli.net.build import NetState, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.config import QuantizeConfig
@@ -22,7 +22,7 @@ from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.quantize.search import searched_groups
 from ristretto_cli.quantize.trimmable import family_of, trimmable_layers
 from ristretto_cli.scoring.data_loader import check_has_data
-from ristretto_cli.scoring.metrics import check_judging, check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
 
@@ -77,18 +77,18 @@ class Prepared:
         possible = self.mode.widths(range(1, LOSSLESS_BITS + 1), ranges)
         for name, bits in self.config.bw.items():
             if bits not in possible:
-                least, most = min(possible), max(possible)
+                low, high = min(possible), max(possible)
                 raise RistrettoError(
                     f"--bw {name}={bits}: {self.config.trimming_mode} has no such width for this net",
                     where=self.config.model,
-                    remedy=f"It has {least} to {most} bits." if least < most else f"It has {least} bits.",
+                    hint=f"It has {low} to {high} bits." if low < high else f"It has {low} bits.",
                 )
 
     def calibration_net(self) -> Net:
         """The net for calibration: on TRAIN data, or the TEST net itself if there are none."""
         data = DataLayers()
         if self.config.legacy:
-            return self._load(build(self.net_file, State(TRAIN), data))
+            return self._load(build(self.net_file, NetState(TRAIN), data))
         # DIFFERS(D2): the net as it will be used, on its training data.
         layers = _with_train_data(self.net_file, data)
         if layers is None:
@@ -106,20 +106,20 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     rng = np.random.default_rng(0)
     net_file = read_net(config.model)
     weights = None if dry_run else read_weights(config.weights)
-    net = _load(build(net_file, State(TEST), DataLayers()), weights, config, rng)
+    net = _load(build(net_file, NetState(TEST), DataLayers()), weights, config, rng)
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(
             "the net has no layers to quantize",
             where=config.model,
-            remedy="Only Convolution and InnerProduct layers can be quantized.",
+            hint="Only Convolution and InnerProduct layers can be quantized.",
         )
     prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng)
     prepared.check_given_widths([])
     _warn_of_idle_widths(prepared)
     metric = _metric(prepared)
     if metric is not None:
-        check_judging([net], config.how, config.model)
+        check_metric_options([net], config.metric_options, config.model)
         if config.early_stop:
             check_early_stop(net, metric.blob)
     return replace(prepared, metric=metric)
@@ -143,7 +143,7 @@ def _metric(prepared: Prepared) -> Metric | None:
         if searched:
             raise MissingWidths(
                 f"--noscore needs all widths, but --bw does not give {', '.join(searched)}",
-                remedy=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
+                hint=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
             )
         return None
     check_has_data(net)
@@ -171,10 +171,10 @@ def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
     return Goal.MAX if config.legacy or not is_loss(net, blob) else Goal.MIN
 
 
-def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Where]] | None:
+def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Location]] | None:
     """The layers of phase TEST with the data layers of TRAIN; None if TRAIN has none that fit."""
-    test = list(included(net_file, State(TEST)))
-    train = [(message, where) for message, where in included(net_file, State(TRAIN)) if message.type in data]
+    test = list(included(net_file, NetState(TEST)))
+    train = [(message, where) for message, where in included(net_file, NetState(TRAIN)) if message.type in data]
     made = {top for message, _ in train for top in message.top}
     needed = {top for message, _ in test if message.type in data for top in message.top}
     if not train or not needed <= made:

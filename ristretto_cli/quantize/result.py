@@ -69,7 +69,7 @@ class QuantizationResult:
             lines += [
                 f"{trial.bits}bit: \t{number(trial.score)}{'*' if trial.stopped else ''}" for trial in group.trials
             ]
-        chosen = [(group.bits, group.group.part) for group in found.groups if not group.skipped]
+        chosen = [(group.bits, group.group.label) for group in found.groups if not group.skipped]
         if len(found.groups) > 1:
             lines.append(mode.combined_title)
             ends = [","] * (len(chosen) - 1) + [":"]
@@ -116,7 +116,7 @@ class QuantizationResult:
             "groups": [
                 {
                     "name": group.group.name,
-                    "part": group.group.part,
+                    "part": group.group.label,
                     "skipped": group.skipped,
                     "given": group.given,
                     "bits": None if group.skipped else group.bits,
@@ -150,7 +150,7 @@ class QuantizationResult:
 
     def _widths(self, group_bits: Sequence[int]) -> str:
         groups = zip(self.search.groups, group_bits, strict=True)
-        return ", ".join(f"{bits}bit {group.group.part}" for group, bits in groups if not group.skipped)
+        return ", ".join(f"{bits}bit {group.group.label}" for group, bits in groups if not group.skipped)
 
     def _other_outputs(self) -> dict[str, tuple[float, float]]:
         """The other outputs with a single value, of the float net and of the combined one, by name."""
@@ -175,7 +175,7 @@ class QuantizationResult:
             "error_margin": self.config.error_margin_percent,
             "score": self.score_blob,
             "score_goal": margin.goal.value,
-            "ap_version": self.config.how.ap_version.value,
+            "ap_version": self.config.metric_options.ap_version.value,
             "baseline": {"score": margin.baseline, **scores_as_json(baseline)},
         }
 

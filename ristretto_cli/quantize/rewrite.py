@@ -30,8 +30,8 @@ def apply_bit_widths(
         if chosen is None or layer.type != chosen.layer.type:
             continue
         layer_type = LAYERS.get(layer.type)
-        layer_type.make_explicit(layer, [bottom.shape for bottom in chosen.layer.bottoms])
-        layer.type = layer_type.trimmed_type
+        layer_type.fill_in_defaults(layer, [bottom.shape for bottom in chosen.layer.bottoms])
+        layer.type = layer_type.quantized_type
         set_precision(layer.quantization_param, mode)
         for role in Role:
             if role not in widths[chosen.family] and not legacy:

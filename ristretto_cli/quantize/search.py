@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ristretto_cli.formats.number_format import LOSSLESS_BITS, Group, Role, TrimmingMode
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, Role, SearchGroup, TrimmingMode
 from ristretto_cli.quantize.rewrite import Widths
 from ristretto_cli.quantize.trimmable import Trimmable, each_family
 from ristretto_cli.scoring.scores import Scores
@@ -49,13 +49,13 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class SearchGroup:
+class GroupCandidates:
     """A group of the mode with its candidates, widest first.
 
     given: its fixed width, if any; then it has no candidates. skipped: no layer is in it.
     """
 
-    group: Group
+    group: SearchGroup
     candidates: tuple[Candidate, ...] = ()
     given: int | None = None
     skipped: bool = False
@@ -81,11 +81,11 @@ class SearchSpace:
 
     mode: TrimmingMode
     layers: Sequence[Trimmable]
-    groups: tuple[SearchGroup, ...]
+    groups: tuple[GroupCandidates, ...]
     legacy: bool
     hold_margin: bool = True
 
-    def bits(self, group: SearchGroup, passed: Passed) -> int:
+    def bits(self, group: GroupCandidates, passed: Passed) -> int:
         """The width of a group: the given one, or the smallest one that passed."""
         if group.skipped:
             return LOSSLESS_BITS  # DIFFERS(D8)
@@ -124,7 +124,7 @@ class SearchSpace:
             if wider is not None:
                 group_bits = [*base.group_bits[:i], wider, *base.group_bits[i + 1 :]]
                 parts = zip(self.groups, group_bits, strict=True)
-                named = ", ".join(f"{width}bit {each.group.part}" for each, width in parts if not each.skipped)
+                named = ", ".join(f"{width}bit {each.group.label}" for each, width in parts if not each.skipped)
                 candidate = self._combination(f"the combined net with {named}", group_bits)
                 steps.append(((wider - bits) * _values(group.group, self.layers), candidate))
         return [candidate for _, candidate in sorted(steps, key=lambda step: step[0])]
@@ -172,20 +172,20 @@ def search_space(
     for group in mode.groups:
         families = list(each_family(group.families, layers))
         if not families and not legacy:
-            groups.append(SearchGroup(group, skipped=True))
+            groups.append(GroupCandidates(group, skipped=True))
         elif group.name in given:
-            groups.append(SearchGroup(group, given=given[group.name]))
+            groups.append(GroupCandidates(group, given=given[group.name]))
         else:
             candidates = [
                 Candidate(
-                    f"{bits}bit {group.part}",
+                    f"{bits}bit {group.label}",
                     bits,
                     {family: dict.fromkeys(group.roles, bits) for family in families},  # DIFFERS(D4)
                     in_full=len(mode.groups) == 1,  # its score is that of the result
                 )
                 for bits in widths
             ]
-            groups.append(SearchGroup(group, tuple(candidates)))
+            groups.append(GroupCandidates(group, tuple(candidates)))
     return SearchSpace(mode, layers, tuple(groups), legacy, hold_margin and not legacy and len(groups) > 1)
 
 
@@ -204,7 +204,7 @@ def search(space: SearchSpace, passed: Passed, missed_by: MissedBy) -> Iterator[
         yield from space.widened(passed, missed_by)
 
 
-def _values(group: Group, layers: Sequence[Trimmable]) -> int:
+def _values(group: SearchGroup, layers: Sequence[Trimmable]) -> int:
     """How many values of a net have the width of a group: its parameters, and the activations of one image."""
     found = 0
     for each in layers:
@@ -232,7 +232,7 @@ class GroupResult:
     skipped: no layer is in it. given: the width was fixed, and there are no evaluations.
     """
 
-    group: Group
+    group: SearchGroup
     trials: tuple[Evaluation, ...]
     bits: int
     skipped: bool = False

@@ -36,7 +36,7 @@ class LeftFloat:
 
 def family_of(layer: Layer) -> str:
     """The family of a layer, "CONV" or "FC"; empty if it cannot be trimmed."""
-    return "" if layer.is_source or LAYERS.get(layer.type).trims else LAYERS.get(layer.type).family
+    return "" if layer.is_source or LAYERS.get(layer.type).quantized else LAYERS.get(layer.type).family
 
 
 def each_family(families: frozenset[str], layers: Sequence[Trimmable]) -> Iterator[str]:
@@ -51,10 +51,10 @@ def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
         RistrettoError(
             f'layer "{layer.name}" is already quantized ({layer.type})',
             where=layer.where,
-            remedy="Give the float net.",
+            hint="Give the float net.",
         )
         for layer in net.layers
-        if not layer.is_source and LAYERS.get(layer.type).trims
+        if not layer.is_source and LAYERS.get(layer.type).quantized
     )
     layers = [layer for layer in net.layers if family_of(layer)]
     return [layer for layer in layers if layer.type in _LEGACY_TYPES] if legacy else layers  # DIFFERS(D11)

@@ -1,4 +1,4 @@
-"""Keeping arrays for later: in memory up to a budget, and beyond it in a file that nobody sees."""
+"""A cache of arrays: in memory up to a budget, spilled to a temporary file beyond it."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ log = logging.getLogger("ristretto")
 
 _ALIGNMENT = 64
 
-Kept: TypeAlias = Callable[[], dict[str, AnyArray]]  # gives back what was put on the shelf, as views
+CachedArrays: TypeAlias = Callable[[], dict[str, AnyArray]]  # returns the arrays of one `put`, as views
 
 
-class Shelf:
-    """Where arrays are kept until the process ends: in memory, and what exceeds memory_bytes in a temporary file.
+class ArrayCache:
+    """Holds arrays until the process ends: up to memory_bytes in memory, the others in a temporary file.
 
-    The file has no name, so that it is gone when the process ends, however that comes. It takes at most half of what
-    is free on its disk; where that is not enough, or writing fails, the shelf is full, which is told once.
+    The file is unlinked, so it disappears with the process, even if that is killed. It uses at most half of the free
+    space on its disk. If that is not enough, or writing fails, the cache is full, which is logged once.
     """
 
     def __init__(self, memory_bytes: int) -> None:
-        self._left = memory_bytes
+        self._memory_left = memory_bytes
         self._file: IO[bytes] | None = None
         self._end = 0
         self.full = False
 
-    def put(self, arrays: Mapping[str, AnyArray]) -> Kept | None:
-        """Keep these arrays, which are not to be changed from now on; None where the shelf is full."""
+    def put(self, arrays: Mapping[str, AnyArray]) -> CachedArrays | None:
+        """Cache these arrays, which must not be modified afterwards; None if the cache is full."""
         size = sum(array.nbytes for array in arrays.values())
         if self.full:
             return None
-        if size <= self._left:
-            self._left -= size
+        if size <= self._memory_left:
+            self._memory_left -= size
             held = dict(arrays)
             return lambda: dict(held)
         try:
-            return self._write(arrays, size)
+            return self._spill(arrays, size)
         except OSError as error:
             self.full = True
-            # Where all folders for temporary files are full, there is none.
+            # tempdir is None if every folder for temporary files is full.
             folder = tempfile.tempdir or "The folder for temporary files"
-            log.warning("%s has no room for data (%s): they are read anew for each net.", folder, error.strerror)
+            log.warning("%s has no room for data (%s): they are read again for each net.", folder, error.strerror)
             return None
 
-    def _write(self, arrays: Mapping[str, AnyArray], size: int) -> Kept:
+    def _spill(self, arrays: Mapping[str, AnyArray], size: int) -> CachedArrays:
         if shutil.disk_usage(tempfile.gettempdir()).free < self._end + 2 * size:
-            raise OSError(0, "half of what is free is used")
+            raise OSError(0, "half of the free space is used")
         if self._file is None:
-            # Unbuffered: what a buffer could not write, it would try to write again when the file is closed.
+            # Unbuffered: after a failed write, a buffer would be written again when the file is closed.
             self._file = tempfile.TemporaryFile(prefix="ristretto-", buffering=0)  # noqa: SIM115  # see finalize
             weakref.finalize(self, self._file.close)
         file = self._file
@@ -69,7 +69,7 @@ class Shelf:
             _write_all(file, np.ascontiguousarray(array).data if array.size else b"")
             self._end += array.nbytes
 
-        return partial(self._read, places)  # holds the shelf, so that the file stays open as long as it is needed
+        return partial(self._read, places)  # refers to the cache, so the file stays open as long as it is needed
 
     def _read(self, places: Mapping[str, _Place]) -> dict[str, AnyArray]:
         if self._file is None:
@@ -79,7 +79,7 @@ class Shelf:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an array stands in the file."""
+    """The location of an array in the file."""
 
     offset: int
     shape: Shape

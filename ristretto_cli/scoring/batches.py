@@ -1,4 +1,4 @@
-"""The batches of a net's data layers, decoded once and kept for all later passes."""
+"""The batches of a net's data layers, decoded once and cached for later passes."""
 
 from __future__ import annotations
 
@@ -7,82 +7,82 @@ from types import TracebackType
 
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import AnyArray
-from ristretto_cli.scoring.array_cache import Kept, Shelf
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.array_cache import ArrayCache, CachedArrays
+from ristretto_cli.scoring.data_loader import DataLoader
 
 
-class Batches:
-    """What a net is fed, from the first record on, as often as wanted.
+class CachedBatches:
+    """The batches of a net, from the first record on, for any number of passes.
 
-    shelf: where batches are kept when they are first read; without one, or as soon as it is full, each pass reads
-    them anew.
+    cache: holds the batches after their first use. Without a cache, or once it is full, each pass reads the files
+    again.
     """
 
-    def __init__(self, net: Net, shelf: Shelf | None = None) -> None:
+    def __init__(self, net: Net, cache: ArrayCache | None = None) -> None:
         self._net = net
-        self._shelf = shelf
-        self._kept: list[Kept] = []
+        self._cache = cache
+        self._cached: list[CachedArrays] = []
 
-    def reader(self, only: Collection[str] | None = None, beside: Sequence[Kept] = ()) -> Reader:
-        """A pass through the batches, one at a time. only: the inputs that are wanted, by name, all by default.
-        beside: for each batch, what else is to be in it."""
-        return Reader(self, only, beside)
+    def reader(self, only: Collection[str] | None = None, extra: Sequence[CachedArrays] = ()) -> BatchReader:
+        """A pass over the batches. only: the names of the inputs to return, all by default. extra: arrays to add to
+        each batch."""
+        return BatchReader(self, only, extra)
 
-    def kept(self, number: int) -> dict[str, AnyArray] | None:
-        """A batch as views, by blob name; None where it is not kept."""
-        return self._kept[number]() if number < len(self._kept) else None
+    def cached(self, number: int) -> dict[str, AnyArray] | None:
+        """A batch as views, by blob name; None if it is not cached."""
+        return self._cached[number]() if number < len(self._cached) else None
 
-    def open(self) -> Feeds:
-        """The files, from the first record on."""
-        return Feeds(self._net)
+    def open(self) -> DataLoader:
+        """A loader that starts at the first record."""
+        return DataLoader(self._net)
 
-    def keep(self, number: int, batch: Mapping[str, AnyArray]) -> None:
-        """Keep a batch that was read, if it is the next one."""
-        if self._shelf is None or number != len(self._kept):
+    def store(self, number: int, batch: Mapping[str, AnyArray]) -> None:
+        """Cache a batch that was read, unless an earlier one is missing."""
+        if self._cache is None or number != len(self._cached):
             return
-        kept = self._shelf.put(batch)
-        if kept is not None:
-            self._kept.append(kept)
+        cached = self._cache.put(batch)
+        if cached is not None:
+            self._cached.append(cached)
             return
-        # The files are read from their beginning, so that nothing is gained by having some of their batches.
-        self._shelf = None
-        self._kept.clear()
+        # The files must be read from the beginning anyway, so the first batches alone are of no use.
+        self._cache = None
+        self._cached.clear()
 
 
-class Reader:
-    """A pass through batches; use it as a context manager, which closes the files."""
+class BatchReader:
+    """One pass over batches; a context manager, which closes the files."""
 
-    def __init__(self, batches: Batches, only: Collection[str] | None, beside: Sequence[Kept]) -> None:
+    def __init__(self, batches: CachedBatches, only: Collection[str] | None, extra: Sequence[CachedArrays]) -> None:
         self._batches = batches
         self._only = only
-        self._beside = beside
+        self._extra = extra
         self._next = 0
-        self._feeds: Feeds | None = None
+        self._loader: DataLoader | None = None
 
     def next(self) -> dict[str, AnyArray]:
-        """The next batch, an array for each of the net's inputs. Raises what Feeds raise."""
+        """The next batch, an array for each input of the net. Raises the errors of DataLoader."""
         number, self._next = self._next, self._next + 1
-        batch = self._batches.kept(number)
+        batch = self._batches.cached(number)
         if batch is None:
             batch = self._read(number)
         if self._only is not None:
             batch = {name: array for name, array in batch.items() if name in self._only}
-        return {**batch, **self._beside[number]()} if self._beside else batch
+        return {**batch, **self._extra[number]()} if self._extra else batch
 
     def _read(self, number: int) -> dict[str, AnyArray]:
-        if self._feeds is None:
-            self._feeds = self._batches.open()
+        if self._loader is None:
+            self._loader = self._batches.open()
             for _ in range(number):
-                self._feeds.next()
-        batch: dict[str, AnyArray] = dict(self._feeds.next())
-        self._batches.keep(number, batch)
+                self._loader.next()
+        batch: dict[str, AnyArray] = dict(self._loader.next())
+        self._batches.store(number, batch)
         return batch
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> BatchReader:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._feeds is not None:
-            self._feeds.close()
+        if self._loader is not None:
+            self._loader.close()

@@ -1,4 +1,4 @@
-"""Measuring ranges: the largest values that layers read, write and hold, over some batches."""
+"""Calibration: the ranges of layers' inputs, outputs and parameters, measured over some batches."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
-from ristretto_cli.scoring.batches import Batches
+from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.phase_timer import Stopwatch
+from ristretto_cli.scoring.phase_timer import PhaseTimer
 
 log = logging.getLogger("ristretto")
 
 _HIGHEST, _LOWEST, _SQUARES = "highest", "lowest", "sum of squares"
 
-_Parts: TypeAlias = list[Node]  # the values that a blob is put together from
+_Parts: TypeAlias = list[Node]  # the values whose concatenation is a blob
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Where ranges are read.
+    """Which values ranges cover.
 
-    legacy: as the original reads them - the first bottom and top as the whole pass leaves them, weights but no
-    biases. Otherwise: every bottom as the layer finds it and every top as the layer makes it, which is where
-    trims will be; without the negative side where nothing but a ReLU sees it; biases as well.
+    legacy: as in the original, the first bottom and top as they are at the end of the pass, and weights without
+    biases. Otherwise, the values that will be quantized: all bottoms before the layer and all tops right after it,
+    without their negative values if only a ReLU reads them; and biases.
     """
 
     legacy: bool = False
@@ -52,39 +52,37 @@ def measure_ranges(
     probe: Probe,
     rng: np.random.Generator,
     execution: Execution = DEFAULT,
-    batches: Batches | None = None,
+    batches: CachedBatches | None = None,
     on_batch: OnBatch = ignore_progress,
-    stopwatch: Stopwatch | None = None,
+    timer: PhaseTimer | None = None,
 ) -> dict[str, Ranges]:
-    """The ranges of the layers of these names, over `iterations` batches from the first record on.
+    """The ranges of the layers with these names, over `iterations` batches from the first record on.
 
-    batches: what the net is fed; by default what its own data layers bring. Raises RistrettoError where a blob holds
-    NaN or infinite values. A range of zero is warned of.
+    batches: the inputs; by default those of the net's data layers. Raises RistrettoError if a blob has NaN or infinite
+    values; logs a warning for a range of zero.
     """
-    # A name is one layer's with parameters; others may have it as well.
+    # Only one of the layers with a name has parameters.
     chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers and layer.params]
     places: dict[str, tuple[list[_Parts], list[_Parts]]] = {}
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         picked: dict[str, Node] = {}
-        # onnxruntime begins with what was recorded last: the values of early layers need not be held until the end.
+        # onnxruntime runs the nodes recorded last first, so the values of early layers are released early.
         for i, layer in reversed(chosen):
-            places[layer.name] = _read_and_written(net, i, run, ops, probe)
+            places[layer.name] = _inputs_and_outputs(net, i, run, ops, probe)
             for value in itertools.chain(*itertools.chain(*places[layer.name])):
                 if f"{_HIGHEST} {value.name}" not in picked:
-                    picked.update({f"{what} {value.name}": node for what, node in _extremes(ops, value).items()})
+                    picked.update({f"{extreme} {value.name}": node for extreme, node in _extremes(ops, value).items()})
         return picked
 
-    stopwatch = stopwatch or Stopwatch()
-    with stopwatch.measure("building nets"):
+    timer = timer or PhaseTimer()
+    with timer.measure("building nets"):
         session = compile_net(net, select, rng=rng, execution=execution)
     largest: dict[str, float] = {}
     energy: dict[str, float] = {}
     log.info("Running for %d iterations.", iterations)
-    with (batches or Batches(net)).reader() as reader:
-        batches_run = run_batches(
-            session, reader, iterations, what="reading ranges", on_batch=on_batch, stopwatch=stopwatch
-        )
+    with (batches or CachedBatches(net)).reader() as reader:
+        batches_run = run_batches(session, reader, iterations, label="reading ranges", on_batch=on_batch, timer=timer)
         for found in batches_run:
             for name in [layer.name for _, layer in chosen]:
                 read, written = places[name]
@@ -93,7 +91,7 @@ def measure_ranges(
                     values = itertools.chain(*blobs)
                     largest[key] = max([largest.get(key, 0.0), *(_largest(found, value) for value in values)])
                     if not math.isfinite(largest[key]):
-                        _refuse(net, key)
+                        _reject(net, key)
                 energy[name] = energy.get(name, 0.0) + _mean_square(found, read[0]) / iterations
     ranges = {}
     for _, layer in chosen:
@@ -104,39 +102,39 @@ def measure_ranges(
             biases=_biases(net, layer, probe),
             input_energy=0.0 if probe.legacy else energy[layer.name] * _fan_in(layer),
         )
-        _warn_of_dead(layer, ranges[layer.name])
+        _warn_of_zero_ranges(layer, ranges[layer.name])
     return ranges
 
 
-def _read_and_written(
+def _inputs_and_outputs(
     net: Net, index: int, run: Run[Node], ops: OnnxOps, probe: Probe
 ) -> tuple[list[_Parts], list[_Parts]]:
-    """The blobs whose largest magnitudes are the ranges of a layer's input and output."""
+    """The values whose largest magnitudes are the ranges of a layer's input and output."""
     layer = net.layers[index]
     if probe.legacy:
-        read, written = [run.end[layer.bottoms[0].name]], [run.end[layer.tops[0].name]]
+        read, written = [run.final[layer.bottoms[0].name]], [run.final[layer.tops[0].name]]
     else:
-        # DIFFERS(D1): where the trims will be, and not what in-place layers made of it afterwards.
-        read = list(run.read[index])
-        written = list(run.written[index])
+        # DIFFERS(D1): the values that will be quantized, before in-place layers change them.
+        read = list(run.inputs[index])
+        written = list(run.outputs[index])
         for i, top in enumerate(layer.tops):
             reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
-            if reader is not None and LAYERS.get(reader.type).ignores_negative(reader):
+            if reader is not None and LAYERS.get(reader.type).is_constant_below_zero(reader):
                 written[i] = ops.relu(written[i])
     joins = [i for i, each in enumerate(net.layers) if each.type == "Concat" and len(each.bottoms) > 1]
-    joined = {run.written[i][0].name: run.read[i] for i in joins}
+    joined = {run.outputs[i][0].name: run.inputs[i] for i in joins}
     return [_parts(value, joined) for value in read], [_parts(value, joined) for value in written]
 
 
 def _parts(value: Node, joined: Mapping[str, Sequence[Node]]) -> _Parts:
-    """What a value is the concatenation of: most of that is read for the layers that make it, too."""
+    """The values whose concatenation a value is; most of them are read for their own layers anyway."""
     if value.name not in joined:
         return [value]
     return [part for bottom in joined[value.name] for part in _parts(bottom, joined)]
 
 
 def _extremes(ops: OnnxOps, value: Node) -> dict[str, Node]:
-    """Scalars that tell the largest magnitude of a value, in passes over it as few and as fast as there are."""
+    """Scalars that determine the largest magnitude of a value, in as few fast reductions as possible."""
 
     def reduced(op: str) -> Node:
         return ops.graph.record(op, [value], [()], keepdims=0)[0]
@@ -146,8 +144,8 @@ def _extremes(ops: OnnxOps, value: Node) -> dict[str, Node]:
 
 
 def _largest(found: Mapping[str, Array], value: Node) -> float:
-    """The largest magnitude; infinity for a value that holds NaN."""
-    # onnxruntime's ReduceMax passes over a NaN that isn't the first element. A sum does not.
+    """The largest magnitude of a value; infinity if it has NaN."""
+    # onnxruntime's ReduceMax skips a NaN that isn't the first element; a sum does not.
     if math.isnan(float(found[f"{_SQUARES} {value.name}"])):
         return math.inf
     highest = float(found[f"{_HIGHEST} {value.name}"])
@@ -160,7 +158,7 @@ def _mean_square(found: Mapping[str, Array], parts: _Parts) -> float:
 
 
 def _only_reader(net: Net, index: int, blob: str) -> Layer | None:
-    """The one layer that reads what layer `index` wrote to a blob; None where there is none, or several."""
+    """The only layer that reads a blob as layer `index` wrote it; None if there are none or several."""
     readers = []
     for layer in net.layers[index + 1 :]:
         if blob in (bottom.name for bottom in layer.bottoms):
@@ -177,7 +175,7 @@ def _biases(net: Net, layer: Layer, probe: Probe) -> tuple[float, ...]:
 
 
 def _fan_in(layer: Layer) -> int:
-    """How many products an output is the sum of."""
+    """The number of products that are summed for an output."""
     weights, outputs = layer.params[0].shape, layer.message
     if outputs.HasField("inner_product_param"):
         return math.prod(weights) // int(outputs.inner_product_param.num_output)
@@ -188,22 +186,22 @@ def _largest_of(array: Array) -> float:
     return float(np.abs(array).max(initial=0.0))
 
 
-def _refuse(net: Net, key: str) -> None:
+def _reject(net: Net, key: str) -> None:
     side, name = key.split(" ", 1)
     where = next(layer.where for layer in net.layers if layer.name == name)
-    what = {"in": "reads", "out": "gives"}[side]
+    what = {"in": "input", "out": "output"}[side]
     raise RistrettoError(
-        f'layer "{name}" {what} NaN or infinite values while ranges are read',
+        f'the {what} of layer "{name}" has NaN or infinite values during calibration',
         where=where,
-        remedy="Check the data, its scale and the weights.",
+        hint="Check the data, its scale and the weights.",
     )
 
 
-def _warn_of_dead(layer: Layer, ranges: Ranges) -> None:
+def _warn_of_zero_ranges(layer: Layer, ranges: Ranges) -> None:
     for what, largest in (
-        ("input is", ranges.layer_in),
-        ("output is", ranges.layer_out),
-        ("weights are", ranges.params),
+        ("its input is", ranges.layer_in),
+        ("its output is", ranges.layer_out),
+        ("its weights are", ranges.params),
     ):
         if largest == 0:
-            log.warning('Layer "%s": its %s zero throughout; nothing can be learnt of its range.', layer.name, what)
+            log.warning('Layer "%s": %s all zeros, so the range cannot be estimated.', layer.name, what)

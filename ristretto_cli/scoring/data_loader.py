@@ -13,19 +13,20 @@ from ristretto_cli.sources.prefetch import Prefetch
 from ristretto_cli.sources.source import SOURCES
 
 
-class Feeds:
-    """What a net is fed, batch by batch, decoded ahead of the net.
+class DataLoader:
+    """The inputs of a net, batch by batch, prefetched by threads. A context manager, which closes the files.
 
-    given: arrays by blob name, which are fed in each batch in place of what a data layer would bring; a layer
-    all of whose tops are given is not opened. Use as a context manager: it closes the files.
+    given: arrays by blob name that replace the data of each batch; a data layer is not opened if all its tops are
+    given.
 
-    RistrettoError(s) for arrays that fit no input of the net, and for a layer that has no data and is given none.
+    Raises RistrettoError(s) for arrays that fit no input of the net, and for layers without data of their own that
+    are not given any.
     """
 
     def __init__(self, net: Net, *, given: Mapping[str, Array] | None = None, seed: int = 0) -> None:
         self._given = dict(given or {})
         self._sources: list[tuple[Layer, Prefetch]] = []
-        errors = _unfit(net, self._given)
+        errors = _mismatches(net, self._given)
         try:
             for number, layer in enumerate(layer for layer in net.layers if layer.is_source):
                 missing = [blob.name for blob in layer.tops if blob.name not in self._given]
@@ -35,8 +36,8 @@ class Feeds:
                     opened = open_source(layer.message, layer.phase, seed=seed + number)
                 except RistrettoError as error:
                     raise _of(layer, str(error)) from error
-                if opened.fed:
-                    errors.append(_lacking(layer, missing))
+                if opened.is_external:
+                    errors.append(_missing(layer, missing))
                 else:
                     self._sources.append((layer, Prefetch(opened)))
             raise_all(errors)
@@ -45,7 +46,7 @@ class Feeds:
             raise
 
     def next(self) -> dict[str, Array]:
-        """An array for each of the net's inputs, of the shape that the net has for it, where that does not vary."""
+        """An array for each input of the net, of its shape in the net except for DYNAMIC extents."""
         batch: dict[str, Array] = {}
         for layer, source in self._sources:
             try:
@@ -54,8 +55,8 @@ class Feeds:
                 raise _of(layer, str(error)) from error
             for blob, array in zip(layer.tops, arrays, strict=True):
                 if not fits(array.shape, blob.shape) and blob.name not in self._given:
-                    what = f"a batch for {blob.name} is {show(array.shape)}, the first one {show(blob.shape)}"
-                    raise _of(layer, what, remedy="Bring all images to one size.")
+                    what = f"a batch of {blob.name} has shape {show(array.shape)}; the first one has {show(blob.shape)}"
+                    raise _of(layer, what, hint="Resize all images to the same size.")
                 batch[blob.name] = array
         return {**batch, **self._given}
 
@@ -64,7 +65,7 @@ class Feeds:
         for _, source in self._sources:
             source.close()
 
-    def __enter__(self) -> Feeds:
+    def __enter__(self) -> DataLoader:
         return self
 
     def __exit__(
@@ -73,40 +74,40 @@ class Feeds:
         self.close()
 
 
-def _unfit(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
-    """What is wrong with the given arrays."""
+def _mismatches(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
+    """The errors for given arrays that fit no input."""
     shapes = {blob.name: blob.shape for blob in net.inputs}
     errors = []
     for name, array in given.items():
         if name not in shapes:
             inputs = f"Inputs: {', '.join(shapes) or 'none'}."
-            what = f'the given blob "{name}" is no input of the net'
-            errors.append(RistrettoError(what, remedy=did_you_mean(name, shapes) or inputs))
+            what = f'"{name}" is not an input of the net'
+            errors.append(RistrettoError(what, hint=did_you_mean(name, shapes) or inputs))
         elif not fits(array.shape, shapes[name]):
-            what = f'the given blob "{name}" has shape {show(array.shape)}, and the net takes {show(shapes[name])}'
+            what = f'input "{name}" has shape {show(array.shape)}; the net expects {show(shapes[name])}'
             errors.append(RistrettoError(what))
     return errors
 
 
 def check_has_data(net: Net) -> None:
-    """RistrettoError(s) for the layers that bring no data of their own."""
+    """RistrettoError(s) for data layers without data of their own."""
     sources = [layer for layer in net.layers if layer.is_source]
     raise_all(
         _of(
             layer,
             f"there is no data for {', '.join(blob.name for blob in layer.tops)}",
-            remedy="Put a layer with images and labels in its place, such as Data or ImageData.",
+            hint="Replace it with a layer that reads images and labels, such as Data or ImageData.",
         )
         for layer in sources
-        if SOURCES.get(layer.type).fed
+        if SOURCES.get(layer.type).is_external
     )
 
 
-def _lacking(layer: Layer, missing: list[str]) -> RistrettoError:
-    remedy = "Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place."
-    return _of(layer, f"there is no data for {', '.join(missing)}", remedy=remedy)
+def _missing(layer: Layer, missing: list[str]) -> RistrettoError:
+    hint = "Give arrays by `ristretto forward --input=x.npz`, or replace it with a data layer."
+    return _of(layer, f"there is no data for {', '.join(missing)}", hint=hint)
 
 
-def _of(layer: Layer, what: str, *, remedy: str = "") -> RistrettoError:
-    """A fault of a data layer, with the layer's name and line."""
-    return RistrettoError(f'layer "{layer.name}" ({layer.type}): {what}', where=layer.where, remedy=remedy)
+def _of(layer: Layer, what: str, *, hint: str = "") -> RistrettoError:
+    """An error of a data layer, with the layer's name and line."""
+    return RistrettoError(f'layer "{layer.name}" ({layer.type}): {what}', where=layer.where, hint=hint)

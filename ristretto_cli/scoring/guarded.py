@@ -1,4 +1,4 @@
-"""Graphs that rest on assumptions: right for almost every batch, and cheaper. For the others there is another graph."""
+"""A fast graph for finite, in-range inputs, with a fallback for the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.host_layers import Runner
 
-BOUND = 2.0**64  # no element of what `is_finite` is larger
+BOUND = 2.0**64  # no element of an array that passes `is_finite` is larger
 
 
 def is_finite(array: AnyArray) -> bool:
@@ -20,25 +20,25 @@ def is_finite(array: AnyArray) -> bool:
         return math.isfinite(float(np.dot(values, values)))
 
 
-class AssumingRunner:
-    """Runs what assumes that inputs are finite, and that its result of the name `peak`, if there is one, is below 1.
+class GuardedRunner:
+    """Runs a fast graph that is valid for finite inputs only; from the first invalid batch on, the fallback.
 
-    From the first batch on that is not so it runs what assumes nothing, which is made then: one such batch is seldom
-    the only one.
+    guard: the name of a result of the fast graph that must be below 1 as well, if it has one. The fallback is built
+    when it is first needed, and then used for all later batches: such batches seldom come alone.
     """
 
-    def __init__(self, assuming: Runner, unassuming: Callable[[], Runner], *, peak: str | None) -> None:
-        self._assuming: Runner | None = assuming
-        self._unassuming: Runner | None = None
-        self._make = unassuming
-        self._peak = peak
+    def __init__(self, fast: Runner, fallback: Callable[[], Runner], *, guard: str | None) -> None:
+        self._fast: Runner | None = fast
+        self._fallback: Runner | None = None
+        self._build_fallback = fallback
+        self._guard = guard
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
-        if self._assuming is not None and all(is_finite(array) for array in feeds.values()):
-            results = self._assuming.run(feeds)
-            if self._peak is None or float(results.pop(self._peak)) < 1:
+        if self._fast is not None and all(is_finite(array) for array in feeds.values()):
+            results = self._fast.run(feeds)
+            if self._guard is None or float(results.pop(self._guard)) < 1:
                 return results
-        if self._unassuming is None:
-            self._assuming = None  # what it holds may be as large as what is made now
-            self._unassuming = self._make()
-        return self._unassuming.run(feeds)
+        if self._fallback is None:
+            self._fast = None  # frees its memory before the fallback needs as much
+            self._fallback = self._build_fallback()
+        return self._fallback.run(feeds)

@@ -1,4 +1,4 @@
-"""What stands behind the graph: layers computed in numpy, on what the graph made and on what was fed."""
+"""Host layers: computed in numpy after the graph, from its results and from the net's inputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ristretto_cli.ops import AnyArray, Array
 
 
 class Runner(Protocol):
-    """What computes values for a batch after the other."""
+    """Computes values for successive batches."""
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
-        """The values, by their names, for the net's inputs, by theirs."""
+        """The values for one batch, by name. feeds: an array for each input of the net, by name."""
 
 
 def host_layers(net: Net, blobs: Collection[str]) -> list[tuple[int, Layer]]:
-    """The layers behind the graph that these blobs depend on, in order, each with its position in the net."""
+    """The host layers that these blobs depend on, in order, each with its position in the net."""
     wanted = set(blobs)
     found = []
     for i, layer in reversed(list(enumerate(net.layers))):
@@ -33,20 +33,22 @@ def host_layers(net: Net, blobs: Collection[str]) -> list[tuple[int, Layer]]:
     return found[::-1]
 
 
-class Host:
-    """Layers behind the graph, made ready to run one batch after the other.
+class HostLayers:
+    """The host layers of a net, ready to compute successive batches.
 
-    make_ready: what does that for a layer; `start` by default.
+    start_layer: makes the computation of a layer; `start` by default.
     """
 
-    def __init__(self, net: Net, layers: Sequence[Layer], make_ready: Callable[[Layer], Compute] | None = None) -> None:
-        self._fed = [blob.name for blob in net.inputs if blob.on_host]
-        self._steps = [(layer, (make_ready or start)(layer)) for layer in layers]
+    def __init__(
+        self, net: Net, layers: Sequence[Layer], start_layer: Callable[[Layer], Compute] | None = None
+    ) -> None:
+        self._inputs = [blob.name for blob in net.inputs if blob.on_host]
+        self._steps = [(layer, (start_layer or start)(layer)) for layer in layers]
 
-    def run(self, feeds: Mapping[str, AnyArray], handed: Sequence[Sequence[Array]]) -> dict[str, Array]:
-        """All blobs that are not in the graph, by name. handed: for each layer those of its bottoms that are."""
-        blobs: dict[str, Array] = {name: np.asarray(feeds[name], np.float32) for name in self._fed if name in feeds}
-        for (layer, compute), arrays in zip(self._steps, handed, strict=True):
+    def run(self, feeds: Mapping[str, AnyArray], graph_bottoms: Sequence[Sequence[Array]]) -> dict[str, Array]:
+        """All blobs that are not in the graph, by name. graph_bottoms: for each layer, its bottoms in the graph."""
+        blobs: dict[str, Array] = {name: np.asarray(feeds[name], np.float32) for name in self._inputs if name in feeds}
+        for (layer, compute), arrays in zip(self._steps, graph_bottoms, strict=True):
             from_graph = iter(arrays)
             bottoms = [blobs[blob.name] if blob.on_host else next(from_graph) for blob in layer.bottoms]
             blobs.update(zip((top.name for top in layer.tops), compute(bottoms), strict=True))
@@ -54,44 +56,45 @@ class Host:
 
 
 def start(layer: Layer) -> Compute:
-    """What computes a layer behind the graph; its faults have the layer's name and line."""
+    """The computation of a host layer; its errors have the layer's name and line."""
     layer_type = LAYERS.get(layer.type)
     if not isinstance(layer_type, HostLayer):
-        raise TypeError(f"{layer.type} layers are not behind the graph")
-    with _faults_of(layer):
+        raise TypeError(f"{layer.type} is not a host layer")
+    with _located(layer):
         compute = layer_type.start(layer)
 
     def run(bottoms: Sequence[Array]) -> Sequence[Array]:
-        with _faults_of(layer):
+        with _located(layer):
             return compute(bottoms)
 
     return run
 
 
 @contextmanager
-def _faults_of(layer: Layer) -> Iterator[None]:
+def _located(layer: Layer) -> Iterator[None]:
+    """Add the layer's name and line to errors."""
     try:
         yield
     except RistrettoError as error:
         raise RistrettoError(f'layer "{layer.name}" ({layer.type}): {error}', where=layer.where) from error
 
 
-class HostedRunner:
-    """A graph's runner, None where nothing of the graph is needed, with layers behind it.
+class PostProcessingRunner:
+    """Runs a graph, if any of it is needed, and then host layers.
 
-    handed: for each of these layers, the names that runner gives to those of its bottoms that are in the graph.
-    kept: the blobs out of the graph that a run is to return, by their names.
+    graph_bottoms: for each host layer, the names of the graph's results that are its bottoms. blobs: the names of the
+    blobs outside the graph to return.
     """
 
     def __init__(
-        self, runner: Runner | None, host: Host, handed: Sequence[Sequence[str]], kept: Collection[str]
+        self, graph: Runner | None, layers: HostLayers, graph_bottoms: Sequence[Sequence[str]], blobs: Collection[str]
     ) -> None:
-        self._runner = runner
-        self._host = host
-        self._handed = handed
-        self._kept = kept
+        self._graph = graph
+        self._layers = layers
+        self._graph_bottoms = graph_bottoms
+        self._blobs = blobs
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
-        results = {} if self._runner is None else self._runner.run(feeds)
-        made = self._host.run(feeds, [[results.pop(name) for name in names] for names in self._handed])
-        return {**results, **{name: made[name] for name in self._kept}}
+        results = {} if self._graph is None else self._graph.run(feeds)
+        computed = self._layers.run(feeds, [[results.pop(name) for name in names] for names in self._graph_bottoms])
+        return {**results, **{name: computed[name] for name in self._blobs}}

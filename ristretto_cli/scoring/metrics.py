@@ -1,4 +1,4 @@
-"""Which outputs of a net have a score, and which one a net is judged by."""
+"""The scores and metrics of a net: which outputs have one, and which one is the default for comparing nets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from ristretto_cli.errors import RistrettoError, did_you_mean
-from ristretto_cli.layers.host_layer import Judging, JudgingLayer
+from ristretto_cli.layers.host_layer import MetricLayer, MetricOptions
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net
 from ristretto_cli.ops import DYNAMIC, show
@@ -15,20 +15,20 @@ log = logging.getLogger("ristretto")
 
 
 def default_score(net: Net) -> str:
-    """The output by which a net is judged where the user names none: that of its first head (see `heads`).
+    """The output to compare nets by if the user names none: that of the first head (see `heads`).
 
-    Warns where there are others. Raises RistrettoError for a net without any.
+    Logs a warning if there are several heads. Raises RistrettoError if there are none.
     """
     found = heads(net)
     if not found:
         raise RistrettoError(
             "the net has no Accuracy layer and no loss to score by",
             where=net.file,
-            remedy=f"Name one of its outputs with --score: {', '.join(blob.name for blob in scored(net))}.",
+            hint=f"Name one of its outputs with --score: {', '.join(blob.name for blob in scored(net))}.",
         )
     if len(found) > 1:
         log.warning(
-            "The net has %d heads. %s is scored, at the end of the longest path, and not %s. Choose with --score.",
+            "The net has %d heads. %s is scored, at the end of the longest path, not %s. Choose with --score.",
             len(found),
             found[0],
             " or ".join(found[1:]),
@@ -39,15 +39,15 @@ def default_score(net: Net) -> str:
 def heads(net: Net) -> list[str]:
     """One output for each head of a net, the head at the end of the longest path first.
 
-    A head is what is compared with labels: the layers that read the same blobs are one head. Accuracy layers define
-    the heads; in a net without them layers such as DetectionEvaluate do, and without these losses. Of the Accuracy
-    layers of one head the one with the lowest top_k stands for it, else the first in the file. The length of a path is
-    the number of layers from the data to the layer that judges; of paths of equal length the last in the file is first.
+    A head is a prediction that is compared with labels; the layers that read the same blobs belong to one head. Heads
+    are found by Accuracy layers, or without these by metrics such as DetectionEvaluate, or else by losses. A head is
+    represented by its Accuracy layer with the lowest top_k, or its first layer. The length of a path is the number of
+    layers from the data to the layer that scores; of equally long paths, the last in the file comes first.
     """
     depths, sources = _depths(net), _score_sources(net)
-    for judging in (_accuracies(net), _judged_in_whole(net), _losses(net)):
+    for scoring in (_accuracies(net), _metrics(net), _losses(net)):
         members: dict[tuple[int, ...], list[tuple[int, str]]] = {}
-        for i, top in judging:
+        for i, top in scoring:
             read = tuple(sources.get(blob.storage, blob.storage) for blob in net.layers[i].bottoms)
             members.setdefault(read, []).append((i, top))
         if members:
@@ -57,22 +57,22 @@ def heads(net: Net) -> list[str]:
 
 
 def check_score(net: Net, blob: str) -> str:
-    """The blob's name if it is an output of the net that has a score; else RistrettoError with those that are."""
+    """The blob's name; RistrettoError, listing the outputs, unless it is an output of the net with a score."""
     outputs = [output.name for output in scored(net)]
     if blob not in outputs:
         near = did_you_mean(blob, outputs)
         raise RistrettoError(
-            f'"{blob}" is no output of the net',
+            f'"{blob}" is not an output of the net',
             where=net.file,
-            remedy=f"{near} Outputs: {', '.join(outputs)}.",
+            hint=f"{near} Outputs: {', '.join(outputs)}.",
         )
     return blob
 
 
 def is_loss(net: Net, blob: str) -> bool:
-    """Whether less of a blob is better: it has a loss weight, or a loss layer makes it that has none.
+    """Whether lower values of a blob are better: it has a positive loss weight, or a loss layer without one.
 
-    A negative weight is one for what training is to make large.
+    Training maximizes outputs with a negative weight.
     """
     for layer in net.layers:
         for i, (top, weight) in enumerate(zip(layer.tops, layer.loss_weights, strict=True)):
@@ -84,68 +84,68 @@ def is_loss(net: Net, blob: str) -> bool:
 
 
 def scored(net: Net) -> list[Blob]:
-    """The outputs that have a score, one or more, sorted by name; RistrettoError where there are none."""
-    judges = judges_of(net)
-    found = [blob for blob in net.outputs if DYNAMIC not in blob.shape or blob.name in judges]
+    """The outputs with a score, at least one, sorted by name; RistrettoError if there are none."""
+    metrics = metrics_of(net)
+    found = [blob for blob in net.outputs if DYNAMIC not in blob.shape or blob.name in metrics]
     if not found:
         raise RistrettoError("the net has no outputs to score", where=net.file)
     return found
 
 
-def tell_unscored(net: Net) -> None:
-    """Name the outputs that have no score in the log."""
+def log_unscored(net: Net) -> None:
+    """Log the names of the outputs without a score."""
     has_score = {blob.name for blob in scored(net)}
     for blob in net.outputs:
         if blob.name not in has_score:
-            log.info("%s (%s) has a variable number of items: it has no score.", blob.name, show(blob.shape))
+            log.info("%s (%s) has a variable number of items and no score.", blob.name, show(blob.shape))
 
 
-def judges_of(net: Net) -> dict[str, tuple[JudgingLayer, Layer]]:
-    """The layers that judge an output in whole, by its name, in the net's order."""
+def metrics_of(net: Net) -> dict[str, tuple[MetricLayer, Layer]]:
+    """The metrics of the net's outputs: the layer that computes each, by the output's name, in the net's order."""
     outputs = {blob.name for blob in net.outputs}
-    behind = [(LAYERS.get(layer.type), layer) for layer in net.layers if layer.on_host]
+    on_host = [(LAYERS.get(layer.type), layer) for layer in net.layers if layer.on_host]
     return {
         layer.tops[0].name: (layer_type, layer)
-        for layer_type, layer in behind
-        if isinstance(layer_type, JudgingLayer) and layer.tops[0].name in outputs
+        for layer_type, layer in on_host
+        if isinstance(layer_type, MetricLayer) and layer.tops[0].name in outputs
     }
 
 
-def check_judging(nets: Sequence[Net], how: Judging, file: str) -> None:
-    """RistrettoError where a way to judge nets was asked for, and none of these is judged. file: what they are from."""
-    if how.asked_for and not any(map(judges_of, nets)):
+def check_metric_options(nets: Sequence[Net], metric_options: MetricOptions, file: str) -> None:
+    """RistrettoError if the user set an option of metrics, and none of these nets has one. file: the nets' file."""
+    if metric_options.requested and not any(map(metrics_of, nets)):
         raise RistrettoError(
-            "--ap_version has no effect: no output is a DetectionEvaluate layer's",
+            "--ap_version has no effect: the net has no DetectionEvaluate layer as output",
             where=file,
-            remedy="Leave --ap_version out.",
+            hint="Leave --ap_version out.",
         )
 
 
 def loss_weights(net: Net) -> dict[str, float]:
-    """The loss weights of a net's blobs, by name; 0 where one is no loss."""
+    """The loss weights of a net's blobs, by name; 0 if a blob is not a loss."""
     return {
         blob.name: weight for layer in net.layers for blob, weight in zip(layer.tops, layer.loss_weights, strict=True)
     }
 
 
 def _accuracies(net: Net) -> Iterator[tuple[int, str]]:
-    """The positions of the Accuracy layers whose first top is an output, and that top."""
+    """The positions of the Accuracy layers whose first top is an output, each with that top."""
     outputs = {blob.name for blob in net.outputs}
     for i, layer in enumerate(net.layers):
         if layer.type == "Accuracy" and layer.tops[0].name in outputs:
             yield i, layer.tops[0].name
 
 
-def _judged_in_whole(net: Net) -> Iterator[tuple[int, str]]:
-    """The same of the layers that judge all batches at once."""
-    judges = judges_of(net)
+def _metrics(net: Net) -> Iterator[tuple[int, str]]:
+    """The same for the layers that compute a metric over all batches."""
+    metrics = metrics_of(net)
     for i, layer in enumerate(net.layers):
-        if layer.tops and layer.tops[0].name in judges:
+        if layer.tops and layer.tops[0].name in metrics:
             yield i, layer.tops[0].name
 
 
 def _losses(net: Net) -> Iterator[tuple[int, str]]:
-    """The same of the layers with a top that is a loss."""
+    """The same for the layers with a top that is a loss."""
     losses = {blob.name for blob in net.outputs if is_loss(net, blob.name)}
     for i, layer in enumerate(net.layers):
         for top in layer.tops:
@@ -154,10 +154,9 @@ def _losses(net: Net) -> Iterator[tuple[int, str]]:
 
 
 def _depths(net: Net) -> list[int]:
-    """For each layer, how many layers the longest path from the data to it has, the layer included.
+    """For each layer, the number of layers on the longest path from the data to it, itself included.
 
-    Data layers do not count, nor do those that only give memory another name, such as Split: a net that has them
-    written out is the same net.
+    Data layers do not count, nor do layers that only rename memory, such as Split: they may be implicit or explicit.
     """
     depths: list[int] = []
     of_blob: dict[str, int] = {}
@@ -169,7 +168,7 @@ def _depths(net: Net) -> list[int]:
 
 
 def _score_sources(net: Net) -> dict[int, int]:
-    """For the places that hold a Softmax, those of its scores, whose classes have the same order."""
+    """For the storage of each Softmax, that of its input, which ranks the classes alike."""
     found: dict[int, int] = {}
     for layer in net.layers:
         if layer.type == "Softmax" and layer.tops[0].storage != layer.bottoms[0].storage:

@@ -1,8 +1,8 @@
-"""One pass through a net, with every blob kept: what `ristretto forward` writes.
+"""One pass through a net, with all its blobs: the results of `ristretto forward`.
 
-Keys: `blob`, right behind the last layer that has it as top; `blob@layer`, right behind an earlier one;
-`blob@end`, after the whole pass, where a later layer changed it in place; `@total_loss`;
-`param_end:layer/i`, a parameter that the pass itself changed. What the Input layers were fed is not repeated.
+Keys: `blob`, right after the last layer that has it as top; `blob@layer`, right after an earlier one;
+`blob@end`, after the whole pass, if a later layer changed it in place; `@total_loss`;
+`param_end:layer/i`, a parameter that the pass itself changed. The arrays for Input layers are omitted.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _UPDATE = "param_end:"
 
 
 class OnePass:
-    """A net compiled so that a pass returns its blobs. blobs: only these, all by default.
+    """A compiled net that returns its blobs. blobs: the names of those to return, all by default.
 
-    Raises RistrettoErrors for names that are no blobs.
+    Raises RistrettoErrors for unknown names.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class OnePass:
 
 
 def chosen_blobs(net: Net, blobs: Sequence[str]) -> tuple[set[str], list[str]]:
-    """These blobs, all where none are given: those in the graph, and those behind it.
+    """The names of these blobs, or of all if none are given: those in the graph, and those of host layers.
 
-    Raises RistrettoErrors for names that are no blobs.
+    Raises RistrettoErrors for unknown names.
     """
     known = {top.name for layer in net.layers for top in layer.tops} - {AUTOMATIC}
     raise_all(
-        RistrettoError(f'the net has no blob "{name}"', where=net.file, remedy=did_you_mean(name, known))
+        RistrettoError(f'the net has no blob "{name}"', where=net.file, hint=did_you_mean(name, known))
         for name in blobs
         if name not in known
     )
@@ -68,16 +68,16 @@ def chosen_blobs(net: Net, blobs: Sequence[str]) -> tuple[set[str], list[str]]:
 
 
 def values_by_key(net: Net, blobs: Collection[str], run: Run[V]) -> dict[str, V]:
-    """What a walk made, by the keys of the results; of these blobs alone."""
+    """The values of these blobs in a run, by the keys of the results."""
     picked: dict[str, V] = {}
-    for layer, tops in zip(reversed(net.layers), reversed(run.written), strict=True):
+    for layer, tops in zip(reversed(net.layers), reversed(run.outputs), strict=True):
         if layer.type == "Input":
             continue
         for top, value in reversed(list(zip(in_graph(layer.tops), tops, strict=True))):
             if top.name in blobs:
                 picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
     picked = dict(reversed(picked.items()))
-    picked.update({f"{name}@end": run.end[name] for name in sorted(blobs)})
+    picked.update({f"{name}@end": run.final[name] for name in sorted(blobs)})
     picked.update({f"{_UPDATE}{key}": value for key, value in run.updates.items()})
     return picked if run.loss is None else {**picked, "@total_loss": run.loss}
 
@@ -85,7 +85,7 @@ def values_by_key(net: Net, blobs: Collection[str], run: Run[V]) -> dict[str, V]
 def without_repetitions(
     net: Net, blobs: Collection[str], feeds: Mapping[str, AnyArray], results: Mapping[str, AnyArray]
 ) -> dict[str, AnyArray]:
-    """The results without what did not change after a blob's last layer, or at all."""
+    """The results without `blob@end` and `param_end:` arrays that equal the earlier values."""
     before = {**feeds, **results}
     before.update({f"{name}@end": before[name] for name in blobs})
     before.update({key: net.weights[key.removeprefix(_UPDATE)] for key in results if key.startswith(_UPDATE)})

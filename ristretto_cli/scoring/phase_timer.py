@@ -1,4 +1,4 @@
-"""Where the time of a search goes."""
+"""The time that each phase of a search takes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
-_KINDS = ("reading data", "building nets", "running")
+_PHASES = ("reading data", "building nets", "running")
 
 
 @dataclass
-class Stopwatch:
-    """Seconds by what they were spent on: waiting for data, waiting for nets to be built, running nets."""
+class PhaseTimer:
+    """Seconds by phase: waiting for data, waiting for nets to be built, running nets."""
 
     clock: Callable[[], float] = perf_counter
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PHASES, 0.0))
 
     @contextmanager
-    def measure(self, what: str) -> Iterator[None]:
-        """Add the time that the body takes to one of `seconds`."""
+    def measure(self, phase: str) -> Iterator[None]:
+        """Add the time that the block takes to a phase."""
         start = self.clock()
         try:
             yield
         finally:
-            self.seconds[what] += self.clock() - start
+            self.seconds[phase] += self.clock() - start
 
     def line(self) -> str:
-        """All of them in one line."""
-        return "Seconds: " + ", ".join(f"{what} {seconds:.2f}" for what, seconds in self.seconds.items()) + "."
+        """All phases in one line, for the log."""
+        return "Seconds: " + ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in self.seconds.items()) + "."

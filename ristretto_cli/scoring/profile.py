@@ -1,4 +1,4 @@
-"""How long the parts of a net's passes take: kernels of its graph, and layers behind the graph."""
+"""A profile of a net's passes: the kernels of its graph, and its host layers."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ristretto_cli.scoring.host_layers import start
 
 
 class NetProfiler(Profiler):
-    """A Profiler that also measures layers behind the graph. host: their milliseconds, by name, since `begin`."""
+    """A Profiler that also times host layers. host_ms: their milliseconds since `begin`, by name."""
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         super().__init__()
-        self.host: dict[str, float] = {}
+        self.host_ms: dict[str, float] = {}
         self._clock = clock
 
     def begin(self) -> None:
-        """Forget what was measured of the layers behind the graph."""
-        self.host.clear()
+        """Reset the times of the host layers."""
+        self.host_ms.clear()
 
     def start(self, layer: Layer) -> Compute:
-        """What computes a layer behind the graph, and is measured."""
+        """The computation of a host layer, timed."""
         compute = start(layer)
 
-        def measured(bottoms: Sequence[Array]) -> Sequence[Array]:
+        def timed(bottoms: Sequence[Array]) -> Sequence[Array]:
             began = self._clock()
             tops = compute(bottoms)
-            self.host[layer.name] = self.host.get(layer.name, 0.0) + (self._clock() - began) * 1000
+            self.host_ms[layer.name] = self.host_ms.get(layer.name, 0.0) + (self._clock() - began) * 1000
             return tops
 
-        return measured
+        return timed

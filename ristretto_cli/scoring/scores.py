@@ -1,4 +1,4 @@
-"""The scores of a net: the mean of each output over some batches, as values, as text and as JSON."""
+"""The scores of a net: the mean of each output over some batches, as values, text and JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from ristretto_cli.ops import AnyArray
 class Output:
     """The mean of an output blob over all batches, flat. weight: its loss weight, 0 if it is not a loss.
 
-    For a blob that a JudgingLayer judges over all batches at once, means holds the one number of the verdict, and
-    parts its parts.
+    For a metric over all batches, means has its one value, and parts its components by name.
     """
 
     blob: str
@@ -30,7 +29,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Scores:
-    """The result of scoring a net. loss: the mean weighted sum of its losses. iterations: how many batches were run."""
+    """The result of scoring a net. loss: the mean weighted sum of its losses. iterations: the number of batches."""
 
     outputs: tuple[Output, ...]
     loss: float
@@ -42,7 +41,7 @@ class Scores:
 
 
 def score_lines(scores: Scores) -> list[str]:
-    """The means as Caffe's test prints them, one per line, each preceded by its parts, as in SSD."""
+    """The means as Caffe's test prints them, one per line, each after its parts, as in SSD."""
     lines = [f"Loss: {number(scores.loss)}"]
     for output in scores.outputs:
         lines += [f"{name}: {number(part)}" for name, part in output.parts.items()]

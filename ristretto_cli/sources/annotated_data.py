@@ -7,7 +7,7 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import DYNAMIC, Array, Shape
-from ristretto_cli.sources.annotations import COLUMNS, WHOLE, Boxes
+from ristretto_cli.sources.annotations import COLUMNS, WHOLE, AnnotatedBoxes
 from ristretto_cli.sources.image_records import ImageRecords, Images
 from ristretto_cli.sources.resize_param import Fit
 from ristretto_cli.sources.settings import check_tops
@@ -37,7 +37,7 @@ class AnnotatedData(Source):
         rng = np.random.default_rng(seed)
         self._transform = Transform(message.transform_param, phase, rng, annotated=annotated)
         if self._resizes_to_many_sizes() and message.data_param.batch_size > 1:
-            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of several sizes", remedy="Set batch_size to 1.")
+            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of several sizes", hint="Set batch_size to 1.")
         transform = message.transform_param
         self._constraint = transform.emit_constraint if transform.HasField("emit_constraint") else None
         self._images = ImageRecords(message.data_param, self._transform, annotated=True)
@@ -70,13 +70,13 @@ class AnnotatedData(Source):
         table = np.concatenate(rows)
         return (table if len(table) else np.full((1, COLUMNS), -1, np.float32))[None, None]
 
-    def _boxes_of(self, images: Images, views: Views, i: int) -> Boxes:
+    def _boxes_of(self, images: Images, views: Views, i: int) -> AnnotatedBoxes:
         """The boxes of one image of the batch, relative to its visible part."""
         item, where, resize = images.items[i], self._images.where(images.items[i]), self._transform.resize
         if not (self._typed or item.message.HasField("type")):
             what = "the record has no annotation type, but the first one has"
-            raise RistrettoError(what, where=where, remedy="Set annotated_data_param { anno_type: BBOX }.")
-        boxes = Boxes.of(item.message, where)
+            raise RistrettoError(what, where=where, hint="Set annotated_data_param { anno_type: BBOX }.")
+        boxes = AnnotatedBoxes.of(item.message, where)
         if self._transform.crops_whole:
             boxes = boxes.seen(WHOLE, self._constraint)
         if resize is not None:

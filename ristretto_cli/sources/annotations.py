@@ -24,7 +24,7 @@ _LOW, _HIGH = slice(0, 2), slice(2, 4)
 
 
 @dataclass(frozen=True)
-class Boxes:
+class AnnotatedBoxes:
     """The M boxes of an image, in the record's order.
 
     names (M, 2): group_label (the class) and instance_id. corners (M, 4): xmin, ymin, xmax, ymax, relative to the
@@ -37,7 +37,7 @@ class Boxes:
     sizes: Array
 
     @classmethod
-    def of(cls, annotated: Message, where: str) -> Boxes:
+    def of(cls, annotated: Message, where: str) -> AnnotatedBoxes:
         """The boxes of an AnnotatedDatum; RistrettoError, with the location, for corners that are not finite."""
         table = np.array([_row(group, one) for group in annotated.annotation_group for one in group.annotation])
         table = table.reshape(-1, 8)
@@ -53,7 +53,7 @@ class Boxes:
         items = np.full((len(self.corners), 1), item, np.float32)
         return np.hstack([items, self.names, self.corners, self.difficult[:, None]])
 
-    def resized(self, resize: Resize, height: int, width: int) -> Boxes:
+    def resized(self, resize: Resize, height: int, width: int) -> AnnotatedBoxes:
         """The boxes on the result of resizing an image of this height and width."""
         f = np.float32
         new_height, new_width, aspect = f(resize.height), f(resize.width), f(width) / f(height)
@@ -75,7 +75,7 @@ class Boxes:
             corners[:, _YS] = _placed(self.corners[:, _YS] * f(height), f(height), new_height, pad_rows)
         return replace(self, corners=corners)
 
-    def seen(self, window: Array, constraint: Message | None) -> Boxes:
+    def seen(self, window: Array, constraint: Message | None) -> AnnotatedBoxes:
         """The boxes visible in a window (xmin, ymin, xmax, ymax), clipped and relative to it.
 
         constraint: the EmitConstraint that selects boxes beforehand.
@@ -90,13 +90,13 @@ class Boxes:
         sizes = _areas(corners)
         return replace(kept, corners=corners, sizes=sizes)._where(sizes > 0)
 
-    def mirrored(self) -> Boxes:
+    def mirrored(self) -> AnnotatedBoxes:
         """The boxes on the mirrored image."""
         corners = self.corners.copy()
         corners[:, _XS] = np.float32(1) - self.corners[:, 2::-2]
         return replace(self, corners=corners)
 
-    def extrapolated(self, resize: Resize, height: int, width: int, window: Array, where: str) -> Boxes:
+    def extrapolated(self, resize: Resize, height: int, width: int, window: Array, where: str) -> AnnotatedBoxes:
         """The boxes relative to height_scale and width_scale, if a FIT_SMALL_SIZE has them.
 
         height, width: of the image before resizing. RistrettoError, with the location, if the window is smaller.
@@ -116,7 +116,7 @@ class Boxes:
                 f"the visible part of the image is {shown[1]:g}x{shown[0]:g}, but height_scale and width_scale are "
                 f"{resize.height_scale} and {resize.width_scale}",
                 where=where,
-                remedy="They must not be larger.",
+                hint="They must not be larger.",
             )
         return replace(self, corners=self.corners * np.tile(shown, 2) / np.tile(scale, 2))
 
@@ -134,8 +134,8 @@ class Boxes:
             share = np.divide(shared, own, out=np.zeros_like(own), where=shared > 0)
             return np.asarray(share > np.float32(constraint.emit_overlap))
 
-    def _where(self, chosen: npt.NDArray[np.bool_]) -> Boxes:
-        return Boxes(self.names[chosen], self.corners[chosen], self.difficult[chosen], self.sizes[chosen])
+    def _where(self, chosen: npt.NDArray[np.bool_]) -> AnnotatedBoxes:
+        return AnnotatedBoxes(self.names[chosen], self.corners[chosen], self.difficult[chosen], self.sizes[chosen])
 
 
 def _row(group: Message, annotation: Message) -> tuple[float, ...]:

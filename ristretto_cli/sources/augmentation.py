@@ -20,7 +20,7 @@ from ristretto_cli.sources.images import Pixels, decode
 
 log = logging.getLogger("ristretto")
 
-_LEAST_EXPANSION = 1e-2
+_MIN_EXPANSION = 1e-2
 
 
 class Augmentation:
@@ -44,7 +44,7 @@ class Augmentation:
         if self._left_out and phase == TEST:
             raise LayerError(
                 f"{', '.join(self._left_out)} would change the images at random in the TEST phase",
-                remedy="Remove the augmentation from this layer; in the TRAIN phase it is omitted.",
+                hint="Remove the augmentation from this layer; in the TRAIN phase it is omitted.",
             )
         distorted = param.HasField("distort_param") and not distorts
         self.crops_whole = bool(samplers) and not crops
@@ -73,8 +73,8 @@ def _expands(param: Message) -> bool:
         return False
     ratio = param.expand_param.max_expand_ratio
     if not ratio > 1:
-        raise LayerError(f"expand_param.max_expand_ratio is {ratio:g}", remedy="It must be more than 1.")
-    return bool(param.expand_param.prob > 0 and ratio - 1 >= _LEAST_EXPANSION)
+        raise LayerError(f"expand_param.max_expand_ratio is {ratio:g}", hint="It must be more than 1.")
+    return bool(param.expand_param.prob > 0 and ratio - 1 >= _MIN_EXPANSION)
 
 
 def _makes_noise(param: Message) -> bool:

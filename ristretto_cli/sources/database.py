@@ -56,7 +56,7 @@ class LevelDb:
             import plyvel
         except ImportError:
             raise LayerError(
-                f"{path}: reading LevelDB needs plyvel", remedy="pip install 'ristretto-cli[leveldb]'"
+                f"{path}: reading LevelDB needs plyvel", hint="pip install 'ristretto-cli[leveldb]'"
             ) from None
         self._path = path
         self._error: Any = plyvel.Error
@@ -73,7 +73,7 @@ class LevelDb:
         except OSError as error:
             self._double.close()
             what = f"{path} cannot be read through a temporary copy: {error.strerror or error}"
-            raise LayerError(what, remedy="Set TMPDIR to a folder with more space.") from None
+            raise LayerError(what, hint="Set TMPDIR to a folder with more space.") from None
 
     def records(self) -> Iterator[Record]:
         try:

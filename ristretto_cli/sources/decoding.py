@@ -11,12 +11,12 @@ from ristretto_cli.threads import default_threads
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST = 8
+_MAX_THREADS = 8
 
 
 def decoding_threads() -> int:
     """The number of threads that decode the images of a batch."""
-    return min(_MOST, default_threads())
+    return min(_MAX_THREADS, default_threads())
 
 
 class Workers:

@@ -10,10 +10,10 @@ from ristretto_cli.ops import Array
 from ristretto_cli.sources.source import Source
 
 
-class Fed(Source):
+class ExternalSource(Source):
     """A source with shapes but no data."""
 
-    fed: ClassVar[bool] = True
+    is_external: ClassVar[bool] = True
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
         self._type = message.type
@@ -24,5 +24,5 @@ class Fed(Source):
         tops = ", ".join(self._tops)
         raise RistrettoError(
             f'layer "{self._name}": {self._type} layers have no data of their own',
-            remedy=f"Give its blobs ({tops}) with --input x.npz.",
+            hint=f"Give its blobs ({tops}) with --input x.npz.",
         )

@@ -23,7 +23,7 @@ from ristretto_cli.sources.settings import (
 )
 from ristretto_cli.sources.source import Source, source
 
-_MOST_UNWRITTEN = 1 << 26
+_MAX_UNWRITTEN_BYTES = 1 << 26
 
 
 @source("HDF5Data")
@@ -37,7 +37,7 @@ class HDF5Data(Source):
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
         check_tops(message, 1)
         if message.HasField("transform_param"):
-            raise LayerError("HDF5Data layers do not transform data", remedy="Remove transform_param.")
+            raise LayerError("HDF5Data layers do not transform data", hint="Remove transform_param.")
         param = message.hdf5_data_param
         self._batch = batch_size_of(param, "hdf5_data_param")
         self._tops = tuple(message.top)
@@ -105,7 +105,7 @@ def _read_list(source: str) -> list[str]:
     path = existing(source, "hdf5_data_param.source")
     if h5py.is_hdf5(path):
         what = f"hdf5_data_param.source {path} is an HDF5 file, not a list of such files"
-        raise LayerError(what, remedy="Give a text file that contains its name.")
+        raise LayerError(what, hint="Give a text file that contains its name.")
     files = words_of(" ".join(read_lines(path, "hdf5_data_param.source")))
     if not files:
         raise LayerError(f"hdf5_data_param.source {path} lists no files")
@@ -130,13 +130,13 @@ def _shapes(file: str, tops: tuple[str, ...]) -> tuple[Shape, ...]:
 def _shape(h5: h5py.File, top: str, file: str) -> Shape:
     dataset = h5.get(top)
     if not isinstance(dataset, h5py.Dataset):
-        raise LayerError(f'{file} has no dataset "{top}"', remedy=f"It has: {', '.join(h5) or 'nothing'}.")
+        raise LayerError(f'{file} has no dataset "{top}"', hint=f"It has: {', '.join(h5) or 'nothing'}.")
     if dataset.dtype.kind not in "fiu":
         raise LayerError(f"{file}: dataset {top} holds {dataset.dtype}, not numbers")
     shape: Shape = dataset.shape or ()
     if not shape or prod(shape) < 1 or prod(shape) > MAX_COUNT:
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}")
     # Rows that were never written are zeros and take no space; gigabytes of them are not data.
-    if dataset.nbytes > _MOST_UNWRITTEN and announces_too_much(dataset):
+    if dataset.nbytes > _MAX_UNWRITTEN_BYTES and announces_too_much(dataset):
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}, but most of it is not stored")
     return shape

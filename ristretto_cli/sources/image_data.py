@@ -53,7 +53,7 @@ class ImageData(Source):
         self._order = self._turn()
         self._at = int(self._rng.integers(param.rand_skip)) if param.rand_skip else 0
         if self._at >= len(self._entries):
-            raise LayerError(f"rand_skip skips {self._at} of {len(self._entries)} images", remedy="Lower rand_skip.")
+            raise LayerError(f"rand_skip skips {self._at} of {len(self._entries)} images", hint="Lower rand_skip.")
         self._workers = Workers()
         first = self._entries[self._order[self._at]]
         self._shape = self._image((first, self._transform.interpolations(1)[0])).shape
@@ -70,7 +70,7 @@ class ImageData(Source):
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, but the first one is {show(expected)}",
                     where=entry.file,
-                    remedy="Set new_height and new_width.",
+                    hint="Set new_height and new_width.",
                 )
         self._transform.check(expected, entries[0].file)
         return self._transform(np.stack(images)), np.array([entry.label for entry in entries], np.float32)
@@ -102,7 +102,7 @@ class ImageData(Source):
 def _new_size(param: Message) -> tuple[int, int] | None:
     height, width = int(param.new_height), int(param.new_width)
     if (height == 0) != (width == 0):
-        raise LayerError("image_data_param sets only one of new_height and new_width", remedy="Set both.")
+        raise LayerError("image_data_param sets only one of new_height and new_width", hint="Set both.")
     if max(height, width) > MAX_SIDE:
         raise LayerError(f"image_data_param: an image of {height}x{width} is too large")
     return (height, width) if height else None
@@ -118,7 +118,7 @@ def _read_list(source: str, root: str) -> list[Entry]:
         # Caffe reads the label with atoi: trailing garbage is ignored.
         digits = re.match(r"[+-]?\d{1,10}(?!\d)", label)
         if not name or digits is None:
-            raise LayerError(f"{path}:{number}: no label after the last space", remedy="Write: file label.")
+            raise LayerError(f"{path}:{number}: no label after the last space", hint="Write: file label.")
         entries.append(Entry(root + name, int(digits[0])))
     if not entries:
         raise LayerError(f"image_data_param.source {path} lists no images")

@@ -131,7 +131,7 @@ class ImageRecords:
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, but the first one is {show(self._shape)}",
                     where=self.where(item),
-                    remedy="Resize all images to the same size.",
+                    hint="Resize all images to the same size.",
                 )
         return Images(items, np.stack(images), [extent for _, extent in made])
 
@@ -151,7 +151,7 @@ class ImageRecords:
         # SSD crashes on such a record, or, with a crop, uses it without resizing.
         if self._transform.resize is not None and self._transform.resize.changes(*shape[1:]):
             what = f"the image, {show(shape)}, is not encoded, but resize_param needs encoded images"
-            raise RistrettoError(what, where=where, remedy="Store encoded images, or images of the right size.")
+            raise RistrettoError(what, where=where, hint="Store encoded images, or images of the right size.")
 
 
 def _raw_image(datum: Message, where: str) -> AnyArray:
@@ -168,11 +168,11 @@ def _raw_image(datum: Message, where: str) -> AnyArray:
 
 def _open(path: Path, backend: str) -> Database:
     if not path.is_dir():
-        raise LayerError(f"data_param.source {path} is not a folder", remedy="Give the database's folder.")
+        raise LayerError(f"data_param.source {path} is not a folder", hint="Give the database's folder.")
     if backend == "LMDB":
         if (path / "CURRENT").is_file() and not (path / "data.mdb").exists():
-            raise LayerError(f"{path} is a LevelDB database, not LMDB", remedy="Set backend: LEVELDB.")
+            raise LayerError(f"{path} is a LevelDB database, not LMDB", hint="Set backend: LEVELDB.")
         return Lmdb(path)
     if (path / "data.mdb").is_file():
-        raise LayerError(f"{path} is an LMDB database, not LevelDB", remedy="Set backend: LMDB.")
+        raise LayerError(f"{path} is an LMDB database, not LevelDB", hint="Set backend: LMDB.")
     return LevelDb(path)

@@ -35,8 +35,8 @@ def read_image_file(file: str) -> bytes:
             return stream.read()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        remedy = ONE_LABEL if ends_in_number(file) else ""
-        raise RistrettoError(f"the image cannot be read: {reason}", where=file, remedy=remedy) from None
+        hint = ONE_LABEL if ends_in_number(file) else ""
+        raise RistrettoError(f"the image cannot be read: {reason}", where=file, hint=hint) from None
 
 
 def ends_in_number(name: str) -> bool:

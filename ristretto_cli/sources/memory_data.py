@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.sources.external import Fed
+from ristretto_cli.sources.external import ExternalSource
 from ristretto_cli.sources.settings import batch_size_of, check_tops, checked_shape
 from ristretto_cli.sources.source import source
 
 
 @source("MemoryData")
-class MemoryData(Fed):
+class MemoryData(ExternalSource):
     """Images (batch_size, channels, height, width), which are not transformed, and labels (batch_size)."""
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:

@@ -62,7 +62,7 @@ class Resize:
         """The settings of a ResizeParameter; LayerError for an invalid size."""
         height, width = int(param.height), int(param.width)
         if min(height, width) < 1:
-            raise LayerError(f"resize_param has height {height} and width {width}", remedy="Set both to 1 or more.")
+            raise LayerError(f"resize_param has height {height} and width {width}", hint="Set both to 1 or more.")
         if max(height, width) > MAX_SIDE or height * width > _MAX_PIXELS:
             raise LayerError(f"resize_param: an image of {height}x{width} is too large")
         return cls(
@@ -91,11 +91,11 @@ class Resize:
         height, width, channels = image.shape
         if len(self.pad_values) not in (0, 1, channels):
             what = f"resize_param has {len(self.pad_values)} pad_values for {channels} channels"
-            raise RistrettoError(what, where=where, remedy="Give one, or one per channel.")
+            raise RistrettoError(what, where=where, hint="Give one, or one per channel.")
         scaled, padded = self._scaled(height, width), self._padded(height, width)
         if min(scaled) < 1 or max(scaled) > MAX_SIDE or scaled[0] * scaled[1] > _MAX_PIXELS:
             what = f"resize_param makes the image, {height}x{width}, {scaled[0]}x{scaled[1]}"
-            raise RistrettoError(what, where=where, remedy="Its aspect ratio is too extreme.")
+            raise RistrettoError(what, where=where, hint="Its aspect ratio is too extreme.")
         try:
             # OpenCV drops the axis of a single channel.
             out = np.asarray(cv2.resize(image, scaled[::-1], interpolation=interpolation), np.uint8)

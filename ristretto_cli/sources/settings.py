@@ -20,12 +20,12 @@ MAX_AXES = 32  # Caffe's kMaxBlobAxes
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")  # names may contain other Unicode spaces
 
 
-def check_tops(message: Message, least: int, most: int | None = None) -> None:
+def check_tops(message: Message, low: int, high: int | None = None) -> None:
     """LayerError for a layer with fewer or more tops than its type has."""
     count = len(message.top)
-    if count >= least and (most is None or count <= most):
+    if count >= low and (high is None or count <= high):
         return
-    wanted = f"{least} or more" if most is None else str(least) if least == most else f"{least} or {most}"
+    wanted = f"{low} or more" if high is None else str(low) if low == high else f"{low} or {high}"
     raise LayerError(f"expected {wanted} top{'s' * (wanted != '1')}, got {count}")
 
 
@@ -34,7 +34,7 @@ def batch_size_of(param: Message, name: str) -> int:
     size = int(param.batch_size)
     if size < 1:
         what = "is 0" if param.HasField("batch_size") else "is not set"
-        raise LayerError(f"{name}.batch_size {what}", remedy="Set it to 1 or more.")
+        raise LayerError(f"{name}.batch_size {what}", hint="Set it to 1 or more.")
     return size
 
 
@@ -49,7 +49,7 @@ def checked_shape(dims: Iterable[int], what: str) -> Shape:
     """dims as a blob's shape: extents of at least 1, within Caffe's limits of elements and axes."""
     shape = tuple(int(n) for n in dims)
     if any(n < 1 for n in shape):
-        raise LayerError(f"{what} has the shape {show(shape)}", remedy="Every extent must be 1 or more.")
+        raise LayerError(f"{what} has the shape {show(shape)}", hint="Every extent must be 1 or more.")
     if len(shape) > MAX_AXES or prod(shape) > MAX_COUNT:
         raise LayerError(f"{what} has the shape {show(shape)}, which is too large for a blob")
     return shape
@@ -58,7 +58,7 @@ def checked_shape(dims: Iterable[int], what: str) -> Shape:
 def for_top(count: int, tops: int, what: str) -> None:
     """LayerError for a setting that is given neither once nor once per top."""
     if count not in (1, tops):
-        raise LayerError(f"{what} is given {count} times for {tops} tops", remedy="Give it once, or once per top.")
+        raise LayerError(f"{what} is given {count} times for {tops} tops", hint="Give it once, or once per top.")
 
 
 def existing(path: str, what: str) -> Path:
@@ -71,10 +71,10 @@ def existing(path: str, what: str) -> Path:
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise LayerError(f"{what} {path!r} is not a valid path ({error})") from None
     if not found:
-        remedy = "" if Path(path).is_absolute() else "Relative paths start at the current folder."
-        raise LayerError(f"{what} {path} does not exist", remedy=remedy)
+        hint = "" if Path(path).is_absolute() else "Relative paths start at the current folder."
+        raise LayerError(f"{what} {path} does not exist", hint=hint)
     if not plain:
-        raise LayerError(f"{what} {path} is not a regular file", remedy="A net's files must be files.")
+        raise LayerError(f"{what} {path} is not a regular file", hint="A net's files must be files.")
     return Path(path)
 
 

@@ -73,15 +73,15 @@ class WindowData(Source):
         self._workers.close()
 
     def _check_windows(self) -> None:
-        for windows, name, least in zip(self._kinds, ("background", "objects"), ("below bg", "of fg"), strict=True):
+        for windows, name, condition in zip(self._kinds, ("background", "objects"), ("below bg", "of fg"), strict=True):
             if not len(windows):
-                raise LayerError(f"{self._path} has no windows of {name}: none has an overlap {least}_threshold")
+                raise LayerError(f"{self._path} has no windows of {name}: none has an overlap {condition}_threshold")
         objects = self._kinds[1]
         wrong = objects[self._list.label[objects] < 1]
         if len(wrong):
             label, line = self._list.label[wrong[0]], self._list.line[wrong[0]]
             what = f"{self._path}:{line}: a window that covers an object has label {label}"
-            raise LayerError(what, remedy="Labels of objects start at 1; 0 is the background.")
+            raise LayerError(what, hint="Labels of objects start at 1; 0 is the background.")
 
     def _draw(self) -> list[_Choice]:
         """The windows of a batch, background first."""
@@ -102,7 +102,7 @@ class WindowData(Source):
         if placed is None:
             line = self._list.line[choice.window]
             what = f"window ({', '.join(map(str, box))}) lies outside {file}, which is {width} wide, {height} high"
-            raise RistrettoError(what, where=f"{self._path}:{line}", remedy="Corners count from 0: x1 y1 x2 y2.")
+            raise RistrettoError(what, where=f"{self._path}:{line}", hint="Corners count from 0: x1 y1 x2 y2.")
         seen = resize(image[slice(*placed.rows), slice(*placed.columns)], placed.height, placed.width)
         target = np.s_[:, placed.top : placed.top + placed.height, placed.left : placed.left + placed.width]
         out = np.zeros((_CHANNELS, self._crop, self._crop), np.float32)
@@ -144,17 +144,17 @@ def _crop_size(message: Message) -> int:
 
 def _count_of_objects(batch: int, fraction: float) -> int:
     if not 0 <= fraction <= 1:
-        raise LayerError(f"window_data_param.fg_fraction is {fraction:g}", remedy="It must be from 0 to 1.")
+        raise LayerError(f"window_data_param.fg_fraction is {fraction:g}", hint="It must be from 0 to 1.")
     return int(np.float32(batch) * np.float32(fraction))
 
 
 def _mean(param: Message, crop: int) -> Array | None:
     """The mean to subtract from a crop, (3, crop, crop) or (3 or 1, 1, 1)."""
     if param.HasField("mean_file") and len(param.mean_value):
-        raise LayerError("transform_param has both mean_file and mean_value", remedy="Keep one.")
+        raise LayerError("transform_param has both mean_file and mean_value", hint="Keep one.")
     if len(param.mean_value):
         if len(param.mean_value) not in (1, _CHANNELS):
-            raise LayerError(f"transform_param has {len(param.mean_value)} mean_values", remedy="Give 1 or 3.")
+            raise LayerError(f"transform_param has {len(param.mean_value)} mean_values", hint="Give 1 or 3.")
         return np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
     if not param.HasField("mean_file"):
         return None

@@ -69,7 +69,7 @@ def read_window_list(source: str, what: str) -> WindowList:
         if sign != "#":
             raise LayerError(f'{path}:{line}: expected "#" before an image, found "{sign[:40]}"')
         if len(head) < 7:
-            raise LayerError(f"{path} ends within the header of an image", remedy=f"Its format: # {' '.join(_HEAD)}.")
+            raise LayerError(f"{path} ends within the header of an image", hint=f"Its format: # {' '.join(_HEAD)}.")
         numbers = [word for word, name in zip(head[1:], _HEAD, strict=True) if name != "file"]
         number, *_, count = _table(path, numbers, [name for name in _HEAD if name != "file"])[0]
         images.append(head[2][1])
@@ -87,7 +87,7 @@ def read_window_list(source: str, what: str) -> WindowList:
         first = int(np.argmax(foreign))
         raise LayerError(
             f"{path}:{line_of[first]}: a window of image {image[first]}, but the list has {len(images)} images",
-            remedy="Number the images consecutively from 0.",
+            hint="Number the images consecutively from 0.",
         )
     return WindowList(
         tuple(images),

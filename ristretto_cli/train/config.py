@@ -1,4 +1,4 @@
-"""A training as the command line asks for it: what `ristretto train` does."""
+"""Training by a configuration, the work of `ristretto train`, and its result."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from ristretto_cli.backends import onnx_session
 from ristretto_cli.backends.gpu import GpuRequest, GpuUnusable, choose_gpu
 from ristretto_cli.caffe_io.net_file import read_solver
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.formats.number_format import trims_of
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.formats.number_format import layer_formats
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Net
+from ristretto_cli.net.param_formats import param_formats
 from ristretto_cli.net.trimmed_weights import trimmed_weights
-from ristretto_cli.net.trims import param_trims
 from ristretto_cli.scoring.scores import number
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.job import Job, opened, resume, save
+from ristretto_cli.train.setup import TrainingSetup, open_solver, resume, save
 from ristretto_cli.train.signals import Request, Requests, listening
 from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
 from ristretto_cli.train.solver import Solver
-from ristretto_cli.train.solver_settings import Settings, settings_of, split_files
-from ristretto_cli.train.statistics import warn_of_old_statistics
+from ristretto_cli.train.solver_settings import SolverSettings, settings_of, split_files
+from ristretto_cli.train.statistics import warn_of_stale_statistics
 from ristretto_cli.train.torch_import import device_of, import_torch, probe, use_threads
 
 log = logging.getLogger("ristretto")
 
 
 @dataclass(frozen=True)
-class Launch:
-    """What the command line says. weights: files, separated by commas, in place of the solver's; not with snapshot.
+class TrainConfig:
+    """The options of a training. weights: comma-separated files instead of the solver's; not with snapshot.
 
-    gpu: None stands for what the solver file asks for. sigint, sighup: the signals' effects. threads: 0 for the
-    default. level: None for the solver's. trimmed_weights: each snapshot has a third file, ..._trimmed.caffemodel, with
-    the weights on the grids of their layers.
+    gpu: without a number, the device of the solver file. sigint, sighup: the effects of the signals. threads: 0 for
+    the default. level: None for the solver's. trimmed_weights: write a third file with each snapshot,
+    ..._trimmed.caffemodel, with the weights quantized as their layers use them.
     """
 
     solver: str
@@ -53,15 +53,13 @@ class Launch:
     trim_activations: bool = False
     round_to_nearest: bool = False
     trimmed_weights: bool = False
-    how: Judging = field(default_factory=Judging)
+    metric_options: MetricOptions = field(default_factory=MetricOptions)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a training ended. loss: as displayed last, if there was an iteration. tests: the last test
-    of each test net, its outputs' means.
-
-    model, state: the files of the last snapshot, if there was one.
+class TrainingResult:
+    """The result of a training. loss: as last displayed; None if there was no iteration. tests: the means of the
+    outputs in the last test of each test net. model, state: the files of the last snapshot, if there was one.
     """
 
     iteration: int
@@ -72,7 +70,7 @@ class Outcome:
     state: str | None
 
     def lines(self) -> list[str]:
-        """It in a few lines."""
+        """The result as lines of text."""
         lines = [] if self.loss is None else [f"Iteration {self.iteration}, loss = {number(self.loss)}"]
         for i, outputs in enumerate(self.tests):
             net = f" (#{i})" if len(self.tests) > 1 else ""
@@ -80,7 +78,7 @@ class Outcome:
         return [*lines, *([f"Weights: {self.model}", f"State: {self.state}"] if self.model else [])]
 
     def as_json(self, solver: str) -> dict[str, Any]:
-        """It as JSON."""
+        """The result for JSON."""
         return {
             "solver": solver,
             "iteration": self.iteration,
@@ -92,76 +90,76 @@ class Outcome:
         }
 
 
-def run(launch: Launch, on_iteration: Callable[[int, int], None] = lambda done, total: None) -> Outcome:
-    """Train. RistrettoError(s) for whatever is wrong with the files or the machine; in the main thread alone."""
-    file = read_solver(launch.solver)
-    settings = settings_of(file, level=launch.level, stages=launch.stages)
-    if launch.snapshot is not None:
+def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda done, total: None) -> TrainingResult:
+    """Train. RistrettoError(s) for errors in the files or of the machine. Only for the main thread."""
+    file = read_solver(config.solver)
+    settings = settings_of(file, level=config.level, stages=config.stages)
+    if config.snapshot is not None:
         settings = replace(settings, weights=())
-    elif launch.weights is not None:
-        settings = replace(settings, weights=tuple(split_files([launch.weights])))
+    elif config.weights is not None:
+        settings = replace(settings, weights=tuple(split_files([config.weights])))
     if settings.snapshots.interval or settings.snapshots.after_train:
         prepare_snapshots(settings.snapshots)
     import_torch()
-    use_threads(launch.threads)
-    gpu = choose_gpu(_requested(launch, settings), probe)
+    use_threads(config.threads)
+    gpu = choose_gpu(_requested(config, settings), probe)
     log.info("%s", log_lines.CPU if gpu is None else log_lines.gpus([gpu]))
 
-    saver = _Saver(launch.trimmed_weights)
-    requests = Requests(launch.sigint, launch.sighup)
-    job = Job(
+    saver = _Saver(config.trimmed_weights)
+    requests = Requests(config.sigint, config.sighup)
+    setup = TrainingSetup(
         file,
         settings,
         device=device_of(gpu),
         gpu=_gpu_for_tests(gpu) if settings.tests.nets else None,
-        threads=launch.threads,
-        trim_activations=launch.trim_activations,
-        round_to_nearest=launch.round_to_nearest,
-        how=launch.how,
+        threads=config.threads,
+        trim_activations=config.trim_activations,
+        round_to_nearest=config.round_to_nearest,
+        metric_options=config.metric_options,
         write=saver,
         request=requests,
         on_iteration=on_iteration,
     )
-    with opened(job) as solver:
-        _check_trimming(launch, solver.net.net)
-        if launch.snapshot is not None:
-            log.info("%s", log_lines.resuming(launch.snapshot))
-            resume(solver, launch.snapshot)
+    with open_solver(setup) as solver:
+        _check_quantization_flags(config, solver.net.net)
+        if config.snapshot is not None:
+            log.info("%s", log_lines.resuming(config.snapshot))
+            resume(solver, config.snapshot)
         elif settings.weights:
-            warn_of_old_statistics(solver.net.net, settings.max_iter * settings.rule.iter_size)
+            warn_of_stale_statistics(solver.net.net, settings.max_iter * settings.rule.iter_size)
         log.info("%s", log_lines.STARTING)
         with listening(requests):
             finished = solver.run()
         log.info("%s", log_lines.DONE)
-        return _outcome(solver, finished, saver.iteration)
+        return _result(solver, finished, saver.iteration)
 
 
-def _check_trimming(launch: Launch, net: Net) -> None:
-    """RistrettoError for flags about trimming where the net has nothing of that kind to trim."""
-    trims = [trim for layer in net.layers for trim in param_trims(layer) if trim is not None]
-    params = "no layer trims its parameters"
+def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
+    """RistrettoError for quantization flags that have no effect on the net."""
+    has_params = any(each is not None for layer in net.layers for each in param_formats(layer))
+    no_params = "no layer trims its parameters"
     faults = [
-        (launch.trim_activations, "--trim_activations", "no layer trims activations", _trims_activations(net)),
-        (launch.round_to_nearest, "--round_to_nearest", params, bool(trims)),
-        (launch.trimmed_weights, "--trimmed_weights", params, bool(trims)),
+        (config.trim_activations, "--trim_activations", "no layer trims activations", _quantizes_activations(net)),
+        (config.round_to_nearest, "--round_to_nearest", no_params, has_params),
+        (config.trimmed_weights, "--trimmed_weights", no_params, has_params),
     ]
     raise_all(
         RistrettoError(
-            f"{flag} has no effect: {why}", where=net.file, remedy=f"Leave {flag} out, or train a trimmed net."
+            f"{flag} has no effect: {why}", where=net.file, hint=f"Leave {flag} out, or train a trimmed net."
         )
-        for asked, flag, why, has_effect in faults
-        if asked and not has_effect
+        for given, flag, why, has_effect in faults
+        if given and not has_effect
     )
 
 
-def _trims_activations(net: Net) -> bool:
-    trimmed = [layer for layer in net.layers if not layer.is_source and LAYERS.get(layer.type).trims]
-    trims = [trims_of(layer.message.quantization_param) for layer in trimmed]
-    return any(trim.layer_in is not None or trim.layer_out is not None for trim in trims)
+def _quantizes_activations(net: Net) -> bool:
+    layers = [layer for layer in net.layers if not layer.is_source and LAYERS.get(layer.type).quantized]
+    formats = [layer_formats(layer.message.quantization_param) for layer in layers]
+    return any(each.layer_in is not None or each.layer_out is not None for each in formats)
 
 
 class _Saver:
-    """Saves a solver, with trimmed weights if wanted; iteration: of the last snapshot, None before there is one."""
+    """Saves snapshots, with trimmed weights if wanted. iteration: of the last snapshot, None if there is none."""
 
     def __init__(self, with_trimmed: bool) -> None:
         self._with_trimmed = with_trimmed
@@ -178,9 +176,9 @@ class _Saver:
             write_model(path, net, trimmed_weights(net, solver.weights(), rng=np.random.default_rng(0)))
 
 
-def _outcome(solver: Solver, finished: bool, saved: int | None) -> Outcome:
+def _result(solver: Solver, finished: bool, saved: int | None) -> TrainingResult:
     snapshots = solver.settings.snapshots
-    return Outcome(
+    return TrainingResult(
         iteration=solver.iteration,
         finished=finished,
         loss=solver.loss,
@@ -193,15 +191,15 @@ def _outcome(solver: Solver, finished: bool, saved: int | None) -> Outcome:
     )
 
 
-def _requested(launch: Launch, settings: Settings) -> GpuRequest:
-    """The command line's request for a GPU, or else the solver file's."""
-    if launch.gpu.number is not None or settings.gpu is None:
-        return launch.gpu
-    return replace(launch.gpu, number=settings.gpu, source=f"solver_mode: GPU in {launch.solver}")
+def _requested(config: TrainConfig, settings: SolverSettings) -> GpuRequest:
+    """The GPU requested by the command line, or else by the solver file."""
+    if config.gpu.number is not None or settings.gpu is None:
+        return config.gpu
+    return replace(config.gpu, number=settings.gpu, source=f"solver_mode: GPU in {config.solver}")
 
 
 def _gpu_for_tests(gpu: int | None) -> int | None:
-    """The GPU for test nets, which onnxruntime scores; the CPU where onnxruntime cannot use the one that trains."""
+    """The GPU for test nets, which run on onnxruntime; None for the CPU, if onnxruntime cannot use that GPU."""
     if gpu is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Training logs, Caffe's or ours, as curves: loss, learning rate, and the outputs of train and test nets."""
+"""Curves of training logs, Caffe's or ristretto's: loss, learning rate, and outputs of train and test nets."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _LOSS = re.compile(rf"Iteration \d{{1,12}}(?: \([^()]*\))?, loss = {_VALUE}")
 _RATE = re.compile(rf"Iteration \d{{1,12}}, lr = {_VALUE}")
 _TESTING = re.compile(r"Testing net \(#(\d{1,4})\)")
 _OUTPUT = re.compile(rf"(Train|Test) net output #(\d{{1,6}}): (\S{{1,200}}) = {_VALUE}(?: \(\* \S+ = \S+ loss\))?")
-_LONGEST_LINE = 1 << 16
+_MAX_LINE_BYTES = 1 << 16
 
-Report = Callable[[int, int, str], None]  # bytes read, bytes in all, the file
+Report = Callable[[int, int, str], None]  # bytes read, bytes in total, the file
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over iterations, in order. is_loss: of a test or train output, that it has a loss weight."""
+    """Values over iterations, in order. is_loss: whether it is an output with a loss weight."""
 
     iterations: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
     is_loss: bool = False
 
     def smoothed(self, points: int) -> Curve:
-        """Each value the mean of the last `points` (1 or more) ones, as far as there are so many."""
+        """The curve with each value replaced by the mean of the last `points` (1 or more) values."""
         sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(self.values, nan=0.0, posinf=0.0, neginf=0.0))])
         counts = np.concatenate([[0], np.cumsum(np.isfinite(self.values))])
         ends = np.arange(1, len(self.values) + 1)
@@ -46,10 +46,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of one log; those that it has no lines of are missing.
+    """The curves of one log; None or missing if it has no lines for them.
 
-    loss: as displayed, so smoothed by average_loss. train, test: by the output's name, with ` (#i)` behind it for the
-    outputs of test net i > 0, and its number where several have the same name.
+    loss: as displayed, smoothed by average_loss. train, test: by the output's name, followed by its number if several
+    have the same name, and by ` (#i)` for test net i > 0.
     """
 
     file: str
@@ -60,29 +60,29 @@ class Curves:
 
 
 def read_curves(path: str | Path, on_read: Report | None = None) -> Curves:
-    """The curves in a log. Of iterations that were run twice, after a resume, the last run counts.
+    """The curves in a log. If training was resumed, iterations that were run twice count once, the last time.
 
-    RistrettoError where the file cannot be read, or has no line of a training.
+    RistrettoError if the file cannot be read or is not a training log.
     """
-    reader = _Reader()
+    parser = _LogParser()
     with open_to_read(path) as stream:
         size = max(stream.seek(0, 2), 1) if stream.seekable() else 1
         if stream.seekable():
             stream.seek(0)
         done = 0
-        while line := stream.readline(_LONGEST_LINE):
-            reader.read(line.decode("utf-8", "replace"))
+        while line := stream.readline(_MAX_LINE_BYTES):
+            parser.read(line.decode("utf-8", "replace"))
             done += len(line)
             if on_read is not None and (done * 100 // size) != (done - len(line)) * 100 // size:
                 on_read(done, size, Path(path).name)
-    return reader.curves(str(path))
+    return parser.curves(str(path))
 
 
-# What a line tells of: the kind (loss, rate, Train or Test), the test net's number, the output's number and name.
+# Identifies a curve: the kind (loss, rate, Train or Test), the test net's number, the output's number and name.
 _Key = tuple[str, int, int, str]
 
 
-class _Reader:
+class _LogParser:
     """Collects points line by line."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class _Reader:
 
     def read(self, line: str) -> None:
         if found := _ITERATION.search(line):
-            self._go_to(int(found[1]))
+            self._set_iteration(int(found[1]))
         if self._iteration < 0:
             return
         if found := _TESTING.search(line):
@@ -111,15 +111,15 @@ class _Reader:
     def curves(self, file: str) -> Curves:
         if not self._points:
             raise RistrettoError(
-                'holds no line of a training, such as "Iteration 100, loss = 0.2", "Iteration 100, lr = 0.01" or '
+                'is not a training log: no line such as "Iteration 100, loss = 0.2", "Iteration 100, lr = 0.01" or '
                 '"Test net output #0: accuracy = 0.97"',
                 where=file,
-                remedy="Give what `train` wrote to stderr; display must not be 0.",
+                hint="Give the stderr of `train`; display must not be 0.",
             )
         loss, rate = (self._curve((kind, 0, 0, "")) for kind in ("loss", "rate"))
         return Curves(file, loss, rate, self._named("Train"), self._named("Test"))
 
-    def _go_to(self, iteration: int) -> None:
+    def _set_iteration(self, iteration: int) -> None:
         if iteration < self._iteration:  # a resume
             for points in self._points.values():
                 while points and points[-1][0] >= iteration:

@@ -1,6 +1,6 @@
-"""debug_info: how large values and gradients are, layer by layer, in the lines that Caffe logs for it.
+"""debug_info: the magnitudes of values and gradients, layer by layer, in the format of Caffe's log.
 
-Each number is a mean of absolute values. A blob that several layers read has one gradient here, the sum of theirs.
+Each number is a mean of absolute values. A blob that several layers read has one gradient, the sum of theirs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Tensor: TypeAlias = Any  # torch may be missing where types are checked
 
 
 def keep_gradients(run: Run[Any]) -> None:
-    """Have torch keep the gradients of what layers read, which backward_lines tells."""
-    for values in run.read:
+    """Make torch keep the gradients of the layers' bottoms, for backward_lines."""
+    for values in run.inputs:
         for value in values:
             if value.requires_grad and not value.is_leaf:
                 value.retain_grad()
@@ -26,23 +26,24 @@ def keep_gradients(run: Run[Any]) -> None:
 
 def forward_lines(net: Net, run: Run[Any], params: Mapping[str, Tensor]) -> Iterator[str]:
     """A line for each layer's tops and parameters, in the order of the pass. params: by Param.key."""
-    for layer, tops in zip(net.layers, run.written, strict=True):
+    for layer, tops in zip(net.layers, run.outputs, strict=True):
         for blob, value in zip(in_graph(layer.tops), tops, strict=True):
-            yield f"    [Forward] Layer {layer.name}, top blob {blob.name} data: {_size(value)}"
+            yield f"    [Forward] Layer {layer.name}, top blob {blob.name} data: {_magnitude(value)}"
         for i, param in enumerate(layer.params):
-            yield f"    [Forward] Layer {layer.name}, param blob {_name(layer, i)} data: {_size(params[param.key])}"
+            size = _magnitude(params[param.key])
+            yield f"    [Forward] Layer {layer.name}, param blob {_name(layer, i)} data: {size}"
 
 
 def backward_lines(net: Net, run: Run[Any], params: Mapping[str, Tensor]) -> Iterator[str]:
-    """A line for each layer's bottoms and parameters that have a gradient, last layer first, then one for all
-    parameters together."""
-    for layer, bottoms in reversed(list(zip(net.layers, run.read, strict=True))):
+    """A line for each layer's bottoms and parameters that have a gradient, last layer first, and a
+    final line for all parameters."""
+    for layer, bottoms in reversed(list(zip(net.layers, run.inputs, strict=True))):
         for blob, value in zip(in_graph(layer.bottoms), bottoms, strict=True):
             if value.requires_grad and value.grad is not None:
-                yield f"    [Backward] Layer {layer.name}, bottom blob {blob.name} diff: {_size(value.grad)}"
+                yield f"    [Backward] Layer {layer.name}, bottom blob {blob.name} diff: {_magnitude(value.grad)}"
         for i, param in enumerate(layer.params):
             if params[param.key].grad is not None:
-                yield f"    [Backward] Layer {layer.name}, param blob {i} diff: {_size(params[param.key].grad)}"
+                yield f"    [Backward] Layer {layer.name}, param blob {i} diff: {_magnitude(params[param.key].grad)}"
     data = [value.detach() for value in params.values()]
     diffs = [value.grad for value in params.values() if value.grad is not None]
     yield (
@@ -51,7 +52,7 @@ def backward_lines(net: Net, run: Run[Any], params: Mapping[str, Tensor]) -> Ite
     )
 
 
-def _size(value: Tensor) -> str:
+def _magnitude(value: Tensor) -> str:
     return number(float(value.detach().abs().mean()))
 
 
@@ -61,6 +62,6 @@ def _norm(values: list[Tensor], order: int) -> str:
 
 
 def _name(layer: Layer, index: int) -> str:
-    """A parameter as Caffe shows it: by the name it is shared by, else by its number."""
+    """The label of a parameter in Caffe's log: the name that it is shared by, or else its number."""
     specs = layer.message.param
     return str(specs[index].name) if index < len(specs) and specs[index].name else str(index)

@@ -1,9 +1,9 @@
-"""One pass forward and backward, with every blob and every gradient kept: what `ristretto forward --backward` writes.
+"""One forward and backward pass, with all blobs and gradients: the results of `ristretto forward --backward`.
 
-Keys beside those of a forward pass: `diff:blob`, the gradient of the loss by a blob (of one that layers change in
-place: by what the first of them reads), and `pdiff:layer/i`, by a parameter. Blobs that get no gradient in Caffe are
-left out: labels and indices, what no loss depends on, and, but for nets with force_backward, what no parameter stands
-behind.
+In addition to the keys of a forward pass: `diff:blob`, the gradient of the loss with respect to a blob (for a blob that
+layers change in place, with respect to its first value), and `pdiff:layer/i`, with respect to a parameter. Blobs that
+get no gradient in Caffe are omitted: labels and indices, blobs that no loss depends on, and, without force_backward,
+blobs that depend on no parameter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, forward, passes_gradients
 from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
-from ristretto_cli.scoring.host_layers import Host, host_layers
+from ristretto_cli.scoring.host_layers import HostLayers, host_layers
 from ristretto_cli.scoring.one_pass import chosen_blobs, values_by_key, without_repetitions
 from ristretto_cli.train.torch_import import device_of, import_torch, use_threads
 
@@ -26,11 +26,11 @@ Tensor: TypeAlias = Any  # torch may be missing where types are checked
 
 
 class Gradients:
-    """A net on torch of which a pass returns its blobs and gradients. blobs: only these, all by default; the
-    parameters' gradients are there in any case.
+    """A net on torch that returns its blobs and gradients. blobs: the names of those to return, all by default; the
+    gradients of parameters are always returned.
 
-    gpu: one that torch can use. RistrettoError(s) for names that are no blobs, for a net without a loss, and where
-    torch is missing.
+    gpu: one that torch can use. RistrettoError(s) for unknown names, for a net without a loss, and if torch is
+    missing.
     """
 
     def __init__(
@@ -52,39 +52,39 @@ class Gradients:
         self._blobs, on_host = chosen_blobs(net, blobs)
         self._on_host = frozenset(on_host)
         if not any(weight for layer in net.layers for weight in layer.loss_weights):
-            remedy = "Give it a loss layer, or a loss_weight, for this phase; see --phase."
-            raise RistrettoError("the net has no loss: there are no gradients", where=net.file, remedy=remedy)
+            hint = "Add a loss layer, or a loss_weight, for this phase; see --phase."
+            raise RistrettoError("the net has no loss, so there are no gradients", where=net.file, hint=hint)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""
         params = {key: self._leaf(self._net.weights[key], learned) for key, learned in _learned(self._net).items()}
         fed = {blob.name: self._leaf(feeds[blob.name], self._net.force_backward) for blob in in_graph(self._net.inputs)}
-        run: Run[Tensor] = forward(self._net, self._ops, fed, rng=self._rng, params=params, renew=self._renewed)
+        run: Run[Tensor] = forward(self._net, self._ops, fed, rng=self._rng, params=params, copy_top=self._copy_top)
         results: dict[str, AnyArray] = {
             key: _array(value) for key, value in values_by_key(self._net, self._blobs, run).items()
         }
         results = without_repetitions(self._net, self._blobs, feeds, results)
-        results.update(self._behind(feeds, run))
+        results.update(self._host_blobs(feeds, run))
         return {**results, **self._gradients(run, params)}
 
-    def _renewed(self, value: Tensor) -> Tensor:
-        if self._net.force_backward and not value.requires_grad:  # even where nothing of it is learned
+    def _copy_top(self, value: Tensor) -> Tensor:
+        if self._net.force_backward and not value.requires_grad:  # even if no parameter precedes it
             return value.detach().requires_grad_()
         return value.view_as(value)
 
-    def _leaf(self, array: Array, learns: bool) -> Tensor:
-        return self._ops.constant(np.atleast_1d(array)).reshape(array.shape).requires_grad_(learns)
+    def _leaf(self, array: Array, learned: bool) -> Tensor:
+        return self._ops.constant(np.atleast_1d(array)).reshape(array.shape).requires_grad_(learned)
 
     def _gradients(self, run: Run[Tensor], params: Mapping[str, Tensor]) -> dict[str, AnyArray]:
-        """The gradients of a walk's loss, by key."""
+        """The gradients of a run's loss, by key."""
         reached = _reached(self._net)
-        made = _first_made(self._net, run)
-        blobs = {name: made[name] for name in made if name in reached and made[name].requires_grad}
+        values = _first_values(self._net, run)
+        blobs = {name: values[name] for name in values if name in reached and values[name].requires_grad}
         learned = {key: value for key, value in params.items() if value.requires_grad}
         loss: Any = run.loss
         if loss.requires_grad:
-            values = [*blobs.values(), *learned.values()]
-            found = self._torch.autograd.grad(loss, values, allow_unused=True, materialize_grads=True)
+            leaves = [*blobs.values(), *learned.values()]
+            found = self._torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         else:
             found = ()
         of_blobs = dict(zip(blobs, map(_array, found), strict=False))
@@ -98,12 +98,12 @@ class Gradients:
                 results[f"pdiff:{layer.name}/{i}"] = gradient.reshape(param.shape)
         return results
 
-    def _behind(self, feeds: Mapping[str, Array], run: Run[Tensor]) -> dict[str, Array]:
-        """The blobs behind the graph that are asked for."""
-        behind = host_layers(self._net, self._on_host)
-        host = Host(self._net, [layer for _, layer in behind])
-        made = host.run(feeds, [[_array(value) for value in run.read[i]] for i, _ in behind])
-        return {name: made[name] for name in made if name in self._on_host}
+    def _host_blobs(self, feeds: Mapping[str, Array], run: Run[Tensor]) -> dict[str, Array]:
+        """The requested blobs of host layers."""
+        found = host_layers(self._net, self._on_host)
+        layers = HostLayers(self._net, [layer for _, layer in found])
+        blobs = layers.run(feeds, [[_array(value) for value in run.inputs[i]] for i, _ in found])
+        return {name: blobs[name] for name in blobs if name in self._on_host}
 
 
 def _array(value: Tensor) -> Array:
@@ -112,7 +112,7 @@ def _array(value: Tensor) -> Array:
 
 
 def _learned(net: Net) -> dict[str, bool]:
-    """For each parameter, whether gradients are computed for it: not where its lr_mult is 0."""
+    """For each parameter, whether a gradient is computed: not if its lr_mult is 0."""
     found: dict[str, bool] = {}
     for layer in net.layers:
         statistics = LAYERS.get(layer.type).statistics(layer.message) if layer.params else ()
@@ -125,7 +125,7 @@ def _learned(net: Net) -> dict[str, bool]:
 
 
 def _reached(net: Net) -> set[str]:
-    """The blobs that gradients go down to, by name, as far as the layers tell."""
+    """The names of the blobs that gradients reach, by the layers' settings."""
     found: set[str] = set()
     for layer in reversed(net.layers):
         found.update(top.name for top, weight in zip(layer.tops, layer.loss_weights, strict=True) if weight)
@@ -136,10 +136,10 @@ def _reached(net: Net) -> set[str]:
     return found - {AUTOMATIC}
 
 
-def _first_made(net: Net, run: Run[Tensor]) -> dict[str, Tensor]:
-    """Each blob as the first layer with it as top made it."""
+def _first_values(net: Net, run: Run[Tensor]) -> dict[str, Tensor]:
+    """Each blob as its first layer wrote it."""
     found: dict[str, Tensor] = {}
-    for layer, tops in zip(net.layers, run.written, strict=True):
+    for layer, tops in zip(net.layers, run.outputs, strict=True):
         for blob, value in zip(in_graph(layer.tops), tops, strict=True):
             found.setdefault(blob.name, value)
     return found

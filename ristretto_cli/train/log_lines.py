@@ -1,10 +1,10 @@
-"""The lines that a training logs, in Caffe's words: tools/extra/parse_log.py and its kin read them."""
+"""The lines of a training log, in Caffe's format, which tools/extra/parse_log.py and similar scripts read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ristretto_cli.scoring.scores import number as number  # for those who log more than these lines
+from ristretto_cli.scoring.scores import number as number  # re-exported
 
 STARTING = "Starting Optimization"
 STOPPED_EARLY = "Optimization stopped early."
@@ -14,39 +14,39 @@ CPU = "Use CPU."
 
 
 def solving(name: str) -> str:
-    """The first line; parse_log counts seconds from it."""
+    """The first line, from which parse_log counts seconds."""
     return f"Solving {name}"
 
 
 def policy(name: str) -> str:
-    """How the learning rate goes."""
+    """The learning rate policy."""
     return f"Learning Rate Policy: {name}"
 
 
 def gpus(numbers: Iterable[int]) -> str:
-    """What is trained on, where that is not the CPU."""
+    """The GPUs that are used."""
     return f"Using GPUs {', '.join(map(str, numbers))}"
 
 
 def finetuning(file: str) -> str:
-    """Weights to begin with are read."""
+    """Initial weights are read."""
     return f"Finetuning from {file}"
 
 
 def resuming(file: str) -> str:
-    """A state to go on from is read."""
+    """A state to resume from is read."""
     return f"Resuming from {file}"
 
 
 def iteration(number_: int, loss: float, *, done: int, seconds: float, display: int) -> str:
-    """A displayed iteration; done: iterations in the seconds since the last one. loss: smoothed."""
+    """A displayed iteration. loss: smoothed. done: the iterations in the `seconds` since the last one displayed."""
     per_second = done / (seconds if seconds > 0 else 1)
     speed = f"{number(per_second)} iter/s, {number(seconds)}s/{display} iters"
     return f"Iteration {number_} ({speed}), loss = {number(loss)}"
 
 
 def last_iteration(number_: int, loss: float) -> str:
-    """The loss behind the last update."""
+    """The loss after the last update."""
     return f"Iteration {number_}, loss = {number(loss)}"
 
 
@@ -56,7 +56,7 @@ def rate(number_: int, value: float) -> str:
 
 
 def testing(number_: int, net: int) -> str:
-    """A test begins, of test net number `net`."""
+    """The start of a test of test net number `net`."""
     return f"Iteration {number_}, Testing net (#{net})"
 
 
@@ -66,7 +66,7 @@ def train_outputs(outputs: Iterable[tuple[str, float, Iterable[float]]]) -> Iter
 
 
 def test_outputs(outputs: Iterable[tuple[str, float, Iterable[float]]]) -> Iterator[str]:
-    """The same, of a test net."""
+    """The same for a test net."""
     return _outputs("Test", outputs)
 
 
@@ -76,12 +76,12 @@ def test_loss(loss: float) -> str:
 
 
 def stepped(number_: int, step: int) -> str:
-    """Policy multistep has come to its next step."""
+    """Policy multistep has reached its next step."""
     return f"MultiStep Status: Iteration {number_}, step = {step}"
 
 
 def clipped(norm: float, limit: float, scale: float) -> str:
-    """Gradients were scaled down for clip_gradients."""
+    """Gradients are scaled down by clip_gradients."""
     return (
         f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > {number(limit)}) "
         f"by scale factor {number(scale)}"

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ristretto_cli.train.solver_settings import Policy
+from ristretto_cli.train.solver_settings import LrPolicy
 
 
-def step_of(policy: Policy, iteration: int, current_step: int) -> int:
-    """How often the rate is lowered in this iteration, by policies step and multistep; other ones leave it alone.
+def step_of(policy: LrPolicy, iteration: int, current_step: int) -> int:
+    """The number of steps by which policies step and multistep have lowered the rate in this iteration.
 
-    current_step: how often it was in the last one. Caffe's multistep takes one step an iteration at most, so that
-    a training which is resumed behind several stepvalues catches up one by one.
+    current_step: that of the previous iteration, which other policies keep. Caffe's multistep takes at most one step
+    per iteration, so a training that is resumed after several stepvalues catches up one by one.
     """
     if policy.name == "step":
         return iteration // policy.stepsize
@@ -23,12 +23,12 @@ def step_of(policy: Policy, iteration: int, current_step: int) -> int:
     return current_step
 
 
-def rate(policy: Policy, iteration: int, current_step: int) -> float:
-    """The rate of an iteration, a float32. current_step: what step_of gives for it.
+def rate(policy: LrPolicy, iteration: int, current_step: int) -> float:
+    """The learning rate of an iteration, a float32. current_step: the result of step_of.
 
-    Infinite or NaN where the policy's formula is.
+    It may be infinite or NaN, by the policy's formula.
 
-    >>> step = Policy("step", base_lr=0.5, gamma=0.5, stepsize=10)
+    >>> step = LrPolicy("step", base_lr=0.5, gamma=0.5, stepsize=10)
     >>> rate(step, 25, step_of(step, 25, 0))
     0.125
     """
@@ -36,8 +36,8 @@ def rate(policy: Policy, iteration: int, current_step: int) -> float:
         return float(np.float32(np.float64(policy.base_lr) * _factor(policy, iteration, current_step)))
 
 
-def _factor(policy: Policy, iteration: int, current_step: int) -> Any:
-    # numpy's float64 gives infinity where Python's raises.
+def _factor(policy: LrPolicy, iteration: int, current_step: int) -> Any:
+    # numpy's float64 gives infinity where Python's float raises.
     gamma, power = np.float64(policy.gamma), np.float64(policy.power)
     if policy.name in ("step", "multistep"):
         return gamma**current_step

@@ -1,4 +1,4 @@
-"""A net that learns: its parameters as torch tensors, and one pass forward and backward."""
+"""The net being trained: its parameters as torch tensors, and forward and backward passes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Tensor: TypeAlias = Any  # torch may be missing where types are checked
 
 
 @dataclass(frozen=True)
-class Output:
-    """An output blob of a pass: its name, its loss weight (0 where it is no loss), its values."""
+class TrainOutput:
+    """An output blob of a pass: its name, its loss weight (0 if it is not a loss), its values."""
 
     blob: str
     weight: float
@@ -37,20 +37,20 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What a pass gave. loss: the weighted sum of all losses, a scalar."""
+class TrainPass:
+    """The result of a pass. loss: the weighted sum of all losses, a scalar."""
 
     loss: Tensor
-    outputs: tuple[Output, ...]
+    outputs: tuple[TrainOutput, ...]
 
 
 class TrainNet:
-    """A net of phase TRAIN with weights, which it copies.
+    """A net of phase TRAIN with a copy of its weights.
 
     learnables: its parameters in Caffe's order, shared ones once, each with its multipliers. device: torch's name of
-    where to compute. force_backward: gradients also for parameters whose lr_mult is 0, as Caffe has them then.
-    trim_activations: trim them in training, too. round_to_nearest: weights, in place of at random. rng drives all that
-    is random in a pass.
+    the device. force_backward: also compute gradients for parameters with lr_mult 0, as in Caffe. trim_activations:
+    quantize activations in training too. round_to_nearest: round weights to nearest instead of stochastically. rng: for
+    random layers and rounding.
 
     RistrettoError for a net without a loss.
     """
@@ -76,9 +76,9 @@ class TrainNet:
         self._round_to_nearest = round_to_nearest
         if not any(weight for layer in net.layers for weight in layer.loss_weights):
             raise RistrettoError(
-                "the net has no loss: there is nothing to be learned",
+                "the net has no loss, so it cannot be trained",
                 where=net.file,
-                remedy="Give it a loss layer for phase TRAIN.",
+                hint="Add a loss layer for phase TRAIN.",
             )
         self.learnables = self._learnables(force_backward)
         self._values = {param.key: param.tensor for param in self.learnables}
@@ -91,45 +91,44 @@ class TrainNet:
         }
 
     def clear_gradients(self) -> None:
-        """Have the next pass begin a new sum of gradients."""
+        """Reset the sums of gradients."""
         for tensor in self._learned:
             tensor.grad = None
 
-    def forward(self, batch: Mapping[str, Array]) -> Pass:
-        """A pass without gradients; what it does to the net's statistics is kept, as in Caffe."""
+    def forward(self, batch: Mapping[str, Array]) -> TrainPass:
+        """A pass without gradients; it updates running statistics, as in Caffe."""
         with self._torch.no_grad():
-            _, after = self._walk(batch)
+            _, after = self._forward(batch)
             return after()
 
-    def forward_backward(self, batch: Mapping[str, Array], *, debug: bool = False) -> Pass:
-        """A pass whose gradients are added to the `grad` of each parameter that is learned. debug: log its sizes."""
+    def forward_backward(self, batch: Mapping[str, Array], *, debug: bool = False) -> TrainPass:
+        """A pass whose gradients are added to the `grad` of each trained parameter. debug: log debug_info."""
         runs: list[Run[Any]] = []
-        loss, after = self._walk(batch, runs if debug else None)
+        loss, after = self._forward(batch, runs if debug else None)
         if loss.requires_grad:
             loss.backward()
         for run in runs:
-            _tell(backward_lines(self.net, run, self._values))
+            _log(backward_lines(self.net, run, self._values))
         with self._torch.no_grad():
             return after()
 
     def weights(self) -> dict[str, Array]:
-        """All parameters by Param.key, as they are now; on a CPU views that change with them."""
+        """All parameters by Param.key; on a CPU, views that change with them."""
         return {param.key: param.tensor.detach().cpu().numpy() for param in self.learnables}
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
-        """Take over parameters, by Param.key; those that are missing stay as they are."""
+        """Set parameters by Param.key; others stay unchanged."""
         with self._torch.no_grad():
             for param in self.learnables:
                 if param.key in weights:
                     param.tensor.copy_(self._tensor(weights[param.key]))
 
-    def _walk(
-        self, batch: Mapping[str, Array], keep: list[Run[Any]] | None = None
-    ) -> tuple[Tensor, Callable[[], Pass]]:
-        """The loss of a pass, and what to do behind it.
+    def _forward(
+        self, batch: Mapping[str, Array], runs: list[Run[Any]] | None = None
+    ) -> tuple[Tensor, Callable[[], TrainPass]]:
+        """The loss of a pass, and a function that updates statistics and returns the result.
 
-        Nothing else of the run is held, so that backward can free what it is done with. keep: takes the run in that is
-        to be told.
+        No other reference to the run is held, so that backward can release values. runs: receives the run, for debug.
         """
         feeds = {blob.name: self._tensor(batch[blob.name]) for blob in in_graph(self.net.inputs)}
         wanted = in_graph(self.net.outputs)
@@ -142,29 +141,29 @@ class TrainNet:
             params=self._values,
             trim_activations=self._trim_activations,
             round_to_nearest=self._round_to_nearest,
-            keep=[blob.name for blob in wanted] if keep is None else None,
+            keep=[blob.name for blob in wanted] if runs is None else None,
         )
-        if keep is not None:
-            keep.append(run)
-            _tell(forward_lines(self.net, run, self._values))
+        if runs is not None:
+            runs.append(run)
+            _log(forward_lines(self.net, run, self._values))
             keep_gradients(run)
         loss: Any = run.loss
         updates = {key: value.detach() for key, value in run.updates.items()}
         self._states = {key: value.detach() for key, value in run.states.items()}
         outputs = tuple(
-            Output(blob.name, self._loss_weights[blob.name], run.end[blob.name].detach()) for blob in wanted
+            TrainOutput(blob.name, self._loss_weights[blob.name], run.final[blob.name].detach()) for blob in wanted
         )
 
-        def after() -> Pass:
-            # The statistics move only now: backward may still need them as they were.
+        def after() -> TrainPass:
+            # Statistics are updated only now: backward may need the previous ones.
             for key, value in updates.items():
                 self._values[key].copy_(value)
-            return Pass(loss.detach(), outputs)
+            return TrainPass(loss.detach(), outputs)
 
         return loss, after
 
     def _tensor(self, array: Array) -> Tensor:
-        # torch warns of arrays that it must not write to, though nothing here does.
+        # torch warns of read-only arrays, although nothing writes to them here.
         ready = np.ascontiguousarray(array, np.float32).reshape(np.shape(array))
         if not ready.flags.writeable:
             ready = ready.copy()
@@ -189,13 +188,13 @@ class TrainNet:
         return found
 
 
-def _tell(lines: Iterator[str]) -> None:
+def _log(lines: Iterator[str]) -> None:
     for line in lines:
         log.info("%s", line)
 
 
 def _multiplier(places: list[tuple[Layer, int]], field: str) -> float:
-    """What the first layer says that says anything: those that share a parameter agree."""
+    """The multiplier that a layer sets, or 1; layers that share a parameter agree."""
     for layer, index in places:
         specs = layer.message.param
         if index < len(specs) and specs[index].HasField(field):

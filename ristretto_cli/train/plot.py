@@ -1,4 +1,4 @@
-"""Curves of training logs as a picture, drawn by matplotlib."""
+"""Plots of training curves, by matplotlib."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from ristretto_cli.train.curves import Curve, Curves
 ENDINGS = (".png", ".svg")
 
 _WIDTH, _PANEL_HEIGHT, _DPI = 9.0, 3.2, 120
-_MOST_IN_LEGEND = 24
-_MOST_OF_NAME = 60
-# The same curves are to give the same file.
+_MAX_IN_LEGEND = 24
+_MAX_NAME_LENGTH = 60
+# Makes the files reproducible.
 _STYLE = {"svg.hashsalt": "ristretto", "svg.fonttype": "none", "axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
 _METADATA: Mapping[str, Mapping[str, None]] = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 
 
 def draw(logs: Sequence[Curves], path: str, *, smooth: int = 1) -> None:
-    """Draw the curves of one or several logs over their iterations, one panel below the other: losses, other outputs,
-    learning rate. What is drawn of a train net is the mean of `smooth` displayed values.
+    """Plot the curves of one or several logs over their iterations, in panels: losses, other outputs, learning rate.
 
-    path ends in one of ENDINGS. RistrettoError where matplotlib is missing or the file cannot be written.
+    smooth: curves of train nets are means over so many displayed values. path ends in one of ENDINGS. RistrettoError if
+    matplotlib is missing or the file cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending not in _METADATA:
-        raise RistrettoError(f"is none of {', '.join(ENDINGS)}", where=path, remedy="The ending tells the format.")
+        raise RistrettoError(f"unknown format: expected a name that ends in {' or '.join(ENDINGS)}", where=path)
     try:
         matplotlib: Any = importlib.import_module("matplotlib")
-        figures: Any = importlib.import_module("matplotlib.figure")  # knows no screen, other than pyplot
+        figures: Any = importlib.import_module("matplotlib.figure")  # unlike pyplot, needs no display
     except ImportError:
         raise RistrettoError("drawing needs matplotlib: pip install 'ristretto-cli[plot]'") from None
 
     panels = [panel for panel in _panels(logs, smooth) if panel.lines]
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
+        warnings.simplefilter("ignore")  # about characters that the font lacks
         figure = figures.Figure(figsize=(_WIDTH, _PANEL_HEIGHT * len(panels)), dpi=_DPI, layout="constrained")
         all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, panel in zip(all_axes, panels, strict=True):
@@ -50,7 +50,7 @@ def draw(logs: Sequence[Curves], path: str, *, smooth: int = 1) -> None:
 
 
 class _Panel:
-    """One pair of axes: what it shows, and the lines in it as (label, curve, dashed)."""
+    """One pair of axes: its name, and its lines as (label, curve, dashed)."""
 
     def __init__(self, name: str, *, log_scale: bool = False) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class _Panel:
     def draw(self, axes: Any) -> None:
         handles = []
         for i, (_, curve, dashed) in enumerate(self.lines):
-            # A point or two make no line that could be seen.
+            # One or two points give no visible line.
             marker = "o" if len(curve.values) < 3 else None
             style = {"color": f"C{i % 10}", "linestyle": "--" if dashed else "-", "linewidth": 1.3}
             handles += axes.plot(curve.iterations, curve.values, marker=marker, markersize=3, **style)
@@ -71,7 +71,7 @@ class _Panel:
         if self.log_scale and all((curve.values > 0).all() for _, curve, _ in self.lines):
             axes.set_yscale("log")
         labels = [_plain(label) for label, _, _ in self.lines]
-        legend = axes.legend(handles[:_MOST_IN_LEGEND], labels[:_MOST_IN_LEGEND], fontsize=8)
+        legend = axes.legend(handles[:_MAX_IN_LEGEND], labels[:_MAX_IN_LEGEND], fontsize=8)
         for text in legend.get_texts():
             text.set_parse_math(False)
 
@@ -86,7 +86,7 @@ def _panels(logs: Sequence[Curves], smooth: int) -> list[_Panel]:
             panel = losses if curve.is_loss else others
             panel.add(f"{name}test {output}", curve, dashed=curve.is_loss)
         for output, curve in log.train.items():
-            # A single loss of the train net is the loss that is displayed, unsmoothed.
+            # If the train net has a single loss, it is the displayed loss without smoothing.
             if not curve.is_loss:
                 others.add(f"{name}train {output}", curve.smoothed(smooth))
             elif log.loss is None or sum(other.is_loss for other in log.train.values()) > 1:
@@ -97,7 +97,7 @@ def _panels(logs: Sequence[Curves], smooth: int) -> list[_Panel]:
 
 
 def _names(logs: Sequence[Curves]) -> list[str]:
-    """What stands before the labels of each log: nothing for one alone, its file's name where those differ."""
+    """The prefixes of the logs' labels: empty for a single log, otherwise the name of the file or its path."""
     if len(logs) == 1:
         return [""]
     short = [Path(log.file).name for log in logs]
@@ -108,5 +108,5 @@ def _names(logs: Sequence[Curves]) -> list[str]:
 def _plain(label: str) -> str:
     """A label of printable characters, not too long; matplotlib hides labels that begin with an underscore."""
     text = "".join(c if c.isprintable() else "?" for c in label)
-    text = text if len(text) <= _MOST_OF_NAME else f"{text[: _MOST_OF_NAME - 1]}…"
+    text = text if len(text) <= _MAX_NAME_LENGTH else f"{text[: _MAX_NAME_LENGTH - 1]}…"
     return f" {text}" if text.startswith("_") else text

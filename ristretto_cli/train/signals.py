@@ -1,4 +1,4 @@
-"""What SIGINT and SIGHUP ask of a training: a snapshot, or a snapshot and the end."""
+"""SIGINT and SIGHUP during a training: they request a snapshot, or a snapshot and the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Request(Enum):
-    """What a signal asks for; the values are those of Caffe's flags."""
+    """The effect of a signal; the values are those of Caffe's flags."""
 
     NONE = "none"
     SNAPSHOT = "snapshot"
@@ -18,10 +18,10 @@ class Request(Enum):
 
 
 class Requests:
-    """What was asked for since it was last looked at: call it to know, and to have it forgotten.
+    """Pending requests by signals; a call returns the next one and clears it.
 
-    A SIGINT behind one that was not answered yet, or behind one that asked to stop, is a KeyboardInterrupt: whoever
-    presses ^C twice wants it to end now.
+    A second SIGINT before the first one is handled, or after one that requested a stop, raises KeyboardInterrupt, so
+    that pressing ^C twice ends the training at once.
     """
 
     def __init__(self, sigint: Request = Request.STOP, sighup: Request = Request.SNAPSHOT) -> None:
@@ -51,7 +51,7 @@ class Requests:
 
 @contextmanager
 def listening(requests: Requests) -> Iterator[None]:
-    """Have the two signals ask for their effects while the block runs; to be entered in the main thread."""
+    """Handle the two signals during the block; only for the main thread."""
     before = {number: signal.signal(number, requests.receive) for number in (signal.SIGHUP, signal.SIGINT)}
     try:
         yield

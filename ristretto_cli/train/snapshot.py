@@ -19,41 +19,40 @@ from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array, Shape, show
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.solver_settings import Snapshots
-from ristretto_cli.train.state import State
+from ristretto_cli.train.state import SolverState
 
 log = logging.getLogger("ristretto")
 
 
 def prepare_snapshots(settings: Snapshots) -> None:
-    """RistrettoError where snapshots could not be written; what a killed training left half-written is removed."""
+    """RistrettoError if snapshots cannot be written. Removes unfinished files of killed trainings."""
     check_writable(model_file(settings, 0))
     start = Path(os.path.realpath(f"{settings.prefix}_iter_"))
     remove_leftovers(start.parent, start.name, prefix=True)
 
 
 def model_file(settings: Snapshots, iteration: int) -> str:
-    """The name of the weights of a snapshot."""
+    """The name of a snapshot's weights file."""
     return f"{settings.prefix}_iter_{iteration}.caffemodel{_ending(settings)}"
 
 
 def state_file(settings: Snapshots, iteration: int) -> str:
-    """The name of the state of a snapshot."""
+    """The name of a snapshot's state file."""
     return f"{settings.prefix}_iter_{iteration}.solverstate{_ending(settings)}"
 
 
 def write_snapshot(
     settings: Snapshots,
     net: Net,
-    state: State,
+    state: SolverState,
     weights: Mapping[str, Array],
     diffs: Mapping[str, Array] | None = None,
 ) -> str:
-    """Write the weights, then the state; the name of the weights' file.
+    """Write the weights, then the state; returns the name of the weights' file.
 
-    weights: float32 by Param.key. diffs: the gradients by Param.key, if they are to be written along (snapshot_diff).
-    state.learned_net does not matter. Each file appears whole or not at all, the weights before the state that names
-    them: whatever ends the process, each state that is there has its weights. RistrettoError where a file cannot be
-    written; what was there before is still there.
+    weights: float32 by Param.key. diffs: the gradients by Param.key, for snapshot_diff. state.learned_net is ignored.
+    Each file is written atomically, the weights before the state that names them, so every state file has its weights
+    even if the process is killed. RistrettoError if a file cannot be written; an existing one is then unchanged.
     """
     model, file = model_file(settings, state.iteration), state_file(settings, state.iteration)
     log.info(log_lines.writing_model(model))
@@ -64,9 +63,9 @@ def write_snapshot(
 
 
 def write_model(path: str, net: Net, weights: Mapping[str, Array], diffs: Mapping[str, Array] | None = None) -> None:
-    """Write a net's weights with its layers, as Caffe does, in the format that the file's name tells.
+    """Write a net's weights with its layers, as Caffe does, in the format given by the file's name.
 
-    Layers that Caffe inserts (Split) are left out. In HDF5 a shared parameter is written for its owner alone.
+    Layers that Caffe inserts (Split) are omitted. In HDF5, a shared parameter is written only for its owner.
     """
     write_weights(
         path,
@@ -82,38 +81,38 @@ def write_model(path: str, net: Net, weights: Mapping[str, Array], diffs: Mappin
     )
 
 
-def read_state(path: str, expected: Sequence[tuple[str, Shape]]) -> State:
-    """The state in a file, to go on with a training that has these history arrays.
+def read_state(path: str, expected: Sequence[tuple[str, Shape]]) -> SolverState:
+    """The state in a file, to resume a training with these history arrays.
 
-    expected: for each array of the solver's history the Param.key of its parameter, and its shape. learned_net of
-    the State is the file of the weights where it was found: where it is named, else beside the state. RistrettoError
-    where the file is damaged, is the state of another net or solver type, or its weights are not there.
+    expected: for each array of the solver's history, the Param.key of its parameter, and its shape. learned_net of the
+    result is the path where the weights were found: as named in the file, or else next to it. RistrettoError if the
+    file is damaged, is the state of another net or solver type, or its weights do not exist.
     """
     stored = read_solver_state(path)
     parameters = len(dict(expected))
     if len(stored.history) != len(expected):
         raise RistrettoError(
-            f"holds a history of {len(stored.history)} arrays; this net with {parameters} parameters to learn and this "
-            f"solver type need {len(expected)}",
+            f"its history has {len(stored.history)} arrays; expected {len(expected)} for this net with {parameters} "
+            "parameters and this solver type",
             where=path,
-            remedy=_remedy(len(stored.history), parameters),
+            hint=_hint(len(stored.history), parameters),
         )
     history = [
         _fitting(blob, key, shape, i, path)
         for i, (blob, (key, shape)) in enumerate(zip(stored.history, expected, strict=True))
     ]
-    return State(stored.iteration, stored.current_step, tuple(history), _find_weights(stored))
+    return SolverState(stored.iteration, stored.current_step, tuple(history), _find_weights(stored))
 
 
 def check_complete(path: str, net: Net, weights: WeightsFile) -> None:
-    """RistrettoError where the weights that belong to the state in `path` lack a layer of the net that has some."""
+    """RistrettoError if the weights of the state in `path` lack a layer of the net."""
     needed = [layer.name for layer in net.layers if any(param.owner == layer.name for param in layer.params)]
     missing = [name for name in needed if name not in weights.layers]
     if missing:
         raise RistrettoError(
             f"its weights in {weights.file} lack the layers {', '.join(missing)}",
             where=path,
-            remedy="Give the weights alone, by --weights, to have those filled.",
+            hint="To initialize these by fillers, give only the weights, by --weights.",
         )
 
 
@@ -130,7 +129,7 @@ def _by_layer(net: Net, arrays: Mapping[str, Array]) -> dict[str, list[Array]]:
 
 
 def _message(layer: Layer) -> Message:
-    """The layer's message with what building a net adds to it in Caffe."""
+    """The layer's message with the fields that Caffe adds when it builds a net."""
     message = new("LayerParameter")
     message.CopyFrom(layer.message)
     message.phase = layer.phase
@@ -139,7 +138,7 @@ def _message(layer: Layer) -> Message:
     return message
 
 
-def _remedy(there: int, parameters: int) -> str:
+def _hint(there: int, parameters: int) -> str:
     if parameters and there == 2 * parameters:
         return "It looks like one of Adam or AdaDelta."
     if there == parameters:
@@ -148,36 +147,36 @@ def _remedy(there: int, parameters: int) -> str:
 
 
 def _fitting(blob: StoredBlob, key: str, shape: Shape, index: int, path: str) -> Array:
-    # Old files have four extents, the missing ones in front being 1.
+    # Old files have four extents; missing leading ones are 1.
     fits = blob.array.shape == ((1,) * (4 - len(shape)) + shape if blob.legacy else shape)
     if not fits:
         raise RistrettoError(
-            f"history {index} is {show(blob.array.shape)}, and parameter {key} of this net is {show(shape)}",
+            f"history {index} has shape {show(blob.array.shape)}, but parameter {key} of this net has {show(shape)}",
             where=path,
-            remedy="It looks like the state of another net.",
+            hint="It looks like the state of another net.",
         )
     if not np.isfinite(blob.array).all():
         raise RistrettoError(
             f"history {index}, of parameter {key}, holds NaN or infinite values",
             where=path,
-            remedy="The training diverged: go on from an older state.",
+            hint="The training diverged; resume from an older state.",
         )
     return blob.array.reshape(shape)
 
 
 def _find_weights(stored: SolverStateFile) -> str:
-    """The file of the weights that belong to a state: Caffe's name for it, else one beside the state."""
+    """The weights file of a state: as named there, or else next to the state."""
     if not stored.learned_net:
-        raise RistrettoError("names no weights", where=stored.file, remedy="Give the weights alone, by --weights.")
-    beside = str(Path(stored.file).parent / Path(stored.learned_net).name)
-    for file in (stored.learned_net, beside):
+        raise RistrettoError("names no weights", where=stored.file, hint="Give only the weights, by --weights.")
+    neighbour = str(Path(stored.file).parent / Path(stored.learned_net).name)
+    for file in (stored.learned_net, neighbour):
         try:
             if Path(file).is_file():
                 return file
-        except (OSError, ValueError):  # what cannot be the name of a file
+        except (OSError, ValueError):  # not a valid file name
             continue
     raise RistrettoError(
-        f"its weights are neither at {stored.learned_net} nor at {beside}",
+        f"its weights are neither at {stored.learned_net} nor at {neighbour}",
         where=stored.file,
-        remedy="Put them beside the state.",
+        hint="Put them next to the state.",
     )

@@ -1,4 +1,4 @@
-"""The solver: iterations of passes and updates, with what is told, tested and saved between them, as in Caffe."""
+"""The solver: iterations of passes and updates, with logging, tests and snapshots between them, as in Caffe."""
 
 from __future__ import annotations
 
@@ -6,34 +6,29 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ristretto_cli.ops import Array, Shape
+from ristretto_cli.scoring.evaluation import BatchSource
 from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.lr_policies import rate, step_of
-from ristretto_cli.train.net import Pass, TrainNet
-from ristretto_cli.train.optimizers import UPDATES, Update
+from ristretto_cli.train.net import TrainNet, TrainPass
+from ristretto_cli.train.optimizers import OPTIMIZERS, Optimizer
 from ristretto_cli.train.signals import Request
-from ristretto_cli.train.solver_settings import Settings
-from ristretto_cli.train.state import State
+from ristretto_cli.train.solver_settings import SolverSettings
+from ristretto_cli.train.state import SolverState
 from ristretto_cli.train.test_nets import Tester
 
 log = logging.getLogger("ristretto")
 
-_MOST_WAITING = 64  # losses that are not looked at yet: on a GPU looking means to wait for it
-
-
-class Source(Protocol):
-    """What brings a batch after the other."""
-
-    def next(self) -> Mapping[str, Array]: ...
+_MAX_PENDING = 64  # losses that are not read yet: reading one waits for the GPU
 
 
 class SmoothedLoss:
-    """The mean of the last losses, in Caffe's arithmetic: in float32, mended by what comes and what goes."""
+    """The mean of the last losses, in Caffe's arithmetic: float32, updated incrementally."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -47,7 +42,7 @@ class SmoothedLoss:
         return bool(self._losses)
 
     def add(self, loss: float) -> None:
-        """Take in the loss of the next iteration."""
+        """Add the loss of the next iteration."""
         new, length = np.float32(loss), np.float32(self._length)
         with np.errstate(all="ignore"):
             if len(self._losses) < self._length:
@@ -64,16 +59,16 @@ class SmoothedLoss:
 class Solver:
     """A training.
 
-    iteration: how many updates were made. tested: what the last test of each test net found. snapshot: saves the
-    solver it is given. request: asked behind each update, and in front of each batch of a test, what someone outside
-    wants. on_iteration: told the iterations done and those in all.
+    iteration: the number of updates so far. tested: the scores of the last test of each test net. snapshot: called to
+    save the solver. request: called after each update and before each batch of a test; returns a pending request.
+    on_iteration: called with the iterations done and those in total.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SolverSettings,
         net: TrainNet,
-        batches: Source,
+        batches: BatchSource,
         testers: Sequence[Tester] = (),
         *,
         snapshot: Callable[[Solver], object] = lambda solver: None,
@@ -86,7 +81,7 @@ class Solver:
         self.iteration = 0
         self.current_step = 0
         self.tested: dict[int, Scores] = {}
-        self._update: Update = UPDATES[settings.rule.type](settings.rule, net.learnables)
+        self._update: Optimizer = OPTIMIZERS[settings.rule.type](settings.rule, net.learnables)
         self._batches = batches
         self._testers = testers
         self._snapshot = snapshot
@@ -95,53 +90,53 @@ class Solver:
         self._clock = clock
         self._stopping = False
         self._smoothed = SmoothedLoss(settings.average_loss)
-        self._waiting: list[tuple[int, Any]] = []
+        self._pending: list[tuple[int, Any]] = []
         self._warned = False
         self._shown_at = (0, 0.0)
 
-    # what is saved, and restored
+    # saving and restoring
 
     @property
     def history(self) -> list[Array]:
-        """What the solver type remembers, in Caffe's order."""
+        """The state of the solver type, in Caffe's order."""
         return [tensor.cpu().numpy() for tensor in self._update.history]
 
     @property
     def history_layout(self) -> list[tuple[str, Shape]]:
-        """For each array of the history the Param.key of its parameter, and its shape."""
+        """For each array of the history, the Param.key of its parameter, and its shape."""
         each = [(param.key, tuple(int(n) for n in param.tensor.shape)) for param in self.net.learnables]
         return each * self._update.blobs
 
     def weights(self) -> dict[str, Array]:
-        """The parameters by Param.key: the full-precision ones, of trimmed layers too."""
+        """The parameters by Param.key, in full precision for quantized layers too."""
         return self.net.weights()
 
     def differences(self) -> dict[str, Array]:
-        """What Caffe has as the parameters' gradients when it saves: what the last update took from each."""
+        """The last update of each parameter, which Caffe saves as its gradient."""
         return {param.key: self._update.difference(i).cpu().numpy() for i, param in enumerate(self.net.learnables)}
 
-    def state(self, learned_net: str = "") -> State:
-        """What is needed, beside the weights, to go on from here."""
-        return State(self.iteration, self.current_step, tuple(self.history), learned_net)
+    def state(self, learned_net: str = "") -> SolverState:
+        """The state that is needed to resume from here, in addition to the weights."""
+        return SolverState(self.iteration, self.current_step, tuple(self.history), learned_net)
 
-    def restore(self, state: State, weights: Mapping[str, Array] | None = None) -> None:
-        """Go on from a state, and its weights by Param.key. The data start over, as in Caffe."""
+    def restore(self, state: SolverState, weights: Mapping[str, Array] | None = None) -> None:
+        """Resume from a state, and its weights by Param.key. The data start over, as in Caffe."""
         if weights is not None:
             self.net.set_weights(weights)
         self.iteration = state.iteration
         self.current_step = state.current_step
         self._update.restore(state.history)
 
-    # the training
+    # training
 
     @property
     def loss(self) -> float | None:
-        """The loss as it is displayed, smoothed; None before the first iteration."""
-        self._look_at_losses()
+        """The smoothed loss, as displayed; None before the first iteration."""
+        self._read_losses()
         return float(self._smoothed.value) if self._smoothed.begun else None
 
     def run(self, until: int | None = None) -> bool:
-        """Train up to max_iter, or until another iteration; whether it got there, rather than being stopped."""
+        """Train up to max_iter, or another iteration; returns False if stopped before."""
         last = self.settings.max_iter if until is None else until
         snapshots = self.settings.snapshots
         log.info("%s", log_lines.solving(self.net.net.name))
@@ -156,8 +151,8 @@ class Solver:
             log.info("%s", log_lines.STOPPED_EARLY)
             return False
         if self._is_due(self.settings.display):
-            self._take_in(self.net.forward(self._batches.next()).loss)
-            self._look_at_losses()
+            self._record_loss(self.net.forward(self._batches.next()).loss)
+            self._read_losses()
             log.info("%s", log_lines.last_iteration(self.iteration, float(self._smoothed.value)))
         if self._is_due(self.settings.tests.interval):
             self._test()
@@ -189,15 +184,15 @@ class Solver:
                 self._stopping = True
                 return
 
-    def _pass(self, *, debug: bool) -> Pass:
-        """Gradients of iter_size batches, and their mean loss."""
+    def _pass(self, *, debug: bool) -> TrainPass:
+        """Compute the gradients of iter_size batches, and their mean loss."""
         size = self.settings.rule.iter_size
         done = self.net.forward_backward(self._batches.next(), debug=debug)
         loss = done.loss
         for _ in range(size - 1):
             done = self.net.forward_backward(self._batches.next(), debug=debug)
             loss = loss + done.loss
-        self._take_in(loss / size if size != 1 else loss)
+        self._record_loss(loss / size if size != 1 else loss)
         return done
 
     def _apply(self, display: bool) -> None:
@@ -212,27 +207,27 @@ class Solver:
         self._update.apply(value, self.iteration)
         self.iteration += 1
 
-    def _take_in(self, loss: Any) -> None:
-        self._waiting.append((self.iteration, loss))
-        if loss.device.type == "cpu" or len(self._waiting) >= _MOST_WAITING:
-            self._look_at_losses()
+    def _record_loss(self, loss: Any) -> None:
+        self._pending.append((self.iteration, loss))
+        if loss.device.type == "cpu" or len(self._pending) >= _MAX_PENDING:
+            self._read_losses()
 
-    def _look_at_losses(self) -> None:
-        for iteration, loss in self._waiting:
+    def _read_losses(self) -> None:
+        for iteration, loss in self._pending:
             value = float(loss)
             self._smoothed.add(value)
             if not math.isfinite(value) and not self._warned:
                 self._warned = True
                 log.warning(
                     "The loss of iteration %d is %s: the training has diverged. A lower base_lr, or clip_gradients, "
-                    "may help. It goes on, as in Caffe.",
+                    "may help. It continues, as in Caffe.",
                     iteration,
                     number(value),
                 )
-        self._waiting.clear()
+        self._pending.clear()
 
-    def _show(self, done: Pass) -> None:
-        self._look_at_losses()
+    def _show(self, done: TrainPass) -> None:
+        self._read_losses()
         before, then = self._shown_at
         self._shown_at = self.iteration, self._clock()
         line = log_lines.iteration(
@@ -243,22 +238,22 @@ class Solver:
             display=self.settings.display,
         )
         log.info("%s", line)
-        _tell(log_lines.train_outputs((output.blob, output.weight, output.numbers()) for output in done.outputs))
+        _log(log_lines.train_outputs((output.blob, output.weight, output.numbers()) for output in done.outputs))
 
     def _test(self) -> None:
         for i, tester in enumerate(self._testers):
             log.info("%s", log_lines.testing(self.iteration, i))
-            scores = tester.run(self.weights(), self._may_go_on)
+            scores = tester.run(self.weights(), self._may_continue)
             if scores is None:
                 log.info("%s", log_lines.TEST_INTERRUPTED)
                 return
             self.tested[i] = scores
             if self.settings.tests.loss:
                 log.info("%s", log_lines.test_loss(scores.loss))
-            _tell(log_lines.test_outputs((each.blob, each.weight, each.means.tolist()) for each in scores.outputs))
+            _log(log_lines.test_outputs((each.blob, each.weight, each.means.tolist()) for each in scores.outputs))
 
-    def _may_go_on(self) -> bool:
-        """Do what is asked for during a test; whether it goes on."""
+    def _may_continue(self) -> bool:
+        """Handle requests during a test; returns whether to continue."""
         request = self._request()
         while request is not Request.NONE:
             if request is Request.SNAPSHOT:
@@ -269,6 +264,6 @@ class Solver:
         return not self._stopping
 
 
-def _tell(lines: Iterator[str]) -> None:
+def _log(lines: Iterator[str]) -> None:
     for line in lines:
         log.info("%s", line)

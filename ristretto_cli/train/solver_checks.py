@@ -1,4 +1,4 @@
-"""What is wrong with a solver's settings: what Caffe refuses, and what could train nothing, each with its line."""
+"""Checks of a solver's settings: errors in Caffe too, and settings that could not train anything, with their lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ristretto_cli.caffe_io.net_file import SolverFile
-from ristretto_cli.errors import RistrettoError, Where, did_you_mean
+from ristretto_cli.errors import Location, RistrettoError, did_you_mean
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
@@ -16,14 +16,14 @@ TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
 _NUMBERS = (
     *("base_lr", "gamma", "power", "momentum", "momentum2", "delta", "rms_decay", "weight_decay", "clip_gradients"),
 )
-_LEAST = {
+_MINIMUMS = {
     **{"display": 0, "test_interval": 0, "snapshot": 0, "max_iter": 0},
     **{"iter_size": 1, "average_loss": 1},
 }
 
 
 def faults(solver: SolverFile) -> Iterator[RistrettoError]:
-    """All that is wrong with a solver file."""
+    """The errors of a solver file."""
     yield from _net_faults(solver)
     yield from _test_faults(solver)
     yield from _number_faults(solver)
@@ -31,7 +31,7 @@ def faults(solver: SolverFile) -> Iterator[RistrettoError]:
     yield from _rule_faults(solver)
 
 
-def _at(solver: SolverFile, name: str, index: int = 0) -> Where:
+def _at(solver: SolverFile, name: str, index: int = 0) -> Location:
     return solver.parsed.where(name, index)
 
 
@@ -39,13 +39,13 @@ def _net_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     given = [name for name in TRAIN_NETS if solver.message.HasField(name)]
     if not given:
         yield RistrettoError(
-            "the solver names no net to train", where=solver.file, remedy='Give it one: net: "train_val.prototxt".'
+            "the solver has no net to train", where=solver.file, hint='Add one: net: "train_val.prototxt".'
         )
     if len(given) > 1:
         yield RistrettoError(
             f"the solver has several nets to train: {', '.join(given)}",
             where=_at(solver, given[1]),
-            remedy="Keep one of them.",
+            hint="Keep one of them.",
         )
 
 
@@ -57,19 +57,19 @@ def _test_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     if count < own or (count > own and not generic):
         place = _at(solver, "test_iter" if count else "test_net" if len(param.test_net) else "test_net_param")
         yield RistrettoError(
-            f"the solver has {count} test_iter for {own} test nets", where=place, remedy="Give one for each test net."
+            f"the solver has {count} test_iter for {own} test nets", where=place, hint="Give one for each test net."
         )
     elif len(param.test_state) not in (0, count):
         yield RistrettoError(
             f"the solver has {len(param.test_state)} test_state for {count} test nets",
             where=_at(solver, "test_state"),
-            remedy="Give one for each test net, or none.",
+            hint="Give one for each test net, or none.",
         )
     if count and param.test_interval == 0:
         yield RistrettoError(
-            "the solver has a net to test, but no test_interval",
+            "the solver has a test net but no test_interval",
             where=_at(solver, "test_interval" if param.HasField("test_interval") else "test_iter"),
-            remedy="Say after how many iterations to test: test_interval: 500.",
+            hint="Set the number of iterations between tests: test_interval: 500.",
         )
     for i, iterations in enumerate(param.test_iter):
         if iterations < 0:
@@ -80,13 +80,13 @@ def _number_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     param = solver.message
     for name in ("base_lr", "max_iter"):
         if not param.HasField(name):
-            yield RistrettoError(f"the solver has no {name}", where=solver.file, remedy=f"Add {name}: to it.")
+            yield RistrettoError(f"the solver has no {name}", where=solver.file, hint=f"Add {name}.")
     for name in _NUMBERS:
         if not math.isfinite(getattr(param, name)):
             yield _out_of_range(solver, name, getattr(param, name), "a number")
-    for name, least in _LEAST.items():
-        if getattr(param, name) < least:
-            yield _out_of_range(solver, name, getattr(param, name), f"{least} or more")
+    for name, minimum in _MINIMUMS.items():
+        if getattr(param, name) < minimum:
+            yield _out_of_range(solver, name, getattr(param, name), f"{minimum} or more")
 
 
 def _policy_faults(solver: SolverFile) -> Iterator[RistrettoError]:
@@ -95,10 +95,10 @@ def _policy_faults(solver: SolverFile) -> Iterator[RistrettoError]:
         known = f"Known: {', '.join(POLICIES)}."
         what = f'learning rate policy "{param.lr_policy}" is not known'
         if not param.HasField("lr_policy"):
-            yield RistrettoError("the solver has no lr_policy", where=solver.file, remedy=known)
+            yield RistrettoError("the solver has no lr_policy", where=solver.file, hint=known)
         else:
-            remedy = did_you_mean(param.lr_policy, POLICIES) or known
-            yield RistrettoError(what, where=_at(solver, "lr_policy"), remedy=remedy)
+            hint = did_you_mean(param.lr_policy, POLICIES) or known
+            yield RistrettoError(what, where=_at(solver, "lr_policy"), hint=hint)
         return
     if param.lr_policy in ("step", "sigmoid") and param.stepsize <= 0:
         yield _out_of_range(solver, "stepsize", param.stepsize, f"1 or more for policy {param.lr_policy}")
@@ -109,14 +109,14 @@ def _policy_faults(solver: SolverFile) -> Iterator[RistrettoError]:
 def _rule_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     param = solver.message
     if param.type not in TYPES:
-        remedy = did_you_mean(param.type, TYPES) or f"Known: {', '.join(TYPES)}."
-        yield RistrettoError(f'solver type "{param.type}" is not known', where=_at(solver, "type"), remedy=remedy)
+        hint = did_you_mean(param.type, TYPES) or f"Known: {', '.join(TYPES)}."
+        yield RistrettoError(f'solver type "{param.type}" is not known', where=_at(solver, "type"), hint=hint)
     if param.regularization_type not in REGULARIZATIONS:
         what = f'regularization type "{param.regularization_type}" is not known'
-        yield RistrettoError(what, where=_at(solver, "regularization_type"), remedy="Known: L1, L2.")
+        yield RistrettoError(what, where=_at(solver, "regularization_type"), hint="Known: L1, L2.")
     if param.type in ("AdaGrad", "RMSProp") and param.momentum != 0:
         yield RistrettoError(
-            f"solver type {param.type} has no momentum", where=_at(solver, "momentum"), remedy="Remove it."
+            f"solver type {param.type} has no momentum", where=_at(solver, "momentum"), hint="Remove it."
         )
     if param.type == "RMSProp" and not 0 <= param.rms_decay < 1:
         yield _out_of_range(solver, "rms_decay", param.rms_decay, "from 0 to less than 1")
@@ -130,4 +130,4 @@ def _rule_faults(solver: SolverFile) -> Iterator[RistrettoError]:
 
 def _out_of_range(solver: SolverFile, name: str, value: float, wanted: str, index: int = 0) -> RistrettoError:
     place = _at(solver, name, index)
-    return RistrettoError(f"{name} is {value:g}", where=place, remedy=f"It must be {wanted}.")
+    return RistrettoError(f"{name} is {value:g}", where=place, hint=f"It must be {wanted}.")

@@ -1,4 +1,4 @@
-"""A solver's settings: a SolverParameter, checked and frozen. What Caffe refuses is refused, with its line."""
+"""A solver's settings: a SolverParameter, checked and frozen. All errors are reported with their lines."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message, enum_name
 from ristretto_cli.caffe_io.net_file import NetFile, SolverFile, read_net
 from ristretto_cli.errors import raise_all
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.train.solver_checks import TRAIN_NETS, faults
 
 
 @dataclass(frozen=True)
-class Policy:
-    """How the learning rate goes; see rates.py. name is one of settings_faults.POLICIES."""
+class LrPolicy:
+    """A learning rate policy; see lr_policies.py. name: one of solver_checks.POLICIES."""
 
     name: str
     base_lr: float
@@ -26,10 +26,10 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How gradients become updates; see updates.py. type is one of settings_faults.TYPES.
+class UpdateRule:
+    """The settings of an optimizer; see optimizers.py. type: one of solver_checks.TYPES.
 
-    clip_gradients: what the L2 norm of all gradients together is at most; None: anything. regularization: L1 or L2.
+    clip_gradients: the maximum of the L2 norm of all gradients together; None: no limit. regularization: L1 or L2.
     """
 
     type: str = "SGD"
@@ -45,26 +45,26 @@ class Rule:
 
 @dataclass(frozen=True)
 class NetSource:
-    """Where a net of the solver is. field and index: where in the SolverParameter. told: what Caffe calls it.
+    """A net of the solver. field, index: its place in the SolverParameter. description: for the log, as by Caffe.
 
-    phase and state: of what it is built for, before its own `state` and then these are merged in.
+    phase: the default phase; the net's own `state`, and then `state`, are merged into it.
     """
 
     field: str
     index: int
-    told: str
+    description: str
     phase: int
     state: Message | None = None
 
     def read(self, solver: SolverFile) -> NetFile:
-        """The net: the solver's own, or that of the file which it names. RistrettoError(s) with the net's faults."""
+        """The net in the solver itself, or in the file that it names. RistrettoError(s) for its errors."""
         held = getattr(solver.message, self.field)
         if self.field.endswith("_param"):
             return solver.net(self.field, self.index)
         return read_net(held[self.index] if self.field == "test_net" else held)
 
-    def state_of(self, net: NetFile) -> State:
-        """What the net is built for; the net's own stages are in the net."""
+    def state_of(self, net: NetFile) -> NetState:
+        """The state that the net is built for, without the stages in the net itself."""
         phase, level, stages = self.phase, 0, []
         for state in (net.message.state, self.state):
             if state is not None:
@@ -72,15 +72,15 @@ class NetSource:
                 level = state.level if state.HasField("level") else level
         if self.state is not None:
             stages += self.state.stage
-        return State(phase, level, tuple(stages))
+        return NetState(phase, level, tuple(stages))
 
 
 @dataclass(frozen=True)
 class Tests:
-    """How the net is tested: before each iteration that `interval` divides (0: never), over iterations[i] batches
-    of net i. at_start: before the first one, too. loss: tell the loss of the whole net."""
+    """The tests of a training: every `interval` iterations (0: never), on iterations[i] batches of net i. at_start:
+    before the first iteration too. loss: log the loss of the whole net."""
 
-    __test__ = False  # it is none of pytest's
+    __test__ = False  # not a pytest class
 
     interval: int = 0
     iterations: tuple[int, ...] = ()
@@ -91,9 +91,9 @@ class Tests:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """When and how the training is saved: behind each `interval`-th update (0: none), and at the end.
+    """The snapshots of a training: after every `interval` updates (0: none), and at the end.
 
-    diff: with the gradients. hdf5: as HDF5, else as binary protobuf.
+    diff: with gradients. hdf5: as HDF5 instead of binary protobuf.
     """
 
     prefix: str
@@ -104,17 +104,17 @@ class Snapshots:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All that a solver file says.
+class SolverSettings:
+    """The settings in a solver file.
 
-    display: tell the loss each so many iterations (0: never), a mean over the last average_loss of them.
-    weights: files of weights to begin with. seed: of all that is random; None: another one each time.
-    gpu: the device that the file asks for; None where it does not.
+    display: the interval, in iterations, of logging the loss (0: never), a mean over the last average_loss iterations.
+    weights: files of initial weights. seed: for all random numbers; None: a different one each time. gpu: the device
+    requested by the file, if any.
     """
 
     train: NetSource
-    policy: Policy
-    rule: Rule
+    policy: LrPolicy
+    rule: UpdateRule
     max_iter: int
     snapshots: Snapshots
     tests: Tests = field(default_factory=Tests)
@@ -126,10 +126,10 @@ class Settings:
     debug_info: bool = False
 
 
-def settings_of(solver: SolverFile, *, level: int | None = None, stages: Sequence[str] = ()) -> Settings:
+def settings_of(solver: SolverFile, *, level: int | None = None, stages: Sequence[str] = ()) -> SolverSettings:
     """A solver's settings; level and stages are added to those of its train_state, as by Caffe's flags.
 
-    Raises RistrettoError(s) with all that is wrong, each with its line.
+    Raises RistrettoError(s) for all errors, each with its line.
     """
     raise_all(faults(solver))
     param = solver.message
@@ -138,9 +138,9 @@ def settings_of(solver: SolverFile, *, level: int | None = None, stages: Sequenc
     if level is not None:
         state.level = level
     state.stage.extend(stages)
-    return Settings(
+    return SolverSettings(
         train=_train_source(param, state),
-        policy=Policy(
+        policy=LrPolicy(
             param.lr_policy,
             param.base_lr,
             param.gamma,
@@ -149,7 +149,7 @@ def settings_of(solver: SolverFile, *, level: int | None = None, stages: Sequenc
             tuple(param.stepvalue),
             param.max_iter,
         ),
-        rule=Rule(
+        rule=UpdateRule(
             type=param.type,
             momentum=param.momentum,
             momentum2=param.momentum2,
@@ -195,7 +195,7 @@ def split_files(lists: Sequence[str]) -> Iterator[str]:
 
 
 def _gpu(param: Message) -> int | None:
-    # The mode counts only where it is written: its default, GPU, does not.
+    # Only if it is set: the default, GPU, has no effect.
     if param.HasField("solver_mode") and enum_name(param, "solver_mode") == "GPU":
         return int(param.device_id)
     return None
@@ -203,12 +203,12 @@ def _gpu(param: Message) -> int | None:
 
 def _train_source(param: Message, state: Message) -> NetSource:
     name = next(name for name in TRAIN_NETS if param.HasField(name))
-    told = name if name.endswith("_param") else f"{name} file: {getattr(param, name)}"
-    return NetSource(name, 0, told, TRAIN, state)
+    description = name if name.endswith("_param") else f"{name} file: {getattr(param, name)}"
+    return NetSource(name, 0, description, TRAIN, state)
 
 
 def _test_sources(param: Message) -> Iterator[NetSource]:
-    """A net for each test_iter: those that are for testing alone, then the training's own file."""
+    """A net for each test_iter: first the nets that are only for testing, then the training net's own file."""
     found = [("test_net_param", i, "test_net_param") for i in range(len(param.test_net_param))]
     found += [("test_net", i, f"test_net file: {file}") for i, file in enumerate(param.test_net)]
     for _ in range(len(param.test_iter) - len(found)):
@@ -217,5 +217,5 @@ def _test_sources(param: Message) -> Iterator[NetSource]:
         else:
             found.append(("net", 0, f"net file: {param.net}"))
     states = list(param.test_state) or [None] * len(found)
-    for (name, index, told), state in zip(found, states, strict=True):
-        yield NetSource(name, index, told, TEST, state)
+    for (name, index, description), state in zip(found, states, strict=True):
+        yield NetSource(name, index, description, TEST, state)

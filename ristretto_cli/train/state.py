@@ -1,4 +1,4 @@
-"""What a solver needs, beside the weights, to go on where it stopped."""
+"""The state of a solver, which it needs to resume in addition to the weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ristretto_cli.ops import Array
 
 
 @dataclass(frozen=True)
-class State:
+class SolverState:
     """The state of a training between two iterations.
 
-    iteration: how many updates were made; the next one has this number. current_step: how often the policies step and
-    multistep have lowered the rate. history: what the solver type remembers of past gradients, in Caffe's order: an
-    array for each parameter to learn; AdaDelta and Adam have as many again behind these. learned_net: the file of the
-    weights that belong to it, as the state's file names it; empty where it names none.
+    iteration: the number of updates so far, which is that of the next iteration. current_step: the number of steps by
+    which policies step and multistep have lowered the rate. history: the state of the solver type, in Caffe's order: an
+    array for each parameter, followed by as many again for AdaDelta and Adam. learned_net: the file of the weights as
+    named in the solverstate file; may be empty.
     """
 
     iteration: int

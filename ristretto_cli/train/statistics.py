@@ -1,4 +1,4 @@
-"""Running statistics that a training is too short to renew: tests would use what was loaded."""
+"""A warning for running statistics that a short training hardly updates: tests would use the loaded ones."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from ristretto_cli.net.ir import Net
 
 log = logging.getLogger("ristretto")
 
-_MUCH = 0.2
+_MAX_STALE_FRACTION = 0.2
 
 
-def warn_of_old_statistics(net: Net, passes: int) -> None:
-    """Warn where much of a layer's statistics will be what the net holds now after so many passes."""
-    shares = {
-        layer.name: LAYERS.get(layer.type).old_share(layer, [net.weights[param.key] for param in layer.params], passes)
+def warn_of_stale_statistics(net: Net, passes: int) -> None:
+    """Log a warning if the present statistics will still be a large fraction of a layer's after so many passes."""
+    fractions = {
+        layer.name: LAYERS.get(layer.type).stale_fraction(
+            layer, [net.weights[param.key] for param in layer.params], passes
+        )
         for layer in net.layers
         if layer.params
     }
-    left = {name: share for name, share in shares.items() if share > _MUCH}
-    if left:
-        name = max(left, key=lambda each: left[each])
-        others = f" (others lag, too: {len(left) - 1})" if len(left) > 1 else ""
+    stale = {name: fraction for name, fraction in fractions.items() if fraction > _MAX_STALE_FRACTION}
+    if stale:
+        name = max(stale, key=lambda each: stale[each])
+        others = f" (and {len(stale) - 1} more layers)" if len(stale) > 1 else ""
         log.warning(
-            'Layer "%s": at the end, %d %% of the statistics that tests use will be those from before%s. Train longer, '
-            "or let them move faster: a smaller moving_average_fraction or momentum.",
+            'Layer "%s": after training, %d %% of the statistics that tests use will still be the initial ones%s. '
+            "Train longer, or update them faster, by a smaller moving_average_fraction or momentum.",
             name,
-            round(100 * left[name]),
+            round(100 * stale[name]),
             others,
         )

@@ -1,4 +1,4 @@
-"""Testing a net while it learns: scored on onnxruntime with the present weights, as `ristretto test` does."""
+"""Tests during training: nets scored on onnxruntime with the current weights, as by `ristretto test`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array, show
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import ScoredOutputs, Tally, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
@@ -22,38 +22,38 @@ from ristretto_cli.scoring.scores import Scores
 
 
 class Tester:
-    """A test net. Layers that it shares with the learning net, by name, use that net's weights; the others use its own.
+    """A test net. Layers with the name of a layer of the trained net use its weights; the others use their own.
 
-    The data and the states of layers continue where the last test ended, as in Caffe. Use it as a context manager: it
-    closes the files. RistrettoError(s) where a shared layer has parameters of other shapes here.
+    The data and the states of layers continue where the last test ended, as in Caffe. A context manager, which closes
+    the files. RistrettoError(s) if a shared layer has parameters of different shapes.
     """
 
     def __init__(
         self,
         net: Net,
-        learning: Net,
+        trained: Net,
         iterations: int,
         *,
         rng: np.random.Generator,
         execution: Execution = DEFAULT,
         seed: int = 0,
-        how: Judging | None = None,
+        metric_options: MetricOptions | None = None,
     ) -> None:
         self.net = net
         self.iterations = iterations
-        self._shared = _shared(net, learning)
+        self._shared = _shared(net, trained)
         self._shapes = {param.key: param.shape for layer in reversed(net.layers) for param in layer.params}
         self._rng = rng
         self._execution = execution
-        self._how = how or Judging()
-        self._feeds = Feeds(net, seed=seed)
+        self._metric_options = metric_options or MetricOptions()
+        self._batches = DataLoader(net, seed=seed)
         self._memory: dict[str, Array] = {}
         self._outputs = ScoredOutputs(net, None if net.outputs else ())
 
-    def run(self, weights: Mapping[str, Array], go_on: Callable[[], bool] = lambda: True) -> Scores | None:
-        """The scores with these weights of the learning net, by Param.key.
+    def run(self, weights: Mapping[str, Array], keep_going: Callable[[], bool] = lambda: True) -> Scores | None:
+        """The scores with these weights of the trained net, by Param.key; None if interrupted.
 
-        go_on: asked before each batch; None is returned when it returns False.
+        keep_going: called before each batch; the test is interrupted when it returns False.
         """
         if not self.iterations:
             return Scores((), 0.0, 0)
@@ -68,13 +68,13 @@ class Tester:
             on_host=self._outputs.on_host,
         )
         tally = Tally(self._outputs)
-        for results in run_batches(runner, self._feeds, self.iterations, go_on=go_on):
+        for results in run_batches(runner, self._batches, self.iterations, keep_going=keep_going):
             tally.add(results)
-        return tally.scores(self._how) if tally.done == self.iterations else None
+        return tally.scores(self._metric_options) if tally.done == self.iterations else None
 
     def close(self) -> None:
         """Close the files."""
-        self._feeds.close()
+        self._batches.close()
 
     def __enter__(self) -> Tester:
         return self
@@ -88,9 +88,9 @@ class Tester:
         return self._outputs.select(run)
 
 
-def _shared(net: Net, learning: Net) -> dict[str, str]:
-    """The keys of the parameters that a test net has of the net that learns, by the keys they have here."""
-    known = {layer.name: layer for layer in learning.layers}
+def _shared(net: Net, trained: Net) -> dict[str, str]:
+    """The keys of the parameters that a test net shares with the trained net, by their keys in the test net."""
+    known = {layer.name: layer for layer in trained.layers}
     shared: dict[str, str] = {}
     errors = []
     for layer in net.layers:
@@ -99,7 +99,7 @@ def _shared(net: Net, learning: Net) -> dict[str, str]:
             continue
         ours, theirs = ([param.shape for param in each.params] for each in (layer, other))
         if ours != theirs:
-            what = f"has parameters {_shapes(ours)} in the test net, and {_shapes(theirs)} in the one that learns"
+            what = f"has parameters {_shapes(ours)} in the test net, but {_shapes(theirs)} in the trained net"
             errors.append(RistrettoError(f'layer "{layer.name}" {what}', where=layer.where))
             continue
         shared.update({ours.key: theirs.key for ours, theirs in zip(layer.params, other.params, strict=True)})

@@ -1,4 +1,4 @@
-"""torch, which training needs and nothing else does."""
+"""Import and setup of torch, which only training needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ristretto_cli.threads import default_threads
 
 
 def import_torch() -> Any:
-    """The module torch; RistrettoError where it is not installed."""
+    """The module torch; RistrettoError if it is not installed."""
     if "torch" not in sys.modules:
-        # By default torch's threads wait for each other in busy loops. Where something else wants a core, be it the
-        # thread that decodes the next batch, an iteration then takes ten times as long.
+        # By default torch's threads wait in busy loops. If another thread needs a core, such as the one that decodes
+        # the next batch, an iteration takes ten times as long.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
@@ -26,7 +26,7 @@ def import_torch() -> Any:
 
 
 def use_threads(threads: int) -> None:
-    """Have torch use this number of threads of the CPU, 0 for the default."""
+    """Set the number of CPU threads for torch, 0 for the default."""
     import_torch().set_num_threads(threads or default_threads())
 
 
@@ -36,14 +36,14 @@ def device_of(gpu: int | None) -> str:
 
 
 def probe(gpu: int) -> None:
-    """Compute a small convolution on a GPU; GpuUnusable where torch cannot."""
+    """Compute a small convolution on a GPU; GpuUnusable if torch cannot."""
     torch = import_torch()
-    with warnings.catch_warnings(record=True) as told:  # that the driver is too old, say
+    with warnings.catch_warnings(record=True) as caught:  # such as that the driver is too old
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu >= count:
-        found = f"the last one that it finds is GPU {count - 1}" if count else "it finds none"
-        raise _unusable(gpu, *(warning.message for warning in told), found)
+        found = f"the last one found is GPU {count - 1}" if count else "none was found"
+        raise _unusable(gpu, *(warning.message for warning in caught), found)
     try:
         x = torch.ones((1, 1, 2, 2), device=device_of(gpu))
         product = float(torch.nn.functional.conv2d(x, x))
@@ -56,5 +56,5 @@ def probe(gpu: int) -> None:
 def _unusable(gpu: int, *reasons: object) -> GpuUnusable:
     return GpuUnusable(
         f"torch cannot use GPU {gpu}: {'; '.join(map(str, reasons))}",
-        remedy="Look whether a torch with CUDA is installed, and whether the driver fits it.",
+        hint="Check that a torch with CUDA is installed, and that the driver fits it.",
     )

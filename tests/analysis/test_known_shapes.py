@@ -12,7 +12,7 @@ from ristretto_cli.analysis.known_shapes import NetWithoutData, build_without_da
 from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.ops import Shape
 
 DATA = """
@@ -26,7 +26,7 @@ layer {{ name: "d" type: "ImageData" top: "data" top: "label"
 
 
 def known(workshop: Any, text: str, given: Mapping[str, Shape] | None = None) -> NetWithoutData:
-    return build_without_data(read_net(workshop.net(text)), State(), given or {})
+    return build_without_data(read_net(workshop.net(text)), NetState(), given or {})
 
 
 def shapes(net: NetWithoutData) -> dict[str, Shape]:

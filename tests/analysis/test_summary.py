@@ -10,7 +10,7 @@ import pytest
 from ristretto_cli.analysis.known_shapes import build_without_data
 from ristretto_cli.analysis.summary import Summary, summarize, summary_as_json, summary_lines
 from ristretto_cli.caffe_io.net_file import read_net
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -27,7 +27,7 @@ FIXED = "bw_layer_in: 8 bw_params: 4 bw_layer_out: 16"
 
 
 def summary_of(file: str | Path, **given: tuple[int, ...]) -> Summary:
-    return summarize(build_without_data(read_net(file), State(), given))
+    return summarize(build_without_data(read_net(file), NetState(), given))
 
 
 def test_a_summary_by_hand(workshop: Any) -> None:

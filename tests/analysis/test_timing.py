@@ -78,7 +78,7 @@ def test_as_many_passes_are_profiled_as_are_measured_unless_the_graph_is_large(
         return max(done for what, done in told if what == "layers")
 
     assert profiled(4) == 4
-    monkeypatch.setattr(timing_module, "_MOST_KERNELS", 1)
+    monkeypatch.setattr(timing_module, "_MAX_KERNELS", 1)
     assert profiled(4) == 1
 
 

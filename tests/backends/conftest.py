@@ -15,7 +15,7 @@ from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact
 from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.errors import LayerError
-from ristretto_cli.scoring.guarded import BOUND, AssumingRunner
+from ristretto_cli.scoring.guarded import BOUND, GuardedRunner
 
 
 def _as_list(values):
@@ -113,7 +113,7 @@ class Machine:
             def fallback():
                 return lowered_again(False).session(threads=1)
 
-            runner = AssumingRunner(lowered.session(threads=1), fallback, peak="guard" if lowered.guard else None)
+            runner = GuardedRunner(lowered.session(threads=1), fallback, guard="guard" if lowered.guard else None)
             return runner.run(feeds), len(made) == 1
 
 

@@ -144,7 +144,7 @@ def scores(workshop: Any, gpu: int | None) -> np.ndarray[Any, Any]:
     """What the trimmed net makes of one batch."""
     net = workshop.load(TRIMMED)
     runner = engine.compile_net(
-        net, lambda made, _: {"fc": made.end["fc"]}, rng=np.random.default_rng(0), execution=Execution(gpu)
+        net, lambda made, _: {"fc": made.final["fc"]}, rng=np.random.default_rng(0), execution=Execution(gpu)
     )
     x = np.random.default_rng(1).standard_normal((2, 16, 3, 3), np.float32)
     return np.asarray(runner.run({"x": x})["fc"])

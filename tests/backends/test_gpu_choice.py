@@ -20,7 +20,7 @@ class Machine:
     def __call__(self, gpu: int) -> None:
         self.probed.append(gpu)
         if gpu not in self._gpus:
-            raise GpuUnusable(f"there is no GPU {gpu}", remedy="Buy one.")
+            raise GpuUnusable(f"there is no GPU {gpu}", hint="Buy one.")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Trims to minifloats made cheap: twice in one go, and on the assumption that exponents are in range.
+"""LayerFormats to minifloats made cheap: twice in one go, and on the assumption that exponents are in range.
 
 `agree` compares each result with that of the plain ops, bit for bit.
 """

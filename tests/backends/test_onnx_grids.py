@@ -1,4 +1,4 @@
-"""Trims to fixed point made cheap: values that know their grid, whole numbers, bytes, channels in blocks.
+"""LayerFormats to fixed point made cheap: values that know their grid, whole numbers, bytes, channels in blocks.
 
 `agree` compares each result with that of the plain ops, bit for bit.
 """

@@ -36,7 +36,7 @@ def test_every_product_and_pooling_has_its_layers_name(workshop: Any, name: str,
     rng = np.random.default_rng(0)
     ops, run = engine.record(net, rng=rng)
     target = engine.target_of(Execution(gpu), guarded=True)
-    model = lower(ops.graph, {"fc": run.end["fc"]}, all_passes(), target).model(embed_weights=False)
+    model = lower(ops.graph, {"fc": run.final["fc"]}, all_passes(), target).model(embed_weights=False)
     convolutions = [n.name for n in model.graph.node if n.op_type in {"QLinearConv", "Conv"}]
     assert any(each.startswith("conv/") for each in convolutions)
     assert not any(each.startswith("relu/") for each in convolutions)

@@ -8,7 +8,7 @@ BOXES = [[0, 0, 2, 2], [0, 0, 2, 1], [4, 4, 6, 6]]  # the first two overlap by a
 
 def nms(compute, boxes, scores, *, top_k=9, least=-1.0, most=0.4):
     """Scores, places and marks as lists, of one image."""
-    settings = {"top_k": top_k, "least_score": least, "most_overlap": most}
+    settings = {"top_k": top_k, "min_score": least, "max_overlap": most}
     results = compute(lambda ops, b, s: ops.nms(b, s, **settings), [boxes], [scores])
     return [result[0].tolist() for result in results]
 
@@ -62,7 +62,7 @@ def test_boxes_without_an_area_or_the_wrong_way_round_overlap_nothing(compute, b
     ],
 )
 def test_nms_refuses_what_does_not_fit(refuse, boxes, scores, top_k):
-    message = refuse(lambda ops, b, s: ops.nms(b, s, top_k=top_k, least_score=0, most_overlap=0), boxes, scores)
+    message = refuse(lambda ops, b, s: ops.nms(b, s, top_k=top_k, min_score=0, max_overlap=0), boxes, scores)
     assert "do not fit" in message or "the top 0 cannot be taken" in message
 
 

@@ -131,10 +131,10 @@ def test_trims_to_floats_are_the_same_bits(floats):
 @pytest.mark.parametrize("number_format", [Fixed(4, 2), Minifloat(2, 4), PowerOfTwo(-8, -1)])
 def test_stochastic_rounding_leaves_what_the_format_has_and_moves_the_rest_either_way(number_format):
     ops = made_ops()
-    on_it = number_format.trim(ops, torch.linspace(-1, 1, 65), Rounding.NEAREST)
-    np.testing.assert_array_equal(number_format.trim(ops, on_it, Rounding.STOCHASTIC), on_it)
+    on_it = number_format.quantize(ops, torch.linspace(-1, 1, 65), Rounding.NEAREST)
+    np.testing.assert_array_equal(number_format.quantize(ops, on_it, Rounding.STOCHASTIC), on_it)
     between = torch.full((10_000,), 0.3)
-    trimmed = number_format.trim(ops, between, Rounding.STOCHASTIC)
+    trimmed = number_format.quantize(ops, between, Rounding.STOCHASTIC)
     assert len(trimmed.unique()) == 2
     if not isinstance(number_format, PowerOfTwo):  # which rounds exponents
         assert float(trimmed.mean()) == pytest.approx(0.3, abs=0.01)
@@ -243,7 +243,7 @@ def test_nms_agrees():
     low = rng.uniform(0, 8, (2, 1, 20, 2))
     boxes = np.concatenate([low, low + rng.uniform(-1, 6, low.shape)], 3)
     scores = np.round(rng.uniform(0, 1, (2, 3, 20)), 1)  # with many equals
-    settings = {"top_k": 12, "least_score": 0.2, "most_overlap": 0.4}
+    settings = {"top_k": 12, "min_score": 0.2, "max_overlap": 0.4}
     agree(lambda ops, b, s: ops.nms(b, s, **settings), boxes, scores, exact=True)
 
 

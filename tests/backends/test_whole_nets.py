@@ -24,7 +24,7 @@ from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.net.forward import Run, forward
 from ristretto_cli.net.ir import Net, in_graph
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import record
 
 from ..conftest import FULL
@@ -82,7 +82,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
             shutil.rmtree(folder)
             files = prepare(replace(NETS[name], batch=IMAGES, images=IMAGES), folder)
             trimmer = Trimmer(files.model, files.weights)
-            with Feeds(trimmer.float_net) as feeds:
+            with DataLoader(trimmer.float_net) as feeds:
                 kept[name] = Whole(trimmer, feeds.next())
         if any(layer.type == "BatchNorm" for layer in kept[name].trimmer.float_net.layers) and not rounds_sqrt():
             pytest.skip("this onnxruntime rounds square roots wrongly: the plain graph's BatchNorms are off by a bit")
@@ -102,8 +102,8 @@ def rounds_sqrt() -> bool:
 
 def every_blob(net: Net, run: Run[Any]) -> dict[str, Any]:
     """Each layer's tops as it leaves them, and each blob as the whole pass leaves it."""
-    values = {f"end {name}": value for name, value in run.end.items()}
-    for i, (layer, tops) in enumerate(zip(net.layers, run.written, strict=True)):
+    values = {f"end {name}": value for name, value in run.final.items()}
+    for i, (layer, tops) in enumerate(zip(net.layers, run.outputs, strict=True)):
         for blob, value in zip(in_graph(layer.tops), tops, strict=True):
             values[f"{i} {layer.name} {blob.name}"] = value
     return values
@@ -111,7 +111,7 @@ def every_blob(net: Net, run: Run[Any]) -> dict[str, Any]:
 
 def outputs(net: Net, run: Run[Any]) -> dict[str, Any]:
     """The net's outputs alone, as scoring has them: other nodes are joined, and others left out."""
-    return {f"end {blob.name}": run.end[blob.name] for blob in in_graph(net.outputs)}
+    return {f"end {blob.name}": run.final[blob.name] for blob in in_graph(net.outputs)}
 
 
 def recorded(net: Net, pick: Pick, ops: Any) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_a_fault_that_the_disk_reports_at_the_end_leaves_nothing(kind: str, monk
 
 
 @pytest.mark.parametrize(
-    ("code", "remedy"),
+    ("code", "hint"),
     [
         (errno.ENOSPC, "Free some space, or write to another disk."),
         (errno.EDQUOT, "Free some space in your quota, or write to another disk."),
@@ -199,10 +199,10 @@ def test_a_fault_that_the_disk_reports_at_the_end_leaves_nothing(kind: str, monk
         (errno.EIO, "The disk may be failing: write to another one."),
     ],
 )
-def test_faults_of_the_disk_come_with_a_remedy(code: int, remedy: str) -> None:
+def test_faults_of_the_disk_come_with_a_remedy(code: int, hint: str) -> None:
     with pytest.raises(RistrettoError) as caught, atomic_write("a"):
         raise OSError(code, os.strerror(code))
-    assert str(caught.value) == f"a: cannot be written: {os.strerror(code).lower()}. {remedy}"
+    assert str(caught.value) == f"a: cannot be written: {os.strerror(code).lower()}. {hint}"
 
 
 def test_all_that_is_unfinished_can_be_undone_at_once() -> None:

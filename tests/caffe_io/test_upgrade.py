@@ -11,7 +11,7 @@ from ristretto_cli.caffe_io.messages import message_class, new
 from ristretto_cli.caffe_io.prototxt import parse, to_text
 from ristretto_cli.caffe_io.upgrade import upgrade, upgrade_net, upgrade_solver
 from ristretto_cli.caffe_io.upgrade_v1 import SOLVER_TYPES
-from ristretto_cli.errors import RistrettoError, Where
+from ristretto_cli.errors import Location, RistrettoError
 
 
 def net(text: str) -> Any:
@@ -72,7 +72,7 @@ def test_v0_padding_goes_to_the_layer_behind_it() -> None:
         'input: "x" layers { layer { name: "pad" type: "padding" pad: 2 } bottom: "x" top: "p" }'
         ' layers { layer { name: "c" type: "conv" } bottom: "p" top: "c" }'
     )
-    places = [Where("f", 1), Where("f", 2)]
+    places = [Location("f", 1), Location("f", 2)]
     message, layers = upgrade_net(net(old), places)
     assert to_text(message) == canonical(
         'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { pad: 2 } }'
@@ -92,7 +92,7 @@ def test_v0_padding_goes_to_the_layer_behind_it() -> None:
 def test_wrong_v0_nets_are_told_with_their_place(layer: str, told: str) -> None:
     old = f'input: "x" layers {{ layer {{ type: "padding" }} bottom: "x" top: "p" }} layers {{ {layer} }}'
     with pytest.raises(RistrettoError) as caught:
-        upgrade_net(net(old), [Where("f", 1), Where("f", 2)])
+        upgrade_net(net(old), [Location("f", 1), Location("f", 2)])
     assert str(caught.value).startswith("f:2: ")
     assert told in str(caught.value)
 
@@ -164,7 +164,7 @@ def test_v1_settings_of_other_types_stay() -> None:
 
 def test_both_formats_in_one_net_are_refused() -> None:
     with pytest.raises(RistrettoError, match=r"^f:7: the net has both `layer` .* and `layers`"):
-        upgrade(net("layer { } layers { type: RELU }"), [Where("f", 7)])
+        upgrade(net("layer { } layers { type: RELU }"), [Location("f", 7)])
 
 
 # inputs
@@ -172,12 +172,12 @@ def test_both_formats_in_one_net_are_refused() -> None:
 
 def test_inputs_with_input_dim_become_a_layer_in_front() -> None:
     old = 'input: "a" input: "b" input_dim: [1, 2, 3, 4, 5, 6, 7, 8] layer { name: "r" }'
-    message, layers = upgrade_net(net(old), [Where("f", 9)], input_line=Where("f", 2))
+    message, layers = upgrade_net(net(old), [Location("f", 9)], input_line=Location("f", 2))
     assert to_text(message) == canonical(
         'layer { name: "input" type: "Input" top: "a" top: "b"'
         ' input_param { shape { dim: [1, 2, 3, 4] } shape { dim: [5, 6, 7, 8] } } } layer { name: "r" }'
     )
-    assert layers == (Where("f", 2), Where("f", 9))
+    assert layers == (Location("f", 2), Location("f", 9))
 
 
 def test_inputs_with_input_shape_keep_any_number_of_axes() -> None:
@@ -194,7 +194,7 @@ def test_inputs_without_a_shape_are_dropped() -> None:
 @pytest.mark.parametrize("dims", ["input_dim: [1, 2, 3]", "input_dim: [1, 2, 3, 4]", "input_shape { dim: 1 }"])
 def test_too_few_shapes_are_told(dims: str) -> None:
     with pytest.raises(RistrettoError, match=r"^f:3: "):
-        upgrade(net(f'input: "a" input: "b" {dims} layer {{ }}'), [Where("f", 5)], input_line=Where("f", 3))
+        upgrade(net(f'input: "a" input: "b" {dims} layer {{ }}'), [Location("f", 5)], input_line=Location("f", 3))
 
 
 # batch norm, data
@@ -228,7 +228,7 @@ def test_settings_without_effect_are_warned_of(
     kind: str, param: str, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = f'layer {{ name: "d" type: "{kind}" {param} }}'
-    assert to_text(upgrade(net(text), [Where("f", 4)]).message) == canonical(text)
+    assert to_text(upgrade(net(text), [Location("f", 4)]).message) == canonical(text)
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == (told != "")
     assert told in "".join(warnings)

@@ -442,9 +442,9 @@ NETS = [
     bad("neither an Accuracy layer nor a loss", QUANTIZE, lines(1, 2, 3, 4),
         "net.prototxt: the net has no Accuracy layer and no loss to score by. Name one of its outputs with --score: ip, label."),
     bad("score of an unknown output", flags(QUANTIZE, "--score=acuracy"), nothing,
-        'net.prototxt: "acuracy" is no output of the net. Did you mean accuracy? Outputs: accuracy, loss.'),
+        'net.prototxt: "acuracy" is not an output of the net. Did you mean accuracy? Outputs: accuracy, loss.'),
     bad("score of a blob that is no output", flags(QUANTIZE, "--score=ip"), nothing,
-        'net.prototxt: "ip" is no output of the net. Outputs: accuracy, loss.'),
+        'net.prototxt: "ip" is not an output of the net. Outputs: accuracy, loss.'),
     bad("no outputs at all", TEST, SILENT,
         "net.prototxt: the net has no outputs to score"),
     bad("no outputs to quantize by", QUANTIZE, SILENT,
@@ -479,8 +479,8 @@ NETS = [
     bad("two layers with impossible widths", TEST, both(edit('"Convolution"', '"ConvolutionRistretto"'), edit("kernel_size: 3 }", "kernel_size: 3 } quantization_param { bw_layer_out: 500 }"), insert('layer { name: "fc" type: "FcRistretto" bottom: "data" top: "fc" inner_product_param { num_output: 3 } quantization_param { bw_params: 0 } }', 4)),
         'net.prototxt:3: layer "conv" (ConvolutionRistretto): a width of 500 bits is out of range. Give 1 to 128.',
         'net.prototxt:5: layer "fc" (FcRistretto): a width of 0 bits is out of range. Give 1 to 128.'),
-    bad("values that overflow while ranges are read", QUANTIZE, weights(lambda w: (w["conv"].__setitem__(0, np.full((2, 1, 3, 3), 1e38)),)),
-        'net.prototxt:3: layer "conv" gives NaN or infinite values while ranges are read. Check the data, its scale and the weights.'),
+    bad("values that overflow during calibration", QUANTIZE, weights(lambda w: (w["conv"].__setitem__(0, np.full((2, 1, 3, 3), 1e38)),)),
+        'net.prototxt:3: the output of layer "conv" has NaN or infinite values during calibration. Check the data, its scale and the weights.'),
 ]
 
 HDF5_LAYER = 'layer { name: "data" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 2 } }'
@@ -547,7 +547,7 @@ DATA = [
     bad("second record of another size", QUANTIZE, records(datum(), datum(bytes(25), side=5)),
         'net.prototxt:2: layer "data" (Data): db: key "00000001": the image is 1x5x5, but the first one is 1x4x4. Resize all images to the same size.'),
     bad("second record of another size with batch_size 1", flags(TEST, "--iterations=2"), both(records(datum(), datum(bytes(25), side=5)), edit("batch_size: 2", "batch_size: 1")),
-        'net.prototxt:2: layer "data" (Data): a batch for data is 1x1x5x5, the first one 1x1x4x4. Bring all images to one size.'),
+        'net.prototxt:2: layer "data" (Data): a batch of data has shape 1x1x5x5; the first one has 1x1x4x4. Resize all images to the same size.'),
     bad("encoded record no image", TEST, records(new("Datum", encoded=True, data=b"no image").SerializeToString()),
         'net.prototxt:2: layer "data" (Data): db: key "00000000": the image cannot be decoded'),
     bad("mean file missing", TEST, edit("data_param {", 'transform_param { mean_file: "mean.binaryproto" } data_param {'),
@@ -589,11 +589,11 @@ DATA = [
     bad("image of another size", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png 0\nb.png 1\n"), write("a.png", png(4)), write("b.png", png(5))),
         'net.prototxt:2: layer "data" (ImageData): b.png: the image is 1x5x5, but the first one is 1x4x4. Set new_height and new_width.'),
     bad("Input net to test", TEST, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place.'),
+        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give arrays by `ristretto forward --input=x.npz`, or replace it with a data layer.'),
     bad("Input net to quantize", QUANTIZE, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Put a layer with images and labels in its place, such as Data or ImageData.'),
+        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Replace it with a layer that reads images and labels, such as Data or ImageData.'),
     bad("Input net without its blobs", FORWARD, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place.'),
+        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give arrays by `ristretto forward --input=x.npz`, or replace it with a data layer.'),
     bad("npz missing", flags(FORWARD, "--input=in.npz"), data_layer(INPUT_LAYER),
         "in.npz: this file does not exist"),
     bad("npz no npz", flags(FORWARD, "--input=in.npz"), both(data_layer(INPUT_LAYER), write("in.npz", "text")),
@@ -603,16 +603,16 @@ DATA = [
     bad("npz cut off", flags(FORWARD, "--input=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.zeros((2, 1, 4, 4))), cut("in.npz", 60)),
         "in.npz: not an .npz file of numbers. Write it with numpy.savez."),
     bad("npz lacks a blob", flags(FORWARD, "--input=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.zeros((2, 1, 4, 4)))),
-        'net.prototxt:2: layer "data" (Input): there is no data for label. Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place.'),
+        'net.prototxt:2: layer "data" (Input): there is no data for label. Give arrays by `ristretto forward --input=x.npz`, or replace it with a data layer.'),
     bad("npz with a wrong shape", flags(FORWARD, "--input=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.zeros((2, 1, 4, 5)), label=np.zeros(2))),
-        'the given blob "data" has shape 2x1x4x5, and the net takes 2x1x4x4'),
+        'input "data" has shape 2x1x4x5; the net expects 2x1x4x4'),
     bad("npz of text", flags(FORWARD, "--input=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.array(["a"]), label=np.zeros(2))),
         "in.npz: not an .npz file of numbers. Write it with numpy.savez."),
     bad("npz of objects", flags(FORWARD, "--input=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.array([{}], dtype=object), label=np.zeros(2))),
         "in.npz: not an .npz file of numbers. Write it with numpy.savez."),
     bad("npz names a blob that the net does not take", flags(FORWARD, "--input=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.zeros((2, 1, 4, 4)), lable=np.zeros(2))),
-        'the given blob "lable" is no input of the net. Did you mean label?',
-        'net.prototxt:2: layer "data" (Input): there is no data for label. Give arrays by `ristretto forward --input=x.npz`, or put a data layer in its place.'),
+        '"lable" is not an input of the net. Did you mean label?',
+        'net.prototxt:2: layer "data" (Input): there is no data for label. Give arrays by `ristretto forward --input=x.npz`, or replace it with a data layer.'),
 ]
 
 
@@ -775,8 +775,8 @@ TABLE = [*WEIGHTS, *TEXT, *CONNECTIONS, *SHAPES, *ABSURD, *NETS, *DATA, *OUTPUTS
 
 LOG_LINE = re.compile(r"[IW]\d{4} [0-9:.]+ +\d+ \w+\.py:\d+] .*")
 NOTES = re.compile(r"Scoring net\.prototxt with .*, named in its header\.")
-MOST_SECONDS = 20  # of processor time, which other processes do not change; far more than any row takes
-MOST_BYTES = 50 << 20
+MAX_SECONDS = 20  # of processor time, which other processes do not change; far more than any row takes
+MAX_BYTES = 50 << 20
 
 
 def by_name(row: Row) -> str:
@@ -784,7 +784,7 @@ def by_name(row: Row) -> str:
 
 
 def check_told(row: Row, err: str) -> None:
-    """stderr holds the row's faults, a line each, and besides them the log and notes alone."""
+    """stderr holds the row's faults, a line each, and apart from them only the log and notes."""
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if not LOG_LINE.fullmatch(line) and not NOTES.fullmatch(line)]
     if row.code == 2:
@@ -843,7 +843,7 @@ def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
     assert (code, out) == (row.code, "")
     assert job.files() == before
     assert not list(temporary.iterdir())
-    assert seconds < MOST_SECONDS
+    assert seconds < MAX_SECONDS
 
 
 @pytest.mark.parametrize("row", ABSURD, ids=by_name)
@@ -852,7 +852,7 @@ def test_an_absurd_size_takes_no_memory(row: Row, job: Job) -> None:
     tracemalloc.start()
     try:
         assert run(row.args) == row.code
-        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
     finally:
         tracemalloc.stop()
 
@@ -861,7 +861,7 @@ IN_A_PROCESS = (
     "caffemodel cut off in the middle",
     "typos on two lines",
     "LMDB cut off",
-    "values that overflow while ranges are read",
+    "values that overflow during calibration",
     "unknown flag",
 )
 

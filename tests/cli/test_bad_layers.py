@@ -10,7 +10,7 @@ from ristretto_cli.cli.main import run
 
 from .conftest import FORWARD, Job
 
-MOST_BYTES = 1 << 24
+MAX_BYTES = 1 << 24
 
 # The layer's type and settings, its bottoms (`data` is 2x1x4x4, `label` 2), and what is said of it.
 ROWS = [
@@ -50,7 +50,7 @@ def test_a_layer_is_refused_with_its_line(
     tracemalloc.start()
     try:
         assert run(FORWARD) == 1
-        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
     finally:
         tracemalloc.stop()
     assert capsys.readouterr() == ("", f'ristretto: net.prototxt:3: layer "x" ({kind}): {said}\n')

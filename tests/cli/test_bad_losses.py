@@ -13,7 +13,7 @@ from ristretto_cli.cli.main import run
 
 from .conftest import FORWARD, Job
 
-MOST_BYTES = 1 << 24
+MAX_BYTES = 1 << 24
 
 # The layer's type and settings, its bottoms (`data` is 2x1x4x4, `ip` 2x3, `label` 2), and what is said of it.
 ROWS = [
@@ -91,7 +91,7 @@ def _refused(capsys: pytest.CaptureFixture[str]) -> str:
     tracemalloc.start()
     try:
         assert run(FORWARD) == 1
-        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
     finally:
         tracemalloc.stop()
     out, err = capsys.readouterr()

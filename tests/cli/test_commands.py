@@ -143,9 +143,7 @@ def test_quantize_is_judged_by_the_deepest_head_or_the_one_that_is_named(termina
     at = NET.index('layer { name: "conv"')
     flat = 'layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }\n'
     workshop.net(NET[:at] + flat + AUXILIARY.replace('bottom: "data"', 'bottom: "flat"') + NET[at:])
-    warning = (
-        "The net has 2 heads. accuracy is scored, at the end of the longest path, and not aux. Choose with --score."
-    )
+    warning = "The net has 2 heads. accuracy is scored, at the end of the longest path, not aux. Choose with --score."
     for flags, judged in (((), "accuracy"), (("--score=aux",), "aux"), (("--legacy",), "accuracy")):
         terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json", *flags)
         assert f"Judged by {judged}: higher is better." in terminal.out
@@ -240,7 +238,9 @@ def test_a_run_that_fails_leaves_the_old_net_and_no_json(terminal: Terminal, wor
     before = sorted(Path().iterdir())
     terminal(*FIXED_POINT, "--json=found.json", code=1)
     assert terminal.out == []
-    assert terminal.err[-1].startswith('ristretto: net.prototxt:9: layer "conv" reads NaN or infinite values')
+    assert terminal.err[-1].startswith(
+        'ristretto: net.prototxt:9: the input of layer "conv" has NaN or infinite values'
+    )
     assert Path("quantized.prototxt").read_text() == "of yesterday"
     assert sorted(Path().iterdir()) == before
 

@@ -70,12 +70,12 @@ def on_full_disk(free: int, args: tuple[str, ...], **environment: str) -> subpro
     pytest.skip("no file system can be mounted here, neither in a user name space nor as root")
 
 
-def expect_one_line(done: subprocess.CompletedProcess[str], reason: str, remedy: str) -> None:
+def expect_one_line(done: subprocess.CompletedProcess[str], reason: str, hint: str) -> None:
     assert done.returncode == 1, done.stderr
     told = [line for line in done.stderr.splitlines() if not re.match(r"[IW]\d{4} ", line)]
     assert len(told) == 1
     assert re.fullmatch(
-        rf"ristretto: (full/)?out[.\w]*: cannot be written: {reason}\. {re.escape(remedy)}", told[0], re.I
+        rf"ristretto: (full/)?out[.\w]*: cannot be written: {reason}\. {re.escape(hint)}", told[0], re.I
     )
 
 

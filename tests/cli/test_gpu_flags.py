@@ -32,8 +32,7 @@ ONNXRUNTIME_HAS_NONE = (
     "the installed onnxruntime has no CUDA support. For a GPU: pip uninstall onnxruntime; pip install onnxruntime-gpu."
 )
 TORCH_HAS_NONE = (
-    "torch cannot use GPU {}: it finds none. "
-    "Look whether a torch with CUDA is installed, and whether the driver fits it."
+    "torch cannot use GPU {}: none was found. Check that a torch with CUDA is installed, and that the driver fits it."
 )
 FALLBACK = "The CPU is used instead, which computes the same. --require_gpu makes this an error."
 
@@ -224,12 +223,10 @@ def test_what_torch_warns_of_is_part_of_the_reason(
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
     assert run([*TRAIN, "--gpu=0", "--require_gpu"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "torch cannot use GPU 0: The NVIDIA driver is too old; it finds none." in line
+    assert "torch cannot use GPU 0: The NVIDIA driver is too old; none was found." in line
 
 
-@pytest.mark.parametrize(
-    ("gpu", "why"), [(0, "no kernel image is available"), (4, "the last one that it finds is GPU 1")]
-)
+@pytest.mark.parametrize(("gpu", "why"), [(0, "no kernel image is available"), (4, "the last one found is GPU 1")])
 def test_a_gpu_that_torch_finds_is_tried(
     no_gpu: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, gpu: int, why: str
 ) -> None:
@@ -253,12 +250,12 @@ def test_test_nets_are_scored_on_the_cpu_where_only_torch_can_use_the_gpu(
 ) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.train import config as launch
+    from ristretto_cli.train import config as config
 
-    monkeypatch.setattr(launch, "probe", lambda gpu: None)
-    monkeypatch.setattr(launch, "device_of", lambda gpu: "cpu")
+    monkeypatch.setattr(config, "probe", lambda gpu: None)
+    monkeypatch.setattr(config, "device_of", lambda gpu: "cpu")
     caplog.set_level("INFO", "ristretto")
-    launch.run(launch.Launch("solver.prototxt", gpu=GpuRequest(0, required=True)))
+    config.run(config.TrainConfig("solver.prototxt", gpu=GpuRequest(0, required=True)))
     messages = caplog.messages
     assert f"Test nets are scored on the CPU, which computes the same: {ONNXRUNTIME_HAS_NONE}" in messages
     assert "Using GPUs 0" in messages

@@ -141,19 +141,42 @@ def test_prefixes_are_kept_of_the_plain_graph_as_well(two_classes: Any, monkeypa
 
     monkeypatch.setattr(Session, "run", watched)
     assert quantize("dynamic_fixed_point", "--graph=plain") == 0
-    assert any(name.startswith("kept ") for names in fed for name in names)
+    assert any(name.startswith("activation ") for names in fed for name in names)
+
+
+@pytest.mark.parametrize(
+    ("passes", "integer"),
+    [("-integer_products", False), ("-fuse_minifloats, -share_nodes", True), ("drop_quantize,integer_products", True)],
+)
+def test_graph_passes_chooses_rewrites(two_classes: Any, models: list[Any], passes: str, integer: bool) -> None:
+    two_classes()
+    assert quantize("dynamic_fixed_point", f"--graph_passes={passes}") == 0
+    expected = found()
+    ops = {op for model in models for _, op in nodes(model)}
+    assert any(op.startswith("QLinear") or op == "QGemm" for op in ops) is integer
+    assert quantize("dynamic_fixed_point") == 0
+    assert found()["combined"] == expected["combined"]
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (
+            ["test", *TRIMMED, "--graph_passes=drop_quantise"],
+            """graph pass "drop_quantise" is not known. Did you mean drop_quantize?""",
+        ),
+        (["test", *TRIMMED, "--graph_passes=drop_quantize,-share_nodes"], "give either names to run or"),
+        (
+            ["test", *TRIMMED, "--graph=plain", "--graph_passes=drop_quantize"],
+            "--graph_passes applies to the fast graph, not to --graph=plain",
+        ),
         (["test", *TRIMMED, "--graph=x"], "Invalid value for '--graph': 'x' is not one of 'fast', 'plain'."),
         (
             ["forward", "--model=net.prototxt", "--output=x.npz", "--backward", "--graph=fast"],
             "--graph applies to onnxruntime; --backward runs on torch",
         ),
     ],
-    ids=["unknown", "with torch"],
+    ids=["unknown pass", "both ways", "passes of the plain graph", "unknown", "with torch"],
 )
 def test_what_cannot_be_is_a_usage_error(
     two_classes: Any, capsys: pytest.CaptureFixture[str], words: list[str], told: str

@@ -25,7 +25,7 @@ IMAGES = ("convert_imageset", "images/", "list.txt", "new_db")
 TRAIN = ("train", "--solver=solver.prototxt")
 FEATURES = ("extract_features", "net.caffemodel", "net.prototxt", "ip", "ip.npz", "1", "lmdb")
 ALL_WIDTHS = "--bw=conv_params=8,fc_params=8,layer=8"
-NO_DETECTION = "--ap_version has no effect: no output is a DetectionEvaluate layer's. Leave --ap_version out."
+NO_DETECTION = "--ap_version has no effect: the net has no DetectionEvaluate layer as output. Leave --ap_version out."
 NO_PARAMS = "has no effect: no layer trims its parameters."
 OR_TRAIN = "or train a trimmed net."
 

@@ -193,11 +193,11 @@ COMMANDS = {
         import errno, os
         import click
         from ristretto_cli.cli.gflags import GflagsCommand, option
-        from ristretto_cli.errors import RistrettoError, RistrettoErrors, Where
+        from ristretto_cli.errors import RistrettoError, RistrettoErrors, Location
 
         def one():
-            where = Where("a.prototxt", 41)
-            return RistrettoError('type "Crop2" is not known', where=where, remedy="Did you mean Crop?")
+            where = Location("a.prototxt", 41)
+            return RistrettoError('type "Crop2" is not known', where=where, hint="Did you mean Crop?")
 
         FAULTS = {
             "one": one,

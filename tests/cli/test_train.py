@@ -210,7 +210,7 @@ def test_statistics_that_a_short_training_does_not_renew_are_warned_of(training:
     channels = len(read_weights("net.caffemodel").layers["conv"][1].array)
     sums = [np.zeros(channels), np.full(channels, 1000.0), np.full(1, 1000.0)]
     training.weights(lambda layers: layers.update(bn=sums), "bn.caffemodel")
-    told = 'Layer "bn": at the end, 100 % of the statistics that tests use will be those from before. '
+    told = 'Layer "bn": after training, 100 % of the statistics that tests use will still be the initial ones. '
     assert told in ristretto("train", "--solver=solver.prototxt", "--weights=bn.caffemodel")[1]
     # What goes on renews what it began with.
     assert told not in ristretto("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")[1]
@@ -269,10 +269,10 @@ def test_a_state_of_another_net_or_solver_type_is_refused(training: Job, ristret
     ristretto(*TRAIN)
     resume = ("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")
     training.write("solver.prototxt", f'{SOLVER}type: "Adam"\n')
-    assert "holds a history of 4 arrays; this net with 4 parameters" in refused(ristretto, *resume)
+    assert "its history has 4 arrays; expected 8 for this net with 4 parameters" in refused(ristretto, *resume)
     training.write("solver.prototxt", SOLVER)
     training.edit("num_output: 3", "num_output: 4")
-    assert "history 2 is 3x8, and parameter ip/0 of this net is 4x8" in refused(ristretto, *resume)
+    assert "history 2 has shape 3x8, but parameter ip/0 of this net has 4x8" in refused(ristretto, *resume)
     assert "this file does not exist" in refused(ristretto, *resume[:2], "--snapshot=gone.solverstate")
 
 
@@ -283,8 +283,8 @@ def test_weights_that_lack_a_layer_may_be_a_start_but_not_a_resume(training: Job
     training.weights(lambda layers: layers.pop("ip"), "P_iter_2.caffemodel")
     said = refused(ristretto, "train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")
     assert said == (
-        "P_iter_2.solverstate: its weights in P_iter_2.caffemodel lack the layers ip. Give the weights alone, by "
-        "--weights, to have those filled."
+        "P_iter_2.solverstate: its weights in P_iter_2.caffemodel lack the layers ip. To initialize these by "
+        "fillers, give only the weights, by --weights."
     )
 
 

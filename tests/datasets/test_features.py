@@ -16,7 +16,7 @@ import pytest
 from ristretto_cli.datasets.features import extract_features
 from ristretto_cli.datasets.new_database import Backend
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.net.ir import Net
 from ristretto_cli.scoring.net_files import load_net
 
@@ -33,7 +33,7 @@ def net(two_classes: Any) -> Net:
 
 
 def load(model: str) -> Net:
-    return load_net(model, "net.caffemodel", State(), rng=np.random.default_rng(0))
+    return load_net(model, "net.caffemodel", NetState(), rng=np.random.default_rng(0))
 
 
 def extract(net: Net, *targets: tuple[str, str], batches: int = 2, backend: Backend = Backend.LMDB) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 
@@ -64,7 +64,7 @@ def run(feeds: Any) -> Any:
 
 def ours(blob: str) -> Any:
     rng = np.random.default_rng(0)
-    net = load_net("net.prototxt", "net.caffemodel", State(), rng=rng)
+    net = load_net("net.prototxt", "net.caffemodel", NetState(), rng=rng)
     return OnePass(net, rng=rng).run({"data": IMAGES})[blob]
 
 

@@ -75,6 +75,17 @@ def test_an_export(workshop: Any, run: Run) -> None:
     assert Path("out.csv").read_text() == "layer,number,count,min,max\nfc,0,4,0,1\n"
 
 
+def test_a_graph_pass(workshop: Any, run: Run) -> None:
+    workshop.net(
+        """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
+        layer { name: "relu" type: "ReLU" bottom: "x" top: "r" }
+        layer { name: "abs" type: "AbsVal" bottom: "r" top: "a" }"""
+    )
+    shown = run("time", "--model=net.prototxt", "--iterations=1")
+    assert "Without kernels" in shown and " abs" in shown.split("Without kernels")[1]
+    assert "Without kernels" not in run("time", "--model=net.prototxt", "--graph_passes=-drop_abs")
+
+
 def test_a_command(workshop: Any, run: Run) -> None:
     workshop.weights(IDENTITY)
     assert run("sparsity", "--weights=net.caffemodel") == "fc: 2 of 4\n"

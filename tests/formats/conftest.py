@@ -14,19 +14,19 @@ from ristretto_cli.formats.number_format import Rounding
 class Bench:
     """What can be asked of a NumberFormat."""
 
-    def trim(self, number_format, values):
+    def quantize(self, number_format, values):
         """The values, trimmed to nearest by numpy."""
         x = np.asarray(values, np.float32)
-        found = number_format.trim(numpy_ops(np.random.default_rng(0)), x, Rounding.NEAREST)
+        found = number_format.quantize(numpy_ops(np.random.default_rng(0)), x, Rounding.NEAREST)
         assert (found.dtype, found.shape) == (np.float32, x.shape)
         return found
 
     def trim_at_random(self, number_format, values, seed=0):
         """The values, trimmed stochastically by numpy."""
         x = np.asarray(values, np.float32)
-        return number_format.trim(numpy_ops(np.random.default_rng(seed)), x, Rounding.STOCHASTIC)
+        return number_format.quantize(numpy_ops(np.random.default_rng(seed)), x, Rounding.STOCHASTIC)
 
-    def trim_in_onnx(self, number_format, values, rounding=Rounding.NEAREST):
+    def quantize_in_onnx(self, number_format, values, rounding=Rounding.NEAREST):
         """The values, trimmed by onnxruntime."""
         x = np.asarray(values, np.float32)
         return _session(number_format, x.shape, rounding).run({"x": x})["y"]
@@ -35,7 +35,7 @@ class Bench:
 @cache
 def _session(number_format, shape, rounding):
     ops = OnnxOps()
-    trimmed = number_format.trim(ops, ops.input("x", shape), rounding)
+    trimmed = number_format.quantize(ops, ops.input("x", shape), rounding)
     return lower(ops.graph, {"y": trimmed}).session(threads=1)
 
 

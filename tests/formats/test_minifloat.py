@@ -47,24 +47,24 @@ def with_ties(x, mant_bits):
 
 
 def test_a_mantissa_of_2_bits_has_quarters_and_ties_go_to_the_even_one(bench):
-    found = bench.trim(Minifloat(2, 4), [1.1, 1.125, 1.2, 1.375, 1.625, 1.875, -1.125, -1.375])
+    found = bench.quantize(Minifloat(2, 4), [1.1, 1.125, 1.2, 1.375, 1.625, 1.875, -1.125, -1.375])
     assert found.tolist() == [1, 1, 1.25, 1.5, 1.5, 2, -1, -1.5]
 
 
 def test_without_a_mantissa_there_are_powers_of_two_and_ties_go_down(bench):
-    found = bench.trim(Minifloat(0, 2), [0.5, 0.75, 0.76, 1, 1.5, 1.51, 3, 3.1, 4, 6, -3, -3.1])
+    found = bench.quantize(Minifloat(0, 2), [0.5, 0.75, 0.76, 1, 1.5, 1.51, 3, 3.1, 4, 6, -3, -3.1])
     assert found.tolist() == [0.5, 0.5, 1, 1, 1, 2, 2, 4, 4, 4, -2, -4]
 
 
 def test_exponent_0_is_an_ordinary_one_and_below_it_is_plus_zero(bench):
     least = 2.0**-7  # of 4 exponent bits: the bias is 7
-    found = bench.trim(Minifloat(3, 4), [least, least * 1.125, least * 0.999, least / 2, -least, -least / 2, -0.0])
+    found = bench.quantize(Minifloat(3, 4), [least, least * 1.125, least * 0.999, least / 2, -least, -least / 2, -0.0])
     assert found.tolist() == [least, least * 1.125, 0, 0, -least, 0, 0]
     assert np.signbit(found).tolist() == [False, False, False, False, True, False, False]
 
 
 def test_the_denormals_of_float32_are_zero(bench):
-    assert bench.trim(Minifloat(23, 8), [2.0**-126, -(2.0**-126), 2.0**-127, 1e-45]).tolist() == [
+    assert bench.quantize(Minifloat(23, 8), [2.0**-126, -(2.0**-126), 2.0**-127, 1e-45]).tolist() == [
         2.0**-126,
         -(2.0**-126),
         0,
@@ -74,21 +74,21 @@ def test_the_denormals_of_float32_are_zero(bench):
 
 def test_a_carry_goes_past_the_top_where_a_larger_value_saturates(bench):
     # mant 2, exp 4 ends at 1.75 * 2^8: there is no order any more above it.
-    found = bench.trim(Minifloat(2, 4), [448, 479, 480, 500, 511.9, 512, 600, 1e30, -500, -600])
+    found = bench.quantize(Minifloat(2, 4), [448, 479, 480, 500, 511.9, 512, 600, 1e30, -500, -600])
     assert found.tolist() == [448, 448, 512, 512, 512, 448, 448, 448, -512, -448]
 
 
 def test_mant_3_and_exp_4_end_at_480_but_496_becomes_512(bench):
     assert Minifloat(3, 4).largest == 480
-    assert bench.trim(Minifloat(3, 4), [480, 495, 496, 511.9, 512]).tolist() == [480, 480, 512, 512, 480]
+    assert bench.quantize(Minifloat(3, 4), [480, 495, 496, 511.9, 512]).tolist() == [480, 480, 512, 512, 480]
 
 
 def test_infinity_and_nan_saturate_below_8_exponent_bits(bench):
-    assert bench.trim(Minifloat(2, 4), [math.inf, -math.inf, math.nan]).tolist() == [448, -448, 448]
+    assert bench.quantize(Minifloat(2, 4), [math.inf, -math.inf, math.nan]).tolist() == [448, -448, 448]
 
 
 def test_infinity_and_nan_are_infinite_with_8_exponent_bits(bench):
-    found = bench.trim(Minifloat(2, 8), [math.inf, -math.inf, math.nan, 3.4e38, 2.0**127])
+    found = bench.quantize(Minifloat(2, 8), [math.inf, -math.inf, math.nan, 3.4e38, 2.0**127])
     assert found.tolist() == [math.inf, -math.inf, math.inf, math.inf, 2.0**127]
 
 
@@ -101,7 +101,7 @@ def test_the_largest_number():
 
 def test_23_bits_of_mantissa_and_8_of_exponent_are_float32_itself(bench, many_floats):
     normal = many_floats[np.isfinite(many_floats) & (np.abs(many_floats) >= 2.0**-126)]
-    assert bench.trim(Minifloat(23, 8), normal).tobytes() == normal.tobytes()
+    assert bench.quantize(Minifloat(23, 8), normal).tobytes() == normal.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,20 @@ def test_trimming_is_what_the_rule_makes_of_the_bits(bench, number_format, x):
     x = with_ties(x[~np.isnan(x)], number_format.mant_bits)
     x = x[~np.isnan(x)]
     expected = reference(x, number_format.mant_bits, number_format.exp_bits)
-    assert bench.trim(number_format, x).tobytes() == expected.tobytes()
+    assert bench.quantize(number_format, x).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("number_format", FEW_FORMATS, ids=str)
 def test_numpy_and_onnxruntime_agree_on_every_bit(bench, many_floats, number_format):
     x = with_ties(many_floats, number_format.mant_bits)
-    assert bench.trim(number_format, x).tobytes() == bench.trim_in_onnx(number_format, x).tobytes()
+    assert bench.quantize(number_format, x).tobytes() == bench.quantize_in_onnx(number_format, x).tobytes()
 
 
 @settings(deadline=None)
 @given(number_format=FORMATS, x=BIT_PATTERNS)
 def test_trimming_again_changes_only_what_was_carried_past_the_top(bench, number_format, x):
-    once = bench.trim(number_format, x)
-    again = bench.trim(number_format, once)
+    once = bench.quantize(number_format, x)
+    again = bench.quantize(number_format, once)
     carried = np.abs(once) > number_format.largest
     assert (again[~carried] == once[~carried]).all()
     assert (again[carried] == np.sign(once[carried]) * np.float32(number_format.largest)).all()
@@ -148,7 +148,7 @@ def test_trimming_again_changes_only_what_was_carried_past_the_top(bench, number
 @settings(deadline=None)
 @given(number_format=FORMATS, x=BIT_PATTERNS)
 def test_trimming_keeps_the_order_of_values_up_to_the_largest(bench, number_format, x):
-    found = bench.trim(number_format, np.sort(x[np.abs(x) <= number_format.largest]))
+    found = bench.quantize(number_format, np.sort(x[np.abs(x) <= number_format.largest]))
     assert (found[1:] >= found[:-1]).all()
 
 
@@ -168,7 +168,7 @@ def test_stochastic_rounding_carries_saturates_and_flushes(bench):
 
 @pytest.mark.parametrize("number_format", FEW_FORMATS, ids=str)
 def test_stochastic_rounding_never_moves_a_value_of_the_format(bench, many_floats, number_format):
-    values = bench.trim(number_format, many_floats)
+    values = bench.quantize(number_format, many_floats)
     values = values[np.isfinite(values) & (np.abs(values) <= number_format.largest)]
     found = bench.trim_at_random(number_format, values)
     np.testing.assert_array_equal(found, values)
@@ -185,6 +185,6 @@ def test_stochastic_rounding_stays_between_the_neighbours(bench, many_floats):
 
 
 def test_stochastic_rounding_in_onnxruntime_is_unbiased_too(bench):
-    found = bench.trim_in_onnx(Minifloat(2, 4), np.full(100_000, 1.3), Rounding.STOCHASTIC)
+    found = bench.quantize_in_onnx(Minifloat(2, 4), np.full(100_000, 1.3), Rounding.STOCHASTIC)
     assert set(found.tolist()) == {1.25, 1.5}
     assert abs(found.mean() - 1.3) < 0.003

@@ -21,10 +21,10 @@ from ristretto_cli.formats.number_format import (
     Role,
     Rounding,
     configured_mode,
+    layer_formats,
     mode_options,
     set_precision,
     trimming_mode,
-    trims_of,
 )
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 
@@ -42,8 +42,8 @@ def written(mode, bits, ranges=RANGES, *, roles=ALL_ROLES, everywhere=None, lega
 
 
 def read(text):
-    """The Trims of a QuantizationParameter written as text."""
-    return trims_of(parse(text, "QuantizationParameter", "q").message)
+    """The LayerFormats of a QuantizationParameter written as text."""
+    return layer_formats(parse(text, "QuantizationParameter", "q").message)
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -96,17 +96,17 @@ def test_mode_options_of_one_name_must_be_equal():
     class Other(type(MODES.get("minifloat"))):
         options = (replace(MODES.get("dynamic_fixed_point").options[0], default="mse"),)
 
-    with pytest.raises(ValueError, match="dynamic_fixed_point and other declare different options fl_params"):
+    with pytest.raises(ValueError, match="dynamic_fixed_point and other declare option fl_params differently"):
         trimming_mode("other")(Other)
     assert "other" not in MODES
 
 
 def test_modes_of_one_precision_must_read_it_alike():
     class Other(type(MODES.get("minifloat"))):
-        def trims(self, quantization):
-            return MODES.get("dynamic_fixed_point").trims(quantization)
+        def layer_formats(self, quantization):
+            return MODES.get("dynamic_fixed_point").layer_formats(quantization)
 
-    with pytest.raises(ValueError, match="minifloat and other read the precision MINIFLOAT differently"):
+    with pytest.raises(ValueError, match="minifloat and other read precision MINIFLOAT differently"):
         trimming_mode("other")(Other)
     assert "other" not in MODES
 
@@ -120,31 +120,31 @@ def test_an_unknown_mode_is_answered_with_the_nearest():
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_quantization_param_is_32_bits_with_16_behind_the_point():
-    trims = read("")
+def test_an_empty_quantization_param_is_32_bits_with_16_fractional():
+    formats = read("")
     both = Fixed(32, 16)
-    assert (trims.layer_in, trims.layer_out, trims.weights, trims.bias) == (both, both, both, both)
-    assert trims.rounding is Rounding.NEAREST
+    assert (formats.layer_in, formats.layer_out, formats.weights, formats.bias) == (both, both, both, both)
+    assert formats.rounding is Rounding.NEAREST
 
 
 def test_fixed_point_has_a_format_each_and_trims_the_bias_as_the_weights():
-    trims = read("bw_layer_in: 8 fl_layer_in: 4 bw_layer_out: 7 fl_layer_out: -3 bw_params: 4 fl_params: 9")
-    assert trims.layer_in == Fixed(8, 4)
-    assert trims.layer_out == Fixed(7, -3)
-    assert trims.weights == trims.bias == Fixed(4, 9)
+    formats = read("bw_layer_in: 8 fl_layer_in: 4 bw_layer_out: 7 fl_layer_out: -3 bw_params: 4 fl_params: 9")
+    assert formats.layer_in == Fixed(8, 4)
+    assert formats.layer_out == Fixed(7, -3)
+    assert formats.weights == formats.bias == Fixed(4, 9)
 
 
 def test_minifloat_has_one_format_for_all():
-    trims = read("precision: MINIFLOAT mant_bits: 10 exp_bits: 5")
-    assert trims.layer_in == trims.layer_out == trims.weights == trims.bias == Minifloat(10, 5)
+    formats = read("precision: MINIFLOAT mant_bits: 10 exp_bits: 5")
+    assert formats.layer_in == formats.layer_out == formats.weights == formats.bias == Minifloat(10, 5)
     assert read("precision: MINIFLOAT").weights == Minifloat(23, 8)
 
 
 def test_powers_of_two_leave_the_bias_alone_and_have_activations_in_fixed_point():
-    trims = read("precision: INTEGER_POWER_OF_2_WEIGHTS bw_layer_in: 8 fl_layer_in: 2 exp_min: -6")
-    assert trims.weights == PowerOfTwo(-6, -1)
-    assert trims.bias is None
-    assert (trims.layer_in, trims.layer_out) == (Fixed(8, 2), Fixed(32, 16))
+    formats = read("precision: INTEGER_POWER_OF_2_WEIGHTS bw_layer_in: 8 fl_layer_in: 2 exp_min: -6")
+    assert formats.weights == PowerOfTwo(-6, -1)
+    assert formats.bias is None
+    assert (formats.layer_in, formats.layer_out) == (Fixed(8, 2), Fixed(32, 16))
 
 
 @pytest.mark.parametrize("precision", ["DYNAMIC_FIXED_POINT", "MINIFLOAT", "INTEGER_POWER_OF_2_WEIGHTS"])
@@ -205,10 +205,10 @@ def test_a_range_of_zero_is_taken_for_one_otherwise():
 
 @pytest.mark.parametrize(("bits", "legacy"), [(16, True), (15, False), (8, False), (4, False), (2, False), (1, False)])
 def test_what_is_written_in_fixed_point_is_read_back(bits, legacy):
-    trims = trims_of(written("dynamic_fixed_point", bits, legacy=legacy))
-    assert trims.layer_in == Fixed(bits, bits - 8)
-    assert trims.layer_out == Fixed(bits, bits - 3)
-    assert trims.weights == trims.bias == Fixed(bits, bits)
+    formats = layer_formats(written("dynamic_fixed_point", bits, legacy=legacy))
+    assert formats.layer_in == Fixed(bits, bits - 8)
+    assert formats.layer_out == Fixed(bits, bits - 3)
+    assert formats.weights == formats.bias == Fixed(bits, bits)
 
 
 @pytest.mark.parametrize(
@@ -246,10 +246,10 @@ def test_activations_hold_their_range_from_16_bits_on(bits, frac_bits):
     fraction=st.floats(-1, 1, width=32),
 )
 def test_no_activation_within_its_range_saturates_from_16_bits_on(bench, bits, largest, fraction):
-    number_format = trims_of(written("dynamic_fixed_point", bits, Ranges(largest, largest, 1.0))).layer_in
+    number_format = layer_formats(written("dynamic_fixed_point", bits, Ranges(largest, largest, 1.0))).layer_in
     half_a_step = Fraction(2) ** -(number_format.frac_bits + 1)
     for value in np.float32([largest, -largest, np.float32(largest) * np.float32(fraction)]):
-        (found,) = bench.trim(number_format, [value])
+        (found,) = bench.quantize(number_format, [value])
         assert abs(Fraction(float(found)) - Fraction(float(value))) <= half_a_step
 
 
@@ -263,11 +263,11 @@ def test_no_finer_steps_leave_the_headroom(bits, largest):
 
 def test_a_bias_beyond_the_range_of_the_weights_is_kept_at_16_bit(bench):
     ranges = Ranges(1.0, 1.0, params=0.4, biases=(-0.864, 0.1), input_energy=100.0)
-    (bias,) = bench.trim(trims_of(written("dynamic_fixed_point", 16, ranges)).bias, [-0.864])
+    (bias,) = bench.quantize(layer_formats(written("dynamic_fixed_point", 16, ranges)).bias, [-0.864])
     assert abs(bias + 0.864) < 2**-15
     # With the format that the original writes, it saturates.
     legacy = written("dynamic_fixed_point", 16, ranges, legacy=True)
-    assert bench.trim(trims_of(legacy).bias, [-0.864]).tolist() == [-0.5]
+    assert bench.quantize(layer_formats(legacy).bias, [-0.864]).tolist() == [-0.5]
 
 
 def test_a_bias_within_the_range_of_the_weights_costs_no_bit():
@@ -295,7 +295,7 @@ def test_the_least_squared_error_is_that_of_no_other_fractional_length(bits, ben
     weights = np.random.default_rng(bits).laplace(scale=0.1, size=1000).astype(np.float32)
 
     def error(frac_bits):
-        return np.square(bench.trim(Fixed(bits, frac_bits), weights) - weights).mean()
+        return np.square(bench.quantize(Fixed(bits, frac_bits), weights) - weights).mean()
 
     ranges = Ranges(1.0, 1.0, params=float(abs(weights).max()), weights=weights)
     chosen = written("dynamic_fixed_point", bits, ranges, fl_params="mse").fl_params
@@ -333,23 +333,23 @@ def test_at_a_low_width_a_whole_bias_wins_over_fine_weights_that_hardly_count():
 
 
 def test_32_bits_keep_values_up_to_eight_times_the_range(bench):
-    trims = trims_of(written("dynamic_fixed_point", 32))
-    for number_format, largest in [(trims.layer_in, 200.0), (trims.layer_out, 6.5), (trims.weights, 0.4)]:
+    formats = layer_formats(written("dynamic_fixed_point", 32))
+    for number_format, largest in [(formats.layer_in, 200.0), (formats.layer_out, 6.5), (formats.weights, 0.4)]:
         values = [8 * largest, -8 * largest, largest, largest / 3]
-        assert bench.trim(number_format, values).tolist() == pytest.approx(values, rel=2**-22)
+        assert bench.quantize(number_format, values).tolist() == pytest.approx(values, rel=2**-22)
 
 
 def test_32_bits_keep_a_bias_far_beyond_the_range_of_the_weights(bench):
     ranges = Ranges(1.0, 1.0, params=0.01, biases=(5.0, -700.0), input_energy=10.0)
-    trims = trims_of(written("dynamic_fixed_point", 32, ranges))
+    formats = layer_formats(written("dynamic_fixed_point", 32, ranges))
     # 700 takes 11 integer bits with the sign, which leaves steps of 2^-21.
-    assert trims.bias == Fixed(32, 21)
-    assert bench.trim(trims.bias, [5.0, -700.0]).tolist() == [5, -700]
+    assert formats.bias == Fixed(32, 21)
+    assert bench.quantize(formats.bias, [5.0, -700.0]).tolist() == [5, -700]
 
 
 def test_legacy_32_bits_still_saturate_activations(bench):
-    trims = trims_of(written("dynamic_fixed_point", 32, legacy=True))
-    assert bench.trim(trims.layer_in, [200.0]).tolist() == [128]
+    formats = layer_formats(written("dynamic_fixed_point", 32, legacy=True))
+    assert bench.quantize(formats.layer_in, [200.0]).tolist() == [128]
 
 
 def test_fixed_point_tries_all_widths_that_are_offered_largest_first():
@@ -418,8 +418,8 @@ def test_minifloat_of_fewer_bits_and_legacy_ones_hold_what_the_original_holds():
 @settings(deadline=None)
 @given(bits=st.integers(16, 32), largest=st.floats(1, 2.0**127, width=32))
 def test_no_activation_saturates_as_a_minifloat_of_16_bits_or_more(bench, bits, largest):
-    number_format = trims_of(written("minifloat", bits, Ranges(1.0, largest, 1.0))).layer_out
-    found = bench.trim(number_format, [largest, -largest]).astype(np.float64)
+    number_format = layer_formats(written("minifloat", bits, Ranges(1.0, largest, 1.0))).layer_out
+    found = bench.quantize(number_format, [largest, -largest]).astype(np.float64)
     assert abs(found - [largest, -largest]).max() <= largest * 2.0 ** -(number_format.mant_bits + 1)
 
 
@@ -435,13 +435,13 @@ def test_minifloat_tries_the_widths_that_leave_a_mantissa():
 def test_what_is_written_as_minifloat_is_read_back(bits, mant_bits, exp_bits, legacy):
     everywhere = [RANGES, Ranges(1000.0, 1.0, 1.0)]
     found = written("minifloat", bits, everywhere=everywhere, legacy=legacy)
-    assert trims_of(found).weights == Minifloat(mant_bits, exp_bits)
+    assert layer_formats(found).weights == Minifloat(mant_bits, exp_bits)
 
 
 def test_minifloat_of_32_bits_is_float32(bench, many_floats):
-    trims = trims_of(written("minifloat", 32))
-    assert trims.weights == Minifloat(23, 8)
-    assert trims_of(written("minifloat", 32, legacy=True)).weights == Minifloat(27, 4)
+    formats = layer_formats(written("minifloat", 32))
+    assert formats.weights == Minifloat(23, 8)
+    assert layer_formats(written("minifloat", 32, legacy=True)).weights == Minifloat(27, 4)
 
 
 # -- powers of two -------------------------------------------------------------------------------------------
@@ -449,10 +449,10 @@ def test_minifloat_of_32_bits_is_float32(bench, many_floats):
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_powers_of_two_are_written_with_exponents_minus_8_to_minus_1_and_8_bit_activations(legacy):
-    trims = trims_of(written("integer_power_of_2_weights", 4, legacy=legacy))
-    assert trims.weights == PowerOfTwo(-8, -1)
-    assert trims.bias is None
-    assert (trims.layer_in, trims.layer_out) == (Fixed(8, 0), Fixed(8, 5))
+    formats = layer_formats(written("integer_power_of_2_weights", 4, legacy=legacy))
+    assert formats.weights == PowerOfTwo(-8, -1)
+    assert formats.bias is None
+    assert (formats.layer_in, formats.layer_out) == (Fixed(8, 0), Fixed(8, 5))
 
 
 def test_powers_of_two_have_one_width_whatever_is_offered():
@@ -482,6 +482,6 @@ def test_the_heading_of_the_summary_is_the_originals(mode, lines):
 
 def test_a_width_that_is_lossless_is_never_below_float32s_precision():
     for largest in (1e-30, 0.3, 1.0, 7e4, 1e30):
-        found = trims_of(written("dynamic_fixed_point", 32, Ranges(largest, largest, largest)))
+        found = layer_formats(written("dynamic_fixed_point", 32, Ranges(largest, largest, largest)))
         step = math.ldexp(1.0, -found.layer_in.frac_bits)
         assert step <= largest * 2**-24

@@ -20,7 +20,7 @@ from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.images import COLOR, decode
@@ -46,7 +46,7 @@ def test_a_small_png_of_billions_of_pixels_is_refused() -> None:
     # OpenCV takes its limit from the environment when it is loaded: so, in a process of its own.
     code = """
 import struct, zlib
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.images import COLOR, decode
@@ -169,7 +169,7 @@ def one_pass(text: str, **given: Any) -> dict[str, Any]:
     """All blobs of a net with these inputs, and weights by its fillers."""
     Path("net.prototxt").write_text(text)
     rng = np.random.default_rng(0)
-    net = load_net("net.prototxt", None, State(TEST), rng=rng)
+    net = load_net("net.prototxt", None, NetState(TEST), rng=rng)
     return OnePass(net, rng=rng).run({name: np.asarray(value, np.float32) for name, value in given.items()})
 
 

@@ -20,8 +20,8 @@ from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.build import State
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 
@@ -49,10 +49,10 @@ def test_a_forward_pass_gives_what_the_original_gave(
     _skip_unknown_types(folder)
     rng = np.random.default_rng(0)
     weights = case.get("weights") or next((p.name for p in Path().glob("weights.*")), None)
-    state = State(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
+    state = NetState(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
     net = load_net("net.prototxt", weights, state, rng=rng)
     given = read_npz("inputs.npz") if Path("inputs.npz").exists() else {}
-    with Feeds(net, given=given) as feeds:
+    with DataLoader(net, given=given) as feeds:
         results = OnePass(net, rng=rng).run(feeds.next())
     expected = np.load("outputs.npz")
     steps = {top.name: _step(layer.message) for layer in net.layers for top in layer.tops}
@@ -71,7 +71,7 @@ def test_trimming_an_array_gives_what_the_original_gave(folder: Path, case: Mapp
     inputs, outputs = np.load(folder / "inputs.npz"), np.load(folder / "outputs.npz")
     ops = numpy_ops(np.random.default_rng(0))
     for key, setting in case["settings"].items():
-        trimmed = _format(setting).trim(ops, inputs[setting["input"]], Rounding.NEAREST)
+        trimmed = _format(setting).quantize(ops, inputs[setting["input"]], Rounding.NEAREST)
         np.testing.assert_array_equal(trimmed, outputs[key], err_msg=key)
         np.testing.assert_array_equal(np.signbit(trimmed), np.signbit(outputs[key]), err_msg=key)
 

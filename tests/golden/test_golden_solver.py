@@ -43,7 +43,7 @@ def test_a_training_gives_what_the_original_gave(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from ristretto_cli.train.job import Job, opened, resume, save
+    from ristretto_cli.train.setup import TrainingSetup, open_solver, resume, save
     from ristretto_cli.train.solver_settings import settings_of
 
     copy_writable(folder, tmp_path)
@@ -59,7 +59,7 @@ def test_a_training_gives_what_the_original_gave(
         found.update({f"param:{key}": array.copy() for key, array in solver.weights().items()})
         found.update({f"history:{i}": array.copy() for i, array in enumerate(solver.history)})
 
-    with opened(Job(solver_file, settings_of(solver_file), write=keep)) as solver:
+    with open_solver(TrainingSetup(solver_file, settings_of(solver_file), write=keep)) as solver:
         if "resume_from" in case:
             resume(solver, case["resume_from"])
         caplog.clear()

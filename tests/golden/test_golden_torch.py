@@ -13,10 +13,10 @@ import pytest
 
 from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.caffe_io.npz import read_npz
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.net.forward import Run, forward
 from ristretto_cli.net.ir import Net, in_graph
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 
 torch = pytest.importorskip("torch", reason="the torch backend needs torch: pip install 'ristretto-cli[train]'")
@@ -46,11 +46,11 @@ def test_a_forward_pass_on_torch_gives_what_the_original_gave(
     monkeypatch.chdir(folder)
     rng = np.random.default_rng(0)
     weights = case.get("weights") or next((p.name for p in Path().glob("weights.*")), None)
-    state = State(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
+    state = NetState(enum_value("Phase", case["phase"]), case.get("level", 0), tuple(case.get("stages", ())))
     net = load_net("net.prototxt", weights, state, rng=rng)
     given = read_npz("inputs.npz") if Path("inputs.npz").exists() else {}
     ops: Any = TorchOps(rng)
-    with Feeds(net, given=given) as feeds, torch.no_grad():
+    with DataLoader(net, given=given) as feeds, torch.no_grad():
         batch = feeds.next()
         run = forward(net, ops, {blob.name: ops.constant(batch[blob.name]) for blob in in_graph(net.inputs)}, rng=rng)
     results, steps = made(net, run), grid_steps(net)
@@ -70,8 +70,8 @@ def test_a_forward_pass_on_torch_gives_what_the_original_gave(
 
 def made(net: Net, run: Run[Any]) -> dict[str, Any]:
     """The arrays of a run by the keys of the recorded ones."""
-    found: dict[str, Any] = {f"{name}@end": value for name, value in run.end.items()}
-    for layer, tops in zip(net.layers, run.written, strict=True):
+    found: dict[str, Any] = {f"{name}@end": value for name, value in run.final.items()}
+    for layer, tops in zip(net.layers, run.outputs, strict=True):
         for top, value in zip(in_graph(layer.tops), tops, strict=True):
             found[f"{top.name}@{layer.name}"] = found[top.name] = value
     found |= {f"param_end:{key}": value for key, value in run.updates.items()}
@@ -81,7 +81,7 @@ def made(net: Net, run: Run[Any]) -> dict[str, Any]:
 
 
 def grid_steps(net: Net) -> dict[str, float]:
-    """One step of the grid of each blob that a layer trims."""
+    """One step of the grid of each blob that a layer quantizes."""
     return {
         top.name: 2.0**-layer.message.quantization_param.fl_layer_out
         for layer in net.layers

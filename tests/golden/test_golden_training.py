@@ -14,8 +14,8 @@ import pytest
 from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.build import State
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.source import SOURCES
@@ -46,8 +46,8 @@ def test_a_forward_pass_in_training_gives_what_the_original_gave(
         pytest.skip(f"layer types to come: {', '.join(unknown)}")
     rng = np.random.default_rng(0)
     weights = "weights.caffemodel" if Path("weights.caffemodel").exists() else None
-    net = load_net("net.prototxt", weights, State(enum_value("Phase", case["phase"])), rng=rng)
-    with Feeds(net, given=dict(np.load("inputs.npz"))) as feeds:
+    net = load_net("net.prototxt", weights, NetState(enum_value("Phase", case["phase"])), rng=rng)
+    with DataLoader(net, given=dict(np.load("inputs.npz"))) as feeds:
         results = OnePass(net, rng=rng).run(feeds.next())
     expected = np.load("outputs.npz")
     compared = [key for key in expected.files if not key.startswith(("diff:", "pdiff:"))]

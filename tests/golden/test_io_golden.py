@@ -15,8 +15,8 @@ import pytest
 from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.caffe_io.weights import read_net_binary
 from ristretto_cli.cli.main import run
-from ristretto_cli.net.build import State
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
@@ -80,9 +80,9 @@ def test_further_batches_of_a_net_are_those_of_the_original(
     if "batch1" in folder.name:
         pytest.skip("images of different sizes: the shapes of a net are known before its first batch")
     monkeypatch.chdir(folder)
-    net = load_net("net.prototxt", None, State(enum_value("Phase", case["phase"])), rng=np.random.default_rng(0))
+    net = load_net("net.prototxt", None, NetState(enum_value("Phase", case["phase"])), rng=np.random.default_rng(0))
     expected = _arrays(Path("outputs.npz"))
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         for turn in range(1, case["passes"] + 1):
             for top, array in feeds.next().items():
                 recorded = expected[top if turn == 1 else f"{top}@pass{turn}"]

@@ -31,7 +31,7 @@ def test_without_bounds_it_is_refused(bench):
 
 def test_with_a_lower_bound_of_0_or_more_the_negative_side_does_not_matter(bench):
     def ignores(low):
-        return LAYERS.get("Clip").ignores_negative(bench.layer("Clip", f"clip_param {{ min: {low} max: 6 }}"))
+        return LAYERS.get("Clip").is_constant_below_zero(bench.layer("Clip", f"clip_param {{ min: {low} max: 6 }}"))
 
     assert [ignores(low) for low in (-0.5, 0, 1)] == [False, True, True]
 

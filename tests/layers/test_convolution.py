@@ -122,5 +122,5 @@ def test_the_ristretto_variants_compute_the_same_and_trim(bench):
     text = conv("num_output: 1 kernel_size: 1")
     (top,) = bench.run("ConvolutionRistretto", text, [[[[1.3]]]], params=[[[[2]]], [0]])
     assert top[0, 0, 0] == np.float32(2.6)
-    assert [LAYERS.get(f"{kind}Ristretto").trims for kind in ("Convolution", "Deconvolution", "Fc")] == [True] * 3
-    assert not LAYERS.get("Convolution").trims
+    assert [LAYERS.get(f"{kind}Ristretto").quantized for kind in ("Convolution", "Deconvolution", "Fc")] == [True] * 3
+    assert not LAYERS.get("Convolution").quantized

@@ -1,11 +1,11 @@
-"""DetectionEvaluate: which findings are right, and the verdict on all batches."""
+"""DetectionEvaluate: which findings are right, and the metric on all batches."""
 
 import numpy as np
 import pytest
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.average_precision import ApVersion
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.ops import DYNAMIC
 
@@ -188,34 +188,34 @@ def test_what_is_no_file_of_sizes_is_refused_when_the_net_is_to_run(bench, tmp_p
         LAYERS.get(KIND).start(layer)
 
 
-# --- the verdict
+# --- the metric
 
 
-def verdict(bench, batches, version=ApVersion.INTEGRAL):
+def metric(bench, batches, version=ApVersion.INTEGRAL):
     layer = bench.layer(KIND, TWO % "", bottoms=2)
     tops = [np.array(rows, np.float32).reshape(1, 1, -1, 5) for rows in batches]
-    return LAYERS.get(KIND).judge(layer, tops, Judging(version))
+    return LAYERS.get(KIND).compute(layer, tops, MetricOptions(version))
 
 
-def test_the_verdict_is_the_mean_of_the_classes_over_all_batches(bench):
+def test_the_metric_is_the_mean_of_the_classes_over_all_batches(bench):
     # Class 1: 4 objects in two batches; by score right, wrong, right. Class 2: one object, found at once.
     first = [[-1, 1, 3, -1, -1], [-1, 2, 0, -1, -1], [0, 1, 0.9, 1, 0], [0, 1, 0.5, 1, 0]]
     second = [[-1, 1, 1, -1, -1], [-1, 2, 1, -1, -1], [0, 1, 0.7, 0, 1], [0, 2, 0.1, 1, 0]]
-    area = verdict(bench, [first, second])
+    area = metric(bench, [first, second])
     assert area.parts == {"class1": pytest.approx(1 / 4 + 1 / 4 * (2 / 3), abs=1e-6), "class2": 1}
     assert area.value == pytest.approx((5 / 12 + 1) / 2, abs=1e-6)
-    points = verdict(bench, [first, second], ApVersion.ELEVEN_POINTS)
+    points = metric(bench, [first, second], ApVersion.ELEVEN_POINTS)
     assert points.parts["class1"] == pytest.approx((3 + 3 * (2 / 3)) / 11, abs=1e-6)
 
 
-def test_what_does_not_count_is_not_in_the_verdict(bench):
+def test_what_does_not_count_is_not_in_the_metric(bench):
     rows = [[-1, 1, 1, -1, -1], [-1, 2, 1, -1, -1], [0, 1, 0.9, 0, 0], [0, 1, 0.5, 1, 0]]
-    assert verdict(bench, [rows]).parts == {"class1": 1, "class2": 0}
+    assert metric(bench, [rows]).parts == {"class1": 1, "class2": 0}
 
 
 def test_classes_that_are_nowhere_count_as_nothing_in_the_mean_as_in_ssd(bench):
     rows = [[-1, 1, 1, -1, -1], [-1, 2, 0, -1, -1], [0, 1, 0.5, 1, 0]]
-    assert verdict(bench, [rows]).value == 0.5
+    assert metric(bench, [rows]).value == 0.5
 
 
 # --- what is refused

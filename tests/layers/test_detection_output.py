@@ -206,5 +206,5 @@ def test_a_whole_ssd_finds_the_bright_pixels(workshop):
     data = ops.input("data", (1, 1, 2, 2))
     run = forward(net, ops, {"data": data}, rng=RNG)
     image = np.array([[0.25, 0.5], [0.75, 0]], np.float32).reshape(1, 1, 2, 2)
-    (table,) = lower(ops.graph, run.end).session(threads=1).run({"data": image})["found"][0]
+    (table,) = lower(ops.graph, run.final).session(threads=1).run({"data": image})["found"][0]
     assert table.tolist() == [[0, 1, 0.75, 0, 0.5, 0.5, 1], [0, 1, 0.5, 0.5, 0, 1, 0.5], NONE]

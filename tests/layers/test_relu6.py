@@ -11,4 +11,4 @@ def test_it_cuts_off_below_0_and_above_6(bench):
 def test_it_may_run_in_place_and_does_not_see_what_is_negative(bench):
     relu6 = LAYERS.get("ReLU6")
     assert relu6.in_place
-    assert relu6.ignores_negative(bench.layer("ReLU6", ""))
+    assert relu6.is_constant_below_zero(bench.layer("ReLU6", ""))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ristretto_cli.layers.recurrent import MOST_STEPS
+from ristretto_cli.layers.recurrent import MAX_STEPS
 
 X_WEIGHT, X_BIAS, HIDDEN_WEIGHT, TOP_WEIGHT, TOP_BIAS = 1.0, 0.25, 0.5, 2.0, -0.125
 PARAMS = [[[X_WEIGHT]], [X_BIAS], [[HIDDEN_WEIGHT]], [[TOP_WEIGHT]], [TOP_BIAS]]
@@ -109,7 +109,7 @@ X, CONT = (4, 2, 5), (4, 2)
         ("expose_hidden: true", [X, CONT], 2, "expected 3 or 4 bottoms with expose_hidden, got 2"),
         ("expose_hidden: true", [X, CONT, (1, 2, 1)], 1, "expected 2 tops with expose_hidden, got 1"),
         ("expose_hidden: true", [X, CONT, (2, 1)], 2, "an initial state is 2x1. Give it the shape 1x2x1"),
-        ("", [(MOST_STEPS + 1, 1, 1), (MOST_STEPS + 1, 1)], 1, "1025 time steps are too many. Give at most 1024"),
+        ("", [(MAX_STEPS + 1, 1, 1), (MAX_STEPS + 1, 1)], 1, "1025 time steps are too many. Give at most 1024"),
         ("", [(2**30, 1, 1), (2**30, 1)], 1, "time steps are too many"),
     ],
 )

@@ -17,7 +17,7 @@ def test_it_is_1_strictly_above_the_threshold(bench, settings, expected):
 @pytest.mark.parametrize(("threshold", "ignored"), [(-0.5, False), (0, True), (1, True)])
 def test_from_0_on_the_negative_side_does_not_matter(bench, threshold, ignored):
     layer = bench.layer("Threshold", f"threshold_param {{ threshold: {threshold} }}")
-    assert LAYERS.get("Threshold").ignores_negative(layer) is ignored
+    assert LAYERS.get("Threshold").is_constant_below_zero(layer) is ignored
 
 
 def test_it_may_run_in_place():

@@ -9,7 +9,7 @@ from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError, RistrettoErrors
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.forward import forward
 from ristretto_cli.sources.open import DataLayers
 
@@ -21,9 +21,9 @@ class Nets:
         self._file = folder / "net.prototxt"
 
     def build(self, text, *state, **more):
-        """The Net of a text, for State(*state, **more)."""
+        """The Net of a text, for NetState(*state, **more)."""
         self._file.write_text(textwrap.dedent(text).lstrip())
-        return build(read_net(self._file), State(*state, **more), DataLayers())
+        return build(read_net(self._file), NetState(*state, **more), DataLayers())
 
     def refusals(self, text, *state, **more):
         """What is said against a net, a line each, without the file's name (but with the number of the line)."""
@@ -40,8 +40,8 @@ class Result:
         ops = OnnxOps()
         inputs = {blob.name: ops.input(blob.name, blob.shape) for blob in net.inputs}
         run = forward(net, ops, inputs, rng=np.random.default_rng(seed))
-        kept = {f"end {name}": value for name, value in run.end.items()}
-        for layer, read, written in zip(net.layers, run.read, run.written, strict=True):
+        kept = {f"end {name}": value for name, value in run.final.items()}
+        for layer, read, written in zip(net.layers, run.inputs, run.outputs, strict=True):
             kept.update({f"read {layer.name} {i}": value for i, value in enumerate(read)})
             kept.update({f"written {layer.name} {i}": value for i, value in enumerate(written)})
         kept.update({f"update {key}": value for key, value in run.updates.items()})

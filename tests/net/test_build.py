@@ -9,7 +9,7 @@ import pytest
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, enum_value
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.net.build import State, included
+from ristretto_cli.net.build import NetState, included
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -108,7 +108,7 @@ def recorded_states():
 
 @pytest.mark.parametrize(("case", "expected"), list(recorded_states()))
 def test_the_layers_of_a_state_are_those_of_the_original(case, expected):
-    state = State(enum_value("Phase", expected["phase"]), expected["level"], tuple(expected["stages"]))
+    state = NetState(enum_value("Phase", expected["phase"]), expected["level"], tuple(expected["stages"]))
     names = [message.name for message, _ in included(read_net(case / "net.prototxt"), state)]
     assert names == expected["layers"]
 

@@ -12,13 +12,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from ristretto_cli.caffe_io.weights import let_go, letting_go, read_weights, write_weights
+from ristretto_cli.caffe_io.weights import read_weights, release_pages, releasing_pages, write_weights
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
-from ristretto_cli.net import trims
-from ristretto_cli.net.trims import ParamTrim, ParamTrimmer
+from ristretto_cli.net import param_formats
+from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer
 
 # Of weights that it is handed, onnxruntime 1.20 made one copy more.
 COPIES_ONCE = tuple(map(int, onnxruntime.__version__.split(".")[:2])) > (1, 20)
@@ -33,10 +33,10 @@ def test_an_array_trimmed_in_parts_is_the_array_trimmed_at_once(
 ) -> None:
     array = np.random.default_rng(0).standard_normal((5, 7, 11), np.float32)  # 385 elements: six parts and one more
     array[0, 0, :4] = [np.inf, -np.inf, np.nan, -0.0]
-    trim = ParamTrim(number_format, rounding)
-    whole = ParamTrimmer(np.random.default_rng(1)).trim("fc/0", array, trim)
-    monkeypatch.setattr(trims, "_PART", 64)
-    parts = ParamTrimmer(np.random.default_rng(1)).trim("fc/0", array, trim)
+    param_format = ParamFormat(number_format, rounding)
+    whole = ParamQuantizer(np.random.default_rng(1)).quantize("fc/0", array, param_format)
+    monkeypatch.setattr(param_formats, "_CHUNK", 64)
+    parts = ParamQuantizer(np.random.default_rng(1)).quantize("fc/0", array, param_format)
     np.testing.assert_array_equal(parts.view(np.int32), whole.view(np.int32))
 
 
@@ -44,9 +44,9 @@ def test_weights_are_the_same_behind_being_let_go(tmp_path: Path) -> None:
     values = np.arange(100_000, dtype=np.float32)
     write_weights(tmp_path / "x.caffemodel", {"fc": [values]})
     (blob,) = read_weights(tmp_path / "x.caffemodel").layers["fc"]
-    let_go(blob.array)
+    release_pages(blob.array)
     np.testing.assert_array_equal(blob.array, values)
-    let_go(blob.array.reshape(100, 1000)[3:])
+    release_pages(blob.array.reshape(100, 1000)[3:])
     np.testing.assert_array_equal(blob.array, values)
 
 
@@ -54,7 +54,7 @@ def test_weights_are_the_same_while_others_let_go_of_them(tmp_path: Path) -> Non
     numbers = np.arange(1_000_000, dtype=np.float32)
     write_weights(tmp_path / "w.caffemodel", {"a": [numbers], "b": [numbers]})
     first, second = (blobs[0].array for blobs in read_weights(tmp_path / "w.caffemodel").layers.values())
-    with letting_go([first, second, np.zeros(3, np.float32)]):
+    with releasing_pages([first, second, np.zeros(3, np.float32)]):
         assert any(thread.name == "letting go" for thread in threading.enumerate())
         for _ in range(30):
             assert first.sum(dtype=np.float64) == second.sum(dtype=np.float64) == numbers.sum(dtype=np.float64)
@@ -62,13 +62,13 @@ def test_weights_are_the_same_while_others_let_go_of_them(tmp_path: Path) -> Non
 
 
 def test_nobody_lets_go_of_arrays_of_no_file() -> None:
-    with letting_go([np.arange(3)]):
+    with releasing_pages([np.arange(3)]):
         assert not any(thread.name == "letting go" for thread in threading.enumerate())
 
 
 def test_arrays_of_no_file_cannot_be_let_go() -> None:
     array = np.ones(3, np.float32)
-    let_go(array)
+    release_pages(array)
     assert array.tolist() == [1, 1, 1]
 
 
@@ -82,14 +82,14 @@ LAYER = """
 LOAD = """
 import numpy as np
 from benchmarks.child import peak_bytes
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.net_files import load_net
 import onnxruntime
 def load(name):
     rng = np.random.default_rng(0)
-    net = load_net(name + ".prototxt", name + ".caffemodel", State(1), rng=rng)
-    return compile_net(net, lambda run, ops: {"x2": run.end["x2"]}, rng=rng)
+    net = load_net(name + ".prototxt", name + ".caffemodel", NetState(1), rng=rng)
+    return compile_net(net, lambda run, ops: {"x2": run.final["x2"]}, rng=rng)
 small = load("small")
 before = peak_bytes()
 large = load("large")

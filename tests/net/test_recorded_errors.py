@@ -11,7 +11,7 @@ from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.engine import record
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.sources.source import SOURCES
@@ -42,7 +42,8 @@ def test_what_the_original_refuses_is_refused(case, told, monkeypatch):
     rng = np.random.default_rng(0)
     with pytest.raises(RistrettoError) as refused:
         record(
-            load_net("net.prototxt", told.get("weights"), State(enum_value("Phase", told["phase"])), rng=rng), rng=rng
+            load_net("net.prototxt", told.get("weights"), NetState(enum_value("Phase", told["phase"])), rng=rng),
+            rng=rng,
         )
     # It says where: the file and, for a net, the line.
     assert str(refused.value).startswith((f"{told.get('weights')}: ", "net.prototxt:"))

@@ -11,7 +11,7 @@ import pytest
 
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.quantize.header import weights_of
 from ristretto_cli.quantize.pipeline import planned_nets, quantize
 from ristretto_cli.quantize.result import QuantizationResult
@@ -159,7 +159,7 @@ def test_a_score_can_be_named(two_classes: Any) -> None:
 
 
 def test_a_score_that_is_no_output_is_refused(two_classes: Any) -> None:
-    with pytest.raises(RistrettoError, match='"fc" is no output of the net'):
+    with pytest.raises(RistrettoError, match='"fc" is not an output of the net'):
         quantize(two_classes().job(score="fc"))
 
 
@@ -419,7 +419,7 @@ def test_the_written_net_begins_with_how_it_was_made_and_its_weights(two_classes
 
 def test_the_written_net_scores_what_was_told(two_classes: Any) -> None:
     outcome = write(two_classes)
-    scores = score_file("quantized.prototxt", "net.caffemodel", 2, state=State())
+    scores = score_file("quantized.prototxt", "net.caffemodel", 2, state=NetState())
     assert outcome.search.combined is not None
     assert scores.of("accuracy") == outcome.search.combined.score == pytest.approx(0.8, abs=1e-7)
 

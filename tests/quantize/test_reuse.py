@@ -14,15 +14,15 @@ import pytest
 
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.caffe_io.net_file import read_net
-from ristretto_cli.net.build import State
+from ristretto_cli.net.build import NetState
 from ristretto_cli.quantize.caching_scorer import CachingScorer
 from ristretto_cli.quantize.config import QuantizeConfig, ReuseOptions
 from ristretto_cli.quantize.pipeline import quantize
-from ristretto_cli.scoring.array_cache import Shelf
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.array_cache import ArrayCache
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.score import Pass
+from ristretto_cli.scoring.score import ScoringOptions
 
 from ..conftest import NET as TWO
 
@@ -112,33 +112,33 @@ def test_trials_of_fc_weights_are_not_fed_images(small: Any, monkeypatch: pytest
         *[("data", "label")] * 3,  # the float net
         *[("data",)] * 2,  # ranges
         *[("data", "label")] * 3,  # 8bit CONV weights
-        *[("label", "kept 4 3")] * 3,  # 8bit FC weights
+        *[("label", "activation 4 3")] * 3,  # 8bit FC weights
         *[("data", "label")] * 6,  # 8bit layer activations, the combined net
     ]
 
 
 def test_the_data_of_test_are_read_once(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
-    inner = Feeds.next
+    inner = DataLoader.next
 
-    def counted(feeds: Feeds) -> Any:
+    def counted(feeds: DataLoader) -> Any:
         batches.append(inner(feeds)["data"].shape[0])
         return inner(feeds)
 
-    monkeypatch.setattr(Feeds, "next", counted)
+    monkeypatch.setattr(DataLoader, "next", counted)
     quantize(small())
     assert batches == [4] * 3 + [3] * 2
 
 
 def test_without_data_for_train_ranges_are_read_on_what_is_kept(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    inner = Feeds.__init__
+    inner = DataLoader.__init__
 
-    def counted(feeds: Feeds, *args: Any, **settings: Any) -> None:
+    def counted(feeds: DataLoader, *args: Any, **settings: Any) -> None:
         opened.append(1)
         inner(feeds, *args, **settings)
 
-    monkeypatch.setattr(Feeds, "__init__", counted)
+    monkeypatch.setattr(DataLoader, "__init__", counted)
     job = small()
     text = NET.replace("phase: TRAIN", "phase: TRAIN stage: 'never'")
     Path(job.model).write_text(text)
@@ -193,14 +193,14 @@ class StopAfter:
 def test_a_score_of_some_batches_is_not_taken_for_that_of_all(small: Any) -> None:
     job = small()
     net_file = read_net(job.model)
-    net = load_net(job.model, job.weights, State(), rng=np.random.default_rng(0))
+    net = load_net(job.model, job.weights, NetState(), rng=np.random.default_rng(0))
     scorer = CachingScorer(
         net_file,
         net,
-        Pass(3),
+        ScoringOptions(3),
         rng=np.random.default_rng(0),
         execution=Execution(),
-        shelf=Shelf(1 << 20),
+        cache=ArrayCache(1 << 20),
         reuse=ReuseOptions(),
     )
     stopped = scorer.score("one", net_file, StopAfter(2))

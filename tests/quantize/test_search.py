@@ -285,7 +285,7 @@ def test_a_baseline_that_is_no_number_allows_nothing() -> None:
 
 
 def test_every_mode_has_a_name_for_each_of_its_trials() -> None:
-    parts: dict[str, Any] = {name: [g.part for g in MODES.get(name).groups] for name in MODES.names()}
+    parts: dict[str, Any] = {name: [g.label for g in MODES.get(name).groups] for name in MODES.names()}
     assert parts["minifloat"] == ["minifloat net"]
     assert parts["dynamic_fixed_point"] == ["CONV weights", "FC weights", "layer activations"]
     assert parts["integer_power_of_2_weights"] == ["quantized net"]

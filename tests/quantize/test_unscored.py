@@ -35,8 +35,8 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     made: list[object] = []
     inner = caching_scorer.Scorer.run
 
-    def run_and_note(scorer: caching_scorer.Scorer, wanted: caching_scorer.Pass) -> Any:
-        made.append(wanted.what)
+    def run_and_note(scorer: caching_scorer.Scorer, wanted: caching_scorer.ScoringOptions) -> Any:
+        made.append(wanted.label)
         return inner(scorer, wanted)
 
     monkeypatch.setattr(caching_scorer.Scorer, "run", run_and_note)
@@ -174,5 +174,5 @@ def test_a_deploy_net_is_told_first_of_all_that_it_has_no_data(
     assert run([*FIXED, *flags]) == 1
     assert (
         'net.prototxt:1: layer "in" (Input): there is no data for data. '
-        "Put a layer with images and labels in its place, such as Data or ImageData."
+        "Replace it with a layer that reads images and labels, such as Data or ImageData."
     ) in capsys.readouterr().err

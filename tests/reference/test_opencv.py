@@ -12,9 +12,9 @@ import pytest
 from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.printer import to_text
-from ristretto_cli.net.build import State, build
+from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.open import DataLayers
@@ -31,13 +31,13 @@ def test_opencv_computes_the_same_logits(name: str, recorded: Callable[[str], Re
         pytest.skip("needs the Caffe importer of OpenCV 4: pip install 'opencv-python-headless<5'")
     case = recorded(name)
     blob, classes = LOGITS[name]
-    net = build(read_net(case.model), State(), DataLayers())
-    with Feeds(net) as feeds:
+    net = build(read_net(case.model), NetState(), DataLayers())
+    with DataLoader(net) as feeds:
         images = feeds.next()[net.inputs[0].name]
     deploy = write_deploy(net, tmp_path / "deploy.prototxt")
 
     rng = np.random.default_rng(0)
-    ours_net = load_net(deploy, case.weights, State(), rng=rng)
+    ours_net = load_net(deploy, case.weights, NetState(), rng=rng)
     ours = OnePass(ours_net, rng=rng, blobs=(blob,)).run({net.inputs[0].name: images})[blob]
 
     imported = cv2.dnn.readNetFromCaffe(deploy, case.weights)

@@ -1,4 +1,4 @@
-"""Batches that are read once, and fed to as many nets as want them."""
+"""Batches that are read once and used for any number of nets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ristretto_cli.scoring.array_cache import Kept, Shelf
-from ristretto_cli.scoring.batches import Batches
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.array_cache import ArrayCache, CachedArrays
+from ristretto_cli.scoring.batches import CachedBatches
+from ristretto_cli.scoring.data_loader import DataLoader
 
 from ..conftest import DETECTOR, FINDS_BRIGHT
 
@@ -25,13 +25,13 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        inner = Feeds.next
+        inner = DataLoader.next
 
-        def counted(feeds: Feeds) -> Any:
+        def counted(feeds: DataLoader) -> Any:
             self.count += 1
             return inner(feeds)
 
-        monkeypatch.setattr(Feeds, "next", counted)
+        monkeypatch.setattr(DataLoader, "next", counted)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def net(workshop: Any) -> Any:
     return workshop.load(DATA)
 
 
-def read(batches: Batches, count: int) -> list[list[float]]:
+def read(batches: CachedBatches, count: int) -> list[list[float]]:
     """The pixels of the first batches."""
     with batches.reader() as reader:
         return [reader.next()["data"].ravel().tolist() for _ in range(count)]
@@ -55,19 +55,19 @@ THREE = [[10, 20], [30, 40], [50, 10]]
 
 @pytest.mark.parametrize("budget", [1 << 20, 16, 0], ids=["in memory", "the first in memory", "in the file"])
 def test_batches_are_read_once(workshop: Any, reads: Reads, budget: int) -> None:
-    batches = Batches(net(workshop), Shelf(budget))
+    batches = CachedBatches(net(workshop), ArrayCache(budget))
     assert [read(batches, 3) for _ in range(3)] == [THREE] * 3
     assert reads.count == 3
 
 
-def test_without_a_shelf_each_pass_reads_them(workshop: Any, reads: Reads) -> None:
-    batches = Batches(net(workshop))
+def test_without_a_cache_each_pass_reads_the_files(workshop: Any, reads: Reads) -> None:
+    batches = CachedBatches(net(workshop))
     assert [read(batches, 3) for _ in range(2)] == [THREE] * 2
     assert reads.count == 6
 
 
-def test_a_longer_pass_goes_on_behind_what_is_kept(workshop: Any, reads: Reads) -> None:
-    batches = Batches(net(workshop), Shelf(1 << 20))
+def test_a_longer_pass_continues_after_the_cached_batches(workshop: Any, reads: Reads) -> None:
+    batches = CachedBatches(net(workshop), ArrayCache(1 << 20))
     assert read(batches, 1) == THREE[:1]
     assert read(batches, 3) == THREE
     reads.count = 0
@@ -75,8 +75,8 @@ def test_a_longer_pass_goes_on_behind_what_is_kept(workshop: Any, reads: Reads) 
     assert reads.count == 0
 
 
-def test_kept_batches_outlive_the_files(workshop: Any) -> None:
-    batches = Batches(net(workshop), Shelf(0))
+def test_cached_batches_outlive_the_files(workshop: Any) -> None:
+    batches = CachedBatches(net(workshop), ArrayCache(0))
     read(batches, 3)
     shutil.rmtree("db")
     assert read(batches, 3) == THREE
@@ -85,22 +85,22 @@ def test_kept_batches_outlive_the_files(workshop: Any) -> None:
 def test_with_a_full_disk_each_pass_reads_them_from_the_first_one_on(
     workshop: Any, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = Shelf(16)  # the first batch: two pixels and two labels
+    cache = ArrayCache(16)  # the first batch: two pixels and two labels
 
     def full(folder: str) -> Any:
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(shutil, "disk_usage", full)
-    batches = Batches(net(workshop), shelf)
+    batches = CachedBatches(net(workshop), cache)
     assert [read(batches, 3) for _ in range(2)] == [THREE] * 2
-    assert shelf.full
+    assert cache.full
     assert reads.count == 6
-    assert batches.kept(0) is None
+    assert batches.cached(0) is None
 
 
-def test_extents_that_vary_are_kept_as_they_are(bright_halves: Any) -> None:
+def test_batches_with_variable_extents_are_cached(bright_halves: Any) -> None:
     detector = bright_halves.load(DETECTOR, FINDS_BRIGHT)
-    batches = Batches(detector, Shelf(0))
+    batches = CachedBatches(detector, ArrayCache(0))
     labels = []
     for _ in range(2):
         with batches.reader() as reader:
@@ -110,9 +110,9 @@ def test_extents_that_vary_are_kept_as_they_are(bright_halves: Any) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(*labels, strict=True))
 
 
-def test_a_reader_can_leave_out_inputs_and_add_what_was_kept_beside(workshop: Any) -> None:
-    batches = Batches(net(workshop), Shelf(1 << 20))
-    beside: list[Kept] = [lambda: {"more": np.array([1.5])}, lambda: {"more": np.array([2.5])}]
-    with batches.reader(frozenset({"label"}), beside) as reader:
+def test_a_reader_can_select_inputs_and_add_extra_arrays(workshop: Any) -> None:
+    batches = CachedBatches(net(workshop), ArrayCache(1 << 20))
+    extra: list[CachedArrays] = [lambda: {"more": np.array([1.5])}, lambda: {"more": np.array([2.5])}]
+    with batches.reader(frozenset({"label"}), extra) as reader:
         found = [{name: array.tolist() for name, array in reader.next().items()} for _ in range(2)]
     assert found == [{"label": [0, 1], "more": [1.5]}, {"label": [2, 3], "more": [2.5]}]

@@ -107,17 +107,17 @@ def test_only_the_layers_asked_for_are_measured(workshop: Any) -> None:
     assert measure(workshop, layers, {**WEIGHTS, "other": WEIGHTS["conv"]}).keys() == {"conv"}
 
 
-# --- what stands behind the layer
+# --- the layers after it
 
 
-def test_behind_an_in_place_batch_norm_the_original_reads_its_output(workshop: Any) -> None:
+def test_after_an_in_place_batch_norm_the_original_reads_its_output(workshop: Any) -> None:
     norm = IN_PLACE % ("norm", "BatchNorm", "batch_norm_param { eps: 0 }")
     # mean 7, variance 4: [7, -15] becomes [0, -11]
     weights = {**WEIGHTS, "norm": [[7], [4], [1]]}
     assert out(workshop, CONV + norm, weights) == (15, 11)
 
 
-def test_behind_in_place_batch_norm_scale_and_relu_the_original_reads_what_is_left(workshop: Any) -> None:
+def test_after_in_place_batch_norm_scale_and_relu_the_original_reads_their_result(workshop: Any) -> None:
     norm = IN_PLACE % ("norm", "BatchNorm", "batch_norm_param { eps: 0 }")
     scale = IN_PLACE % ("scale", "Scale", "scale_param { bias_term: true }")
     # [7, -15] becomes [0, -11], then [0.25, -21.75], then [0.25, 0]
@@ -173,12 +173,12 @@ def test_a_reader_of_what_an_in_place_layer_made_of_it_is_none_of_its_readers(wo
 
 def test_an_input_that_is_overwritten_later_is_read_as_the_layer_finds_it(workshop: Any) -> None:
     # "flat" is the memory of "data" under another name, so its ReLU changes "data" as well.
-    behind = """
+    rest = """
         layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }
         layer { name: "relu" type: "ReLU" bottom: "flat" top: "flat" }
     """
-    assert measure(workshop, CONV + behind, WEIGHTS)["conv"].layer_in == 8
-    assert measure(workshop, CONV + behind, WEIGHTS, legacy=True)["conv"].layer_in == 3
+    assert measure(workshop, CONV + rest, WEIGHTS)["conv"].layer_in == 8
+    assert measure(workshop, CONV + rest, WEIGHTS, legacy=True)["conv"].layer_in == 3
 
 
 def test_of_several_bottoms_the_original_reads_the_first(workshop: Any) -> None:
@@ -215,13 +215,13 @@ def test_a_range_of_zero_is_warned_of(
 ) -> None:
     caplog.set_level(logging.WARNING, "ristretto")
     measure(workshop, CONV, {"conv": weights}, records=records)
-    assert caplog.messages == [f'Layer "conv": its {dead} zero throughout; nothing can be learnt of its range.']
+    assert caplog.messages == [f'Layer "conv": its {dead} all zeros, so the range cannot be estimated.']
 
 
 def test_an_output_of_zero_is_warned_of(workshop: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "ristretto")
     measure(workshop, CONV + RELU, {"conv": [[[[[-1]]]], [-9]]}, records=((1, 2),))
-    assert caplog.messages == ['Layer "conv": its output is zero throughout; nothing can be learnt of its range.']
+    assert caplog.messages == ['Layer "conv": its output is all zeros, so the range cannot be estimated.']
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -233,13 +233,13 @@ def test_values_that_are_no_numbers_are_refused(workshop: Any, bad: float, place
     with pytest.raises(RistrettoError) as refused:
         measure(workshop, CONV, WEIGHTS, records=[record], legacy=legacy)
     assert str(refused.value) == (
-        'net.prototxt:2: layer "conv" reads NaN or infinite values while ranges are read. '
+        'net.prototxt:2: the input of layer "conv" has NaN or infinite values during calibration. '
         "Check the data, its scale and the weights."
     )
 
 
 def test_a_layer_that_makes_infinite_values_is_named(workshop: Any) -> None:
-    with pytest.raises(RistrettoError, match='layer "conv" gives NaN or infinite values'):
+    with pytest.raises(RistrettoError, match='the output of layer "conv" has NaN or infinite values'):
         measure(workshop, CONV, {"conv": [[[[[3e38]]]], [0]]})
 
 

@@ -23,13 +23,13 @@ X = {"x": np.array([[10, 100]], np.float32)}
 def test_inputs_of_the_graph_have_the_blobs_names(workshop: Any) -> None:
     ops, run = record(workshop.load(NET, WEIGHTS), rng=np.random.default_rng(0))
     assert {name: node.shape for name, node in ops.graph.inputs.items()} == {"x": (1, 2)}
-    assert {name: node.shape for name, node in run.end.items()} == {"x": (1, 2), "y": (1, 1)}
+    assert {name: node.shape for name, node in run.final.items()} == {"x": (1, 2), "y": (1, 1)}
 
 
 def test_a_caller_picks_values_under_names_of_its_own_and_adds_to_the_graph(workshop: Any) -> None:
     session = compile_net(
         workshop.load(NET, WEIGHTS),
-        lambda run, ops: {"sum": run.end["y"], "negative": ops.mul(run.end["y"], ops.constant(-1.0))},
+        lambda run, ops: {"sum": run.final["y"], "negative": ops.mul(run.final["y"], ops.constant(-1.0))},
         rng=np.random.default_rng(0),
     )
     results = session.run(X)
@@ -50,4 +50,4 @@ def test_without_a_gpu_the_remedy_is_named(workshop: Any) -> None:
         pytest.skip("this onnxruntime can use a GPU")
     net = workshop.load(NET, WEIGHTS)
     with pytest.raises(RistrettoError, match="pip install onnxruntime-gpu"):
-        compile_net(net, lambda run, ops: run.end, rng=np.random.default_rng(0), execution=Execution(gpu=0))
+        compile_net(net, lambda run, ops: run.final, rng=np.random.default_rng(0), execution=Execution(gpu=0))

@@ -1,4 +1,4 @@
-"""Graphs that rest on assumptions: nets give what the plain ops give, whatever they are fed."""
+"""Fast graphs with a fallback: nets give the results of the plain ops for any input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.scoring import engine
 from ristretto_cli.scoring.engine import compile_net, record
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.guarded import AssumingRunner, is_finite
+from ristretto_cli.scoring.guarded import GuardedRunner, is_finite
 
 NAN, INF = float("nan"), float("inf")
 
@@ -25,12 +25,12 @@ def test_ordinary_numbers_are_finite(x: list[float]) -> None:
 
 
 @pytest.mark.parametrize("x", [NAN, INF, -INF, 1e20, -3e38, 2.0**64])
-def test_what_is_nan_or_beyond_2_to_the_64_is_not(x: float) -> None:
+def test_nan_and_numbers_beyond_2_to_the_64_are_not_finite(x: float) -> None:
     assert not is_finite(np.array([[1, x], [2, 3]], np.float32))
 
 
 class Doubles:
-    """Doubles what it is fed, and says how large that was."""
+    """Doubles its input, and returns how large that was if it tells."""
 
     def __init__(self, name: str, ran: list[str], *, tells: bool = False) -> None:
         self.name, self.ran, self.tells = name, ran, tells
@@ -42,9 +42,9 @@ class Doubles:
 
 
 @pytest.mark.parametrize("beyond", [1.0, -5.0, NAN, INF])
-def test_from_the_first_batch_on_that_breaks_an_assumption_nothing_is_assumed(beyond: float) -> None:
+def test_from_the_first_invalid_batch_on_the_fallback_runs(beyond: float) -> None:
     ran: list[str] = []
-    runner = AssumingRunner(Doubles("fast", ran, tells=True), lambda: Doubles("slow", ran), peak="how large")
+    runner = GuardedRunner(Doubles("fast", ran, tells=True), lambda: Doubles("slow", ran), guard="how large")
     batches = [0.5, -0.75, beyond, 0.25]
     found = [runner.run({"x": np.array([x], np.float32)}) for x in batches]
     np.testing.assert_array_equal([results["top"].item() for results in found], [1, -1.5, 2 * beyond, 0.5])
@@ -53,15 +53,15 @@ def test_from_the_first_batch_on_that_breaks_an_assumption_nothing_is_assumed(be
     assert ran[-1] == "slow"
 
 
-def test_without_a_peak_inputs_alone_are_looked_at() -> None:
+def test_without_a_guard_only_inputs_are_checked() -> None:
     ran: list[str] = []
-    runner = AssumingRunner(Doubles("fast", ran), lambda: Doubles("slow", ran), peak=None)
+    runner = GuardedRunner(Doubles("fast", ran), lambda: Doubles("slow", ran), guard=None)
     for x in (100.0, INF, 100.0):
         runner.run({"x": np.array([x], np.float32)})
     assert ran == ["fast", "slow", "slow"]
 
 
-def test_what_assumed_is_let_go_before_the_other_is_made() -> None:
+def test_the_fast_graph_is_released_before_the_fallback_is_built() -> None:
     alive: list[bool] = []
     fast = Doubles("fast", [])
     gone = weakref.ref(fast)
@@ -70,7 +70,7 @@ def test_what_assumed_is_let_go_before_the_other_is_made() -> None:
         alive.append(gone() is not None)
         return Doubles("slow", [])
 
-    runner = AssumingRunner(fast, make, peak=None)
+    runner = GuardedRunner(fast, make, guard=None)
     del fast
     runner.run({"x": np.array([NAN], np.float32)})
     assert alive == [False]
@@ -87,7 +87,7 @@ CONV = """
 
 
 def compiled(net: Any, **settings: Any) -> Any:
-    return compile_net(net, lambda run, ops: run.end, rng=np.random.default_rng(0), **settings)
+    return compile_net(net, lambda run, ops: run.final, rng=np.random.default_rng(0), **settings)
 
 
 def image(*numbers: float) -> Any:
@@ -104,7 +104,7 @@ def test_blobs_may_have_any_name(workshop: Any, names: tuple[str, str]) -> None:
         assert {name: top.ravel().tolist() for name, top in results.items()} == {x: [*trimmed], y: [*trimmed]}
 
 
-def test_layers_behind_the_graph_see_each_batch_once(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_layers_see_each_batch_once(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may count them, as DetectionEvaluate does, or write files."""
     net = workshop.load(
         'layer { name: "s" type: "Input" top: "selects" input_param { shape { dim: 1 } } }'
@@ -114,23 +114,23 @@ def test_layers_behind_the_graph_see_each_batch_once(workshop: Any, monkeypatch:
     )
     seen: list[list[float]] = []
 
-    class Watched(engine.Host):
+    class Watched(engine.HostLayers):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             seen.append([])
 
-        def run(self, feeds: Any, handed: Any) -> Any:
-            seen[-1].append(float(handed[0][0].ravel()[0]))
-            return super().run(feeds, handed)
+        def run(self, feeds: Any, graph_bottoms: Any) -> Any:
+            seen[-1].append(float(graph_bottoms[0][0].ravel()[0]))
+            return super().run(feeds, graph_bottoms)
 
-    monkeypatch.setattr(engine, "Host", Watched)
+    monkeypatch.setattr(engine, "HostLayers", Watched)
     runner = compile_net(net, lambda run, ops: {}, rng=np.random.default_rng(0), on_host=["found"])
     tops = [runner.run({"x": image(x, 1), "selects": np.ones(1, np.float32)})["found"] for x in (2, 600, 3)]
     assert [top.ravel().tolist() for top in tops] == [[2, 1], [480, 1], [3, 1]]
     assert seen == [[2, 480, 3]]
 
 
-def test_layers_that_keep_a_state_go_on_where_an_assumption_would_have_broken(workshop: Any) -> None:
+def test_layers_with_a_state_continue_after_an_invalid_batch(workshop: Any) -> None:
     net = workshop.load(
         CONV.format(x="x", y="y", quantization=MINIFLOAT).replace("dim: 1 dim: 1 dim: 1 dim: 2", "dim: 1 dim: 1 dim: 1")
         + """
@@ -168,7 +168,7 @@ def a_net(draw: Any) -> str:
     tops, flat = ["b0"], False
     quantization = st.sampled_from(
         [
-            "",  # 32 bits, 16 of them behind the point
+            "",  # 32 bits, 16 of them fractional
             FIXED.format(8, 3, 8, 2, 8, 5),
             FIXED.format(8, 5, 8, 1, 8, 6),
             FIXED.format(8, 4, 4, 0, 4, 3),
@@ -252,9 +252,9 @@ def test_random_nets_give_what_the_plain_ops_give(workshop: Any, data: st.DataOb
 
     def select(run: Any, ops: Any) -> Any:
         tops = {
-            f"{layer.name} {i}": v for layer, vs in zip(net.layers, run.written, strict=True) for i, v in enumerate(vs)
+            f"{layer.name} {i}": v for layer, vs in zip(net.layers, run.outputs, strict=True) for i, v in enumerate(vs)
         }
-        return {**tops, **run.end}
+        return {**tops, **run.final}
 
     runner = compile_net(net, select, rng=np.random.default_rng(0), execution=Execution(threads=1))
     ops, run = record(net, rng=np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""What stands behind the graph, run: with the graph, alone, and under forward's and the feeds' names."""
+"""Host layers after a graph, without one, and with the names of forward and the data loader."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.one_pass import OnePass
 
@@ -25,13 +25,13 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_host_layers_run_behind_the_graph_in_order(workshop: Any) -> None:
+def test_host_layers_run_after_the_graph_in_order(workshop: Any) -> None:
     session = compile_net(workshop.load(NET), lambda run, ops: {}, rng=rng(), on_host=["fewer", "some"])
     assert {key: value.tolist() for key, value in session.run(FED).items()} == {"fewer": [10], "some": [10, 0]}
 
 
 def test_each_batch_may_have_its_own_number_of_items(workshop: Any) -> None:
-    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.end["y"]}, rng=rng(), on_host=["some"])
+    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.final["y"]}, rng=rng(), on_host=["some"])
     for selector, expected in (([0, 0, 0], []), ([1, 0, 1], [10, 30]), ([1, 1, 1], [10, 0, 30])):
         results = session.run({**FED, "sel": np.array(selector, np.float32)})
         assert results["y"].tolist() == [10, 0, 30]
@@ -39,7 +39,7 @@ def test_each_batch_may_have_its_own_number_of_items(workshop: Any) -> None:
 
 
 def test_without_anything_of_the_host_nothing_of_it_is_computed(workshop: Any) -> None:
-    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.end["y"]}, rng=rng())
+    session = compile_net(workshop.load(NET), lambda run, ops: {"y": run.final["y"]}, rng=rng())
     assert list(session.run({"x": FED["x"]})) == ["y"]  # the selector is not even fed
 
 
@@ -71,13 +71,13 @@ def test_what_a_trim_leaves_is_what_a_later_host_layer_reads(workshop: Any) -> N
     assert results["late"].tolist() == [[1, 3]]
 
 
-def test_what_a_data_layer_brings_with_any_number_of_rows_is_read_behind_the_graph(bright_halves: Any) -> None:
+def test_data_with_a_variable_number_of_rows_is_read_by_host_layers(bright_halves: Any) -> None:
     net = bright_halves.load((bright_halves.folder / "net.prototxt").read_text())
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         rows = [feeds.next()["label"].shape for _ in range(2)]
     assert rows == [(1, 1, 2, 8), (1, 1, 1, 8)]
     one_pass = OnePass(net, rng=rng())
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         results = one_pass.run(feeds.next())
     assert results["label"].shape == (1, 1, 2, 8)
     assert results["detection_eval"].shape[1:] == (1, results["detection_eval"].shape[2], 5)
@@ -86,11 +86,11 @@ def test_what_a_data_layer_brings_with_any_number_of_rows_is_read_behind_the_gra
 def test_given_blobs_may_have_any_extent_that_varies_and_no_other(bright_halves: Any) -> None:
     net = bright_halves.load((bright_halves.folder / "net.prototxt").read_text())
     given = {"data": np.zeros((2, 1, 1, 2), np.float32), "label": np.zeros((1, 1, 7, 8), np.float32)}
-    with Feeds(net, given=given) as feeds:
+    with DataLoader(net, given=given) as feeds:
         assert feeds.next()["label"].shape == (1, 1, 7, 8)
     with pytest.raises(RistrettoError) as refused:
-        Feeds(net, given={"label": np.zeros((1, 1, 7, 9), np.float32)})
-    assert str(refused.value) == 'the given blob "label" has shape 1x1x7x9, and the net takes 1x1x?x8'
+        DataLoader(net, given={"label": np.zeros((1, 1, 7, 9), np.float32)})
+    assert str(refused.value) == 'input "label" has shape 1x1x7x9; the net expects 1x1x?x8'
 
 
 def test_a_fault_of_a_host_layer_has_its_place(workshop: Any) -> None:

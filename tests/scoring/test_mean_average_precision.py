@@ -10,8 +10,8 @@ import pytest
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.average_precision import ApVersion
-from ristretto_cli.layers.host_layer import Judging
-from ristretto_cli.net.build import State
+from ristretto_cli.layers.host_layer import MetricOptions
+from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.metrics import check_score, default_score, is_loss
 from ristretto_cli.scoring.net_files import load_net
 from ristretto_cli.scoring.score import score_net
@@ -24,7 +24,7 @@ def detector(folder: Any, text: str | None = None) -> Any:
     """The net of `bright_halves`, or another one with its weights."""
     if text is not None:
         folder.net(text)
-    return load_net("net.prototxt", "net.caffemodel", State(), rng=np.random.default_rng(0))
+    return load_net("net.prototxt", "net.caffemodel", NetState(), rng=np.random.default_rng(0))
 
 
 def score(net: Any, iterations: int = 2, **settings: Any) -> Scores:
@@ -39,7 +39,7 @@ def score(net: Any, iterations: int = 2, **settings: Any) -> Scores:
 def test_what_is_found_in_all_batches_is_judged_together(
     bright_halves: Any, version: ApVersion, expected: float
 ) -> None:
-    scores = score(detector(bright_halves), how=Judging(version))
+    scores = score(detector(bright_halves), metric_options=MetricOptions(version))
     assert scores.of("detection_eval") == pytest.approx(expected, abs=1e-6)
     (output,) = scores.outputs
     assert output.parts == {"class1": pytest.approx(expected, abs=1e-6)}
@@ -78,7 +78,7 @@ def test_other_outputs_keep_their_means(bright_halves: Any) -> None:
     assert scores.of("detection_eval") == pytest.approx(2 / 3, abs=1e-6)
 
 
-def test_a_truth_that_the_graph_has_is_handed_to_the_layer_behind_it(workshop: Any) -> None:
+def test_a_truth_from_the_graph_is_read_by_the_host_layer(workshop: Any) -> None:
     import h5py
 
     with h5py.File("data.h5", "w") as file:
@@ -103,8 +103,8 @@ def test_outputs_with_as_many_items_as_the_data_makes_have_no_score(
     caplog.set_level(logging.INFO, "ristretto")
     assert [blob.name for blob in net.outputs] == ["found", "label"]
     assert [output.blob for output in score(net).outputs] == ["found"]
-    assert caplog.messages[0] == "label (1x1x?x8) has a variable number of items: it has no score."
-    with pytest.raises(RistrettoError, match='"label" is no output of the net'):
+    assert caplog.messages[0] == "label (1x1x?x8) has a variable number of items and no score."
+    with pytest.raises(RistrettoError, match='"label" is not an output of the net'):
         check_score(net, "label")
 
 

@@ -34,13 +34,13 @@ def found(workshop: Any, *layers: str) -> list[str]:
     return heads(workshop.load(INPUTS + "".join(layers)))
 
 
-def test_the_one_accuracy_layer_judges_not_the_first_output_by_alphabet(workshop: Any) -> None:
+def test_the_one_accuracy_layer_is_the_score_not_the_first_output_by_alphabet(workshop: Any) -> None:
     layers = (fc("x", "a"), layer("SoftmaxWithLoss", "a y", "loss"), accuracy("a y", "zacc"))
     assert found(workshop, *layers) == ["zacc"]
 
 
 @pytest.mark.parametrize("aux_first", [True, False])
-def test_of_two_heads_the_one_behind_more_layers_is_first(workshop: Any, aux_first: bool) -> None:
+def test_of_two_heads_the_one_after_more_layers_is_first(workshop: Any, aux_first: bool) -> None:
     aux = fc("x", "aux") + accuracy("aux y", "aux_acc")
     main = fc("x", "a") + layer("ReLU", "a", "a") + fc("a", "b") + accuracy("b y", "acc")
     layers = [aux, main] if aux_first else [main, aux]
@@ -78,7 +78,7 @@ def test_scores_that_a_layer_works_on_in_place_are_one_head(workshop: Any) -> No
     assert found(workshop, scores, accuracy("b y", "top5", 5), accuracy("a y", "top1")) == ["top1"]
 
 
-def test_of_equal_accuracy_layers_of_one_head_the_first_judges(workshop: Any) -> None:
+def test_of_equal_accuracy_layers_of_one_head_the_first_is_the_score(workshop: Any) -> None:
     assert found(workshop, fc("x", "a"), accuracy("a y", "second"), accuracy("a y", "first")) == ["second"]
 
 
@@ -145,7 +145,7 @@ def test_several_heads_are_warned_of_with_the_flag_that_chooses(
     net = workshop.load(INPUTS + aux + fc("x", "a") + fc("a", "b") + accuracy("b y", "acc"))
     assert default_score(net) == "acc"
     assert caplog.messages == [
-        "The net has 3 heads. acc is scored, at the end of the longest path, and not aux2 or aux. Choose with --score."
+        "The net has 3 heads. acc is scored, at the end of the longest path, not aux2 or aux. Choose with --score."
     ]
 
 

@@ -125,9 +125,9 @@ def test_single_precision_loses_what_the_original_loses(workshop: Any, single_pr
 
 
 def test_progress_is_told_batch_by_batch(workshop: Any) -> None:
-    told: list[tuple[int, int, str]] = []
-    score(classifier(workshop), 3, what="testing", on_batch=lambda *args: told.append(args))
-    assert told == [(1, 3, "testing"), (2, 3, "testing"), (3, 3, "testing")]
+    calls: list[tuple[int, int, str]] = []
+    score(classifier(workshop), 3, label="testing", on_batch=lambda *args: calls.append(args))
+    assert calls == [(1, 3, "testing"), (2, 3, "testing"), (3, 3, "testing")]
 
 
 def test_a_score_that_is_no_number_is_warned_of(workshop: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +136,7 @@ def test_a_score_that_is_no_number_is_warned_of(workshop: Any, caplog: pytest.Lo
     layers = 'layer { name: "p" type: "Power" bottom: "data" top: "y" }'
     net = workshop.load(DATA.replace('top: "label"', "") % 1 + layers)
     assert math.isnan(score(net, 1).of("y"))
-    assert caplog.messages == ["y is NaN or infinite: no score of this net can be trusted"]
+    assert caplog.messages == ["y is NaN or infinite: the scores of this net cannot be trusted"]
 
 
 def test_a_net_without_outputs_is_refused(workshop: Any) -> None:
@@ -159,5 +159,5 @@ def test_a_score_that_is_no_output_is_refused_with_the_outputs(workshop: Any) ->
     with pytest.raises(RistrettoError) as refused:
         check_score(net, "acuracy")
     assert str(refused.value) == (
-        'net.prototxt: "acuracy" is no output of the net. Did you mean accuracy? Outputs: accuracy, loss.'
+        'net.prototxt: "acuracy" is not an output of the net. Did you mean accuracy? Outputs: accuracy, loss.'
     )

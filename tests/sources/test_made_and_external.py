@@ -98,7 +98,7 @@ INPUT = 'name: "i" type: "Input" top: "a" top: "b" input_param { %s }'
 
 def test_memory_data_knows_its_shapes_but_has_no_batches(open_layer: Any) -> None:
     source = open_layer(MEMORY % "batch_size: 2 channels: 3 height: 4 width: 5")
-    assert source.fed
+    assert source.is_external
     assert source.shapes == ((2, 3, 4, 5), (2,))
     with pytest.raises(RistrettoError) as caught:
         source.next()

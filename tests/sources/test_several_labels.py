@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.one_pass import OnePass
 
 ROWS = 3
@@ -37,7 +37,7 @@ def test_hdf5_data_has_a_top_for_each_label_of_its_own_length(workshop: Any) -> 
         "bbox": (2, 4),
         "landmarks": (2, 10),
     }
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         batch, again = feeds.next(), feeds.next()
     assert batch["label"].tolist() == [1, 0]
     np.testing.assert_array_equal(batch["bbox"], BOX[:2])
@@ -62,7 +62,7 @@ def test_a_second_data_layer_brings_labels_in_the_float_data_of_its_records(work
         "label": (2,),
         "bbox": (2, 4, 1, 1),
     }
-    with Feeds(net) as feeds:
+    with DataLoader(net) as feeds:
         batch, again = feeds.next(), feeds.next()
     np.testing.assert_array_equal(batch["bbox"][:, :, 0, 0], BOX[:2])
     np.testing.assert_array_equal(again["bbox"][:, :, 0, 0], BOX[[2, 0]])

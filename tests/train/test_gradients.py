@@ -140,7 +140,7 @@ def test_a_plane_without_variance_has_a_gradient(gradients):
 
 
 def test_a_net_without_a_loss_is_refused(gradients):
-    with pytest.raises(RistrettoError, match=r"^net\.prototxt: the net has no loss: there are no gradients\. Give"):
+    with pytest.raises(RistrettoError, match=r"^net\.prototxt: the net has no loss, so there are no gradients\. Add"):
         gradients(DATA + FC % "", x=X, t=T)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.config import Launch, run
+from ristretto_cli.train.config import TrainConfig, run
 
 from ..conftest import copy_writable
 
@@ -97,7 +97,7 @@ def test_a_training_logs_the_lines_that_the_original_logged(
     monkeypatch.chdir(tmp_path / name)
     case: dict[str, Any] = json.loads(Path("case.json").read_text())
     with caplog.at_level(logging.INFO, "ristretto"):
-        run(Launch("solver.prototxt", weights=case.get("initial_weights"), snapshot=case.get("resume_from")))
+        run(TrainConfig("solver.prototxt", weights=case.get("initial_weights"), snapshot=case.get("resume_from")))
     expected = Path("log.txt").read_text().splitlines()
     told = [SPEED.sub("", message) for message in caplog.messages]
     start = next(i for i, line in enumerate(told) if line.startswith("Learning Rate Policy")) + 1

@@ -25,7 +25,7 @@ from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Net
 from ristretto_cli.train.snapshot import prepare_snapshots, read_state, write_snapshot
 from ristretto_cli.train.solver_settings import Snapshots
-from ristretto_cli.train.state import State
+from ristretto_cli.train.state import SolverState
 
 from ..conftest import Workshop
 
@@ -42,7 +42,7 @@ NET = """
 WEIGHTS = {"fc/0": np.arange(6, dtype=np.float32).reshape(2, 3), "fc/1": np.array([0.5, -0.5], np.float32)}
 DIFFS = {key: -array for key, array in WEIGHTS.items()}
 REMEDY = "Raise the limit on the size of files (ulimit -f)."
-STATE = State(7, 2, (np.full((2, 3), 0.25, np.float32), np.array([1, 2], np.float32)))
+STATE = SolverState(7, 2, (np.full((2, 3), 0.25, np.float32), np.array([1, 2], np.float32)))
 LAYOUT = [("fc/0", (2, 3)), ("fc/1", (2,))]
 
 
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_the_older_snapshot_and_nothing_half(net: Net, hdf5: 
     before = files()
     for iteration in (7, 8):
         with pytest.raises(RistrettoError) as caught, small_files(100):
-            write_snapshot(snapshots, net, State(iteration, 2, STATE.history), WEIGHTS)
+            write_snapshot(snapshots, net, SolverState(iteration, 2, STATE.history), WEIGHTS)
         assert (
             str(caught.value) == f"P_iter_{iteration}.caffemodel{ending}: cannot be written: file too large. {REMEDY}"
         )
@@ -227,7 +227,7 @@ def test_where_the_disk_is_full_behind_the_weights_the_older_state_is_still_ther
     net: Net,
 ) -> None:
     write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
-    large = State(8, 2, (np.zeros(10_000, np.float32),))
+    large = SolverState(8, 2, (np.zeros(10_000, np.float32),))
     told = r"^P_iter_8.solverstate: cannot be written: file too large\."
     with pytest.raises(RistrettoError, match=told), small_files(20_000):
         write_snapshot(Snapshots("P"), net, large, WEIGHTS)
@@ -245,9 +245,9 @@ KILLED = """
     import numpy as np
     from ristretto_cli.train.solver_settings import Snapshots
     from ristretto_cli.train.snapshot import write_snapshot
-    from ristretto_cli.train.state import State
+    from ristretto_cli.train.state import SolverState
     from ristretto_cli.scoring.net_files import load_net
-    from ristretto_cli.net.build import State as NetState
+    from ristretto_cli.net.build import NetState
 
     net = load_net("net.prototxt", None, NetState(0), rng=np.random.default_rng(0))
     arrays = {"fc/0": np.ones((2, 3), np.float32), "fc/1": np.ones(2, np.float32)}
@@ -262,7 +262,7 @@ KILLED = """
                     os.kill(os.getpid(), 9)
 
     sys.addaudithook(count)
-    write_snapshot(Snapshots("P"), net, State(8, 2, tuple(arrays.values())), arrays)
+    write_snapshot(Snapshots("P"), net, SolverState(8, 2, tuple(arrays.values())), arrays)
     print(calls)
 """
 
@@ -272,7 +272,7 @@ def test_kill_9_at_any_time_leaves_no_half_file_under_a_final_name(net: Net) -> 
     script = textwrap.dedent(KILLED)
     whole = subprocess.run([sys.executable, "-c", script, "0"], capture_output=True, text=True, check=True)
     steps = int(whole.stdout)
-    assert steps >= 6  # for each of two files: made, opened, renamed
+    assert steps >= 6  # for each of two files: made, open_solver, renamed
     written = {path.name: path.read_bytes() for path in Path().glob("P_iter_8.*")}
     left = 0
     for step in range(1, steps + 1):
@@ -315,19 +315,19 @@ def test_missing_weights_are_told_with_both_places(net: Net) -> None:
     Path("out").mkdir()
     write_solver_state("out/s", 7, 0, "gone/P.caffemodel", STATE.history)
     assert fault("out/s") == (
-        ": its weights are neither at gone/P.caffemodel nor at out/P.caffemodel. Put them beside the state."
+        ": its weights are neither at gone/P.caffemodel nor at out/P.caffemodel. Put them next to the state."
     )
     write_solver_state("out/s", 7, 0, "", STATE.history)
-    assert fault("out/s") == ": names no weights. Give the weights alone, by --weights."
+    assert fault("out/s") == ": names no weights. Give only the weights, by --weights."
 
 
 def test_a_state_of_another_solver_type_is_refused(net: Net) -> None:
     write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
     said = fault("P_iter_7.solverstate", [*LAYOUT, *LAYOUT])
-    assert "holds a history of 2 arrays; this net with 2 parameters to learn and this solver type need 4" in said
+    assert "its history has 2 arrays; expected 4 for this net with 2 parameters and this solver type" in said
     assert "one of another solver type than Adam and AdaDelta" in said
-    write_snapshot(Snapshots("P"), net, State(7, 2, STATE.history * 2), WEIGHTS)
-    assert fault("P_iter_7.solverstate").endswith("need 2. It looks like one of Adam or AdaDelta.")
+    write_snapshot(Snapshots("P"), net, SolverState(7, 2, STATE.history * 2), WEIGHTS)
+    assert fault("P_iter_7.solverstate").endswith("and this solver type. It looks like one of Adam or AdaDelta.")
 
 
 def test_a_state_of_another_net_is_refused(net: Net) -> None:
@@ -335,13 +335,13 @@ def test_a_state_of_another_net_is_refused(net: Net) -> None:
     assert fault("P_iter_7.solverstate", LAYOUT[:1]).endswith("It looks like one of Adam or AdaDelta.")
     assert fault("P_iter_7.solverstate", [*LAYOUT, ("b/0", (1,))]).endswith("It looks like one of another net.")
     assert fault("P_iter_7.solverstate", [("fc/0", (3, 3)), ("fc/1", (2,))]) == (
-        ": history 0 is 2x3, and parameter fc/0 of this net is 3x3. It looks like the state of another net."
+        ": history 0 has shape 2x3, but parameter fc/0 of this net has 3x3. It looks like the state of another net."
     )
 
 
 def test_history_that_is_not_finite_is_refused(net: Net) -> None:
     history = (STATE.history[0], np.array([1, np.nan], np.float32))
-    write_snapshot(Snapshots("P"), net, State(7, 2, history), WEIGHTS)
+    write_snapshot(Snapshots("P"), net, SolverState(7, 2, history), WEIGHTS)
     assert fault("P_iter_7.solverstate").startswith(": history 1, of parameter fc/1, holds NaN")
 
 

@@ -62,10 +62,10 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Open:
+def open_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Open:
     """Opens a training of NET, of which only the lines behind its opening are kept."""
-    from ristretto_cli.train.job import Job
-    from ristretto_cli.train.job import opened as open_job
+    from ristretto_cli.train.setup import TrainingSetup
+    from ristretto_cli.train.setup import open_solver as open_job
 
     monkeypatch.chdir(tmp_path)
     rows("train", [1, 0, 1], [0, 0, 0])
@@ -78,7 +78,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
         file = read_solver("solver.prototxt")
         watched = Watched(caplog)
         job.setdefault("write", lambda solver: watched.saved.append(solver.iteration))
-        with open_job(Job(file, settings_of(file), **job)) as solver:
+        with open_job(TrainingSetup(file, settings_of(file), **job)) as solver:
             watched.solver = solver
             caplog.clear()
             with caplog.at_level(logging.INFO, "ristretto"):
@@ -91,22 +91,22 @@ def weight(solver: Any) -> float:
     return float(solver.weights()["fc/0"][0, 0])
 
 
-def test_the_weight_goes_down_the_gradient(opened: Open) -> None:
-    with opened("") as training:
+def test_the_weight_goes_down_the_gradient(open_solver: Open) -> None:
+    with open_solver("") as training:
         assert training.solver.run()
         # rows with x = 1 halve it, that with x = 0 leaves it alone
         assert weight(training.solver) == 0.25
         assert training.solver.iteration == 3
 
 
-def test_gradients_of_iter_size_batches_are_averaged(opened: Open) -> None:
-    with opened("iter_size: 2") as training:
+def test_gradients_of_iter_size_batches_are_averaged(open_solver: Open) -> None:
+    with open_solver("iter_size: 2") as training:
         training.solver.run(until=1)
         assert weight(training.solver) == 0.75  # gradients 1 and 0
 
 
-def test_what_is_told_when(opened: Open) -> None:
-    with opened(f"{TESTS}display: 2") as training:
+def test_what_is_told_when(open_solver: Open) -> None:
+    with open_solver(f"{TESTS}display: 2") as training:
         training.solver.run(until=2)
         assert training.lines == [
             "Solving line",
@@ -123,41 +123,41 @@ def test_what_is_told_when(opened: Open) -> None:
         ]
 
 
-def test_without_test_initialization_the_first_test_comes_later(opened: Open) -> None:
-    with opened(f"{TESTS}test_initialization: false") as training:
+def test_without_test_initialization_the_first_test_comes_later(open_solver: Open) -> None:
+    with open_solver(f"{TESTS}test_initialization: false") as training:
         training.solver.run()
         assert [line for line in training.lines if "Testing" in line] == ["Iteration 2, Testing net (#0)"]
 
 
-def test_a_tests_data_go_on_where_the_last_test_ended(opened: Open) -> None:
-    with opened("test_iter: 1 test_interval: 1") as training:
+def test_a_tests_data_go_on_where_the_last_test_ended(open_solver: Open) -> None:
+    with open_solver("test_iter: 1 test_interval: 1") as training:
         training.solver.run(until=2)
         tests = [line for line in training.lines if "Test net output" in line]
         # weights 1, 0.5, 0.5 with rows 1, 2, 3
         assert [line.split(" ")[-2] for line in tests] == ["0.5", "0.5", "1.125"]
 
 
-def test_the_test_loss_is_told_with_test_compute_loss(opened: Open) -> None:
-    with opened("test_iter: 2 test_interval: 5 test_compute_loss: true") as training:
+def test_the_test_loss_is_told_with_test_compute_loss(open_solver: Open) -> None:
+    with open_solver("test_iter: 2 test_interval: 5 test_compute_loss: true") as training:
         training.solver.run(until=1)
         assert "Test loss: 1.25" in training.lines  # (0.5 + 2) / 2
 
 
-def test_the_displayed_loss_is_a_mean_of_the_last_ones(opened: Open) -> None:
-    with opened("display: 1 average_loss: 2") as training:
+def test_the_displayed_loss_is_a_mean_of_the_last_ones(open_solver: Open) -> None:
+    with open_solver("display: 1 average_loss: 2") as training:
         training.solver.run(until=2)
         losses = [line for line in training.lines if line.startswith("Iteration") and "loss" in line]
         assert losses == ["Iteration 0, loss = 0.5", "Iteration 1, loss = 0.25", "Iteration 2, loss = 0.0625"]
 
 
-def test_snapshots_are_taken_behind_updates_and_once_at_the_end(opened: Open) -> None:
-    with opened("snapshot: 2") as training:
+def test_snapshots_are_taken_behind_updates_and_once_at_the_end(open_solver: Open) -> None:
+    with open_solver("snapshot: 2") as training:
         training.solver.run(until=4)
         assert training.saved == [2, 4]
-    with opened("snapshot: 2", after_train=True) as training:
+    with open_solver("snapshot: 2", after_train=True) as training:
         training.solver.run(until=3)
         assert training.saved == [2, 3]
-    with opened("snapshot: 2", after_train=True) as training:
+    with open_solver("snapshot: 2", after_train=True) as training:
         training.solver.run(until=4)
         assert training.saved == [2, 4]
 
@@ -168,29 +168,29 @@ def asked(*requests: Request) -> Callable[[], Request]:
     return lambda: waiting.pop(0) if waiting else Request.NONE
 
 
-def test_a_stop_from_outside_ends_the_training_behind_an_update(opened: Open) -> None:
-    with opened("", request=asked(Request.NONE, Request.STOP)) as training:
+def test_a_stop_from_outside_ends_the_training_behind_an_update(open_solver: Open) -> None:
+    with open_solver("", request=asked(Request.NONE, Request.STOP)) as training:
         assert not training.solver.run()
         assert training.solver.iteration == 2
         assert training.lines[-1] == "Optimization stopped early."
 
 
-def test_a_snapshot_from_outside_is_taken_and_the_training_goes_on(opened: Open) -> None:
-    with opened("", request=asked(Request.SNAPSHOT)) as training:
+def test_a_snapshot_from_outside_is_taken_and_the_training_goes_on(open_solver: Open) -> None:
+    with open_solver("", request=asked(Request.SNAPSHOT)) as training:
         assert training.solver.run()
         assert training.saved == [1]
 
 
-def test_a_test_can_be_interrupted(opened: Open) -> None:
-    with opened(f"{TESTS}", request=asked(Request.SNAPSHOT, Request.STOP)) as training:
+def test_a_test_can_be_interrupted(open_solver: Open) -> None:
+    with open_solver(f"{TESTS}", request=asked(Request.SNAPSHOT, Request.STOP)) as training:
         assert not training.solver.run()
         assert training.saved == [0]
         assert training.lines[-2:] == ["Test interrupted.", "Optimization stopped early."]
         assert weight(training.solver) == 1.0
 
 
-def test_a_training_that_diverges_warns_once_and_goes_on(opened: Open) -> None:
-    with opened("") as training:
+def test_a_training_that_diverges_warns_once_and_goes_on(open_solver: Open) -> None:
+    with open_solver("") as training:
         training.solver.net.set_weights({"fc/0": np.array([[np.nan]], np.float32)})
         assert training.solver.run()
         warnings = [line for line in training.lines if "diverged" in line]
@@ -198,46 +198,46 @@ def test_a_training_that_diverges_warns_once_and_goes_on(opened: Open) -> None:
         assert warnings[0].startswith("The loss of iteration 0 is nan: the training has diverged.")
 
 
-def test_a_training_goes_on_exactly_from_its_state(opened: Open) -> None:
+def test_a_training_goes_on_exactly_from_its_state(open_solver: Open) -> None:
     text = "momentum: 0.9 type: 'Adam'"
-    with opened(text) as training:
+    with open_solver(text) as training:
         training.solver.run(until=3)
         state, weights = training.solver.state(), {k: v.copy() for k, v in training.solver.weights().items()}
         state = type(state)(state.iteration, state.current_step, tuple(a.copy() for a in state.history))
         training.solver.run(until=6)
         expected = weight(training.solver)
-    with opened(text) as training:
+    with open_solver(text) as training:
         training.solver.restore(state, weights)
         training.solver.run(until=6)  # the data start over, here with the same row
         assert weight(training.solver) == expected
 
 
-def test_the_same_seed_gives_the_same_weights(opened: Open) -> None:
+def test_the_same_seed_gives_the_same_weights(open_solver: Open) -> None:
     net = NET.replace('type: "constant" value: 1', 'type: "xavier"')
     found = []
     for seed in (1, 1, 2):
-        with opened(f"random_seed: {seed}", net=net) as training:
+        with open_solver(f"random_seed: {seed}", net=net) as training:
             found.append(weight(training.solver))
     assert found[0] == found[1] != found[2]
 
 
-def test_of_several_files_of_weights_the_last_counts(opened: Open) -> None:
+def test_of_several_files_of_weights_the_last_counts(open_solver: Open) -> None:
     for name, value in (("a", 3.0), ("b", 7.0)):
         write_weights(f"{name}.caffemodel", {"fc": [np.array([[value]], np.float32)]})
     write_weights("other.caffemodel", {"other": [np.zeros(1, np.float32)]})
-    with opened('weights: "a.caffemodel,b.caffemodel" weights: "other.caffemodel"') as training:
+    with open_solver('weights: "a.caffemodel,b.caffemodel" weights: "other.caffemodel"') as training:
         assert weight(training.solver) == 7.0
 
 
-def test_snapshot_diff_is_what_the_last_update_took(opened: Open) -> None:
-    with opened("snapshot: 1 snapshot_diff: true", write=None) as training:
+def test_snapshot_diff_is_what_the_last_update_took(open_solver: Open) -> None:
+    with open_solver("snapshot: 1 snapshot_diff: true", write=None) as training:
         training.solver.run(until=1)
         assert training.solver.differences()["fc/0"].tolist() == [[0.5]]
     assert read_weights("solver_iter_1.caffemodel").layers["fc"][0].array.tolist() == [[0.5]]
 
 
-def test_debug_info_tells_sizes_where_the_loss_is_told(opened: Open) -> None:
-    with opened("display: 2 debug_info: true") as training:
+def test_debug_info_tells_sizes_where_the_loss_is_told(open_solver: Open) -> None:
+    with open_solver("display: 2 debug_info: true") as training:
         training.solver.run(until=2)
         assert [line for line in training.lines if line.startswith("    [")] == [
             "    [Forward] Layer d, top blob x data: 1",
@@ -251,17 +251,17 @@ def test_debug_info_tells_sizes_where_the_loss_is_told(opened: Open) -> None:
         ]
 
 
-def test_a_test_net_may_have_layers_of_its_own(opened: Open) -> None:
+def test_a_test_net_may_have_layers_of_its_own(open_solver: Open) -> None:
     own = """
         layer { name: "more" type: "InnerProduct" bottom: "fc" top: "more" include { phase: TEST }
                 inner_product_param { num_output: 1 weight_filler { type: "constant" value: 4 } } }
     """
-    with opened("test_iter: 1 test_interval: 1", net=NET + own) as training:
+    with open_solver("test_iter: 1 test_interval: 1", net=NET + own) as training:
         training.solver.run(until=1)
         assert "    Test net output #1: more = 4" in training.lines
 
 
-def test_a_layer_that_is_another_in_the_test_net_is_told_with_its_line(opened: Open) -> None:
+def test_a_layer_that_is_another_in_the_test_net_is_told_with_its_line(open_solver: Open) -> None:
     net = NET.replace('name: "fc" type', 'name: "fc" include { phase: TRAIN } type') + (
         'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc2" include { phase: TEST }\n'
         "        inner_product_param { num_output: 2 bias_term: false } }\n"
@@ -269,21 +269,21 @@ def test_a_layer_that_is_another_in_the_test_net_is_told_with_its_line(opened: O
     net = net.replace(
         'bottom: "fc" bottom: "y" top: "loss" }', 'bottom: "fc" bottom: "y" top: "loss" include { phase: TRAIN } }'
     )
-    with pytest.raises(RistrettoError) as refused, opened(TESTS, net=net):
+    with pytest.raises(RistrettoError) as refused, open_solver(TESTS, net=net):
         pass
     assert str(refused.value) == (
-        'net.prototxt:10: layer "fc" has parameters 2x1 in the test net, and 1x1 in the one that learns'
+        'net.prototxt:10: layer "fc" has parameters 2x1 in the test net, but 1x1 in the trained net'
     )
 
 
-def test_a_net_without_a_loss_cannot_learn(opened: Open) -> None:
+def test_a_net_without_a_loss_cannot_learn(open_solver: Open) -> None:
     net = NET.replace('type: "EuclideanLoss"', 'type: "Silence"').replace(' top: "loss"', "")
-    with pytest.raises(RistrettoError) as refused, opened("", net=net):
+    with pytest.raises(RistrettoError) as refused, open_solver("", net=net):
         pass
-    assert str(refused.value).startswith("net.prototxt: the net has no loss: there is nothing to be learned.")
+    assert str(refused.value).startswith("net.prototxt: the net has no loss, so it cannot be trained.")
 
 
-def test_a_missing_test_net_is_told(opened: Open) -> None:
-    with pytest.raises(RistrettoError) as refused, opened(f'{TESTS}test_net: "gone.prototxt"'):
+def test_a_missing_test_net_is_told(open_solver: Open) -> None:
+    with pytest.raises(RistrettoError) as refused, open_solver(f'{TESTS}test_net: "gone.prototxt"'):
         pass
     assert str(refused.value) == "gone.prototxt: this file does not exist"

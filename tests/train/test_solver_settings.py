@@ -42,7 +42,7 @@ def test_what_a_solver_does_not_say_is_as_in_caffe(read: Callable[[str], SolverF
     assert settings.snapshots.after_train
     assert not settings.snapshots.hdf5
     assert settings.tests.nets == ()
-    assert settings.train.told == "net file: net.prototxt"
+    assert settings.train.description == "net file: net.prototxt"
 
 
 def test_the_old_solver_type_is_its_type(read: Callable[[str], SolverFile]) -> None:
@@ -67,7 +67,7 @@ def test_weights_are_lists_of_files(read: Callable[[str], SolverFile]) -> None:
 def test_test_nets_come_in_caffes_order(read: Callable[[str], SolverFile]) -> None:
     nets = f'net: "n.prototxt" test_iter: [1, 2, 3] test_net: "t.prototxt" test_net_param {{ {NET} }}'
     settings = settings_of(read(f"test_interval: 5\n{REST}{nets}"))
-    assert [net.told for net in settings.tests.nets] == [
+    assert [net.description for net in settings.tests.nets] == [
         "test_net_param",
         "test_net file: t.prototxt",
         "net file: n.prototxt",
@@ -96,7 +96,7 @@ def test_a_level_and_stages_of_the_command_are_the_train_states(read: Callable[[
 
 
 REFUSED = [
-    (REST, 'solver.prototxt: the solver names no net to train. Give it one: net: "train_val.prototxt".'),
+    (REST, 'solver.prototxt: the solver has no net to train. Add one: net: "train_val.prototxt".'),
     (
         f'{WHOLE}train_net: "t"',
         "solver.prototxt:5: the solver has several nets to train: net, train_net. Keep one of them.",
@@ -132,15 +132,15 @@ REFUSED = [
         'net: "n"\nbase_lr: 1\nmax_iter: 1\nlr_policy: "exp"\ngamma: -1',
         "solver.prototxt:5: gamma is -1. It must be 0 or more for policy exp.",
     ),
-    ('net: "n"\nlr_policy: "fixed"\nmax_iter: 1', "solver.prototxt: the solver has no base_lr. Add base_lr: to it."),
-    ('net: "n"\nlr_policy: "fixed"\nbase_lr: 1', "solver.prototxt: the solver has no max_iter. Add max_iter: to it."),
+    ('net: "n"\nlr_policy: "fixed"\nmax_iter: 1', "solver.prototxt: the solver has no base_lr. Add base_lr."),
+    ('net: "n"\nlr_policy: "fixed"\nbase_lr: 1', "solver.prototxt: the solver has no max_iter. Add max_iter."),
     (f"{WHOLE}average_loss: 0", "solver.prototxt:5: average_loss is 0. It must be 1 or more."),
     (f"{WHOLE}iter_size: 0", "solver.prototxt:5: iter_size is 0. It must be 1 or more."),
     (f"{WHOLE}momentum: nan", "solver.prototxt:5: momentum is nan. It must be a number."),
     (
         f"{WHOLE}test_iter: 3",
-        "solver.prototxt:5: the solver has a net to test, but no test_interval. "
-        "Say after how many iterations to test: test_interval: 500.",
+        "solver.prototxt:5: the solver has a test net but no test_interval. "
+        "Set the number of iterations between tests: test_interval: 500.",
     ),
     (
         f'{WHOLE}test_interval: 1\ntest_net: "t"',
@@ -177,6 +177,6 @@ def test_all_faults_are_told_at_once(read: Callable[[str], SolverFile]) -> None:
 
 def test_the_types_of_the_settings_are_those_that_there_are() -> None:
     pytest.importorskip("torch", reason="training needs torch")
-    from ristretto_cli.train.optimizers import UPDATES
+    from ristretto_cli.train.optimizers import OPTIMIZERS
 
-    assert tuple(UPDATES) == TYPES
+    assert tuple(OPTIMIZERS) == TYPES

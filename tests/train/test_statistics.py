@@ -10,7 +10,7 @@ import pytest
 
 from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.layers.batch_norm import share_left
-from ristretto_cli.train.statistics import warn_of_old_statistics
+from ristretto_cli.train.statistics import warn_of_stale_statistics
 
 NET = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 2 dim: 1 dim: 2 } } }
@@ -43,9 +43,9 @@ def test_a_short_training_is_told_of_with_the_layer_that_lags_most(
 ) -> None:
     net = workshop.load(NET % ("batch_norm_param { moving_average_fraction: 0.99 }", ""), WEIGHTS, phase=TRAIN)
     with caplog.at_level(logging.WARNING, "ristretto"):
-        warn_of_old_statistics(net, 100)
+        warn_of_stale_statistics(net, 100)
     (line,) = caplog.messages
-    said = 'Layer "two": at the end, 90 % of the statistics that tests use will be those from before'
+    said = 'Layer "two": after training, 90 % of the statistics that tests use will still be the initial ones'
     assert line.startswith(said)
 
 
@@ -63,7 +63,7 @@ def test_nothing_is_told_where_they_are_renewed_or_left_alone(
 ) -> None:
     net = workshop.load(NET % (settings, settings), weights, phase=TRAIN)
     with caplog.at_level(logging.WARNING, "ristretto"):
-        warn_of_old_statistics(net, passes)
+        warn_of_stale_statistics(net, passes)
     assert caplog.messages == []
 
 
@@ -74,5 +74,5 @@ def test_pspnets_bn_is_told_of_as_well(
     layer = 'layer { name: "bn" type: "BN" bottom: "x" top: "y" bn_param { slope_filler { value: 1 } %s } }'
     net = workshop.load(NET[: NET.index('layer { name: "one"')] + layer % settings, phase=TRAIN)
     with caplog.at_level(logging.WARNING, "ristretto"):
-        warn_of_old_statistics(net, 100)
+        warn_of_stale_statistics(net, 100)
     assert bool(caplog.messages) == warns

@@ -1,7 +1,7 @@
-"""Values that are on a grid already are not quantized to it a second time; those never negative lose the sign bit.
+"""Redundant quantization.
 
-A convolution's output quantized to 8 bits, rectified, and quantized to the same format as the next layer's input is
-rounded once.
+A convolution's output that is quantized to 8 bits, rectified, and quantized to the same format as the next layer's
+input needs to be rounded once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from ristretto_cli.ops import Grid
 
 @graph_pass("drop_quantize", order=40)
 class DropQuantize(GraphPass):
+    """Values on a grid are not quantized to it again; values that are never negative lose the sign bit."""
+
     def visit(self, node: Node) -> Sequence[Tensor] | None:
         if marks.is_mark(node, marks.QUANTIZE_FLOAT):
             x = node.input(0)

@@ -1,4 +1,4 @@
-"""Nodes whose inputs are all constants are computed once, when the graph is built."""
+"""Constant folding."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ _EXACT: Mapping[str, Callable[..., AnyArray]] = {
 
 @graph_pass("fold_constants", order=10)
 class FoldConstants(GraphPass):
+    """Operations on constants are computed once, when the graph is built."""
+
     def visit(self, node: Node) -> Sequence[Tensor] | None:
         arrays = [array for array in map(self.graph.array, node.inputs) if array is not None]
         if len(arrays) < len(node.inputs) or not arrays or any(array.size > _MAX_SIZE for array in arrays):

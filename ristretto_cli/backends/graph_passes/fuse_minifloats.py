@@ -1,7 +1,7 @@
-"""Minifloats: quantizing twice in a row is done once, and cheaply, where no exponent can exceed the format's.
+"""Minifloats that are quantized as a layer's output and again as the next layer's input.
 
 Quantizing once leaves values that were rounded up past the largest number where they are; the second time these become
-that number, too. Both together are monotone, so a ReLU or a pooling in between can be computed before them.
+that number. Both together are monotone, so a ReLU or a pooling in between can be computed before them.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Once:
 
 @graph_pass("fuse_minifloats", order=80)
 class FuseMinifloats(GraphPass):
+    """Minifloats that are quantized twice in a row are rounded once, by operations that assume exponents in range."""
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._once: dict[str, Once] = {}

@@ -1,7 +1,7 @@
-"""Convolutions and inner products of bytes take onnxruntime's integer kernels, where these are proved to be exact.
+"""Integer kernels: QLinearConv and QGemm.
 
-A value on a grid of up to eight bits is kept as uint8 steps from where it is quantized to where it is read; what
-selects elements (pooling, Reshape, Slice, Concat) works on the bytes. Floats are computed from the bytes for readers
+A value on a grid of up to eight bits is kept as uint8 steps from where it is quantized to where it is read; operations
+that select elements (pooling, Reshape, Slice, Concat) work on the bytes. Floats are computed from the bytes for readers
 that need them.
 """
 
@@ -35,6 +35,8 @@ class Bytes:
 
 @graph_pass("integer_products", order=60)
 class IntegerProducts(GraphPass):
+    """Convolutions and inner products of up to 8 bits take integer kernels, where these are proved to be exact."""
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._bytes: dict[str, Bytes] = {}

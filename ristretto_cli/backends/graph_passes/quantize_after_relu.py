@@ -1,7 +1,4 @@
-"""A ReLU of a quantized value becomes part of the quantization: it saturates at 0 from below.
-
-Poolings and reshapes between the two are recorded again, after the quantization that does both.
-"""
+"""Quantization followed by a ReLU, also if poolings and reshapes are in between."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from ristretto_cli.backends.onnx_graph import Node, Tensor
 
 @graph_pass("quantize_after_relu", order=50)
 class QuantizeAfterRelu(GraphPass):
+    """A ReLU of a quantized value becomes the lower end of the quantization."""
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._rectified: dict[str, Tensor] = {}

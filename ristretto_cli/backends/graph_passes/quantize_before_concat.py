@@ -1,7 +1,7 @@
-"""What is concatenated is pooled and quantized part by part, where each part can be handled more cheaply.
+"""Quantization and pooling of concatenated values.
 
-The parts of a concatenation on grids of their own can be bytes, while the whole could not: the next layer's input
-format is applied to each of them.
+Parts with different grids have no common grid of 8 bits, so their concatenation could only be float; quantized to the
+next layer's input format one by one, they can be bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from ristretto_cli.backends.onnx_graph import Node, Tensor
 
 @graph_pass("quantize_before_concat", order=30)
 class QuantizeBeforeConcat(GraphPass):
+    """Concatenated values are pooled and quantized part by part, each on its own grid."""
+
     def visit(self, node: Node) -> Sequence[Tensor] | None:
         quantizes = marks.is_mark(node, marks.QUANTIZE_FIXED)
         pools = node.op == "MaxPool" and len(node.outputs) == 1

@@ -1,4 +1,4 @@
-"""Products in float32 are computed on the scale of their results: rounding to a grid is then rounding to integers.
+"""Float32 products on the scale of their results.
 
 A value on a grid is kept as its steps, integers in float32, from where it is quantized to the next convolution, whose
 weights are scaled by the grid's step. All scales are powers of two, so nothing is rounded differently.
@@ -50,6 +50,8 @@ class Steps:
 
 @graph_pass("scale_products", order=70)
 class ScaleProducts(GraphPass):
+    """Float32 convolutions with scaled weights compute steps of the grid, which need only be rounded to integers."""
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._steps: dict[str, Steps] = {}

@@ -1,4 +1,4 @@
-"""Nodes that compute the same of the same inputs become one."""
+"""Common subexpressions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ristretto_cli.backends.onnx_graph import Node, Tensor
 
 @graph_pass("share_nodes", order=20)
 class ShareNodes(GraphPass):
+    """Equal operations on equal inputs are computed once."""
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._first: dict[object, tuple[Tensor, ...]] = {}

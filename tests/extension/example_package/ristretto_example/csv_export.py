@@ -14,7 +14,7 @@ class CsvExporter(Exporter):
 
     def write(self, request: ExportRequest) -> str:
         if request.model is not None:
-            raise RistrettoError("csv exports a weights file", remedy="Leave out --model.")
+            raise RistrettoError("csv exports a weights file", hint="Leave out --model.")
         weights = read_weights(needed(request.weights, "--weights"))
         rows = [
             f"{layer},{i},{blob.array.size},{blob.array.min():g},{blob.array.max():g}"

@@ -14,7 +14,8 @@ from ristretto_cli.formats.number_format import ModeOption, Ranges, Role, trimmi
 class SpareBits(DynamicFixedPoint):
     """Dynamic fixed point with spare integer bits for activations."""
 
-    # The precision and `trims` are inherited: what is written is dynamic fixed point, which any ristretto reads.
+    # The precision and `layer_formats` are inherited: the fields are those of dynamic fixed point, which any ristretto
+    # reads.
     combined_title = "Dynamic fixed point net, spare bits:"
     options = (
         *DynamicFixedPoint.options,
@@ -31,7 +32,7 @@ class SpareBits(DynamicFixedPoint):
         legacy: bool,
     ) -> None:
         if legacy:
-            raise RistrettoError("the original has no mode spare_bits", remedy="Leave out --legacy.")
+            raise RistrettoError("the original has no mode spare_bits", hint="Leave out --legacy.")
         super().write(quantization, widths, ranges, everywhere=everywhere, legacy=legacy)
         if Role.LAYER_IN in widths:
             quantization.fl_layer_in -= int(self.option("spare"))

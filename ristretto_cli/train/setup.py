@@ -1,4 +1,4 @@
-"""A training from its solver file on: its nets built, filled and loaded, its data opened."""
+"""Setup of a training from its solver file: nets, initial weights, data and solver."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ import numpy as np
 
 from ristretto_cli.caffe_io.net_file import NetFile, SolverFile
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
-from ristretto_cli.layers.host_layer import Judging
+from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.build import build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
-from ristretto_cli.scoring.data_loader import Feeds
+from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.metrics import check_judging
+from ristretto_cli.scoring.metrics import check_metric_options
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.net import TrainNet
 from ristretto_cli.train.signals import Request
 from ristretto_cli.train.snapshot import check_complete, read_state, write_snapshot
 from ristretto_cli.train.solver import Solver
-from ristretto_cli.train.solver_settings import NetSource, Settings
+from ristretto_cli.train.solver_settings import NetSource, SolverSettings
 from ristretto_cli.train.test_nets import Tester
 
 log = logging.getLogger("ristretto")
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is to be trained, and how.
+class TrainingSetup:
+    """The inputs and options of a training.
 
-    device: torch's name of where. gpu: where onnxruntime scores test nets; None: on the CPU. threads: of the CPU for
-    that, 0 for the default. trim_activations: also in training. round_to_nearest: weights, in training. how: how test
-    nets that find objects are judged. write: what saves the solver, `save` by default. request, on_iteration, clock:
-    see Solver.
+    device: torch's name of the device to train on. gpu: the device of test nets, which run on onnxruntime; None for the
+    CPU. threads: for test nets on the CPU, 0 for the default. trim_activations, round_to_nearest: see TrainNet.
+    metric_options: for test nets with metrics. write: saves a snapshot, `save` by default. request, on_iteration,
+    clock: see Solver.
     """
 
     solver: SolverFile
-    settings: Settings
+    settings: SolverSettings
     device: str = "cpu"
     gpu: int | None = None
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
-    how: Judging = field(default_factory=Judging)
+    metric_options: MetricOptions = field(default_factory=MetricOptions)
     write: Callable[[Solver], object] | None = None
     request: Callable[[], Request] = lambda: Request.NONE
     on_iteration: Callable[[int, int], None] = lambda done, total: None
@@ -56,32 +56,32 @@ class Job:
 
 
 @contextmanager
-def opened(job: Job) -> Iterator[Solver]:
-    """The job's solver, ready to run; leaving closes its data. RistrettoError(s) for whatever is wrong with its files.
+def open_solver(setup: TrainingSetup) -> Iterator[Solver]:
+    """The solver, ready to run; the context closes its data. RistrettoError(s) for all errors in its files.
 
-    The weights are those of the settings' files, of which later ones go over earlier ones; what they lack is filled.
+    Weights come from the settings' files, of which later ones override earlier ones; missing ones from fillers.
     """
-    settings = job.settings
+    settings = setup.settings
     seeds = np.random.SeedSequence(settings.seed)
     for_weights, for_passes, for_tests = (np.random.default_rng(seed) for seed in seeds.spawn(3))
     for_data = int(seeds.generate_state(1)[0])
     weights = _merged([_read(file) for file in settings.weights])
     with ExitStack() as files:
-        log.info("Creating training net from %s", settings.train.told)
-        train_file, net = _built(job, settings.train)
+        log.info("Creating training net from %s", settings.train.description)
+        train_file, net = _built(setup, settings.train)
         net = _with_weights(net, weights, for_weights)
-        learning = TrainNet(
+        train_net = TrainNet(
             net,
             rng=for_passes,
-            device=job.device,
+            device=setup.device,
             force_backward=train_file.message.force_backward,
-            trim_activations=job.trim_activations,
-            round_to_nearest=job.round_to_nearest,
+            trim_activations=setup.trim_activations,
+            round_to_nearest=setup.round_to_nearest,
         )
         testers = []
         for i, (source, iterations) in enumerate(zip(settings.tests.nets, settings.tests.iterations, strict=True)):
-            log.info("Creating test net (#%d) specified by %s", i, source.told)
-            _, test_net = _built(job, source)
+            log.info("Creating test net (#%d) specified by %s", i, source.description)
+            _, test_net = _built(setup, source)
             known = {layer.name for layer in net.layers}
             if any(layer.params and layer.name not in known for layer in test_net.layers):
                 test_net = _with_weights(test_net, weights, for_tests)
@@ -91,27 +91,27 @@ def opened(job: Job) -> Iterator[Solver]:
                 net,
                 iterations,
                 rng=for_tests,
-                execution=Execution(job.gpu, job.threads),
+                execution=Execution(setup.gpu, setup.threads),
                 seed=seed,
-                how=job.how,
+                metric_options=setup.metric_options,
             )
             testers.append(files.enter_context(tester))
-        check_judging([tester.net for tester in testers], job.how, job.solver.file)
-        feeds = files.enter_context(Feeds(net, seed=for_data))
+        check_metric_options([tester.net for tester in testers], setup.metric_options, setup.solver.file)
+        batches = files.enter_context(DataLoader(net, seed=for_data))
         yield Solver(
             settings,
-            learning,
-            feeds,
+            train_net,
+            batches,
             testers,
-            snapshot=job.write or save,
-            request=job.request,
-            on_iteration=job.on_iteration,
-            clock=job.clock,
+            snapshot=setup.write or save,
+            request=setup.request,
+            on_iteration=setup.on_iteration,
+            clock=setup.clock,
         )
 
 
 def resume(solver: Solver, path: str) -> None:
-    """Go on from a state's file, and the weights that it names. RistrettoError where they are not this net's."""
+    """Resume from a solverstate file and the weights that it names. RistrettoError if they do not fit the net."""
     state = read_state(path, solver.history_layout)
     weights = read_weights(state.learned_net)
     check_complete(path, solver.net.net, weights)
@@ -120,20 +120,20 @@ def resume(solver: Solver, path: str) -> None:
 
 
 def save(solver: Solver) -> str:
-    """Write a solver's weights and state, as its settings say; the name of the weights' file."""
+    """Write a snapshot of a solver, by its settings; returns the name of the weights' file."""
     snapshots = solver.settings.snapshots
     diffs = solver.differences() if snapshots.diff else None
     return write_snapshot(snapshots, solver.net.net, solver.state(), solver.weights(), diffs)
 
 
-def _built(job: Job, source: NetSource) -> tuple[NetFile, Net]:
-    """A net of the solver, without weights, and the file that it is from."""
-    file = source.read(job.solver)
+def _built(setup: TrainingSetup, source: NetSource) -> tuple[NetFile, Net]:
+    """A net of the solver without weights, and its file."""
+    file = source.read(setup.solver)
     return file, build(file, source.state_of(file), DataLayers())
 
 
 def _with_weights(net: Net, weights: WeightsFile | None, rng: np.random.Generator) -> Net:
-    """The net with weights from a file; what that lacks its fillers make."""
+    """The net with weights from a file; missing ones from its fillers."""
     if weights is None:
         return fill_weights(net, rng=rng)
     return load_weights(net, weights, rng=rng, allow_missing=True)
@@ -145,7 +145,7 @@ def _read(file: str) -> WeightsFile:
 
 
 def _merged(files: Sequence[WeightsFile]) -> WeightsFile | None:
-    """Several files as one: of layers that are in more than one, the last file's count."""
+    """The files merged into one; of layers in several files, those of the last one are used."""
     if not files:
         return None
     layers = {name: blobs for file in files for name, blobs in file.layers.items()}

@@ -41,9 +41,9 @@ def test_a_walk_leaves_them_out_and_has_what_they_read(workshop: Any) -> None:
     text = 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { scale: 2 } }\n'
     net = workshop.load(INPUTS + text + FILTER.replace('"x"', '"y"'))
     _, run = record(net, rng=np.random.default_rng(0))
-    assert list(run.end) == ["x", "sel", "y"]
-    assert [value.shape for value in run.read[-1]] == [(3, 2), (3,)]
-    assert run.written[-1] == ()
+    assert list(run.final) == ["x", "sel", "y"]
+    assert [value.shape for value in run.inputs[-1]] == [(3, 2), (3,)]
+    assert run.outputs[-1] == ()
 
 
 @pytest.mark.parametrize(

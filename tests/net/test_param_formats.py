@@ -13,7 +13,7 @@ from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
-from ristretto_cli.net.trims import ParamTrim, ParamTrimmer, param_trims, params_in_use
+from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer, param_formats, params_in_use
 from ristretto_cli.scoring.engine import record
 
 INPUT = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 5 dim: 5 } } }'
@@ -21,17 +21,17 @@ LAYER = """
     layer {{ name: "{name}" type: "{type}" bottom: "x" top: "{name}" {shared}
              convolution_param {{ num_output: 3 kernel_size: 3 pad: 1 weight_filler {{ type: "gaussian" }}
                                   bias_filler {{ type: "gaussian" }} }}
-             quantization_param {{ {trims} }} }}
+             quantization_param {{ {quantization} }} }}
 """
 STOCHASTIC = "bw_params: 8 fl_params: 4 rounding_scheme: STOCHASTIC"
 
 
-def layer(trims: str, name: str = "c", type: str = "ConvolutionRistretto", shared: str = "") -> str:
-    return LAYER.format(name=name, type=type, trims=trims, shared=shared)
+def layer(quantization: str, name: str = "c", type: str = "ConvolutionRistretto", shared: str = "") -> str:
+    return LAYER.format(name=name, type=type, quantization=quantization, shared=shared)
 
 
 @pytest.mark.parametrize(
-    ("trims", "formats"),
+    ("quantization", "formats"),
     [
         ("bw_params: 5 fl_params: 7", [Fixed(5, 7), Fixed(5, 7)]),
         ("precision: MINIFLOAT mant_bits: 3 exp_bits: 4", [Minifloat(3, 4), Minifloat(3, 4)]),
@@ -41,23 +41,23 @@ def layer(trims: str, name: str = "c", type: str = "ConvolutionRistretto", share
 )
 @pytest.mark.parametrize("type_", ["ConvolutionRistretto", "DeconvolutionRistretto"])
 def test_the_weights_and_the_bias_have_the_formats_of_the_layer(
-    trims: str, formats: list[Any], type_: str, workshop: Any
+    quantization: str, formats: list[Any], type_: str, workshop: Any
 ) -> None:
-    net = workshop.load(INPUT + layer(trims, type=type_))
-    found = param_trims(net.layers[1])
-    assert found == tuple(each and ParamTrim(each, Rounding.NEAREST) for each in formats)
+    net = workshop.load(INPUT + layer(quantization, type=type_))
+    found = param_formats(net.layers[1])
+    assert found == tuple(each and ParamFormat(each, Rounding.NEAREST) for each in formats)
 
 
 def test_a_plain_layer_trims_nothing_whatever_it_says(workshop: Any) -> None:
     net = workshop.load(INPUT + layer("bw_params: 5 fl_params: 7", type="Convolution"))
-    assert param_trims(net.layers[1]) == (None, None)
+    assert param_formats(net.layers[1]) == (None, None)
 
 
 def test_in_training_the_rounding_is_that_of_training(workshop: Any) -> None:
     for phase, expected in [(TEST, Rounding.NEAREST), (TRAIN, Rounding.STOCHASTIC)]:
         net = workshop.load(INPUT + layer("bw_params: 8"), phase=phase)
-        assert {trim and trim.rounding for trim in param_trims(net.layers[1])} == {expected}
-    assert {trim and trim.rounding for trim in param_trims(net.layers[1], Rounding.NEAREST)} == {Rounding.NEAREST}
+        assert {each and each.rounding for each in param_formats(net.layers[1])} == {expected}
+    assert {each and each.rounding for each in param_formats(net.layers[1], Rounding.NEAREST)} == {Rounding.NEAREST}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_parameters_in_use_are_the_constants_of_the_graph(text: str, workshop: A
     import onnx
     from onnx import numpy_helper
 
-    graph = lower(ops.graph, run.end).model(embed_weights=True).graph
+    graph = lower(ops.graph, run.final).model(embed_weights=True).graph
     assert isinstance(graph, onnx.GraphProto)
     held = [numpy_helper.to_array(each) for each in graph.initializer]
     assert used
@@ -100,11 +100,11 @@ def test_layers_that_share_a_parameter_round_it_alike(workshop: Any) -> None:
 
 def test_random_numbers_depend_on_the_parameter_and_the_generator(workshop: Any) -> None:
     array = np.full(1000, 0.5, np.float32)
-    trim = ParamTrim(Fixed(8, 0), Rounding.STOCHASTIC)
+    param_format = ParamFormat(Fixed(8, 0), Rounding.STOCHASTIC)
 
     def trimmed(seed: int, *keys: str) -> list[bytes]:
-        trimmer = ParamTrimmer(np.random.default_rng(seed))
-        return [trimmer.trim(key, array, trim).tobytes() for key in keys]
+        quantizer = ParamQuantizer(np.random.default_rng(seed))
+        return [quantizer.quantize(key, array, param_format).tobytes() for key in keys]
 
     first, second = trimmed(0, "a/0", "b/0")
     assert first != second
