@@ -47,7 +47,7 @@ def test_lines_survive_upgrades(tmp_path: Path) -> None:
         ("# nothing\n", "the file is empty"),
         ('name: "n"', "the net has no layers"),
         ("layer { }\nlayers { }", ":2: the net has both"),
-        ('layer { }\ninput: "a"\ninput_dim: 1', ":2: 1 input_dim"),
+        ('layer { }\ninput: "a"\ninput_dim: 1', ":2: the net has 1 input_dim"),
     ],
 )
 def test_what_is_no_net_is_told(tmp_path: Path, text: str, told: str) -> None:
@@ -94,7 +94,7 @@ def test_nets_inside_a_solver_are_upgraded_and_know_their_lines(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "the file has no solver"),
+        ("", "the file is empty: expected a solver"),
         ('type: "Adam"\nsolver_type: ADAM', ":2: the solver has both solver_type and type"),
         ("layer { }", "is this file a net?"),
     ],

@@ -55,7 +55,7 @@ def test_other_words_are_no_integers(text: str) -> None:
 
 def test_unsigned_fields_take_no_minus() -> None:
     text = "inner_product_param { num_output: -3 }"
-    assert faults(text, "LayerParameter") == ["f:1:35: num_output: expected an integer from 0 up, found -"]
+    assert faults(text, "LayerParameter") == ["f:1:35: num_output: expected a non-negative integer, found -"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_single_value_is_not_given_twice(text: str) -> None:
 
 
 def test_required_fields_are_asked_for() -> None:
-    assert faults("clip_param {\n min: 1 }", "LayerParameter") == ["f:1:1: ClipParameter lacks max. Add it."]
+    assert faults("clip_param {\n min: 1 }", "LayerParameter") == ["f:1:1: ClipParameter: missing max. Add it."]
 
 
 def test_comments_may_hold_any_bytes(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_one_fault_is_one_error_and_several_are_errors() -> None:
 
 def test_a_solver_given_for_a_net_is_recognized() -> None:
     assert faults("base_lr: 0.1") == [
-        'f:1:1: unknown field "base_lr" in NetParameter. It is one of SolverParameter: is this file a solver?'
+        'f:1:1: unknown field "base_lr" in NetParameter. It is a field of SolverParameter: is this file a solver?'
     ]
 
 

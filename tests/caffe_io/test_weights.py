@@ -131,10 +131,10 @@ def test_of_two_layers_with_one_name_the_last_counts(save: Save) -> None:
     [
         ("shape { dim: 2 dim: 2 } data: [1, 2, 3]", "the shape 2x2 has 4 values, but 3 are stored"),
         ("shape { dim: 2 }", "the shape 2 has 2 values, but 0 are stored"),
-        ("shape { dim: -1 dim: -1 } data: 1", "an extent of -1 is invalid"),
-        ("shape { dim: 9223372036854775807 } data: 1", "an extent of 9223372036854775807 is invalid"),
+        ("shape { dim: -1 dim: -1 } data: 1", "invalid extent -1"),
+        ("shape { dim: 9223372036854775807 } data: 1", "invalid extent 9223372036854775807"),
         ("shape { dim: 2147483647 dim: 2147483647 dim: 2147483647 } data: 1", "1 are stored"),
-        ("num: 1 channels: 1 height: 2 width: -2 data: 1", "an extent of -2 is invalid"),
+        ("num: 1 channels: 1 height: 2 width: -2 data: 1", "invalid extent -2"),
         ("shape { " + "dim: 1 " * 33 + "} data: 1", "33 axes; the maximum is 32"),
     ],
 )
@@ -149,12 +149,12 @@ def test_a_blob_that_contradicts_itself_is_told(save: Save, blob: str, told: str
     [
         (b"", "the file is empty"),
         (b"\x0a\x01a\x0b", "is damaged or not a caffemodel"),
-        (b"\x0a\x03net", "holds no layers"),
+        (b"\x0a\x03net", "the file has no layers"),
         (b"\xa2\x06\x7f\x0a\x01a", "127 bytes are declared"),
         (b"\xa2\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "18446744073709551615 bytes are declared"),
-        (b"\xff" * 20, "has no end"),
+        (b"\xff" * 20, "unterminated number"),
         (b"\x00\x00\x00\x00", "field number 0"),
-        (b"\x0b" * 300, "groups nested too deep"),
+        (b"\x0b" * 300, "groups are nested too deeply"),
         (b"\xa2\x06\x00\x12\x00", "both `layer` and `layers`"),
     ],
 )
@@ -258,8 +258,8 @@ def make_sparse(h5: Any) -> None:
     ("make", "told"),
     [
         (make_no_data, "no group `data`"),
-        (make_text, 'layer "a" blob 0: has type object, not numbers'),
-        (make_huge, 'layer "a" blob 0: 4398046511104 bytes are declared, but fewer are stored'),
+        (make_text, 'layer "a" blob 0: expected numbers, got type object'),
+        (make_huge, 'layer "a" blob 0: the shape declares 4398046511104 bytes, but fewer are stored'),
         (make_sparse, 'layer "a": blob number 9999 is out of range'),
     ],
 )

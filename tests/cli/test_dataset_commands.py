@@ -214,7 +214,7 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
         ),
         (("compute_image_mean", "gone"), "gone: this database does not exist. Give the database's folder.", 1),
         (("compute_image_mean", "images"), "images is not an LMDB database: no data.mdb in it", 1),
-        (("compute_image_mean", "images", "images"), "images: is a folder. Give a file name.", 1),
+        (("compute_image_mean", "images", "images"), "images: is a folder, not a file. Give a file name.", 1),
         (
             ("convert_mnist_data", "list.txt", "list.txt", "db"),
             "list.txt: Incorrect image file magic. "

@@ -21,7 +21,7 @@ TEXT_AS_WEIGHTS = (
 )
 NO_PROTOTXT = "this is not a text file. Expected a prototxt, not a binary file."
 LOOP = "too many levels of symbolic links"
-OF_DATABASE = "is a file of a database. Choose another name."
+OF_DATABASE = "belongs to a database. Choose another name."
 
 
 def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str], code: int = 1) -> list[str]:
@@ -55,7 +55,7 @@ def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str],
             "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt.",
         ),
         (("upgrade_net_proto_text", "net.caffemodel", "o"), f"net.caffemodel: {NO_PROTOTXT}"),
-        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder. Give a file name."),
+        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder, not a file. Give a file name."),
         (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, not a file"),
         (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Give the database's folder."),
     ],

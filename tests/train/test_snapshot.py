@@ -372,10 +372,10 @@ def test_every_truncation_of_a_state_is_told_in_one_line(net: Net) -> None:
         (b"", "the file is empty"),
         (b'iter: 3 learned_net: "m"\n', "is damaged or not a solver state"),
         (bytes(100), "is damaged or not a solver state"),
-        (new("SolverState", iter=-1, learned_net="m").SerializeToString(), "the iteration -1 is invalid"),
+        (new("SolverState", iter=-1, learned_net="m").SerializeToString(), "invalid iteration -1"),
         (
             new("SolverState", iter=1, history=[new("BlobProto", shape=new("BlobShape", dim=[2**40]))]),
-            "history 0: an extent of 1099511627776 is invalid",
+            "history 0: invalid extent 1099511627776",
         ),
     ],
 )
@@ -387,20 +387,20 @@ def test_damaged_states(net: Net, content: Any, said: str) -> None:
 def test_weights_given_as_a_state_are_told(net: Net) -> None:
     model = write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
     assert fault(model) == (
-        ": holds no solver state. Give weights by --weights, and the .solverstate that lies beside them by --snapshot."
+        ": the file is not a solver state. Give weights by --weights, and the .solverstate next to them by --snapshot."
     )
     model = write_snapshot(Snapshots("P", hdf5=True), net, STATE, WEIGHTS)
-    assert fault(model).startswith(": holds no solver state: `iter` is missing")
+    assert fault(model).startswith(": the file is not a solver state: `iter` is missing")
 
 
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("iter", "three", "`iter` is no whole number"),
-        ("iter", [1, 2], "`iter` is no whole number"),
-        ("learned_net", 3, "`learned_net` is no name of a file"),
-        ("history", 3, "holds no history"),
-        ("history/1", "x", "history 1: has type object, not numbers"),
+        ("iter", "three", "`iter` is not an integer"),
+        ("iter", [1, 2], "`iter` is not an integer"),
+        ("learned_net", 3, "`learned_net` is not a file name"),
+        ("history", 3, "the file has no history"),
+        ("history/1", "x", "history 1: expected numbers, got type object"),
     ],
 )
 def test_hdf5_states_with_something_else_in_them(net: Net, name: str, data: Any, said: str) -> None:
