@@ -1,4 +1,4 @@
-"""Nets as ONNX models; trimmed layers become fake-quant nodes."""
+"""Nets as ONNX models, with fake-quant nodes for quantized layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("ristretto")
 class OnnxExporter(Exporter):
     """The net of a phase as an ONNX model: inputs are the tops of its data layers, outputs are Caffe's.
 
-    Host layers are left out; the blobs that they read are outputs instead of their tops. Weights are included,
+    Host layers are omitted; the blobs that they read are outputs instead of their tops. Weights are included,
     quantized if the layer quantizes them.
     """
 
@@ -32,16 +32,16 @@ class OnnxExporter(Exporter):
         state = NetState(request.phase, request.level, request.stages)
         net = load_net(model_file, weights, state, rng=rng, allow_missing=request.allow_missing)
         ops, run = record(net, rng=rng)
-        leaving = graph_outputs(net, run)
-        if not leaving:
+        outputs = graph_outputs(net, run)
+        if not outputs:
             raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
         for layer in net.layers:
             if layer.on_host and layer.tops:
-                log.info("%s (%s) is a host layer, computed after the graph, and is left out.", layer.name, layer.type)
-        model = ops.graph.model(leaving, embed_weights=True)
+                log.info("%s (%s) is a host layer, computed after the graph, and is omitted.", layer.name, layer.type)
+        model = ops.graph.model(outputs, embed_weights=True)
         onnx.checker.check_model(model)
         with atomic_write(request.output) as temporary:
             onnx.save(model, temporary)
         inputs = ", ".join(value.name for value in model.graph.input)
-        outputs = ", ".join(value.name for value in model.graph.output)
-        return f"{request.output}: {len(model.graph.node)} nodes, inputs {inputs}, outputs {outputs}"
+        output_names = ", ".join(value.name for value in model.graph.output)
+        return f"{request.output}: {len(model.graph.node)} nodes, inputs {inputs}, outputs {output_names}"
