@@ -129,7 +129,7 @@ class Registry(Generic[T]):
         try:
             owners[0].load()
         except ExtensionError:
-            self._entries, self._aliases = before  # what is half loaded is not to be used
+            self._entries, self._aliases = before  # drop what was registered before the failure
             raise
         if name not in self._entries:
             raise owners[0].error(

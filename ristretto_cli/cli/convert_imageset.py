@@ -66,5 +66,5 @@ def command(
         done = convert_imageset(
             root_folder, list_file, db_name, Backend(backend), options, rng=rng, on_image=bar.on_batch
         )
-    left_out = f", {done.unreadable} could not be read" if done.unreadable else ""
-    click.echo(f"{db_name}: {done.records} images{left_out}")
+    skipped = f", {done.unreadable} could not be read" if done.unreadable else ""
+    click.echo(f"{db_name}: {done.records} images{skipped}")

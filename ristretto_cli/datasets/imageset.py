@@ -192,7 +192,7 @@ def _convert(file: str, entry: ListedImage, options: ConversionOptions) -> _Conv
 def _bytes_of(file: str) -> bytes:
     """A file's content; empty if it cannot be read, or is a pipe or a device, which may have no end."""
     try:
-        status = os.stat(file)  # noqa: PTH116 - a name behind any prefix
+        status = os.stat(file)  # noqa: PTH116 - a name after any prefix
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
             return b""
         return read_image_file(file)

@@ -15,14 +15,14 @@ _TENFOLD = 1000.0  # percent; beyond that, percent of a tiny baseline is not inf
 
 
 class Goal(Enum):
-    """Which scores are better; the value is the word that --score_goal takes."""
+    """Which scores are better; the values are those of --score_goal."""
 
     MAX = "max"
     MIN = "min"
 
     @property
     def better(self) -> str:
-        """Which scores are better, as a word."""
+        """The word for better scores."""
         return "higher" if self is Goal.MAX else "lower"
 
 

@@ -757,7 +757,7 @@ FLAGS = [
     bad("test without a model in a folder without one", ("test",), nothing,
         "missing: --model (and no quantized.prototxt in the current folder)", code=2),
     bad("test of a model whose header names no weights", ("test", "--model=net.prototxt"), nothing,
-        "net.prototxt: its header names no weights. Give --weights."),
+        "net.prototxt: the header names no weights. Give --weights."),
     bad("test of a model whose header names missing weights", ("test", "--model=net.prototxt"), lambda job: job.write("net.prototxt", "# Weights: w/x.caffemodel\n" + NET),
         "w/x.caffemodel: this file does not exist"),
     bad("test without weights of a missing model", ("test", "--model=x.prototxt"), nothing,

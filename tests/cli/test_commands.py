@@ -47,8 +47,8 @@ SUMMARY = [
     "Please fine-tune.",
 ]
 NOTES = [
-    "Judged by accuracy: higher is better.",
-    "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
+    "Scored by accuracy: higher is better.",
+    "The error margin is met: accuracy is equal to the baseline; the margin is 2.",
     "Other outputs (float net, quantized net):",
     "loss: 0.559681, 0.615947",
     "Written to quantized.prototxt",
@@ -146,8 +146,8 @@ def test_quantize_is_judged_by_the_deepest_head_or_the_one_that_is_named(termina
     warning = "The net has 2 heads. accuracy is scored, at the end of the longest path, not aux. Choose with --score."
     for flags, judged in (((), "accuracy"), (("--score=aux",), "aux"), (("--legacy",), "accuracy")):
         terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json", *flags)
-        assert f"Judged by {judged}: higher is better." in terminal.out
-        assert f"Judged by {judged}: higher is better." in terminal.log
+        assert f"Scored by {judged}: higher is better." in terminal.out
+        assert f"Scored by {judged}: higher is better." in terminal.log
         assert json.loads(Path("found.json").read_text())["score"] == judged
         assert (warning in terminal.log) == (not flags)
 
@@ -313,7 +313,7 @@ def test_test_without_a_net_says_which_is_missing(terminal: Terminal) -> None:
 
 def test_test_of_a_net_that_names_no_weights_asks_for_them(terminal: Terminal) -> None:
     terminal("test", "--model=net.prototxt", code=1)
-    assert terminal.err == ["ristretto: net.prototxt: its header names no weights. Give --weights."]
+    assert terminal.err == ["ristretto: net.prototxt: the header names no weights. Give --weights."]
 
 
 def test_test_writes_json(terminal: Terminal) -> None:

@@ -126,8 +126,8 @@ def test_a_mode_s_option_that_is_a_flag_of_quantize(site: Any) -> None:
     text += "@trimming_mode('gadget')\nclass Gadget(MinifloatMode):\n"
     install(site, "formats", "gadget", text + "    options = (ModeOption('gpu', 'Help.', ('1', '2'), '1'),)\n")
     assert refusal(site, "quantize", "--help") == (
-        "ristretto: trimming mode gadget has an option --gpu, which quantize has itself. "
-        "Give the option another name, or uninstall the extension."
+        "ristretto: trimming mode gadget declares --gpu, which quantize declares too. "
+        "Rename the option, or uninstall the extension."
     )
 
 
@@ -135,8 +135,8 @@ def test_a_mode_s_option_that_is_a_flag_of_quantize(site: Any) -> None:
     ("text", "says"),
     [
         (BROKEN, "cannot be loaded: ModuleNotFoundError: No module named 'not_there' in it.py:1. Update or uninstall"),
-        ("command = print\n", "is no click.Command. Report this to the authors of gadgets."),
-        ("", "is no click.Command. Report this to the authors of gadgets."),
+        ("command = print\n", "is not a click.Command. Report this to the authors of gadgets."),
+        ("", "is not a click.Command. Report this to the authors of gadgets."),
     ],
 )
 def test_a_command_that_cannot_be_loaded(text: str, says: str, site: Any) -> None:

@@ -74,7 +74,7 @@ def test_groups_that_pass_alone_but_not_together_are_widened(two_classes: Any) -
     outcome = quantize(two_classes(low=100).job())
     assert bits(outcome) == [4, 2, 4]
     assert outcome.notes()[1:3] == [
-        "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
+        "The error margin is met: accuracy is equal to the baseline; the margin is 2.",
         "Widened from 2bit CONV weights, 2bit FC weights, 4bit layer activations, where accuracy is 0.",
     ]
     found = outcome.as_json()
@@ -87,7 +87,7 @@ def test_a_margin_that_no_width_holds_is_reported_with_the_best_net(two_classes:
     outcome = quantize(two_classes(low=100).job(bit_widths=(4, 2), bw={"layer": 1}))
     assert outcome.search.combined is not None
     assert not outcome.search.combined.passed
-    assert "No combination of the bit widths 4,2 was found that holds the margin." in outcome.notes()
+    assert "No combination of the bit widths 4,2 that meets the margin was found." in outcome.notes()
 
 
 def test_the_combined_net_may_miss_the_margin_where_it_need_not_be_held(two_classes: Any) -> None:
@@ -452,7 +452,7 @@ def test_a_net_that_names_no_weights_asks_for_them(workshop: Any, text: str) -> 
     workshop.net(text)
     with pytest.raises(RistrettoError) as refused:
         weights_of("net.prototxt")
-    assert str(refused.value) == "net.prototxt: its header names no weights. Give --weights."
+    assert str(refused.value) == "net.prototxt: the header names no weights. Give --weights."
 
 
 def test_the_written_net_keeps_sources_and_leaves_the_input_net_alone(two_classes: Any) -> None:

@@ -196,7 +196,7 @@ def test_the_notes_name_the_judged_output_and_the_file() -> None:
         (True, []),
     ):
         assert notes(job(DYNAMIC, legacy=legacy), found) == [
-            "Judged by accuracy: higher is better.",
+            "Scored by accuracy: higher is better.",
             *verdict,
             "Written to q.prototxt",
         ]
@@ -211,13 +211,13 @@ def test_a_net_that_was_not_scored_has_no_verdict_but_a_file() -> None:
     ("baseline", "score", "margin", "verdict"),
     [
         (0.861111, 0.8, 3.0, "missed: accuracy is 6.1 percentage points below the baseline; the margin is 3."),
-        (0.9, 0.895, 2.0, "kept: accuracy is 0.5 percentage points below the baseline; the margin is 2."),
-        (0.9, 0.89, 2.0, "kept: accuracy is 1 percentage point below the baseline; the margin is 2."),
-        (0.9, 0.907, 2.0, "kept: accuracy is 0.7 percentage points above the baseline; the margin is 2."),
-        (0.9, 0.9, 2.5, "kept: accuracy is equal to the baseline; the margin is 2.5."),
+        (0.9, 0.895, 2.0, "met: accuracy is 0.5 percentage points below the baseline; the margin is 2."),
+        (0.9, 0.89, 2.0, "met: accuracy is 1 percentage point below the baseline; the margin is 2."),
+        (0.9, 0.907, 2.0, "met: accuracy is 0.7 percentage points above the baseline; the margin is 2."),
+        (0.9, 0.9, 2.5, "met: accuracy is equal to the baseline; the margin is 2.5."),
         (0.9, 0.8698, 3.0, "missed: accuracy is 3.02 percentage points below the baseline; the margin is 3."),
-        (0.9, 0.8996, 2.0, "kept: accuracy is 0.04 percentage points below the baseline; the margin is 2."),
-        (0.92, 0.9, 2.0, "kept: accuracy is 2 percentage points below the baseline; the margin is 2."),
+        (0.9, 0.8996, 2.0, "met: accuracy is 0.04 percentage points below the baseline; the margin is 2."),
+        (0.92, 0.9, 2.0, "met: accuracy is 2 percentage points below the baseline; the margin is 2."),
         (0.9, math.nan, 2.0, "missed: accuracy is not a finite number."),
     ],
 )
@@ -231,10 +231,10 @@ def test_the_verdict_on_an_accuracy_is_in_percentage_points(
     ("baseline", "score", "verdict"),
     [
         (0.5, 0.6, "missed: accuracy is 20 % above the baseline; the margin is 2 %."),
-        (0.5, 0.505, "kept: accuracy is 1 % above the baseline; the margin is 2 %."),
-        (0.5, 0.45, "kept: accuracy is 10 % below the baseline; the margin is 2 %."),
+        (0.5, 0.505, "met: accuracy is 1 % above the baseline; the margin is 2 %."),
+        (0.5, 0.45, "met: accuracy is 10 % below the baseline; the margin is 2 %."),
         (-0.5, -0.25, "missed: accuracy is 50 % above the baseline; the margin is 2 %."),
-        (0.0, 0.0, "kept: accuracy is equal to the baseline; the margin is 2 %."),
+        (0.0, 0.0, "met: accuracy is equal to the baseline; the margin is 2 %."),
         (0.0, 0.25, "missed: accuracy is 0.25 above the baseline, 0; the margin is 2 % of the baseline."),
         (1e-15, 2e-9, "missed: accuracy is 2e-09 above the baseline, 1e-15; the margin is 2 % of the baseline."),
     ],

@@ -213,7 +213,7 @@ def test_the_summary_names_the_loss_and_which_way_is_better(regress: Any) -> Non
     lines = outcome.summary_lines()
     assert lines[4:6] == ["Baseline 32bit float: 0.0800934", "Dynamic fixed point CONV"]
     assert lines[-2].startswith("Score: 0.080")
-    assert outcome.notes()[0] == "Judged by l2: lower is better."
+    assert outcome.notes()[0] == "Scored by l2: lower is better."
 
 
 def test_the_summary_tells_by_how_much_a_loss_misses_the_margin(regress: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.caffe_io.messages import TRAIN
-from ristretto_cli.layers.batch_norm import share_left
+from ristretto_cli.layers.batch_norm import remaining_fraction
 from ristretto_cli.train.statistics import warn_of_stale_statistics
 
 NET = """
@@ -35,7 +35,7 @@ WEIGHTS = {name: [np.zeros(2), np.ones(2), np.full(1, 1000.0)] for name in ("one
     ],
 )
 def test_the_share_of_what_was_there(factor: float, fraction: float, passes: int, share: float) -> None:
-    assert share_left(factor, fraction, passes) == pytest.approx(share, abs=0.005)
+    assert remaining_fraction(factor, fraction, passes) == pytest.approx(share, abs=0.005)
 
 
 def test_a_short_training_is_told_of_with_the_layer_that_lags_most(
