@@ -173,7 +173,7 @@ def test_what_is_added_to_a_message_of_caffe_is_new() -> None:
         assert len(set(numbers)) == len(numbers), name
 
 
-def test_faults_in_them_are_told_with_their_place() -> None:
+def test_faults_in_them_are_reported_with_their_place() -> None:
     with pytest.raises(RistrettoError) as refused:
         parse("layer {\n  permute_param { ordr: 1 }\n  roi_pooling_param { pooled_h: -1 }\n}", "NetParameter", "f")
     first, second = str(refused.value).splitlines()

@@ -122,7 +122,7 @@ def fork_words(message: Any) -> list[str]:
     return found
 
 
-def test_real_prototxts_are_read_or_told_what_is_wrong_with_place() -> None:
+def test_real_prototxts_are_read_or_their_errors_reported_with_place() -> None:
     rows = real_prototxts()
     assert len(rows) == 397
     known, of_forks = 0, 0

@@ -1,5 +1,5 @@
-# ruff: noqa: E501 - what a row writes and what it is told are lines as they are
-"""A table of bad inputs: a job that works, broken in one way each, and what the user is told.
+# ruff: noqa: E501 - a row's files and messages are lines as they are
+"""A table of bad inputs: a job that works, broken in one way each, and what the user is reported.
 
 A row says how the tiny job of conftest.py is broken, which command is run on it, and the fault's lines, word for
 word or as a pattern. For all of them: the exit code, nothing on stdout, no traceback, one `ristretto: ` line a
@@ -87,7 +87,7 @@ def remove(name: str) -> Change:
 
 
 def folder(name: str) -> Change:
-    """A folder of that name, in place of the file if there is one."""
+    """A folder of that name, instead of the file if there is one."""
 
     def change(job: Job) -> None:
         if (job.folder / name).exists():
@@ -111,7 +111,7 @@ def both(*changes: Change) -> Change:
 
 
 def data_layer(text: str) -> Change:
-    """Another layer in place of the Data layer, on the same line."""
+    """Another layer instead of the Data layer, on the same line."""
     return lambda job: job.edit(NET.split("\n")[1], text)
 
 
@@ -162,7 +162,7 @@ def flags(args: tuple[str, ...], *more: str, without: str = "") -> tuple[str, ..
 
 HDF5_TEST = flags(TEST, "--weights=net.h5")
 
-# A row: what is done, and below it what is told.
+# A row: the change, and below it the expected message.
 # fmt: off
 WEIGHTS = [
     bad("caffemodel missing", QUANTIZE, remove("net.caffemodel"),
@@ -489,7 +489,7 @@ INPUT_LAYER = 'layer { name: "data" type: "Input" top: "data" top: "label" input
 
 
 def hdf5(**datasets: object) -> Change:
-    """HDF5 data in place of the LMDB."""
+    """HDF5 data instead of the LMDB."""
 
     def change(job: Job) -> None:
         data_layer(HDF5_LAYER)(job)
@@ -783,7 +783,7 @@ def by_name(row: Row) -> str:
     return row.name
 
 
-def check_told(row: Row, err: str) -> None:
+def check_reported(row: Row, err: str) -> None:
     """stderr holds the row's faults, a line each, and apart from them only the log and notes."""
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if not LOG_LINE.fullmatch(line) and not NOTES.fullmatch(line)]
@@ -822,7 +822,7 @@ def test_rows_have_names_of_their_own() -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for temporary files, made for the test alone."""
+    """The folder for temporary files, only for the test."""
     made = tmp_path / "temporary"
     made.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(made))
@@ -830,7 +830,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("row", TABLE, ids=by_name)
-def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
+def test_a_bad_input_is_reported_in_a_line_and_leaves_no_trace(
     row: Row, job: Job, temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row.change(job)
@@ -839,7 +839,7 @@ def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
     code = run(row.args)
     seconds = time.process_time() - start
     out, err = capsys.readouterr()
-    check_told(row, err)
+    check_reported(row, err)
     assert (code, out) == (row.code, "")
     assert job.files() == before
     assert not list(temporary.iterdir())
@@ -874,7 +874,7 @@ def test_a_process_ends_with_the_same_lines(row: Row, job: Job) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ristretto_cli", *row.args], capture_output=True, text=True, env=environment, timeout=600
     )
-    check_told(row, done.stderr)
+    check_reported(row, done.stderr)
     assert (done.returncode, done.stdout) == (row.code, "")
     assert job.files() == before
 
@@ -946,7 +946,7 @@ def test_a_write_that_breaks_off_in_the_middle_leaves_nothing(
     assert capsys.readouterr().err.splitlines()[-1] == "ristretto: interrupted"
 
 
-def test_a_folder_that_may_not_be_written_is_told_before_any_work(
+def test_a_folder_that_may_not_be_written_is_reported_before_any_work(
     job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not by its permissions: those do not stop root, as whom tests may run.
@@ -955,7 +955,7 @@ def test_a_folder_that_may_not_be_written_is_told_before_any_work(
     assert capsys.readouterr() == ("", "ristretto: out.prototxt: cannot be written: permission denied\n")
 
 
-def test_a_net_that_needs_more_memory_than_there_is_is_told_so(
+def test_a_net_that_needs_more_memory_than_there_is_is_reported(
     job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_out(*_: object) -> None:

@@ -59,7 +59,7 @@ def test_encoded_files_are_stored_as_they_are(pictures: Any) -> None:
         assert (datum.encoded, datum.HasField("channels")) == (True, False)
 
 
-def test_a_file_of_another_format_is_encoded_anew(pictures: Any) -> None:
+def test_a_file_of_another_format_is_encoded_again(pictures: Any) -> None:
     pictures({"a.bmp": [[1, 2]]})
     convert(ConversionOptions(encode_type="png"))
     (datum,) = datums("db").values()
@@ -76,14 +76,14 @@ def test_jpg_also_means_files_named_jpeg_but_not_the_other_way_round(pictures: A
     assert b.data != Path("images/b.jpg").read_bytes()
 
 
-def test_encoded_and_resized_images_are_encoded_behind_the_resizing(pictures: Any) -> None:
+def test_encoded_and_resized_images_are_encoded_after_the_resizing(pictures: Any) -> None:
     pictures({"a.png": np.full((4, 4), 9)})
     convert(ConversionOptions(encoded=True, size=(2, 3)))
     (datum,) = datums("db").values()
     assert cv2.imdecode(np.frombuffer(datum.data, np.uint8), 0).tolist() == [[9, 9, 9]] * 2
 
 
-def test_a_name_without_a_format_is_told_and_refused(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_without_a_format_is_reported_and_refused(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
     pictures({"a.png": [[1]]})
     Path("images/a.png").rename("images/a")
     Path("list.txt").write_text("a 0\n")
@@ -113,7 +113,7 @@ def test_blank_lines_are_left_out_but_count_in_the_keys(pictures: Any) -> None:
     assert list(records("db")) == ["00000000_a.png", "00000002_b.png"]
 
 
-def test_every_bad_line_is_told(here: Path) -> None:
+def test_every_bad_line_is_reported(here: Path) -> None:
     Path("list.txt").write_text("a.png 1\nb.png\nc.png\t1\n 4\nd.png x\ne.png 4294967296\nf.png 11111111111\n")
     with pytest.raises(RistrettoError) as caught:
         read_list("list.txt")
@@ -125,12 +125,12 @@ def test_every_bad_line_is_told(here: Path) -> None:
     ]
 
 
-def test_of_many_bad_lines_twenty_are_told(here: Path) -> None:
+def test_of_many_bad_lines_twenty_are_reported(here: Path) -> None:
     Path("list.txt").write_text("a.png\n" * 1000)
     with pytest.raises(RistrettoError) as caught:
         read_list("list.txt")
-    told = str(caught.value).splitlines()
-    assert (len(told), told[-1]) == (21, "list.txt: and 980 more lines like these")
+    reported = str(caught.value).splitlines()
+    assert (len(reported), reported[-1]) == (21, "list.txt: and 980 more lines like these")
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
@@ -193,7 +193,9 @@ def test_a_folder_without_its_slash_is_guessed(pictures: Any, here: Path) -> Non
     assert sorted(path.name for path in here.iterdir()) == ["images", "list.txt"]
 
 
-def test_a_list_of_several_labels_is_told_where_they_come_from(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_list_of_several_labels_is_reported_where_they_come_from(
+    pictures: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     pictures({"a.png": [[1]]})
     several = "for several labels use HDF5Data, or Data with float_data."
     Path("list.txt").write_text("a.png 0 1 0.5\na.png 1 -2.5e1 3\n")
@@ -222,15 +224,15 @@ def test_an_encode_type_that_opencv_does_not_know_is_refused_before_any_work(her
         convert_imageset("images/", "there is no list", "db", Backend.LMDB, ConversionOptions(encode_type=kind))
 
 
-def test_progress_is_told_image_by_image_and_files_by_the_thousand(
+def test_progress_is_reported_image_by_image_and_files_by_the_thousand(
     pictures: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures({"a.png": [[1]]})
     Path("list.txt").write_text("a.png 1\n" * 2001)
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
     with caplog.at_level(logging.INFO, "ristretto"):
-        convert(on_image=lambda *of: told.append(of))
-    assert told == [(i, 2001, "images") for i in range(1, 2002)]
+        convert(on_image=lambda *of: reported.append(of))
+    assert reported == [(i, 2001, "images") for i in range(1, 2002)]
     assert caplog.messages == [
         "A total of 2001 images.",
         "Opened lmdb db",

@@ -201,7 +201,7 @@ def test_the_same_distribution_twice_on_the_path_counts_once(site: Any) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_bug_of_an_extension_is_told_as_its_own(job: Any, site: Any) -> None:
+def test_a_bug_of_an_extension_is_reported_as_its_own(job: Any, site: Any) -> None:
     text = "from ristretto_cli.exports.exporter import *\n@exporter('gadget')\nclass Gadget(Exporter):\n"
     install(site, "exports", "gadget", text + "    def write(self, request): return {}['key']\n")
     done = site.ristretto(*EXPORT, "--format=gadget")
