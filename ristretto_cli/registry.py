@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         return file_entry
 
     def get(self, name: str) -> T:
-        """The entry of that name; RistrettoError with the nearest known name where there is none.
+        """The entry of that name; RistrettoError with the nearest known name if there is none.
 
         ExtensionError if the name is an extension's that cannot be loaded, or has several owners.
         """

@@ -1,6 +1,6 @@
-"""The backend that knows only shapes: what each primitive refuses, and the shape of what it gives.
+"""The backend that computes only shapes: for each primitive, checks of its arguments and the shape of its result.
 
-Every rule stands here once; the other backends ask this one before they compute or record anything.
+Each rule is here only; other backends call this one before they compute or record anything.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _DECONV: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.co
 class TorchOps(RegionTensors):
     """`Ops` on float32 tensors of a device. Shapes are not checked: ShapeOps did that when the net was built.
 
-    rng: what the random numbers start from. Gradients at kinks and ties are those of Caffe's layers.
+    rng: seeds the random numbers. Gradients at kinks and ties are those of Caffe's layers.
     """
 
     def __init__(self, rng: np.random.Generator, device: str = "cpu") -> None:

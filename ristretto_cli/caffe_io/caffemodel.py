@@ -50,7 +50,7 @@ def release_pages(*arrays: npt.NDArray[Any]) -> None:
 
 @contextmanager
 def releasing_pages(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
-    """Release the arrays' pages repeatedly during the block, so that what was read does not stay in memory."""
+    """Release the arrays' pages repeatedly during the block, to limit resident memory."""
     files = _mapped(arrays)
     if not files:
         yield

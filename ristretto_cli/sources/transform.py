@@ -67,7 +67,7 @@ class Transform:
         self.decode_flag = COLOR if param.force_color else GRAY if param.force_gray else NATIVE
 
     def interpolations(self, count: int) -> list[int]:
-        """How to resize each of `count` images, for `resized`."""
+        """The interpolations of `count` images, for `resized`."""
         return [0] * count if self.resize is None else self.resize.drawn(count, self._rng)
 
     def recoded(self, image: Pixels, where: str) -> Pixels:
