@@ -32,16 +32,16 @@ class OnnxExporter(Exporter):
         state = NetState(request.phase, request.level, request.stages)
         net = load_net(model_file, weights, state, rng=rng, allow_missing=request.allow_missing)
         ops, run = record(net, rng=rng)
-        outputs = graph_outputs(net, run)
-        if not outputs:
+        leaving = graph_outputs(net, run)
+        if not leaving:
             raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
         for layer in net.layers:
             if layer.on_host and layer.tops:
                 log.info("%s (%s) is a host layer, computed after the graph, and is omitted.", layer.name, layer.type)
-        model = ops.graph.model(outputs, embed_weights=True)
+        model = ops.graph.model(leaving, embed_weights=True)
         onnx.checker.check_model(model)
         with atomic_write(request.output) as temporary:
             onnx.save(model, temporary)
         inputs = ", ".join(value.name for value in model.graph.input)
-        output_names = ", ".join(value.name for value in model.graph.output)
-        return f"{request.output}: {len(model.graph.node)} nodes, inputs {inputs}, outputs {output_names}"
+        outputs = ", ".join(value.name for value in model.graph.output)
+        return f"{request.output}: {len(model.graph.node)} nodes, inputs {inputs}, outputs {outputs}"

@@ -91,7 +91,7 @@ class QuantizationResult:
         if combined is not None and margin is not None:
             lines.append(f"Scored by {self.score_blob}: {margin.goal.better} is better.")
             if not self.config.legacy:  # DIFFERS(D9)
-                outcome = "met" if combined.passed else "missed"
+                outcome = "kept" if combined.passed else "missed"
                 lines.append(f"The error margin is {outcome}: {self.score_blob} is {margin.distance(combined.score)}")
                 lines += self._widening_lines(margin, combined)
         others = self._other_outputs()

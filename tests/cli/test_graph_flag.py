@@ -41,7 +41,7 @@ def found() -> Any:
 
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The models that onnxruntime is given, except those that it is probed with."""
+    """The models that onnxruntime is given, but for those that it is tried with."""
     fast_ops(np.random.default_rng(0))
     given: list[Any] = []
     real = onnxruntime.InferenceSession
@@ -132,7 +132,7 @@ def test_a_plain_search_runs_no_integer_kernel(two_classes: Any, mode: str, mode
 
 
 def test_prefixes_are_kept_of_the_plain_graph_as_well(two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials of FC weights resume from the float net's activations."""
+    """Trials of FC weights go on from what the float net left there."""
     two_classes()
     fed: list[list[str]] = []
     inner = Session.run
@@ -147,7 +147,7 @@ def test_prefixes_are_kept_of_the_plain_graph_as_well(two_classes: Any, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("words", "reported"),
+    ("words", "told"),
     [
         (["test", *TRIMMED, "--graph=x"], "Invalid value for '--graph': 'x' is not one of 'fast', 'plain'."),
         (
@@ -158,9 +158,9 @@ def test_prefixes_are_kept_of_the_plain_graph_as_well(two_classes: Any, monkeypa
     ids=["unknown", "with torch"],
 )
 def test_what_cannot_be_is_a_usage_error(
-    two_classes: Any, capsys: pytest.CaptureFixture[str], words: list[str], reported: str
+    two_classes: Any, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
     two_classes()
     assert run(words) == 2
-    assert reported in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     assert not Path("x.npz").exists()

@@ -19,7 +19,7 @@ QUANTIZE = ["quantize", *NET, "--trimming_mode=dynamic_fixed_point", "--iteratio
 
 @pytest.fixture
 def threads(two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many threads each session was given, except those that onnxruntime is probed with."""
+    """How many threads each session was given, but for those that onnxruntime itself is tried with."""
     two_classes()
     fast_ops(np.random.default_rng(0))
     given: list[int] = []
@@ -64,9 +64,7 @@ def test_what_is_found_is_the_same(two_classes: Any, flag: str) -> None:
     assert found() == expected
 
 
-def test_early_stop_is_reported_in_the_summary_and_the_json(
-    two_classes: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_early_stop_is_told_in_the_summary_and_the_json(two_classes: Any, capsys: pytest.CaptureFixture[str]) -> None:
     two_classes()
     assert run([*QUANTIZE, "--early_stop"]) == 0
     out = capsys.readouterr().out.splitlines()
@@ -92,7 +90,7 @@ def test_early_stop_is_reported_in_the_summary_and_the_json(
         ),
     ],
 )
-def test_impossible_settings_are_reported_in_a_line(
+def test_what_cannot_be_is_told_in_a_line(
     two_classes: Any, capsys: pytest.CaptureFixture[str], flags: list[str], code: int, message: str
 ) -> None:
     two_classes()
