@@ -52,7 +52,7 @@ class Extension:
             raise self.error(f"cannot be loaded: {type(fault).__name__}: {fault}{place}") from fault
 
     def error(self, what: str, hint: str = "") -> ExtensionError:
-        """The error that says what is wrong with this entry point."""
+        """An error about this entry point."""
         return ExtensionError(f"the extension {self} {what}", hint=hint or f"Update or uninstall {self.distribution}.")
 
 

@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         return file_entry
 
     def get(self, name: str) -> T:
-        """The entry of that name; RistrettoError with the nearest known name where there is none.
+        """The entry of that name; RistrettoError with the nearest known name if there is none.
 
         ExtensionError if the name is an extension's that cannot be loaded, or has several owners.
         """
@@ -129,7 +129,7 @@ class Registry(Generic[T]):
         try:
             owners[0].load()
         except ExtensionError:
-            self._entries, self._aliases = before  # what is half loaded is not to be used
+            self._entries, self._aliases = before  # drop what was registered before the failure
             raise
         if name not in self._entries:
             raise owners[0].error(

@@ -219,7 +219,7 @@ class TwoClasses:
 
 @pytest.fixture
 def two_classes(workshop: Workshop) -> Callable[..., TwoClasses]:
-    """Writes the net's files; train: the high pixel of the images to learn from."""
+    """Writes the net's files; train: the high pixel of the training images."""
 
     def make(high: int = 200, low: int = 50, *, train: int | None = None, weights: Any = None) -> TwoClasses:
         workshop.net(NET)

@@ -1,4 +1,4 @@
-"""The benchmarks run and count right; what they measure is not judged here."""
+"""The benchmarks run and count correctly; their measurements are not tested."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_row_of_a_net_is_measured(tiny: Benchmark, tmp_path: Path) -> None
 def test_a_net_is_quantized_once_by_both_and_scored_on_the_same_images(tiny: Benchmark, tmp_path: Path) -> None:
     rows = [UNSCORED, STATIC_BY_ONE]
     found = list(measure("tiny", tiny, tmp_path / "files", rows=rows, threads=[1], rounds=1))
-    assert found[0].told == "tiny: made-up images to quantize once with"
+    assert found[0].reported == "tiny: made-up images to quantize once with"
     ours, theirs = (row for each in found for row in each.once)
     assert [(row.row, row.images, row.scored, row.threads) for row in (ours, theirs)] == [
         (UNSCORED, 40, 40, 1),
@@ -201,10 +201,10 @@ def test_tables_have_a_line_for_each_row() -> None:
     assert pass_table([]) == ""
 
 
-@pytest.mark.parametrize(("load", "told"), [(0.1, False), (1.5, True)])
-def test_other_work_on_the_machine_is_told(load: float, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("load", "reported"), [(0.1, False), (1.5, True)])
+def test_other_work_on_the_machine_is_reported(load: float, reported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
-    assert ("Load average 1.50" in busy()) is told
+    assert ("Load average 1.50" in busy()) is reported
 
 
 @pytest.mark.parametrize(

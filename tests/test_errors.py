@@ -20,7 +20,7 @@ from ristretto_cli.errors import (
         (Location("a.prototxt"), "a.prototxt"),
     ],
 )
-def test_a_place_is_told_as_far_as_it_is_known(where, text):
+def test_a_place_is_reported_as_far_as_it_is_known(where, text):
     assert str(where) == text
 
 

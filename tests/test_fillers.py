@@ -108,7 +108,7 @@ def test_the_generator_decides(kind: str) -> None:
         ('type: "xavier"', (0, 2), "filler xavier cannot fill an empty blob, of shape (0, 2)"),
     ],
 )
-def test_bad_fillers_are_told_in_a_line(text: str, shape: tuple[int, ...], says: str) -> None:
+def test_bad_fillers_are_reported_in_a_line(text: str, shape: tuple[int, ...], says: str) -> None:
     message = parse(text, "FillerParameter", "filler").message
     with pytest.raises(LayerError) as caught:
         check_filler(message, shape)

@@ -209,7 +209,7 @@ def accuracies(shown: str) -> list[float]:
     return [float(line.removeprefix("accuracy = ")) for line in lines if line.startswith("accuracy = ")]
 
 
-def test_the_demo_quantizes_digits_to_4_bits_and_goes_on_without_torch(digits: Path, tmp_path: Path) -> None:
+def test_the_demo_quantizes_digits_to_4_bits_and_continues_without_torch(digits: Path, tmp_path: Path) -> None:
     shown = run_demo(digits, tmp_path, with_torch=False)
     (score,) = accuracies(shown)
     assert score == pytest.approx(336 / 360, abs=0.01)
@@ -223,7 +223,7 @@ def test_the_demo_regains_more_than_half_of_the_loss_by_fine_tuning(digits: Path
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs torch: pip install 'ristretto-cli[train]'")
     before, at_the_end, after = accuracies(run_demo(digits, tmp_path, with_torch=True))
-    assert at_the_end == after  # what `train` tells is what `test` finds
+    assert at_the_end == after  # `train` logs the scores of `test`
     assert after > (before + 356 / 360) / 2
 
 

@@ -72,7 +72,7 @@ def test_a_name_is_not_given_twice():
         registry.register("b", "a")(2)
 
 
-def test_who_has_a_name_is_told(package):
+def test_the_owners_of_a_name_are_reported(package):
     registry = package(one=["a"])
     registry.names()
 

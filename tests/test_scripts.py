@@ -129,7 +129,7 @@ def test_fine_tuning_has_the_settings_of_ristrettos_demo() -> None:
     assert rates == pytest.approx((1e-6, 0.9, 0.999, 1e-8, 2e-4), rel=1e-6)
 
 
-def test_fine_tuning_goes_on_from_a_snapshot_in_place_of_the_weights(place: Place) -> None:
+def test_fine_tuning_resumes_from_a_snapshot_instead_of_the_weights(place: Place) -> None:
     done = place.run(FINETUNE, SNAPSHOT="f_iter_100.solverstate", FINETUNED="f")
     assert done.stdout.splitlines()[1:] == [
         "train",

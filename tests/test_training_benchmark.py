@@ -1,4 +1,4 @@
-"""The benchmark of training runs; what it measures is not judged here."""
+"""The benchmark of training runs; its measurements are not tested."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_plain_pytorch_trains_as_many_weights(name: str) -> None:
     assert sum(parameter.numel() for parameter in plain.parameters()) == ours
 
 
-def test_a_trimmed_net_has_trimmed_layers_alone() -> None:
+def test_a_trimmed_net_has_only_trimmed_layers() -> None:
     types = [layer.type for layer in train_net("lenet", 1, trimmed=True).layers]
     assert types.count("ConvolutionRistretto") == 2
     assert types.count("FcRistretto") == 2

@@ -32,7 +32,7 @@ class Shares:
     def add(self, layers: Collection[str], nodes: Sequence[NodeProto], kernels: Iterable[Kernel]) -> None:
         """Add a session's kernels. layers: all layers' names; nodes of a layer are named `layer/...`."""
         kernels = list(kernels)
-        graph = _Joined(nodes, kernels)
+        graph = _FusedGraph(nodes, kernels)
         for kernel in kernels:
             ran = graph.named(kernel.name)
             owner = None if ran is None else graph.computed_by(kernel, ran)
@@ -41,24 +41,24 @@ class Shares:
                 self.others += kernel.microseconds
                 continue
             self.layers[layer] = self.layers.get(layer, 0.0) + kernel.microseconds
-            for node in [] if ran is None else graph.joined_with(kernel, ran):
+            for node in [] if ran is None else graph.fused_with(kernel, ran):
                 other = _layer(node.name, layers)
                 if other is not None and other != layer:
                     self.within[other] = layer
 
 
-class _Joined:
-    """A graph's nodes, and those whose names were given to other nodes."""
+class _FusedGraph:
+    """A graph's nodes, and those that onnxruntime fused into others."""
 
     def __init__(self, nodes: Sequence[NodeProto], kernels: Sequence[Kernel]) -> None:
         self._nodes: Mapping[str, NodeProto] = {node.name: node for node in nodes}
-        self._makers = {name: node for node in nodes for name in node.output}
+        self._producers = {name: node for node in nodes for name in node.output}
         self._readers: dict[str, list[NodeProto]] = {}
         for node in nodes:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
         found = (self.named(kernel.name) for kernel in kernels)
-        self._kept = {node.name for node in found if node is not None}
+        self._with_kernels = {node.name for node in found if node is not None}
 
     def named(self, name: str) -> NodeProto | None:
         """The node that a kernel is named after."""
@@ -71,12 +71,12 @@ class _Joined:
         """The node with the kernel's operator, which may precede the one that the kernel is named after."""
         return self._path(kernel, ran)[-1]
 
-    def joined_with(self, kernel: Kernel, ran: NodeProto) -> list[NodeProto]:
+    def fused_with(self, kernel: Kernel, ran: NodeProto) -> list[NodeProto]:
         """Further nodes known to be computed by a kernel."""
         joined = self._path(kernel, ran)
         if kernel.op.startswith(_FUSED):  # one activation, the only reader of the value
             readers = [node for name in ran.output for node in self._readers.get(name, [])]
-            joined += [node for node in readers if len(readers) == 1 and node.name not in self._kept]
+            joined += [node for node in readers if len(readers) == 1 and node.name not in self._with_kernels]
         return joined
 
     def _path(self, kernel: Kernel, ran: NodeProto) -> list[NodeProto]:
@@ -87,8 +87,8 @@ class _Joined:
             path = paths.pop(0)
             if path[-1].op_type == op:
                 return path
-            makers = (self._makers[name] for name in path[-1].input if name in self._makers)
-            paths += [[*path, maker] for maker in makers if maker.name not in self._kept]
+            producers = (self._producers[name] for name in path[-1].input if name in self._producers)
+            paths += [[*path, producer] for producer in producers if producer.name not in self._with_kernels]
         return [ran]
 
 

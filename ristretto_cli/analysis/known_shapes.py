@@ -63,7 +63,7 @@ class _KnownShapes(DataLayers):
         if not given:
             return super().shapes(message, phase)  # rejects it
         if None not in given:
-            self.notes[message.name] = f"{_told(message, given)}, as given"
+            self.notes[message.name] = f"{_description(message, given)}, as given"
             return tuple(shape for shape in given if shape is not None)
         try:
             shapes: Sequence[Shape] = super().shapes(message, phase)
@@ -74,7 +74,7 @@ class _KnownShapes(DataLayers):
                 self.notes[message.name] = ""
         shapes = _with_given(shapes, given)
         if message.name in self.notes:
-            self.notes[message.name] = f"{_told(message, shapes)}, {self.notes[message.name] or 'as given'}"
+            self.notes[message.name] = f"{_description(message, shapes)}, {self.notes[message.name] or 'as given'}"
         return tuple(shapes)
 
     def _without_data(self, message: Message, given: Sequence[Shape | None], error: RistrettoError) -> Sequence[Shape]:
@@ -101,7 +101,7 @@ def _with_given(shapes: Sequence[Shape], given: Sequence[Shape | None]) -> Seque
     return [shape if known is None else known for shape, known in zip(shapes, given, strict=True)]
 
 
-def _told(message: Message, shapes: Sequence[Shape | None]) -> str:
+def _description(message: Message, shapes: Sequence[Shape | None]) -> str:
     return ", ".join(f"{top} {show(shape or ())}" for top, shape in zip(message.top, shapes, strict=True))
 
 
@@ -109,7 +109,7 @@ def _image_of(message: Message) -> tuple[Shape | None, str]:
     """The shape of a batch of images from a data layer's settings, and the settings that gave it.
 
     None if they do not give it. Supports any type of data layer with batch_size, regardless of its other
-    settings are.
+    settings.
     """
     settings = (value for field, value in message.ListFields() if field.message_type and not is_repeated(field))
     own = next((value for value in settings if _number(value, "batch_size") > 0), None)

@@ -22,13 +22,13 @@ def macs_of(layer: Layer) -> int:
         return 0
     ops = _CountingOps()
     bottoms = [Sized(blob.shape) for blob in layer.bottoms]
-    params = [_Learnt(param.shape) for param in layer.params]
+    params = [_Parameter(param.shape) for param in layer.params]
     LAYERS.get(layer.type).forward(ops, layer, bottoms, params)
     return ops.macs
 
 
 @dataclass(frozen=True)
-class _Learnt(Sized):
+class _Parameter(Sized):
     """A parameter or a part of one."""
 
 
@@ -69,9 +69,9 @@ class _CountingOps(ShapeOps):
         return top
 
     def _count(self, elements: Shape, each: int, *factors: Value) -> None:
-        if any(isinstance(factor, _Learnt) for factor in factors):
+        if any(isinstance(factor, _Parameter) for factor in factors):
             self.macs += math.prod(elements) * each
 
 
-def _like(x: Value, made: Sized) -> Sized:
-    return _Learnt(made.shape) if isinstance(x, _Learnt) else made
+def _like(x: Value, result: Sized) -> Sized:
+    return _Parameter(result.shape) if isinstance(x, _Parameter) else result

@@ -90,7 +90,7 @@ def time_net(
     """Time a net with its weights over `iterations` (1 or more) forward passes, and then as many with a profile.
 
     For large graphs fewer passes are profiled. without_data: the names of data layers that must not be read, because
-    their shapes were made up; their tops, and those of layers that are fed by the user, are all zeros. RistrettoError
+    their shapes were made up; their tops, and those of layers without data of their own, are all zeros. RistrettoError
     for data that cannot be read, and for a net without outputs.
     """
     timer = _LayerTimer(on_run, clock)
@@ -146,7 +146,7 @@ class _LayerTimer:
     on_run: OnRun
     clock: Clock
 
-    def measure(self, call: Callable[[], object], what: str, times: int, *, tell: bool = False) -> float:
+    def measure(self, call: Callable[[], object], what: str, times: int, *, log_each: bool = False) -> float:
         """The mean milliseconds of a call."""
         total = 0.0
         for i in range(times):
@@ -154,7 +154,7 @@ class _LayerTimer:
             call()
             seconds = self.clock() - start
             total += seconds
-            if tell:
+            if log_each:
                 log.info("Iteration: %d forward time: %g ms.", i + 1, seconds * 1000)
             self.on_run(i + 1, times, what)
         return total * 1000 / times
@@ -206,7 +206,7 @@ def _time_passes(
     log.info("Initial loss: %g", float(first.get(TOTAL_LOSS, 0.0)))
     log.info("*** Benchmark begins ***")
     log.info("Testing for %d iterations.", iterations)
-    return timer.measure(lambda: runner.run(feeds), "forward", iterations, tell=True)
+    return timer.measure(lambda: runner.run(feeds), "forward", iterations, log_each=True)
 
 
 @dataclass(frozen=True)

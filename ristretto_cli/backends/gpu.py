@@ -1,4 +1,4 @@
-"""Which device a command runs on: decided once, before anything is computed."""
+"""The choice of the device that a command runs on, made once before anything is computed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class GpuUnusable(RistrettoError):
-    """A GPU cannot be used: why, and what would have to be installed or set up."""
+    """A GPU cannot be used; the message has the reason and a remedy."""
 
 
 @dataclass(frozen=True)
 class GpuRequest:
-    """What a user asks for. number: the GPU to use; None: the CPU, or GPU 0 where one is required. several: more GPUs
-    than that one were named. source: what asks for it, as messages name it.
-
-    required: it is an error if the GPU cannot be used.
+    """A user's request for a GPU. number: of the GPU; None: the CPU, or GPU 0 if one is required. several: whether the
+    user named more GPUs. source: the flag or setting, for messages. required: whether it is an error if the GPU cannot
+    be used.
     """
 
     number: int | None = None
@@ -44,9 +43,9 @@ def parse_gpu(text: str, source: str, *, required: bool = False) -> GpuRequest:
 
 
 def choose_gpu(request: GpuRequest, probe: Callable[[int], object]) -> int | None:
-    """The number of the GPU to use, None for the CPU, which replaces a GPU that cannot be used, with a warning.
+    """The number of the GPU to use, None for the CPU. Logs a warning if the CPU replaces a GPU that cannot be used.
 
-    probe: computes something on a GPU; GpuUnusable where that fails. RistrettoError where a GPU is required then.
+    probe: computes something on a GPU; GpuUnusable if that fails. RistrettoError if a required GPU cannot be used.
     """
     if request.number is None and not request.required:
         return None

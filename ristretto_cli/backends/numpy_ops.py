@@ -1,4 +1,4 @@
-"""The primitives that number formats call, on numpy arrays: how weights are trimmed."""
+"""The primitives of number formats on numpy arrays, for quantizing weights."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ class NumpyOps:
 
 
 def numpy_ops(rng: np.random.Generator) -> Ops[Array]:
-    """NumpyOps as the Ops that number formats take; what it lacks (convolutions, pooling) is for nets alone."""
+    """NumpyOps as the Ops of number formats, which do not need the missing primitives (convolutions, pooling)."""
     return cast("Ops[Array]", NumpyOps(rng))

@@ -1,4 +1,4 @@
-"""The ONNX backend: what others import of it."""
+"""The public names of the ONNX backend."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The backend that knows only shapes: what each primitive refuses, and the shape of what it gives.
+"""The backend that computes only shapes: for each primitive, checks of its arguments and the shape of its result.
 
-Every rule stands here once; the other backends ask this one before they compute or record anything.
+Each rule is here only; other backends call this one before they compute or record anything.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MAX_ELEMENTS = 2**31 - 1
 
 @dataclass(frozen=True)
 class Sized:
-    """A value of which nothing but the shape is known."""
+    """A value of which only the shape is known."""
 
     shape: Shape
 
 
 class ShapeOps:
-    """`Ops` on shapes alone. Takes values of any backend, since it reads only their shapes.
+    """`Ops` that compute only shapes. Takes values of any backend, since it reads only their shapes.
 
     LayerError where operands do not fit each other or the settings.
     """
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Names mean nothing here."""
+        """No effect: nothing is recorded."""
         yield
 
     def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> Sized:
@@ -137,7 +137,7 @@ class ShapeOps:
 
     def transpose(self, x: Value, axes: Sequence[int]) -> Sized:
         if sorted(axes) != list(range(len(x.shape))):
-            raise LayerError(f"{list(axes)} is no order of the axes of {show(x.shape)}")
+            raise LayerError(f"{list(axes)} is not an order of the axes of {show(x.shape)}")
         return sized(tuple(x.shape[axis] for axis in axes))
 
     def expand(self, x: Value, shape: Shape) -> Sized:
@@ -171,7 +171,7 @@ class ShapeOps:
         return sized((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
     def unfold(self, x: Value, kernel: Shape, geometry: ConvGeometry) -> Sized:
-        # It reads what one filter over all channels reads.
+        # It reads the same elements as a filter over all channels.
         one = Sized((1, *x.shape[1:2], *kernel))
         extent = self.conv(x, one, None, replace(geometry, group=1)).shape[2:]
         sized((*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], geometry.pad, strict=True))))
@@ -230,7 +230,7 @@ class ShapeOps:
         _check_bias(bias, filters)
         extent = geometry.deconvolved(x.shape[2:], kernel)
         if min(extent) < 1:
-            raise LayerError(f"padding {show(geometry.pad)} takes away the whole output of the deconvolution")
+            raise LayerError(f"padding {show(geometry.pad)} leaves nothing of the deconvolution's output")
         return sized((x.shape[0], filters, *extent))
 
     def max_pool(self, x: Value, geometry: PoolGeometry) -> Sized:
@@ -246,8 +246,8 @@ class ShapeOps:
         if len(x.shape) < 2:
             raise LayerError(f"there are no channels in an input {show(x.shape)}")
         if size < 1 or size % 2 == 0:
-            raise LayerError(f"a neighbourhood of {size} channels has no middle; it must be odd")
-        # Caffe, and onnxruntime as well, sum up an image that is padded by that many channels.
+            raise LayerError(f"a neighbourhood of {size} channels has no centre; its size must be odd")
+        # Caffe and onnxruntime sum over an image that is padded by that many channels.
         sized((1, x.shape[1] + size - 1, *x.shape[2:]))
         return sized(x.shape)
 
@@ -300,27 +300,27 @@ class ShapeOps:
 
 
 def sized(shape: Sequence[int]) -> Sized:
-    """A value of this shape; LayerError where it has more elements than Caffe can count."""
+    """A value of this shape; LayerError if it has more elements than Caffe can count."""
     if math.prod(shape) > MAX_ELEMENTS:
         raise LayerError(f"a blob of shape {show(shape)} has too many elements")
     return Sized(tuple(shape))
 
 
 def checked_axes(shape: Shape, axes: Sequence[int]) -> tuple[int, ...]:
-    """The axes counted from the front; LayerError where the shape lacks one or one is given twice."""
+    """The axes counted from the front; LayerError if one is out of range or given twice."""
     count = len(shape)
     if any(not -count <= axis < count for axis in axes):
         raise LayerError(f"axis {', '.join(map(str, axes))} is not an axis of {show(shape)}")
     found = tuple(axis % count for axis in axes)
     if len(set(found)) != len(found):
-        raise LayerError(f"axes {', '.join(map(str, axes))} of {show(shape)} name one twice")
+        raise LayerError(f"axes {', '.join(map(str, axes))} of {show(shape)} are not distinct")
     return found
 
 
 def _planes(x: Value, extent: Sequence[int]) -> Sized:
     """Images x with other extents."""
     if len(x.shape) != 4 or len(extent) != 2:
-        raise LayerError(f"{show(x.shape)} is no batch of images: it needs 4 axes (N, C, H, W)")
+        raise LayerError(f"{show(x.shape)} is not a batch of images: expected 4 axes (N, C, H, W)")
     if min(extent) < 1:
         raise LayerError(f"there are no images of {show(extent)}")
     return sized((*x.shape[:2], *extent))
@@ -351,7 +351,7 @@ def _reduced(x: Value, axes: Sequence[int]) -> Sized:
 
 
 def _check_filter(x: Value, weight: Value, geometry: ConvGeometry) -> Shape:
-    """The kernel's extents, if there is an entry per spatial axis of x everywhere and all are possible."""
+    """The kernel's extents; LayerError unless all settings are valid, with one entry per spatial axis of x."""
     kernel, axes = sized(weight.shape).shape[2:], len(x.shape) - 2
     stride, pad, dilation = geometry.stride, geometry.pad, geometry.dilation
     if axes < 1 or len(weight.shape) != len(x.shape):

@@ -1,4 +1,4 @@
-"""Functions whose gradients are Caffe's where torch's own are others, or are computed with less work here."""
+"""Functions whose gradients differ from torch's, as in Caffe, or are computed with less work than by torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Function: Any = torch.autograd.Function
 
 
 def learns(*tensors: Tensor) -> bool:
-    """Whether a gradient may be asked for."""
+    """Whether a value needs a gradient."""
     return bool(torch.is_grad_enabled()) and any(tensor.requires_grad for tensor in tensors)
 
 
@@ -50,7 +50,7 @@ class Larger(_Function):  # type: ignore[misc]
 
 
 class Root(_Function):  # type: ignore[misc]
-    """sqrt(x), whose gradient is 0 where x is 0: what stands behind it is then as large as it gets."""
+    """sqrt(x), whose gradient is 0 where x is 0, instead of infinite."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class AcrossChannels(_Function):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Batch:
-    """What a standardized batch was made of: x (N, C, ...), mean and 1 / sqrt(variance + eps) of each channel, (C,)."""
+    """The source of a standardized batch: x (N, C, ...), mean and 1 / sqrt(variance + eps) of each channel, (C,)."""
 
     x: Tensor
     mean: Tensor
@@ -95,7 +95,7 @@ class Batch:
 
 
 class ScaledBatch(_Function):  # type: ignore[misc]
-    """standardized * scale + shift for each channel. Gradients go to what the batch was made of, in one go."""
+    """standardized * scale + shift for each channel. Gradients go directly to the source of the batch."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, standardized: Tensor, batch: Batch) -> Tensor:

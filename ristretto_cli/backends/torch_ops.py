@@ -1,4 +1,4 @@
-"""The backend that computes at once on torch tensors, and keeps what gradients need."""
+"""The torch backend: computes eagerly, with gradients."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _DECONV: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.co
 
 
 class TorchOps(RegionTensors):
-    """`Ops` on float32 tensors of a device. What does not fit was refused when the net was built, by ShapeOps.
+    """`Ops` on float32 tensors of a device. Shapes are not checked: ShapeOps did that when the net was built.
 
-    rng: what the random numbers start from. Gradients at kinks and ties are those of Caffe's layers.
+    rng: seeds the random numbers. Gradients at kinks and ties are those of Caffe's layers.
     """
 
     def __init__(self, rng: np.random.Generator, device: str = "cpu") -> None:
@@ -51,9 +51,9 @@ class TorchOps(RegionTensors):
     def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> Tensor:
         if isinstance(array, np.ndarray) and array.ndim:
             ready = np.ascontiguousarray(array, np.float32)
-            # torch warns of arrays that it must not write to, though nothing here does.
+            # torch warns of read-only arrays, although nothing writes to them here.
             return torch.from_numpy(ready if ready.flags.writeable else ready.copy()).to(self._device)
-        key = np.float32(array).tobytes()  # 0.0 and -0.0 are equal, but not the same
+        key = np.float32(array).tobytes()  # 0.0 and -0.0 are equal, but differ
         if key not in self._numbers:
             self._numbers[key] = torch.tensor(float(array), dtype=torch.float32, device=self._device)
         return self._numbers[key]
@@ -98,7 +98,7 @@ class TorchOps(RegionTensors):
         return torch.round(x)
 
     def clip(self, x: Tensor, low: float, high: float) -> Tensor:
-        # torch's clamp passes NaN on.
+        # torch's clamp returns NaN for NaN.
         return torch.clamp(torch.nan_to_num(x, nan=math.inf, posinf=math.inf, neginf=-math.inf), low, high)
 
     def quantize_fixed(self, x: Tensor, grid: Grid) -> Tensor:
@@ -136,7 +136,7 @@ class TorchOps(RegionTensors):
 
     def where(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
         if not a.dim() and not b.dim() and a is self._numbers.get(_ONE) and b is self._numbers.get(_ZERO):
-            return condition.to(torch.float32)  # torch's where is slow where truth is random
+            return condition.to(torch.float32)  # torch.where is slow for random conditions
         return torch.where(condition, a, b)
 
     def reshape(self, x: Tensor, shape: Shape) -> Tensor:
@@ -166,7 +166,7 @@ class TorchOps(RegionTensors):
             raise RistrettoError(
                 f"an index into {extent} entries is negative, too large or no number",
                 where=f'layer "{"/".join(self._scopes)}"' if self._scopes else None,
-                hint="Look at the data that it comes from.",
+                hint="Check the data that it comes from.",
             )
         picked = x.index_select(axis, indices.detach().reshape(-1).long())
         return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
@@ -176,7 +176,7 @@ class TorchOps(RegionTensors):
         extent = geometry.convolved(tuple(x.shape[2:]), kernel)
         x = self.pad(x, [0, 0, *geometry.pad], [0, 0, *geometry.pad])
         channels = x.shape[1]
-        for axis in reversed(axes):  # from the last, so that the axes in front keep their numbers
+        for axis in reversed(axes):  # from the last, so the other axes keep their numbers
             cells = np.arange(kernel[axis])[:, None] * dilation[axis] + np.arange(extent[axis]) * stride[axis]
             places = torch.from_numpy(cells.reshape(-1)).to(x.device)
             x = x.index_select(axis + 2, places).unflatten(axis + 2, cells.shape)
@@ -193,7 +193,7 @@ class TorchOps(RegionTensors):
         return torch.amax(x, tuple(axes), keepdim=True) if len(axes) else x
 
     def top_k(self, x: Tensor, k: int, axis: int) -> tuple[Tensor, Tensor]:
-        # A stable sort of the axis backwards has, of equals, the larger index first.
+        # A stable sort of the reversed axis puts the larger index first among equals.
         values, places = torch.sort(x.flip(axis), dim=axis, descending=True, stable=True)
         index = (x.shape[axis] - 1 - places.narrow(axis, 0, k)).to(torch.float32)
         return values.narrow(axis, 0, k), index
@@ -225,12 +225,12 @@ class TorchOps(RegionTensors):
 
     def standardize(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         channels, count = x.shape[1], x.numel() // x.shape[1]
-        # With a momentum of 1 the moving averages are those of this batch, and the variance that of all data.
+        # With momentum 1 the moving averages are those of this batch, with the unbiased variance.
         mean, variance = x.new_zeros(channels), x.new_ones(channels)
         made: Any = torch.native_batch_norm(x, None, None, mean, variance, True, 1.0, eps)
         top, own_mean, factor = made
         if learns(x):
-            top.made_of = Batch(x, own_mean, factor, eps)  # for an affine behind it
+            top.made_of = Batch(x, own_mean, factor, eps)  # for a following affine
         variance = variance * ((count - 1) / count) if count > 1 else torch.zeros_like(variance)
         each = (1, channels, *(1 for _ in x.shape[2:]))
         return top, mean.reshape(each), variance.reshape(each)
@@ -246,7 +246,7 @@ class TorchOps(RegionTensors):
 
 
 class _Scope(AbstractContextManager[None]):
-    """Names of what is being computed, for messages."""
+    """The names of the layers being computed, for messages."""
 
     def __init__(self, names: list[str], name: str) -> None:
         self._names = names
@@ -262,7 +262,7 @@ class _Scope(AbstractContextManager[None]):
 
 
 def _of(functions: dict[int, Any], x: Tensor) -> Any:
-    """The function for as many spatial axes as x has."""
+    """The function for the number of spatial axes of x."""
     axes = x.dim() - 2
     if axes not in functions:
         raise LayerError(f"torch filters 1 to 3 spatial axes, not {axes}")

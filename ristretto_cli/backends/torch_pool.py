@@ -25,10 +25,10 @@ _MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 @dataclass(frozen=True)
 class _Plan:
-    """How to pool an image, an entry per spatial axis.
+    """The settings for pooling an image, one entry per spatial axis.
 
     ceil: torch's ceil_mode, with which its windows are Caffe's; None: there is no such mode, and the image is padded by
-    before and after. outside: windows that lie wholly behind the image. cells: what each window counts for an average,
+    before and after. outside: the number of windows entirely after the image. cells: the divisors of averages,
     (1, 1, H', W').
     """
 
@@ -106,7 +106,7 @@ def _plan(extent: Shape, geometry: PoolGeometry) -> _Plan:
 
 
 def _of_torch(axes: Sequence[Sequence[int]], ceil: bool) -> Shape:
-    """How many windows torch has."""
+    """The number of windows that torch computes."""
     found = []
     for n, _, k, s, p in axes:
         count = (n + 2 * p - k + (s - 1 if ceil else 0)) // s + 1
@@ -115,7 +115,7 @@ def _of_torch(axes: Sequence[Sequence[int]], ceil: bool) -> Shape:
 
 
 def _border(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:
-    """x with so many cells more at the ends of each spatial axis."""
+    """x padded at the ends of each spatial axis."""
     if not any(before) and not any(after):
         return x
     ends = [end for pair in reversed(list(zip(before, after, strict=True))) for end in pair]

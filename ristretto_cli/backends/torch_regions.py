@@ -1,4 +1,4 @@
-"""What detection and segmentation nets need in torch: boxes, regions, planes of another size."""
+"""Primitives of detection and segmentation nets in torch: boxes, regions, resized planes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RegionTensors(PoolTensors):
 
     def unpool(self, x: Tensor, places: Tensor, extent: Sequence[int]) -> Tensor:
         cells = math.prod(extent)
-        # Values without a place go to one more cell, which is cut off.
+        # Values without a place go to an extra cell, which is removed.
         inside = (places >= 0) & (places < cells)
         index = torch.where(inside, places, torch.full_like(places, cells)).long().flatten(2)
         empty = x.new_zeros((*x.shape[:2], cells + 1))
@@ -33,10 +33,10 @@ class RegionTensors(PoolTensors):
         items = rois[:, 0].detach().cpu().numpy()
         corners = _rounded(rois[:, 1:].detach().cpu().numpy() * np.float32(spatial_scale))
         if not ((items >= 0) & (items < x.shape[0])).all():
-            raise LayerError(f"a region is in none of the {x.shape[0]} items")
+            raise LayerError(f"a region refers to an item outside of the {x.shape[0]} items")
         tops = []
         for item, (left, top, right, bottom) in zip(items, corners, strict=True):
-            # One axis after the other; of equals the first row, and the first place in it, gets the gradient.
+            # One axis after the other; of equals, the first row and the first place in it get the gradient.
             planes = _strips(x[int(item)], 2, left, right, extent[1])
             tops.append(_strips(planes, 1, top, bottom, extent[0]))
         empty = torch.full((), -math.inf, device=x.device)
@@ -53,7 +53,7 @@ class RegionTensors(PoolTensors):
             best, places = best[:, :, :count], places[:, :, :count]
             corners = boxes.expand(batch, classes, number, 4).gather(2, places.unsqueeze(3).expand(-1, -1, -1, 4))
             low = corners[..., :2]
-            high = torch.maximum(low, corners[..., 2:])  # the wrong way round, a box has no area
+            high = torch.maximum(low, corners[..., 2:])  # a box with swapped corners has no area
             area = (high - low).prod(3)
             kept = best > min_score
             for i in range(count - 1):

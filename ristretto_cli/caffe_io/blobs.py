@@ -51,7 +51,7 @@ def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBl
         message = message_class("BlobProto").FromString(bytes(small))
     except (BadBytes, DecodeError) as fault:
         raise RistrettoError(f"the blob is damaged: {fault}", where=where) from None
-    # As in Caffe, doubles win where both are given.
+    # As in Caffe, doubles take precedence.
     values = _values(data, doubles, FIXED64, where) if doubles else None
     if values is None or values.size == 0:
         values = _values(data, singles, FIXED32, where)
@@ -61,14 +61,14 @@ def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBl
         raise RistrettoError(
             f"the shape {extents} has {math.prod(shape)} values, but {values.size} are stored", where=where
         )
-    # A view may be unaligned, which numpy reads as it is.
+    # The view may be unaligned; numpy can read it.
     array = values.reshape(shape)
     array.flags.writeable = False
     return StoredBlob(array, legacy)
 
 
 def encode_blob(array: npt.NDArray[Any], diff: npt.NDArray[Any] | None = None) -> list[bytes | memoryview]:
-    """A BlobProto with the array's shape and its values as float32, in pieces to be written in a row.
+    """A BlobProto with the array's shape and its values as float32, in pieces to be written in order.
 
     diff: its gradient, of the same shape.
     """
@@ -89,10 +89,10 @@ def _shape(message: Message, where: str) -> tuple[bool, tuple[int, ...]]:
     legacy = any(message.HasField(name) for name in _LEGACY)
     shape = tuple(getattr(message, name) for name in _LEGACY) if legacy else tuple(message.shape.dim)
     if len(shape) > _MAX_AXES:
-        raise RistrettoError(f"{len(shape)} axes; the maximum is {_MAX_AXES}", where=where)
+        raise RistrettoError(f"the blob has {len(shape)} axes; the maximum is {_MAX_AXES}", where=where)
     for extent in shape:
         if not 0 <= extent < 2**31:
-            raise RistrettoError(f"an extent of {extent} is invalid", where=where)
+            raise RistrettoError(f"invalid extent {extent}", where=where)
     return legacy, shape
 
 

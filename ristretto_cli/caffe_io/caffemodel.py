@@ -28,7 +28,7 @@ _NAME = {"V2": 1, "V1": 4, "V0": 1}
 _BLOBS = {"V2": 7, "V1": 6, "V0": 50}
 _MAX_BYTES = 2**31 - 1
 _RELEASE_INTERVAL = 0.01  # seconds
-_NOT_ONE = "Is it a complete caffemodel?"
+_HINT = "Is it a complete caffemodel?"
 
 
 def map_file(path: str | Path) -> memoryview:
@@ -37,7 +37,7 @@ def map_file(path: str | Path) -> memoryview:
         status = os.fstat(stream.fileno())
         if stat.S_ISFIFO(status.st_mode) or status.st_size == 0:
             if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISREG(status.st_mode):
-                raise RistrettoError("is a device, not a file", where=str(path))
+                raise RistrettoError("not a regular file", where=str(path))
             return memoryview(stream.read())
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
@@ -50,7 +50,7 @@ def release_pages(*arrays: npt.NDArray[Any]) -> None:
 
 @contextmanager
 def releasing_pages(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
-    """Release the arrays' pages repeatedly during the block, so that what was read does not stay in memory."""
+    """Release the arrays' pages repeatedly during the block, to limit resident memory."""
     files = _mapped(arrays)
     if not files:
         yield
@@ -62,7 +62,7 @@ def releasing_pages(arrays: Sequence[npt.NDArray[Any]]) -> Iterator[None]:
             for file in files:
                 file.madvise(mmap.MADV_DONTNEED)
 
-    thread = Thread(target=repeat, name="letting go", daemon=True)
+    thread = Thread(target=repeat, name="release pages", daemon=True)
     thread.start()
     try:
         yield
@@ -92,22 +92,24 @@ def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, 
     RistrettoError if data is not a NetParameter, is truncated, or has an inconsistent array.
     """
     if len(data) == 0:
-        raise RistrettoError("the file is empty", where=file, hint=_NOT_ONE)
+        raise RistrettoError("the file is empty", where=file, hint=_HINT)
     try:
         found = list(fields(data, 0, len(data)))
         layers = [field for field in found if field.number == _NET_LAYER and field.wire_type == BYTES]
         old = [field for field in found if field.number == _NET_LAYERS and field.wire_type == BYTES]
         if not layers and not old:
-            raise RistrettoError("holds no layers", where=file, hint=_NOT_ONE)
+            raise RistrettoError("the file has no layers", where=file, hint=_HINT)
         inner = [_inner_layer(data, field) for field in old]
         v0 = [field for field in inner if field is not None]
         if v0:  # fields other than the inner layers are dropped, as in Caffe
             return _read_layers(data, v0, "V0", file)
         if layers and old:
-            raise RistrettoError("holds both `layer` and `layers`, of two formats", where=file, hint=_NOT_ONE)
+            raise RistrettoError(
+                "the file has both `layer` and `layers`, which belong to different formats", where=file, hint=_HINT
+            )
         return _read_layers(data, layers or old, "V2" if layers else "V1", file)
     except BadBytes as fault:
-        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, hint=_NOT_ONE) from None
+        raise RistrettoError(f"the file is damaged or not a caffemodel: {fault}", where=file, hint=_HINT) from None
 
 
 def read_net_message(data: memoryview, file: str) -> Message:
@@ -116,12 +118,12 @@ def read_net_message(data: memoryview, file: str) -> Message:
         message = message_class("NetParameter").FromString(bytes(data))
         _check_strings(message)
     except (DecodeError, UnicodeDecodeError) as fault:
-        raise RistrettoError(f"is damaged or not a caffemodel: {fault}", where=file, hint=_NOT_ONE) from None
+        raise RistrettoError(f"the file is damaged or not a caffemodel: {fault}", where=file, hint=_HINT) from None
     missing = message.FindInitializationErrors()
     if missing:
-        raise RistrettoError(f"lacks {', '.join(missing[:5])}", where=file, hint=_NOT_ONE)
+        raise RistrettoError(f"required fields are missing: {', '.join(missing[:5])}", where=file, hint=_HINT)
     if len(message.layer) + len(message.layers) == 0:
-        raise RistrettoError("holds no layers", where=file, hint=_NOT_ONE)
+        raise RistrettoError("the file has no layers", where=file, hint=_HINT)
     return message
 
 
@@ -132,23 +134,23 @@ def write_caffemodel(
     file: str,
     diffs: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
 ) -> None:
-    """Write a NetParameter: the layers of net, if given, then those that net has not, with their arrays.
+    """Write a NetParameter: the layers of net, if given, then the layers missing in it, all with their arrays.
 
-    diffs: the gradients of all arrays, if they are to be written along. Fields stand in the order of their numbers,
-    as protobuf writes them.
+    diffs: the gradients of all arrays, written too if given. Fields are in the order of their numbers, as protobuf
+    writes them.
     """
     if net is not None and net.HasField("name"):
         stream.write(new("NetParameter", name=net.name).SerializeToString())
     total = 0
     for message in _layer_messages(layers, net):
-        before, behind = _halves(message)
+        before, after = _halves(message)
         pieces: list[bytes | memoryview] = [before]
         gradients = diffs[message.name] if diffs is not None and message.name in layers else ()
         for array, diff in zip_longest(layers.get(message.name, ()), gradients):
             blob = encode_blob(np.asarray(array), diff)
             pieces.append(varint(_BLOBS["V2"] << 3 | BYTES) + varint(sum(map(len, blob))))
             pieces.extend(blob)
-        pieces.append(behind)
+        pieces.append(after)
         pieces.insert(0, varint(_NET_LAYER << 3 | BYTES) + varint(sum(map(len, pieces))))
         total += sum(map(len, pieces))
         if total > _MAX_BYTES:
@@ -160,19 +162,19 @@ def write_caffemodel(
 
 def _halves(layer: Message) -> tuple[bytes, bytes]:
     """The parts of a LayerParameter before and after its blobs."""
-    behind = new("LayerParameter")
-    behind.CopyFrom(layer)
     before = new("LayerParameter")
     before.CopyFrom(layer)
+    after = new("LayerParameter")
+    after.CopyFrom(layer)
     for field, _ in layer.ListFields():
-        (behind if field.number < _BLOBS["V2"] else before).ClearField(field.name)
-    return before.SerializeToString(), behind.SerializeToString()
+        (after if field.number < _BLOBS["V2"] else before).ClearField(field.name)
+    return before.SerializeToString(), after.SerializeToString()
 
 
 def _layer_messages(layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Message | None) -> Iterator[Message]:
     written = set()
     for layer in net.layer if net is not None else ():
-        # Of two layers with one name, one for each phase, Caffe would ask both for all blobs.
+        # Of two layers with one name, one per phase, only the first is written: Caffe would expect the blobs in both.
         if layer.name not in written:
             written.add(layer.name)
             copy = new("LayerParameter")
@@ -185,7 +187,7 @@ def _layer_messages(layers: Mapping[str, Sequence[npt.NDArray[Any]]], net: Messa
 
 
 def _check_strings(message: Message) -> None:
-    """UnicodeDecodeError where a string is not UTF-8: protobuf gives it as bytes then."""
+    """UnicodeDecodeError for strings that are not UTF-8, which protobuf returns as bytes."""
     for field, value in message.ListFields():
         items = value if is_repeated(field) else (value,)
         if field.message_type is not None:

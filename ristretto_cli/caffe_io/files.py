@@ -68,7 +68,7 @@ def check_writable(path: str | Path) -> None:
     try:
         target = _target(path)
         if target.is_dir():
-            raise RistrettoError("is a folder", where=_shown(path), hint="Give a file name.")
+            raise RistrettoError("is a folder, not a file", where=_shown(path), hint="Give a file name.")
         if target.exists() and not target.is_file():
             return
         if not target.parent.is_dir():
@@ -77,7 +77,7 @@ def check_writable(path: str | Path) -> None:
         if target.is_symlink():
             raise RistrettoError("cannot be written: too many levels of symbolic links", where=str(path))
         if _is_of_database(target):
-            raise RistrettoError("is a file of a database", where=str(path), hint="Choose another name.")
+            raise RistrettoError("belongs to a database", where=str(path), hint="Choose another name.")
         may_write = os.access(target.parent, os.W_OK | os.X_OK)
         if not may_write or (target.exists() and not os.access(target, os.W_OK)):
             raise RistrettoError("cannot be written: permission denied", where=str(path))
@@ -110,7 +110,7 @@ def _target(path: str | Path) -> Path:
     given = Path(path)
     if given.exists() and not given.is_file() and not given.is_dir():
         return given  # the link /dev/stdout to a pipe has no other name
-    return Path(os.path.realpath(path))  # a link stays, the file it points to is replaced
+    return Path(os.path.realpath(path))  # a link is kept; the file that it points to is replaced
 
 
 def _explained(path: str | Path, fault: OSError, done: str) -> RistrettoError:

@@ -21,9 +21,9 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
 _BLOCK = 1 << 22  # bytes by which a file in memory grows
 _MAX_NESTED = 32
 _MAX_BLOBS = 1000
-_MAX_DEFLATE_RATIO = 1100  # deflate cannot make anything smaller than this
+_MAX_DEFLATE_RATIO = 1100  # the maximum compression of deflate
 
-# h5py raises whatever fits what its library says of a damaged file.
+# h5py raises any of these for damaged files.
 HDF5_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 
 
@@ -36,12 +36,12 @@ def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
         with h5py.File(path, "r") as file:
             data = member(file, "data")
             if not isinstance(data, h5py.Group):
-                raise RistrettoError("has no group `data`, so no weights", where=str(path))
+                raise RistrettoError("the file has no group `data`, so no weights", where=str(path))
             return {
                 name: _read_layer(datasets, f'{path}: layer "{name}"') for name, datasets in _layers(data, "", set())
             }
     except HDF5_FAULTS as fault:
-        raise RistrettoError(f"is a damaged HDF5 file: {fault}", where=str(path)) from None
+        raise RistrettoError(f"the HDF5 file is damaged: {fault}", where=str(path)) from None
 
 
 def write_hdf5(
@@ -53,20 +53,20 @@ def write_hdf5(
 ) -> None:
     """Write data/<layer>/<i> as float32 and, as Caffe does, an empty group for each other layer of net.
 
-    diffs: the gradients of all arrays, to diff/<layer>/<i>. borrowed: arrays, as `layer/i`, that are left out of the
-    data, since another layer owns them. RistrettoError where HDF5 cannot hold a name, OSError where the file cannot
-    be written.
+    diffs: the gradients of all arrays, written to diff/<layer>/<i>. borrowed: arrays, as `layer/i`, that are omitted
+    from the data because another layer owns them. RistrettoError for names that HDF5 cannot store, OSError if the file
+    cannot be written.
     """
     with create_hdf5(path) as file:
-        for group, stored, left_out in (("data", layers, borrowed), ("diff", diffs, ())):
+        for group, stored, omitted in (("data", layers, borrowed), ("diff", diffs, ())):
             if stored is None:
                 continue
             data = file.create_group(group)
             for layer in net.layer if net is not None else ():
                 _write_layer(data, layer.name, {})
             for name, arrays in stored.items():
-                kept = {i: array for i, array in enumerate(arrays) if f"{name}/{i}" not in left_out}
-                _write_layer(data, name, kept)
+                written = {i: array for i, array in enumerate(arrays) if f"{name}/{i}" not in omitted}
+                _write_layer(data, name, written)
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def create_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def _write_layer(data: h5py.Group, name: str, arrays: Mapping[int, npt.NDArray[Any]]) -> None:
-    # "a/b" is group b in group a; what else HDF5 takes for a path, or a layer "a/0" beside "a", has no place.
+    # "a/b" is group b in group a. Other paths cannot be stored, nor can a layer "a/0" in addition to "a".
     fits = "\0" not in name and not any(part in ("", ".") for part in name.split("/"))
     try:
         group = data.require_group(name) if fits else None
@@ -96,14 +96,14 @@ def _write_layer(data: h5py.Group, name: str, arrays: Mapping[int, npt.NDArray[A
     raise RistrettoError(f'layer "{name}" cannot be stored in HDF5 under this name', hint="Write a .caffemodel.")
 
 
-def announces_too_much(dataset: h5py.Dataset) -> bool:
-    """Whether a dataset has more bytes by its shape than by what is stored of it, however well packed."""
-    packed = _MAX_DEFLATE_RATIO if dataset.chunks else 1
-    return bool(dataset.nbytes > dataset.id.get_storage_size() * packed)
+def declares_too_much(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset declares more bytes by its shape than its stored bytes can hold, even compressed."""
+    ratio = _MAX_DEFLATE_RATIO if dataset.chunks else 1
+    return bool(dataset.nbytes > dataset.id.get_storage_size() * ratio)
 
 
 def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[str, dict[int, h5py.Dataset]]]:
-    """Each layer's name and its datasets by index; a group linked twice is read once, so that loops end."""
+    """Each layer's name and its datasets by index; a group that is linked twice is read once, so loops end."""
     address = h5py.h5o.get_info(group.id).addr
     if address in visited or name.count("/") >= _MAX_NESTED:
         return
@@ -120,7 +120,7 @@ def _layers(group: h5py.Group, name: str, visited: set[int]) -> Iterator[tuple[s
 
 
 def member(group: h5py.Group, key: str) -> Any:
-    """A group's member of this name, or None."""
+    """The member of a group with this name, or None."""
     # Links into other files and by path are not followed: Caffe writes none.
     return group[key] if isinstance(group.get(key, getlink=True), h5py.HardLink) else None
 
@@ -129,9 +129,9 @@ def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[Store
     count = max(datasets) + 1
     if count > _MAX_BLOBS:
         raise RistrettoError(f"blob number {count - 1} is out of range", where=where)
-    nothing = StoredBlob(np.zeros(0, np.float32), stored=False)
+    missing = StoredBlob(np.zeros(0, np.float32), stored=False)
     return tuple(
-        read_dataset(datasets[index], f"{where} blob {index}") if index in datasets else nothing
+        read_dataset(datasets[index], f"{where} blob {index}") if index in datasets else missing
         for index in range(count)
     )
 
@@ -139,9 +139,9 @@ def _read_layer(datasets: Mapping[int, h5py.Dataset], where: str) -> tuple[Store
 def read_dataset(dataset: h5py.Dataset, where: str) -> StoredBlob:
     """A numeric dataset as float32; RistrettoError if it is not numeric or is incomplete."""
     if dataset.dtype.kind not in "fiu" or dataset.shape is None:
-        raise RistrettoError(f"has type {dataset.dtype}, not numbers", where=where)
-    if announces_too_much(dataset):
-        raise RistrettoError(f"{dataset.nbytes} bytes are declared, but fewer are stored", where=where)
+        raise RistrettoError(f"expected numbers, got type {dataset.dtype}", where=where)
+    if declares_too_much(dataset):
+        raise RistrettoError(f"the shape declares {dataset.nbytes} bytes, but fewer are stored", where=where)
     with np.errstate(all="ignore"):
         array = np.asarray(dataset[()]).astype(np.float32, copy=False)
     array.flags.writeable = False

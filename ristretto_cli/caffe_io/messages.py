@@ -1,6 +1,6 @@
-"""Caffe's messages as Python classes, from the schema compiled out of proto/caffe.proto and proto/forks.proto.
+"""Caffe's messages as Python classes, from the compiled schema of proto/caffe.proto and proto/forks.proto.
 
-They are in a separate descriptor pool, so that they do not clash with an installed pycaffe, whose
+They are in a separate descriptor pool, so they do not clash with an installed pycaffe, whose
 schema has the same message names.
 """
 
@@ -27,15 +27,15 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 def schema_files() -> list[Any]:
-    """The FileDescriptorProtos of the schema's files: caffe.proto, then what forks have beside it."""
+    """The FileDescriptorProtos of the schema's files: caffe.proto, then the additions of forks."""
     data = resources.files(__package__).joinpath("caffe.desc").read_bytes()
     return list(descriptor_pb2.FileDescriptorSet.FromString(data).file)
 
 
 def _merge(core: Any, other: Any) -> None:
-    """Add the messages of another file to the core's: whole ones, or their fields to the core's of that name.
+    """Add the messages of another file to the core: new ones, or their fields to the core's message of that name.
 
-    Text format knows no other way to have more fields: those of extensions are written in brackets.
+    Extensions would not do: the text format writes their names in brackets.
     """
     known = {message.name: message for message in core.message_type}
     for message in other.message_type:
@@ -57,7 +57,7 @@ def _extend(message: Any, addition: Any) -> None:
 
 
 def _into_package(message: Any, old: str, new: str) -> None:
-    """Have a message's fields name types of another package (".forks.")."""
+    """Change the package of the types of a message's fields."""
     for field in message.field:
         if field.type_name.startswith(old):
             field.type_name = new + field.type_name.removeprefix(old)
@@ -82,7 +82,7 @@ def enum_value(name: str, value: str) -> int:
 
 
 def enum_name(message: Message, field: str) -> str:
-    """The name of the value that an enum field of a message holds (its default where unset)."""
+    """The name of the value of an enum field of a message, or of its default."""
     enum = message.DESCRIPTOR.fields_by_name[field].enum_type
     return str(enum.values_by_number[getattr(message, field)].name)
 
@@ -91,13 +91,13 @@ TRAIN, TEST = 0, 1  # Caffe's Phase
 
 
 def is_repeated(field: Any) -> bool:
-    """Whether a field (its descriptor) holds any number of values."""
-    # protobuf 6 brought the property and 7 warns of `label`; before, there was `label` alone.
+    """Whether a field, given by its descriptor, is repeated."""
+    # protobuf 6 added the property, and 7 deprecates `label`.
     known = getattr(field, "is_repeated", None)
     return bool(field.label == field.LABEL_REPEATED if known is None else known)
 
 
 def is_required(field: Any) -> bool:
-    """Whether a message without this field (its descriptor) is incomplete."""
+    """Whether a field, given by its descriptor, is required."""
     known = getattr(field, "is_required", None)
     return bool(field.label == field.LABEL_REQUIRED if known is None else known)

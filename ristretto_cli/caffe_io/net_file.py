@@ -16,9 +16,9 @@ _LOG = logging.getLogger("ristretto")
 
 @dataclass(frozen=True)
 class NetFile:
-    """A net: its NetParameter in the present format and, for each of message.layer, where it stands.
+    """A net: its NetParameter in the current format, and the location of each message.layer.
 
-    complete: false where upgrading dropped a field that did not belong to its layer.
+    complete: false if upgrading dropped a field that did not belong to its layer.
     """
 
     file: str
@@ -29,18 +29,18 @@ class NetFile:
 
 @dataclass(frozen=True)
 class SolverFile:
-    """A solver: its SolverParameter in the present format. parsed: as it is written, with its places."""
+    """A solver: its SolverParameter in the current format. parsed: as written in the file, with locations."""
 
     file: str
     message: Message
     parsed: Parsed
 
     def net(self, field: str, index: int = 0) -> NetFile:
-        """The net that the solver itself holds: in net_param, train_net_param, or one of test_net_param."""
-        held = getattr(self.message, field)
+        """The net inside the solver: net_param, train_net_param, or one of test_net_param."""
+        value = getattr(self.message, field)
         if field == "test_net_param":
-            return _net_file(self.parsed, held[index], f"{field}[{index}].")
-        return _net_file(self.parsed, held, f"{field}.")
+            return _net_file(self.parsed, value[index], f"{field}[{index}].")
+        return _net_file(self.parsed, value, f"{field}.")
 
 
 def read_net(path: str | Path) -> NetFile:
@@ -57,7 +57,7 @@ def read_solver(path: str | Path) -> SolverFile:
     """
     parsed = read(path, "SolverParameter")
     if not parsed.message.ListFields():
-        raise RistrettoError("the file has no solver: it is empty", where=str(path))
+        raise RistrettoError("the file is empty: expected a solver", where=str(path))
     solver = upgrade_solver(parsed.message, file=str(parsed.where("solver_type")))
     if not solver.HasField("snapshot_prefix"):
         _set_prefix(solver, Path(path).with_suffix(""), path)
@@ -71,7 +71,7 @@ def read_solver(path: str | Path) -> SolverFile:
 def _set_prefix(solver: Message, prefix: Path, path: str | Path) -> None:
     try:
         solver.snapshot_prefix = str(prefix)
-    except UnicodeEncodeError:  # a message holds UTF-8 only, file names hold any bytes
+    except UnicodeEncodeError:  # messages are UTF-8, but file names may have any bytes
         hint = "Set snapshot_prefix to a name, or rename the file."
         raise RistrettoError(
             "the file's name is not UTF-8, so snapshot_prefix cannot default to it", where=str(path), hint=hint

@@ -1,4 +1,4 @@
-"""Arrays by name in .npz files."""
+"""Reading and writing of .npz files: arrays by name."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ import numpy.typing as npt
 from ristretto_cli.caffe_io.files import atomic_write, open_to_read
 from ristretto_cli.errors import RistrettoError
 
-# What zipfile, its packers and numpy raise for files that they cannot read.
+# The exceptions of zipfile, its decompressors and numpy for invalid files.
 _FAULTS = (
     *(ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError, RuntimeError, SyntaxError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, TokenError),
 )
 
-# What a program that unpacks the file might take for more than a name: a slash without a folder's name in front of it,
-# dots (and spaces) in place of such a name, a drive's letter, backslashes, control characters. And what looks like
-# one of them escaped, so that different names stay different.
+# Characters that a program that unpacks the file might interpret as more than a name: a slash without a folder's name
+# before it, dots (and spaces) instead of such a name, a drive letter, backslashes, control characters; and escaped
+# ones, so that different names stay different.
 _ESCAPED = re.compile(
     r"(?<![^/])/|(?<![^/])(?= *\.)[. ]+(?![^/])|(?<=^[A-Za-z]):|[\\\x00-\x1f\x7f]|%(?=[0-9A-Fa-f]{2})", re.ASCII
 )
@@ -36,10 +36,10 @@ _MAX_NAME_BYTES = 2**16 - 1  # bytes, in a zip file
 
 
 def member_name(name: str) -> str:
-    """The name inside an .npz file of the array with this name, so that unpacking it writes below the current folder.
+    """The name inside an .npz file of the array with this name, safe to unpack in the current folder.
 
-    An ordinary name stays as it is. Else characters are escaped as in URLs: `../evil` is `%2E%2E/evil`. RistrettoError
-    for a name that no .npz file can hold.
+    Ordinary names are unchanged. Other characters are escaped as in URLs: `../evil` is `%2E%2E/evil`. RistrettoError
+    for names that an .npz file cannot have.
     """
     escaped = _ESCAPED.sub(lambda found: "".join(map(_escape, found.group())), name)
     try:
@@ -56,7 +56,7 @@ def _escape(character: str) -> str:
 
 
 def _array_name(member: str) -> str:
-    """The name of the array in a member, without .npy: what member_name has escaped is put back."""
+    """The name of the array in a member, given without .npy: the inverse of member_name."""
     name = unquote(member)
     return name if member_name(name) == f"{member}.npy" else member
 
@@ -64,7 +64,7 @@ def _array_name(member: str) -> str:
 def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
     """The arrays of a .npz file as float32. RistrettoError if it is invalid or not numeric."""
     try:
-        # numpy warns of headers in an old style, which say the same.
+        # numpy warns of headers in an old, equivalent style.
         with open_to_read(path) as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             loaded = np.load(stream, allow_pickle=False)
@@ -78,7 +78,7 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _numbers(array: npt.NDArray[Any] | bytes) -> npt.NDArray[np.float32]:
-    # A member that is no array comes as bytes. Complex numbers would lose a part, and text might look like numbers.
+    # Other members than arrays are bytes. Complex numbers would lose a part, and text might look like numbers.
     if isinstance(array, bytes) or array.dtype.kind not in "biuf":
         raise TypeError("not numeric")
     return np.asarray(array, np.float32)
@@ -87,7 +87,7 @@ def _numbers(array: npt.NDArray[Any] | bytes) -> npt.NDArray[np.float32]:
 def write_npz(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write arrays under any names, atomically. See member_name for names that are escaped in the file."""
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
-        # np.savez takes names as keyword arguments and so could not take "file".
+        # np.savez takes names as keyword arguments, so it cannot write an array "file".
         for name, array in arrays.items():
             with archive.open(member_name(name), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

@@ -21,10 +21,9 @@ _ESCAPES = {
 
 
 def to_text(message: Message) -> str:
-    """A message in text format: set fields by number, two spaces a level, a value a line.
+    """A message in text format: the set fields by number, one value per line, indented by two spaces per level.
 
-    Floats are printed with 6 digits where those read back as the same float32, with 9 otherwise. Fields that
-    the schema does not know are left out.
+    Floats have 6 digits if these determine the float32, otherwise 9. Fields unknown to the schema are omitted.
     """
     lines: list[str] = []
     _print(message, "", lines)
@@ -58,7 +57,7 @@ def _scalar(field: FieldDescriptor, value: Any) -> str:
 
 
 def escape(data: bytes) -> str:
-    """The inside of a string literal: what is not printable ASCII stands as three octal digits."""
+    """The inside of a string literal; bytes that are not printable ASCII become three octal digits."""
     return "".join(_ESCAPES.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in data)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from ristretto_cli.caffe_io.diagnostics import Faults
+from ristretto_cli.caffe_io.diagnostics import Diagnostics
 from ristretto_cli.caffe_io.files import open_to_read
 from ristretto_cli.caffe_io.messages import Message, is_repeated, is_required, message_class
 from ristretto_cli.caffe_io.printer import to_text
@@ -30,9 +30,9 @@ _CLOSES = {"{": "}", "<": ">", "[": "]"}
 class Parsed:
     """A message read from text.
 
-    lines: for each field of the message itself, and of nets inside it, the lines (from 1) on which its
-    values start, in order: lines["layer"][2] is the third layer's. A field inside is named by its path:
-    "net_param.layer", "test_net_param[0].layer".
+    lines: for each field of the message, and of nets inside it, the lines (from 1) on which its values start:
+    lines["layer"][2] is that of the third layer. Fields of nets inside are named by their path: "net_param.layer",
+    "test_net_param[0].layer".
     """
 
     message: Message
@@ -40,7 +40,7 @@ class Parsed:
     file: str = ""
 
     def where(self, path: str, index: int = 0) -> Location:
-        """Where a value of a field stands; the file alone where that is not known."""
+        """The location of a value of a field; only the file if the line is unknown."""
         lines = self.lines.get(path, ())
         return Location(self.file, lines[index] if index < len(lines) else 0)
 
@@ -53,25 +53,25 @@ def read(path: str | Path, message_name: str) -> Parsed:
         if b"\0" in data:
             raise RistrettoError("this is not a text file", where=file, hint="Expected a prototxt, not a binary file.")
         data += stream.read()
-    # Bytes that are not UTF-8 are fine in comments; elsewhere the parser tells where they stand.
+    # Bytes that are not UTF-8 are allowed in comments; elsewhere the parser reports them.
     return parse(data.decode("utf-8", "surrogateescape"), message_name, file)
 
 
 def parse(text: str, message_name: str, file: str) -> Parsed:
-    """The message that a text describes; file stands in errors. RistrettoError(s) with all its faults."""
+    """The message in a text; file: the name for errors. RistrettoError(s) for all its errors."""
     parser = _Parser(text, file)
     message = message_class(message_name)()
     parser.parse_fields(message, "", path="", opened=None)
-    parser.faults.raise_all()
+    parser.diagnostics.raise_all()
     return Parsed(message, {path: tuple(lines) for path, lines in parser.lines.items()}, file)
 
 
 class _Parser:
     def __init__(self, text: str, file: str) -> None:
         self.lines: dict[str, list[int]] = {}
-        self.faults = Faults(text, file)
-        self._report = self.faults.report
-        self._line = self.faults.line
+        self.diagnostics = Diagnostics(text, file)
+        self._report = self.diagnostics.report
+        self._line = self.diagnostics.line
         self._text = text
         self._tokens = Tokens(text, self._report)
         self._unclosed_at = -1
@@ -80,16 +80,17 @@ class _Parser:
     def parse_fields(self, message: Message, close: str, path: str | None, opened: int | None) -> None:
         """Read fields into message, up to the symbol that closes it ("" for the end of the file).
 
-        path: what `lines` calls the message; None where its lines are not kept. opened: where it starts.
+        path: the prefix of the message's fields in `lines`; None if they are not recorded. opened: the offset of its
+        start.
         """
         tokens = self._tokens
-        faults = self.faults.count
+        faults = self.diagnostics.count
         seen: dict[str, int] = {}
         while True:
             now = tokens.now
             if now.kind is Kind.END:
                 if opened is not None:
-                    self._report(opened, f"{message.DESCRIPTOR.name}: there is no {close} to close it", "Add it.")
+                    self._report(opened, f'{message.DESCRIPTOR.name}: expected "{close}" to close it', "Add it.")
                 break
             if now.kind is Kind.SYMBOL and now.text in "}>":
                 tokens.next()
@@ -97,11 +98,11 @@ class _Parser:
                     if now.text != close:
                         self._report(now.start, f'expected "{close}", found "{now.text}"')
                     break
-                self._report(now.start, f'"{now.text}" closes nothing')
+                self._report(now.start, f'unexpected "{now.text}"')
             elif now.kind is Kind.NAME and close and self._begins_a_layer(message, now):
-                if self._unclosed_at != now.start:  # once, and not again for each message around this one
+                if self._unclosed_at != now.start:  # once, not for each enclosing message
                     self._unclosed_at = now.start
-                    what = f'a "{close}" is missing before this: {message.DESCRIPTOR.name} of line'
+                    what = f'expected "{close}" before this: {message.DESCRIPTOR.name} of line'
                     self._report(now.start, f"{what} {self._line(opened or 0)} is still open", "Add it.")
                 break
             elif now.kind is Kind.NAME:
@@ -109,14 +110,14 @@ class _Parser:
             else:
                 self._report(now.start, f'expected a field of {message.DESCRIPTOR.name}, found "{shorten(now.text)}"')
                 self._skip_line(now.start)
-        if self.faults.count == faults:
+        if self.diagnostics.count == faults:
             self._check_required(message, tokens.now.start if opened is None else opened)
 
-    def _begins_a_layer(self, message: Message, word: Token) -> bool:
-        """Whether a line begins with `layer`, which the message does not know: something is not closed."""
-        line = self._text[self._text.rfind("\n", 0, word.start) + 1 : word.start]
+    def _begins_a_layer(self, message: Message, token: Token) -> bool:
+        """Whether a line begins with `layer`, which is not a field of the message: a brace is missing."""
+        line = self._text[self._text.rfind("\n", 0, token.start) + 1 : token.start]
         known = message.DESCRIPTOR.fields_by_name
-        return word.text in ("layer", "layers") and word.text not in known and not line.strip()
+        return token.text in ("layer", "layers") and token.text not in known and not line.strip()
 
     def _parse_field(self, message: Message, path: str | None, seen: dict[str, int]) -> None:
         tokens = self._tokens
@@ -163,12 +164,12 @@ class _Parser:
             if not tokens.take(","):
                 self._report(tokens.now.start, f'expected "," or "]" in the list, {self._found()}')
                 if tokens.now.kind is Kind.SYMBOL and tokens.now.text in "}>":
-                    return  # it closes the message around the list
+                    return  # closes the enclosing message
                 break
         self._skip_to_close("]", start)
 
     def _parse_value(self, message: Message, field: FieldDescriptor, start: int, path: str | None) -> bool:
-        """Read one value of a field that starts at `start`; false where it was none and is skipped."""
+        """Read one value of a field that starts at `start`; returns false if it was invalid and skipped."""
         tokens = self._tokens
         if path is not None:
             self.lines.setdefault(path + field.name, []).append(self._line(start))
@@ -210,11 +211,11 @@ class _Parser:
             field.name for field in message.DESCRIPTOR.fields if is_required(field) and not message.HasField(field.name)
         ]
         if missing:
-            self._report(start, f"{message.DESCRIPTOR.name} lacks {', '.join(missing)}", "Add it.")
+            self._report(start, f"{message.DESCRIPTOR.name}: missing {', '.join(missing)}", "Add it.")
 
     def _report_unknown(self, offset: int, name: str, parent: Descriptor, *, is_root: bool) -> None:
         hint = ""
-        if not self.faults.is_full and len(name) < 80:
+        if not self.diagnostics.is_full and len(name) < 80:
             hint = did_you_mean(name, parent.fields_by_name.keys())
             if is_root:
                 hint = _other_kind_of_file(name, parent) or hint
@@ -224,10 +225,10 @@ class _Parser:
         now = self._tokens.now
         return f"found {now.text}" if now.kind is Kind.END else f'found "{shorten(now.text)}"'
 
-    # going on behind a fault
+    # recovery after an error
 
     def _skip_value(self, start: int) -> None:
-        """Go behind the value, whatever it is, of a field that starts at `start`."""
+        """Skip the value of a field that starts at `start`."""
         tokens = self._tokens
         tokens.take(":")
         now = tokens.now
@@ -237,7 +238,7 @@ class _Parser:
         elif now.kind is Kind.SYMBOL and now.text not in "-}>],;":
             self._skip_line(start)
         elif now.kind is not Kind.NAME or self._line(now.start) == self._line(start):
-            # A name on the next line is rather the next field than this one's value.
+            # A name on the next line is probably the next field.
             tokens.take("-")
             while tokens.now.kind is Kind.STRING:
                 tokens.next()
@@ -252,18 +253,18 @@ class _Parser:
         tokens = self._tokens
         closes = [close]
         while closes:
-            word = tokens.next()
-            if word.kind is Kind.END:
-                self._report(opened, f"there is no {close} to close it", "Add it.")
+            token = tokens.next()
+            if token.kind is Kind.END:
+                self._report(opened, f'expected "{close}" to close it', "Add it.")
                 return
-            if word.kind is Kind.SYMBOL:
-                if word.text in _CLOSES:
-                    closes.append(_CLOSES[word.text])
-                elif word.text == closes[-1]:
+            if token.kind is Kind.SYMBOL:
+                if token.text in _CLOSES:
+                    closes.append(_CLOSES[token.text])
+                elif token.text == closes[-1]:
                     closes.pop()
 
     def _skip_line(self, start: int) -> None:
-        """Go to the first word behind the line of an offset, or to what closes the message at hand."""
+        """Skip to the first token after the line of an offset, or to the end of the current message."""
         tokens = self._tokens
         line = self._line(start)
         while tokens.now.kind is not Kind.END and self._line(tokens.now.start) <= line:
@@ -279,5 +280,5 @@ def _other_kind_of_file(name: str, parent: Descriptor) -> str:
     kinds: dict[str, Any] = {"NetParameter": "net", "SolverParameter": "solver"}
     for kind, word in kinds.items():
         if kind != parent.name and parent.name in kinds and name in message_class(kind).DESCRIPTOR.fields_by_name:
-            return f"It is one of {kind}: is this file a {word}?"
+            return f"It is a field of {kind}: is this file a {word}?"
     return ""

@@ -1,4 +1,4 @@
-"""Values of single fields in text format: which words make which value."""
+"""Parsing of scalar values in text format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_LISTED = 12
 
 
 class BadValue(Exception):
-    """No value of the field's type: where and why; consumed tells whether the word is behind us."""
+    """A value that is invalid for its field: offset, message, hint; consumed: whether its token was read."""
 
     def __init__(self, offset: int, what: str, hint: str = "", *, consumed: bool = False) -> None:
         super().__init__(what)
@@ -32,7 +32,7 @@ class BadValue(Exception):
 
 
 def read_scalar(tokens: Tokens, field: FieldDescriptor) -> int | float | bool | str | bytes:
-    """The value of a field at hand, of the type that the field has; BadValue where there is none."""
+    """The current value, of the type of the field; BadValue if it is invalid."""
     kind = field.cpp_type
     if kind in _RANGES:
         return _integer(tokens, field, *_RANGES[kind])
@@ -48,12 +48,12 @@ def read_scalar(tokens: Tokens, field: FieldDescriptor) -> int | float | bool | 
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise BadValue(start, f"{field.name}: this string is not UTF-8", consumed=True) from None
+        raise BadValue(start, f"{field.name}: the string is not UTF-8", consumed=True) from None
 
 
 def _integer(tokens: Tokens, field: FieldDescriptor, low: int, high: int) -> int:
     start = tokens.now.start
-    expected = "an integer" if low < 0 else "an integer from 0 up"
+    expected = "an integer" if low < 0 else "a non-negative integer"
     negative = low < 0 and tokens.take("-")
     if tokens.now.kind is not Kind.INTEGER:
         raise BadValue(start, f"{field.name}: expected {expected}, found {_found(tokens)}")
@@ -63,7 +63,7 @@ def _integer(tokens: Tokens, field: FieldDescriptor, low: int, high: int) -> int
         value = -value
     if value is None or not low <= value <= high:
         sign = "-" if negative else ""
-        raise BadValue(start, f"{field.name}: {sign}{shorten(word)} is outside {low}...{high}", consumed=True)
+        raise BadValue(start, f"{field.name}: {sign}{shorten(word)} is out of range ({low} to {high})", consumed=True)
     return value
 
 
@@ -111,7 +111,7 @@ def _enum(tokens: Tokens, field: FieldDescriptor) -> int:
         word = tokens.now.text
         value = enum.values_by_name.get(word)
     elif tokens.now.kind is Kind.STRING:
-        raise BadValue(start, f"{field.name}: a name of {enum.name} is written without quotes")
+        raise BadValue(start, f"{field.name}: expected a name of {enum.name} without quotes, found a string")
     else:
         number = _integer(tokens, field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
         word = str(number)
@@ -133,12 +133,12 @@ def _bytes(tokens: Tokens, field: FieldDescriptor) -> tuple[bytes, int]:
     if tokens.now.kind is not Kind.STRING:
         raise BadValue(start, f"{field.name}: expected a string in quotes, found {_found(tokens)}")
     parts, wrong = [], ""
-    while tokens.now.kind is Kind.STRING:  # strings one after the other are one string
+    while tokens.now.kind is Kind.STRING:  # adjacent strings are concatenated
         part, wrong_here = unescape(tokens.next().text)
         parts.append(part)
         wrong = wrong or wrong_here
     if wrong:
-        raise BadValue(start, f"{field.name}: {wrong!a} is not an escape sequence", consumed=True)
+        raise BadValue(start, f"{field.name}: invalid escape sequence {wrong!a}", consumed=True)
     return b"".join(parts), start
 
 

@@ -1,4 +1,4 @@
-"""Solver states, binary and HDF5: what Caffe's solvers need to resume."""
+"""Solver states, binary and HDF5, from which Caffe's solvers resume."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ristretto_cli.errors import RistrettoError
 _LEARNED_NET, _HISTORY = 2, 3
 _MAX_BLOBS = 100_000
 _MAX_NAME_BYTES = 1 << 16
-_NOT_ONE = "Is it a complete .solverstate?"
+_HINT = "Is it a complete .solverstate?"
 
 
 @dataclass(frozen=True)
 class SolverStateFile:
-    """What the file of a solver's state holds. learned_net: the file of the weights, as it is named there; or ""."""
+    """The contents of a solverstate file. learned_net: the weights file named there, or ""."""
 
     file: str
     iteration: int
@@ -40,29 +40,29 @@ class SolverStateFile:
 
 
 def read_solver_state(path: str | Path) -> SolverStateFile:
-    """A solver's state; the content decides which format it has.
+    """The state in a file, whose format is detected by its content.
 
-    The arrays of a binary one are views into the file. RistrettoError where it cannot be read, is damaged, or is
-    something else.
+    Arrays of the binary format are views into the file. RistrettoError if the file cannot be read, is damaged, or is
+    not a solver state.
     """
     data = map_file(path)
     found = _read_hdf5(str(path)) if is_hdf5(data) else _read_binary(data, str(path))
     for what, number in (("iteration", found.iteration), ("step", found.current_step)):
         if number < 0:
-            raise RistrettoError(f"the {what} {number} is invalid", where=str(path), hint=_NOT_ONE)
+            raise RistrettoError(f"invalid {what} {number}", where=str(path), hint=_HINT)
     return found
 
 
 def write_solver_state(
     path: str | Path, iteration: int, current_step: int, learned_net: str, history: Sequence[npt.NDArray[Any]]
 ) -> None:
-    """Write a solver's state, as HDF5 where the name ends in .h5. A file that is there is replaced as a whole."""
+    """Write a solver's state atomically, as HDF5 if the name ends in .h5."""
     with atomic_write(path) as target:
         if str(path).endswith(".h5"):
             _write_hdf5(target, iteration, current_step, learned_net, history)
             return
         with target.open("wb") as stream:
-            name = os.fsencode(learned_net)  # which may be no UTF-8, as protobuf would have it
+            name = os.fsencode(learned_net)  # may not be UTF-8, which protobuf requires
             stream.write(new("SolverState", iter=iteration).SerializeToString())
             stream.write(varint(_LEARNED_NET << 3 | BYTES) + varint(len(name)) + name)
             for array in history:
@@ -74,7 +74,7 @@ def write_solver_state(
 
 def _read_binary(data: memoryview, file: str) -> SolverStateFile:
     if len(data) == 0:
-        raise RistrettoError("the file is empty", where=file, hint=_NOT_ONE)
+        raise RistrettoError("the file is empty", where=file, hint=_HINT)
     small = bytearray()
     name = b""
     blobs: list[Field] = []
@@ -90,10 +90,10 @@ def _read_binary(data: memoryview, file: str) -> SolverStateFile:
                 small += data[field.tag : field.stop]
         message = message_class("SolverState").FromString(bytes(small))
     except (BadBytes, DecodeError) as fault:
-        raise RistrettoError(f"is damaged or not a solver state: {fault}", where=file, hint=_NOT_ONE) from None
+        raise RistrettoError(f"the file is damaged or not a solver state: {fault}", where=file, hint=_HINT) from None
     if not message.HasField("iter"):
-        hint = "Give weights by --weights, and the .solverstate that lies beside them by --snapshot."
-        raise RistrettoError("holds no solver state", where=file, hint=hint)
+        hint = "Give weights by --weights, and the .solverstate next to them by --snapshot."
+        raise RistrettoError("the file is not a solver state", where=file, hint=hint)
     history = (decode_blob(data, blob.start, blob.stop, f"{file}: history {i}") for i, blob in enumerate(blobs))
     return SolverStateFile(file, message.iter, message.current_step, os.fsdecode(name), tuple(history))
 
@@ -102,17 +102,17 @@ def _read_hdf5(file: str) -> SolverStateFile:
     try:
         with h5py.File(file, "r") as stored:
             if not isinstance(member(stored, "iter"), h5py.Dataset):
-                raise RistrettoError("holds no solver state: `iter` is missing", where=file, hint=_NOT_ONE)
+                raise RistrettoError("the file is not a solver state: `iter` is missing", where=file, hint=_HINT)
             iteration, step = (_read_int(stored, name, file) for name in ("iter", "current_step"))
             return SolverStateFile(file, iteration, step, _read_string(stored, file), _read_history(stored, file))
     except HDF5_FAULTS as fault:
-        raise RistrettoError(f"is a damaged HDF5 file: {fault}", where=file) from None
+        raise RistrettoError(f"the HDF5 file is damaged: {fault}", where=file) from None
 
 
 def _read_int(stored: h5py.File, name: str, file: str) -> int:
     dataset = member(stored, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iu" or dataset.size != 1:
-        raise RistrettoError(f"`{name}` is no whole number", where=file, hint=_NOT_ONE)
+        raise RistrettoError(f"`{name}` is not an integer", where=file, hint=_HINT)
     return int(np.asarray(dataset[()]).item())
 
 
@@ -122,7 +122,7 @@ def _read_string(stored: h5py.File, file: str) -> str:
         return ""
     kind = h5py.check_string_dtype(dataset.dtype) if isinstance(dataset, h5py.Dataset) else None
     if kind is None or dataset.size != 1 or (kind.length or 0) > _MAX_NAME_BYTES:
-        raise RistrettoError("`learned_net` is no name of a file", where=file, hint=_NOT_ONE)
+        raise RistrettoError("`learned_net` is not a file name", where=file, hint=_HINT)
     value = np.asarray(dataset[()]).item()
     return (value if isinstance(value, str) else os.fsdecode(bytes(value))).split("\0")[0]
 
@@ -131,12 +131,12 @@ def _read_history(stored: h5py.File, file: str) -> tuple[StoredBlob, ...]:
     group = member(stored, "history")
     count = len(group) if isinstance(group, h5py.Group) else -1
     if not 0 <= count <= _MAX_BLOBS:
-        raise RistrettoError("holds no history", where=file, hint=_NOT_ONE)
+        raise RistrettoError("the file has no history", where=file, hint=_HINT)
     blobs = []
     for index in range(count):
         dataset = member(group, str(index))
         if not isinstance(dataset, h5py.Dataset):
-            raise RistrettoError(f"history {index} of {count} is missing", where=file, hint=_NOT_ONE)
+            raise RistrettoError(f"history {index} of {count} is missing", where=file, hint=_HINT)
         blobs.append(read_dataset(dataset, f"{file}: history {index}"))
     return tuple(blobs)
 
@@ -154,7 +154,7 @@ def _write_hdf5(
 
 
 def _write_string(file: h5py.File, name: str, text: str) -> None:
-    # Caffe reads it into as many bytes as are stored and takes them for a C string, so the zero must be there.
+    # Caffe reads the stored bytes as a C string, so they must end in a zero.
     data = os.fsencode(text) + b"\0"
     kind = h5py.h5t.C_S1.copy()
     kind.set_size(len(data))

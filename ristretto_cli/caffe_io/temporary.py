@@ -1,8 +1,8 @@
 """Unfinished outputs: hidden files next to the final one, locked while being written, always cleaned up.
 
-A process that is killed cannot remove its unfinished outputs. The system releases its locks, however, by which the
-next process that writes to the same name recognizes them. A process id would not do: containers, and the machines that
-share a network drive, each count their own.
+A process that is killed cannot remove its unfinished outputs. But the system releases its locks, so the next
+process that writes to the same name recognizes them. A process id would not do: containers, and machines that share a
+network drive, have separate ids.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _undo: dict[object, Callable[[], object]] = {}
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """An empty file beside `target` that replaces it at the end of the block, or is removed if the block raises.
+    """An empty file next to `target` that replaces it at the end of the block, or is removed if the block raises.
 
-    OSError where it cannot be written, which some disks report only when all is sent to them, at the end.
+    OSError if it cannot be written, which some disks report only at the end.
     """
     remove_leftovers(target.parent, target.name)
     with _unfinished(target, folder=False) as (temporary, lock):
@@ -41,33 +41,33 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 class NewFolder:
-    """A folder while it is filled; path: where it is until then."""
+    """A folder that is being filled. path: its temporary path."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
         self._target = target
 
     def finish(self) -> None:
-        """Give it its final name. OSError as for new_file, and where the name is taken by now."""
+        """Rename it to its final name. OSError as for new_file, and if the name exists by now."""
         for file in self.path.iterdir():
-            _send_to_disk(file)
+            _sync(file)
         self.path.rename(self._target)
         (self._target / _LOCK).unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[NewFolder]:
-    """A folder beside `target`, which holds a hidden file; removed at the end of the block unless it was finished."""
+    """A folder next to `target`, with a hidden file; removed at the end of the block unless it was finished."""
     remove_leftovers(target.parent, target.name)
     with _unfinished(target, folder=True) as (temporary, _):
         yield NewFolder(temporary, target)
 
 
 def remove_leftovers(folder: Path, name: str, *, prefix: bool = False) -> None:
-    """Remove the unfinished outputs for `folder`/`name` that dead processes left behind.
+    """Remove the unfinished outputs for `folder`/`name` of dead processes.
 
-    prefix: for all names that begin so. Outputs that a live process is writing stay, and so does what cannot be
-    locked or removed.
+    prefix: for all names with this prefix. Outputs of live processes are kept, and so are those that cannot be locked
+    or removed.
     """
     more = ".*" if prefix else ""
     left = re.compile(rf"\.{re.escape(name[:_MAX_NAME_LENGTH])}{more}\.[0-9a-f]{{12}}{re.escape(_ENDING)}", re.DOTALL)
@@ -79,7 +79,7 @@ def remove_leftovers(folder: Path, name: str, *, prefix: bool = False) -> None:
 
 @contextmanager
 def undone_at_termination(undo: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, `undo` is among the calls of `undo_all`."""
+    """During the block, `undo_all` calls `undo`."""
     key = object()
     _undo[key] = undo
     try:
@@ -89,7 +89,7 @@ def undone_at_termination(undo: Callable[[], object]) -> Iterator[None]:
 
 
 def undo_all() -> None:
-    """Remove all that is unfinished in this process, which is about to end; may be called in a signal handler."""
+    """Remove all unfinished outputs of this process, which is about to end. Safe in signal handlers."""
     for undo in list(_undo.values()):
         with suppress(Exception):
             undo()
@@ -97,7 +97,7 @@ def undo_all() -> None:
 
 @contextmanager
 def _unfinished(target: Path, *, folder: bool) -> Iterator[tuple[Path, int]]:
-    """A new file or folder beside target, and the descriptor of its locked file; removed at the end of the block."""
+    """A new file or folder next to target, and the descriptor of its locked file; removed at the end of the block."""
     with ExitStack() as stack:
         lock = None
         while lock is None:
@@ -111,7 +111,7 @@ def _unfinished(target: Path, *, folder: bool) -> Iterator[tuple[Path, int]]:
 
 
 def _create(temporary: Path, folder: bool) -> int | None:
-    """Create and lock it; None where another process has taken it for a leftover in between."""
+    """Create and lock it; None if another process has removed it as a leftover in between."""
     file = temporary
     if folder:
         temporary.mkdir()
@@ -127,7 +127,7 @@ def _create(temporary: Path, folder: bool) -> int | None:
         taken = not file.exists()
     except BlockingIOError:
         taken = True
-    except OSError:  # no locks on this disk, so that no process removes what it finds there
+    except OSError:  # no locks on this disk, so no process removes leftovers
         taken = False
     if taken:
         os.close(lock)
@@ -138,11 +138,11 @@ def _create(temporary: Path, folder: bool) -> int | None:
 def _remove_if_dead(path: Path) -> None:
     file = path
     if path.is_dir() and not path.is_symlink():
-        there = os.listdir(path)  # noqa: PTH208
-        if not there:
-            path.rmdir()  # which fails if its process has just put the lock into it
+        entries = os.listdir(path)  # noqa: PTH208
+        if not entries:
+            path.rmdir()  # fails if its process has just created the lock
             return
-        if _LOCK not in there:  # half removed: the lock is there before anything else
+        if _LOCK not in entries:  # half removed: the lock is created first
             _remove(path)
             return
         file = path / _LOCK
@@ -165,7 +165,7 @@ def _remove(path: Path) -> None:
             return
 
 
-def _send_to_disk(file: Path) -> None:
+def _sync(file: Path) -> None:
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,7 @@
-"""The words of protobuf's text format: names, numbers, strings and symbols, with their places.
+"""Tokens of protobuf's text format: names, numbers, strings and symbols, with their offsets.
 
-Accepts what the C++ tokenizer accepts as TextFormat sets it up: `#` comments, an `f` behind a float, hex
-and octal integers, no number directly before a letter, no string across lines, ASCII outside of strings
-and comments.
+Accepts the language of the C++ tokenizer as configured by TextFormat: `#` comments, an `f` after a float, hex and octal
+integers, no number directly before a letter, no string across lines, only ASCII outside of strings and comments.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
-    """What a token is."""
+    """The kind of a token."""
 
     NAME = auto()
     INTEGER = auto()
@@ -25,14 +24,14 @@ class Kind(Enum):
 
 
 class Token(NamedTuple):
-    """A word, as it is written, and the offset at which it starts."""
+    """A token as written, and its offset."""
 
     kind: Kind
     text: str
     start: int
 
 
-# Called with an offset and what is wrong there.
+# Called with an offset and an error message.
 Report = Callable[[int, str], None]
 
 _SPACE = re.compile(r"[ \t\n\r\v\f]*")
@@ -49,9 +48,9 @@ _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
 
 
 class Tokens:
-    """Reads a text word by word; `now` is the word at hand, `before` the one in front of it.
+    """Reads a text token by token; `now` is the current token, `before` the previous one.
 
-    The first word is at hand after a first call of `next`.
+    The first call of `next` reads the first token.
     """
 
     def __init__(self, text: str, report: Report) -> None:
@@ -61,12 +60,12 @@ class Tokens:
         self.before = self.now = Token(Kind.SYMBOL, "", 0)
 
     def next(self) -> Token:
-        """Go on by one word; the word that was at hand is returned."""
+        """Advance by one token and return the one that was current."""
         self.before, self.now = self.now, self._read()
         return self.before
 
     def take(self, symbol: str) -> bool:
-        """Go on if this symbol is at hand."""
+        """Advance if this symbol is current; returns whether it was."""
         if self.now.kind is Kind.SYMBOL and self.now.text == symbol:
             self.next()
             return True
@@ -109,7 +108,7 @@ class Tokens:
 
     def _number(self, at: int) -> Token:
         found = _NUMBER.match(self._text, at)
-        if found is None:  # cannot be: a digit stands here
+        if found is None:  # unreachable: starts with a digit
             return self._token(Kind.SYMBOL, at, at + 1)
         word, after = found.group(), self._text[found.end() : found.end() + 1]
         is_float = any(found[part] is not None for part in ("point", "dot", "exponent", "suffix"))
@@ -142,19 +141,19 @@ class Tokens:
 
 
 def shorten(word: str, limit: int = 40) -> str:
-    """A word, shortened for an error message."""
+    """A token's text, shortened for an error message."""
     return word if len(word) <= limit else f"{word[:limit]}..."
 
 
 def parse_integer(word: str) -> int | None:
-    """The value of an INTEGER word: decimal, 0x hexadecimal, 0 octal; None where it is none below 2**64."""
+    """The value of an INTEGER token: decimal, 0x hexadecimal, 0 octal; None if it is invalid or 2**64 or more."""
     digits, base = word, 10
     if word[:2] in ("0x", "0X"):
         digits, base = word[2:], 16
     elif word[0] == "0":
         base = 8
     digits = digits.lstrip("0") or "0"
-    if len(digits) > 22:  # 2**64 has 22 octal digits; int() itself is slow on long words
+    if len(digits) > 22:  # 2**64 has 22 octal digits; int() is slow for long texts
         return None
     try:
         value = int(digits, base)
@@ -164,7 +163,7 @@ def parse_integer(word: str) -> int | None:
 
 
 def is_decimal(word: str) -> bool:
-    """Whether an INTEGER word may stand where a float is asked for: no hexadecimal, no octal number."""
+    """Whether an INTEGER token is valid as a float: neither hexadecimal nor octal."""
     return not (len(word) >= 2 and word[0] == "0")
 
 
@@ -177,7 +176,7 @@ _PLAIN = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
 
 
 def unescape(word: str) -> tuple[bytes, str]:
-    """The bytes that a STRING word stands for, and its first wrong escape, if any."""
+    """The bytes of a STRING token, and its first invalid escape, if any."""
     wrong = ""
 
     def replace(found: re.Match[bytes]) -> bytes:

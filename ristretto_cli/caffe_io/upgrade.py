@@ -19,7 +19,7 @@ from ristretto_cli.errors import Location, RistrettoError
 
 _LOG = logging.getLogger("ristretto")
 
-# Settings in a data layer's own message that nothing reads, by type. WindowData does read its own scale.
+# Settings in the message of a data layer that have no effect, by type. WindowData does use its own scale.
 _IGNORED = {
     "Data": ("data_param", TRANSFORMATIONS),
     "ImageData": ("image_data_param", TRANSFORMATIONS),
@@ -29,7 +29,7 @@ _IGNORED = {
 
 @dataclass(frozen=True)
 class Upgraded:
-    """A net in the present format. layers: where each stands; complete: no field was dropped as unknown."""
+    """A net in the current format. layers: the location of each. complete: whether no field was dropped."""
 
     message: Message
     layers: tuple[Location, ...]
@@ -39,7 +39,7 @@ class Upgraded:
 def upgrade_net(
     net: Message, lines: Sequence[Location], *, file: str = "", input_line: Location | None = None
 ) -> tuple[Message, tuple[Location, ...]]:
-    """A net in the present format, and where each of its layers stands; see `upgrade`."""
+    """A net in the current format, and the locations of its layers; see `upgrade`."""
     upgraded = upgrade(net, lines, file=file, input_line=input_line)
     return upgraded.message, upgraded.layers
 
@@ -47,10 +47,10 @@ def upgrade_net(
 def upgrade(
     net: Message, lines: Sequence[Location] = (), *, file: str = "", input_line: Location | None = None
 ) -> Upgraded:
-    """A copy of a NetParameter of any age in the present format.
+    """A copy of a NetParameter of any format in the current one.
 
-    lines: where each entry of its `layer`, or of its `layers`, stands; may be empty. input_line: where its
-    `input` stands. file: its name, for messages. RistrettoError where it contradicts itself.
+    lines: the locations of the entries of its `layer` or `layers`; may be empty. input_line: that of its `input`. file:
+    the name for messages. RistrettoError if it contradicts itself.
     """
     here = Location(file or (lines[0].file if lines else ""))
     message = new("NetParameter")
@@ -84,9 +84,9 @@ def upgrade(
 
 
 def upgrade_solver(solver: Message, *, file: str = "") -> Message:
-    """A copy of a SolverParameter with its old solver_type, if it has one, as type.
+    """A copy of a SolverParameter with its old solver_type, if set, as type.
 
-    RistrettoError where it has both.
+    RistrettoError if both are set.
     """
     message = new("SolverParameter")
     message.CopyFrom(solver)
@@ -107,19 +107,19 @@ def upgrade_solver(solver: Message, *, file: str = "") -> Message:
 
 
 def _upgrade_input(net: Message, place: Location) -> bool:
-    """Put an Input layer in front for the net's own inputs; whether there was a shape to give it."""
+    """Insert an Input layer for the net's own inputs; returns whether they have shapes."""
     shapes = [list(shape.dim) for shape in net.input_shape]
     if not shapes:
         dims = list(net.input_dim)
         if len(dims) % 4 and len(dims) < 4 * len(net.input):
             raise RistrettoError(
-                f"{len(dims)} input_dim", where=place, hint="Give four for each input, or input_shape."
+                f"the net has {len(dims)} input_dim", where=place, hint="Give four for each input, or input_shape."
             )
         shapes = [dims[i : i + 4] for i in range(0, len(dims), 4)]
     if shapes:
         if len(shapes) < len(net.input):
             raise RistrettoError(
-                f"{len(net.input)} inputs, but shapes for {len(shapes)}",
+                f"the net has {len(net.input)} inputs, but shapes for {len(shapes)}",
                 where=place,
                 hint="Give an input_shape, or four input_dim, for each input.",
             )
@@ -130,7 +130,7 @@ def _upgrade_input(net: Message, place: Location) -> bool:
         layers = [layer, *net.layer]
         net.ClearField("layer")
         net.layer.extend(layers)
-    # Without a shape it is a caffemodel of old, whose inputs mean nothing.
+    # Without shapes it is an old caffemodel, whose inputs have no meaning.
     for name in ("input", "input_shape", "input_dim"):
         net.ClearField(name)
     return bool(shapes)
@@ -141,7 +141,7 @@ def _has_old_params(layer: Message) -> bool:
 
 
 def _upgrade_batch_norm(net: Message) -> None:
-    """Stop solvers from training the statistics, which were parameters like others once."""
+    """Exclude the statistics from training; they used to be ordinary parameters."""
     for layer in net.layer:
         if _has_old_params(layer):
             for block in layer.param:

@@ -1,7 +1,7 @@
-"""The first format of nets (V0: `layers { layer { ... } }`) as the second (V1).
+"""Upgrade of the first format of nets (V0: `layers { layer { ... } }`) to the second (V1).
 
-What Caffe loses on the way is lost here as well: fields beside the inner `layer`, and those of the net but
-for its name, inputs, layers and force_backward.
+As in Caffe, some fields are dropped: those next to the inner `layer`, and those of the net except its name, inputs,
+layers and force_backward.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _PARAM = {
     "window_data": "window_data_param",
 }
 
-# Each V0 field: its name in the layer's own parameter message, and the types that have it.
+# For each V0 field, its name in the layer's parameter message, and the types that have it.
 _FIELDS = {
     "num_output": ("num_output", ("conv", "innerproduct")),
     "biasterm": ("bias_term", ("conv", "innerproduct")),
@@ -85,10 +85,10 @@ _FIELDS = {
     "det_crop_mode": ("crop_mode", ("window_data",)),
 }
 
-# These went to transform_param, whatever the type.
+# These are in transform_param now, for all types.
 _TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 
-# These stay as they are, in the layer; new_num and new_channels are read by nothing.
+# These stay in the layer. new_num and new_channels have no effect.
 _KEPT = ("name", "blobs", "blobs_lr", "weight_decay")
 _KEPT_OF_NET = ("name", "layers", "input", "input_dim", "force_backward")
 
@@ -99,42 +99,42 @@ def is_v0(net: Message) -> bool:
 
 
 def upgrade_v0(net: Message, places: Sequence[Location]) -> tuple[Message, tuple[Location, ...], bool]:
-    """A V0 net as V1: a new message, where its layers stand, and whether every field found a place."""
-    lost = [field.name for field, _ in net.ListFields() if field.name not in _KEPT_OF_NET]
-    if lost:
-        _LOG.warning("V0 net: as in Caffe, these fields of the net are dropped: %s", ", ".join(lost))
-    layers, kept = _fold_padding(net, places)
+    """A V0 net as V1: a new message, the locations of its layers, and whether no field was dropped."""
+    dropped = [field.name for field, _ in net.ListFields() if field.name not in _KEPT_OF_NET]
+    if dropped:
+        _LOG.warning("V0 net: as in Caffe, these fields of the net are dropped: %s", ", ".join(dropped))
+    layers, locations = _fold_padding(net, places)
     upgraded = new("NetParameter", input=net.input, input_dim=net.input_dim)
     for name in ("name", "force_backward"):
         if net.HasField(name):
             setattr(upgraded, name, getattr(net, name))
     complete = True
-    for layer, place in zip(layers, kept, strict=True):
+    for layer, place in zip(layers, locations, strict=True):
         complete &= _upgrade_layer(layer, upgraded.layers.add(), place)
-    return upgraded, kept, complete
+    return upgraded, locations, complete
 
 
 def _fold_padding(net: Message, places: Sequence[Location]) -> tuple[list[Message], tuple[Location, ...]]:
-    """The layers without the padding layers, whose pad goes to the convolution or pooling behind them."""
-    made_by: dict[str, Message | None] = dict.fromkeys(net.input)
+    """The layers without padding layers, whose pad is moved to the convolution or pooling after them."""
+    producers: dict[str, Message | None] = dict.fromkeys(net.input)
     layers: list[Message] = []
-    kept: list[Location] = []
+    locations: list[Location] = []
     for original, place in zip(net.layers, places, strict=True):
         layer = new("V1LayerParameter")
         layer.CopyFrom(original)
         for index, bottom in enumerate(original.bottom):
-            if bottom not in made_by:
+            if bottom not in producers:
                 raise RistrettoError(f'unknown bottom "{bottom}"', where=place)
-            source = made_by[bottom]
+            source = producers[bottom]
             if source is not None and source.layer.type == "padding":
                 _check_padding(original, source, place)
                 layer.layer.pad = source.layer.pad
                 layer.bottom[index] = source.bottom[0]
-        made_by.update(dict.fromkeys(original.top, original))
+        producers.update(dict.fromkeys(original.top, original))
         if original.layer.type != "padding":
             layers.append(layer)
-            kept.append(place)
-    return layers, tuple(kept)
+            locations.append(place)
+    return layers, tuple(locations)
 
 
 def _check_padding(layer: Message, padding: Message, place: Location) -> None:
@@ -150,9 +150,9 @@ def _check_padding(layer: Message, padding: Message, place: Location) -> None:
 
 
 def _upgrade_layer(v0: Message, v1: Message, place: Location) -> bool:
-    lost = [field.name for field, _ in v0.ListFields() if field.name not in ("layer", "bottom", "top")]
-    if lost:
-        _LOG.warning("%s: V0 layer: as in Caffe, these fields are dropped: %s", place, ", ".join(lost))
+    dropped = [field.name for field, _ in v0.ListFields() if field.name not in ("layer", "bottom", "top")]
+    if dropped:
+        _LOG.warning("%s: V0 layer: as in Caffe, these fields are dropped: %s", place, ", ".join(dropped))
     v1.bottom.extend(v0.bottom)
     v1.top.extend(v0.top)
     if not v0.HasField("layer"):
@@ -188,7 +188,7 @@ def _set(message: Message, name: str, value: Message) -> None:
     """Set a field that may be repeated, to a value that may be a message or a list."""
     field = message.DESCRIPTOR.fields_by_name[name]
     if is_repeated(field):
-        # pad, kernel_size and stride became lists
+        # pad, kernel_size and stride are lists now
         getattr(message, name).extend([value] if isinstance(value, int) else value)
     elif field.message_type is not None:
         getattr(message, name).CopyFrom(value)

@@ -1,4 +1,4 @@
-"""The second format of nets (V1: `layers { type: CONVOLUTION ... }`) as the present one."""
+"""Upgrade of the second format of nets (V1: `layers { type: CONVOLUTION ... }`) to the current one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _TYPES = {
 _DATA = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
 TRANSFORMATIONS = ("scale", "mean_file", "crop_size", "mirror")
 
-# Fields of a layer's own that became fields of its param blocks, one block for each parameter.
+# Fields of a layer that are fields of its param blocks now, one block per parameter.
 _PARAM_BLOCKS = {
     "param": "name",
     "blob_share_mode": "share_mode",
@@ -65,7 +65,7 @@ _PARAM_BLOCKS = {
 
 
 def has_data_transformation(net: Message) -> bool:
-    """Whether a V1 data layer holds settings that belong into transform_param."""
+    """Whether a V1 data layer holds settings that belong in transform_param."""
     return any(
         getattr(layer, param).HasField(name)
         for layer in net.layers
@@ -80,7 +80,7 @@ def move_data_transformation(net: Message) -> None:
         param = _DATA.get(enum_name(layer, "type"))
         if not param:
             continue
-        # Caffe leaves both messages behind, be they empty.
+        # As in Caffe, both messages exist afterwards, even if empty.
         getattr(layer, param).SetInParent()
         layer.transform_param.SetInParent()
         for name in TRANSFORMATIONS:
@@ -90,9 +90,9 @@ def move_data_transformation(net: Message) -> None:
 
 
 def upgrade_v1(net: Message, place: Location) -> tuple[Message, bool]:
-    """A V1 net in the present format: a new message, and whether every field found a place.
+    """A V1 net in the current format: a new message, and whether no field was dropped.
 
-    place: where the first of the layers stands.
+    place: the location of the first layer.
     """
     if len(net.layer):
         raise RistrettoError(

@@ -37,7 +37,7 @@ __all__ = [
     "write_weights",
 ]
 
-_TEXT_LOOKED_AT = 4096
+_SNIFFED_BYTES = 4096
 _WORD = re.compile(rb"[A-Za-z]{4}")
 _NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
 
@@ -53,14 +53,14 @@ class WeightsFile:
 def read_weights(path: str | Path) -> WeightsFile:
     """A caffemodel or its HDF5 form, detected by its content.
 
-    The arrays of a caffemodel are views into the file, which is read where they are looked at. RistrettoError
-    where the file cannot be read, is damaged, or an array's shape and number of values disagree.
+    The arrays of a caffemodel are views into the file, which is read on access. RistrettoError if the file cannot be
+    read, is damaged, or has an array whose shape and number of values disagree.
     """
     data = map_file(path)
     if is_hdf5(data):
         data.release()
         return WeightsFile(str(path), read_hdf5(path))
-    with _telling_text(data, path, "weights"):
+    with _reporting_text(data, path, "weights"):
         return WeightsFile(str(path), read_caffemodel(data, str(path)))
 
 
@@ -72,12 +72,11 @@ def write_weights(
     diffs: Mapping[str, Sequence[npt.NDArray[Any]]] | None = None,
     borrowed: Collection[str] = (),
 ) -> None:
-    """Write arrays, by layer name, as a caffemodel, or as HDF5 where the name ends in .h5.
+    """Write arrays, by layer name, atomically as a caffemodel, or as HDF5 if the name ends in .h5.
 
-    net: an upgraded NetParameter whose name and layers are written along, as Caffe does in its snapshots;
-    without it, layers are names and arrays alone. diffs: the arrays' gradients, if they are to be in the file.
-    borrowed: arrays, as `layer/i`, that HDF5 leaves out, since another layer owns them. A file that is there is
-    replaced as a whole.
+    net: an upgraded NetParameter, whose name and layers are written too, as in Caffe's snapshots; without it, layers
+    have only names and arrays. diffs: the arrays' gradients, written too if given. borrowed: arrays, as `layer/i`, that
+    HDF5 omits because another layer owns them.
     """
     with atomic_write(path) as target:
         if str(path).endswith(".h5"):
@@ -88,26 +87,26 @@ def write_weights(
 
 
 def read_blob(path: str | Path) -> npt.NDArray[np.float32]:
-    """The one array in a BlobProto file, such as a mean.binaryproto: float32, with its stored shape."""
+    """The array in a BlobProto file, such as a mean.binaryproto: float32, with its stored shape."""
     data = map_file(path)
-    with _telling_text(data, path, "an array"):
+    with _reporting_text(data, path, "an array"):
         return decode_blob(data, 0, len(data), str(path)).array
 
 
 def read_net_binary(path: str | Path) -> Message:
-    """The whole NetParameter in a caffemodel, in whatever format it is (see caffe_io.upgrade)."""
+    """The whole NetParameter in a caffemodel of any format (see caffe_io.upgrade)."""
     data = map_file(path)
-    with _telling_text(data, path, "a caffemodel"):
+    with _reporting_text(data, path, "a caffemodel"):
         return read_net_message(data, str(path))
 
 
 @contextmanager
-def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[None]:
-    """RistrettoError for a text file, with its kind, which says more than a parse error."""
+def _reporting_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[None]:
+    """Replace parse errors of text files by an error that names the kind of text."""
     try:
         yield
     except RistrettoError:
-        head = bytes(data[:_TEXT_LOOKED_AT])
+        head = bytes(data[:_SNIFFED_BYTES])
         if _NOT_IN_TEXT.search(head) or not _WORD.search(head):
             raise
         what, hint = _text(head, wanted)
@@ -115,7 +114,7 @@ def _telling_text(data: memoryview, path: str | Path, wanted: str) -> Iterator[N
 
 
 def _text(head: bytes, wanted: str) -> tuple[str, str]:
-    """What a text file is by its beginning, and what to do about it."""
+    """The kind of a text file, by its beginning, and a hint."""
     if head.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer", "Fetch the file with `git lfs pull`."
     if head.lstrip().startswith(b"<"):
@@ -129,7 +128,7 @@ def _text(head: bytes, wanted: str) -> tuple[str, str]:
 
 def is_hdf5(data: memoryview) -> bool:
     """Whether these are the bytes of an HDF5 file."""
-    # The signature may stand behind a block of the user's: at 0, 512, 1024, 2048, ...
+    # The signature may follow a user block: it is at 0, 512, 1024, 2048, ...
     at = 0
     while at < len(data):
         if data[at : at + len(SIGNATURE)] == SIGNATURE:

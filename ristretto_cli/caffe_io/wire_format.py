@@ -28,14 +28,14 @@ class Field(NamedTuple):
 
 
 def fields(data: memoryview, start: int, stop: int) -> Iterator[Field]:
-    """The fields of the message that lies in data[start:stop]; BadBytes where it is malformed."""
+    """The fields of the message in data[start:stop]; BadBytes if it is malformed."""
     at = start
     while at < stop:
         tag = at
         key, at = read_varint(data, at, stop)
         number, wire_type = key >> 3, key & 7
         if number == 0 or number >= 1 << 29:
-            raise BadBytes(f"field number {number} at byte {tag}")
+            raise BadBytes(f"invalid field number {number} at byte {tag}")
         end = _value_end(data, wire_type, number, at, stop)
         if wire_type == BYTES:
             _, at = read_varint(data, at, stop)
@@ -53,7 +53,7 @@ def read_varint(data: memoryview, at: int, stop: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & (2**64 - 1), at
         shift += 7
-    raise BadBytes(f"a number at byte {at} has no end")
+    raise BadBytes(f"unterminated number at byte {at}")
 
 
 def varint(value: int) -> bytes:
@@ -78,7 +78,7 @@ def _value_end(data: memoryview, wire_type: int, number: int, at: int, stop: int
     elif wire_type == GROUP_START:
         return _group_end(data, number, at, stop)
     else:
-        raise BadBytes(f"wire type {wire_type} at byte {at}")
+        raise BadBytes(f"invalid wire type {wire_type} at byte {at}")
     if size > stop - at:
         raise BadBytes(f"{size} bytes are declared at byte {at}, but {stop - at} are available")
     return at + size
@@ -91,10 +91,10 @@ def _group_end(data: memoryview, number: int, at: int, stop: int) -> int:
         if key & 7 == GROUP_START:
             opened.append(key >> 3)
             if len(opened) > _MAX_NESTED_GROUPS:
-                raise BadBytes(f"groups nested too deep at byte {at}")
+                raise BadBytes(f"groups are nested too deeply at byte {at}")
         elif key & 7 == GROUP_END:
             if opened.pop() != key >> 3:
-                raise BadBytes(f"a group ends wrongly at byte {at}")
+                raise BadBytes(f"mismatched end of group at byte {at}")
         else:
             at = _value_end(data, key & 7, key >> 3, at, stop)
     return at

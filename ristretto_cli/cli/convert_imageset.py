@@ -49,7 +49,7 @@ def command(
         raise click.UsageError("--resize_width and --resize_height belong together: give both")
     import numpy as np
 
-    from ristretto_cli.datasets.imageset import How, convert_imageset
+    from ristretto_cli.datasets.imageset import ConversionOptions, convert_imageset
     from ristretto_cli.datasets.new_database import Backend
 
     log = logging.getLogger("ristretto")
@@ -58,9 +58,13 @@ def command(
         log.warning("--check_size has no effect with --resize_width and --resize_height: all images become that size.")
     if gray and encoded and not encode_type and not size:
         log.warning("--gray has no effect with --encoded: files are stored unchanged. Give --encode_type as well.")
-    how = How(gray=gray, size=size, encoded=encoded, encode_type=encode_type or "", check_size=check_size)
+    options = ConversionOptions(
+        gray=gray, size=size, encoded=encoded, encode_type=encode_type or "", check_size=check_size
+    )
     rng = np.random.default_rng(seed) if shuffle else None
     with progress("convert_imageset") as bar:
-        done = convert_imageset(root_folder, list_file, db_name, Backend(backend), how, rng=rng, on_image=bar.on_batch)
-    left_out = f", {done.unreadable} could not be read" if done.unreadable else ""
-    click.echo(f"{db_name}: {done.records} images{left_out}")
+        done = convert_imageset(
+            root_folder, list_file, db_name, Backend(backend), options, rng=rng, on_image=bar.on_batch
+        )
+    skipped = f", {done.unreadable} could not be read" if done.unreadable else ""
+    click.echo(f"{db_name}: {done.records} images{skipped}")

@@ -102,7 +102,7 @@ def gpu_required(context: click.Context) -> bool:
 
 
 def usable_gpu(request: GpuRequest) -> int | None:
-    """The GPU for nets on onnxruntime, None for the CPU; a warning, or RistrettoError, where it cannot be used."""
+    """The GPU for nets on onnxruntime, None for the CPU; logs a warning, or raises, if it cannot be used."""
     from ristretto_cli.backends.gpu import choose_gpu
     from ristretto_cli.backends.onnx_session import probe
 
@@ -140,7 +140,7 @@ def graph_option(command: F) -> F:
 
 
 def ap_version_option(command: F) -> F:
-    """--ap_version, as a MetricOptions."""
+    """--ap_version, as MetricOptions."""
     return option(
         "--ap_version",
         "The average precision that DetectionEvaluate computes: 11point (VOC 2007), MaxIntegral (VOC 2012), Integral.",

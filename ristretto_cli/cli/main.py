@@ -65,7 +65,7 @@ def run(args: Sequence[str], package: str = __package__ or "") -> int:
         return code
     except BaseException as fault:
         code, lines = _explain(fault)
-        _tell(lines)
+        _print_error(lines)
         if isinstance(fault, OSError):
             _give_up_unwritable_stdout()
         return code
@@ -175,8 +175,8 @@ def _summary(module: str) -> str | None:
 
 
 def _extension_summary(extension: Extension) -> str:
-    """The first line on a command of an extension; which extension it is from, if its source says nothing."""
-    with suppress(Exception):  # its package is imported to find the source; help is shown without it, too
+    """The summary of an extension's command; names the extension if the source has none."""
+    with suppress(Exception):  # importing the package to find the source may fail; the help does not need it
         if summary := _summary(extension.point.value.partition(":")[0].strip()):
             return summary
     return f"From {extension.distribution} {extension.version}."
@@ -186,7 +186,7 @@ def _extension_command(extension: Extension) -> click.Command:
     found = extension.load()
     command = getattr(found, "command", None) if isinstance(found, ModuleType) else found
     if not isinstance(command, click.Command):
-        raise extension.error("is no click.Command", f"Report this to the authors of {extension.distribution}.")
+        raise extension.error("is not a click.Command", f"Report this to the authors of {extension.distribution}.")
     return command
 
 
@@ -252,7 +252,7 @@ def _bug(fault: BaseException) -> str:
     )
 
 
-def _tell(lines: Sequence[str]) -> None:
+def _print_error(lines: Sequence[str]) -> None:
     with suppress(OSError):  # without stderr, the exit code remains
         for line in lines:
             print(log.printable(line), file=sys.stderr)

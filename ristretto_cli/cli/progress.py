@@ -4,8 +4,8 @@
         search(net, ..., on_batch=p.on_batch)
 
 Lower layers of the package see it as a `Callable[[int, int, str], None]`, called after each batch:
-`on_batch(done, total, what)`, done counting from 1 to total; a different `what` or a smaller `done` starts
-another bar. A command that counts itself calls `p.start(what, total)` and `p.advance(n)`.
+`on_batch(done, total, item)`, done counting from 1 to total; a different `item` or a smaller `done` starts
+another bar. A command that counts itself calls `p.start(item, total)` and `p.advance(n)`.
 
 While a bar is shown, output to sys.stderr (the log) appears above it. stdout is not redirected: print
 results after the `with` block.
@@ -33,23 +33,23 @@ class Progress:
         self._current: tuple[str, int] | None = None
         self._done = 0
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, item: str, total: int) -> None:
         """Start counting to total; the previous bar is removed."""
-        self._current, self._done = (what, total), 0
-        self._begin(what, total)
+        self._current, self._done = (item, total), 0
+        self._begin(item, total)
 
     def advance(self, n: int = 1) -> None:
         """Count n more."""
         self._done += n
         self._show(self._done)
 
-    def on_batch(self, done: int, total: int, what: str) -> None:
+    def on_batch(self, done: int, total: int, item: str) -> None:
         """Report that `done` of `total` are complete."""
-        if self._current != (what, total) or done < self._done:
-            self.start(what, total)
+        if self._current != (item, total) or done < self._done:
+            self.start(item, total)
         self.advance(done - self._done)
 
-    def _begin(self, what: str, total: int) -> None: ...
+    def _begin(self, item: str, total: int) -> None: ...
 
     def _show(self, done: int) -> None: ...
 
@@ -63,10 +63,10 @@ class _Bar(Progress):
         self._label = label
         self._task: TaskID | None = None
 
-    def _begin(self, what: str, total: int) -> None:
+    def _begin(self, item: str, total: int) -> None:
         if self._task is not None:
             self._rich.remove_task(self._task)
-        self._task = self._rich.add_task(f"{self._label}: {what}", total=total)
+        self._task = self._rich.add_task(f"{self._label}: {item}", total=total)
 
     def _show(self, done: int) -> None:
         if self._task is not None:

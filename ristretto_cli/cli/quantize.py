@@ -56,8 +56,8 @@ def _mode_flags() -> Sequence[click.Option]:
 
     for name, (_, modes) in mode_options().items():
         if name in _OWN_FLAGS:
-            what = f"trimming mode {' or '.join(modes)} has an option --{name}, which quantize has itself"
-            raise RistrettoError(what, hint="Give the option another name, or uninstall the extension.")
+            what = f"trimming mode {' or '.join(modes)} declares --{name}, which quantize declares too"
+            raise RistrettoError(what, hint="Rename the option, or uninstall the extension.")
     return [
         click.Option(
             [f"--{name}"],
@@ -153,11 +153,11 @@ def command(
 ) -> None:
     """Quantize a trained net and write its prototxt.
 
-    Prints the bit widths tried and their scores, the output that was the score, whether the error margin is met, the
+    Prints the bit widths tried and their scores, the scored output, whether the error margin is met, the
     other outputs, the layers that stay float, and the file written.
     """
     given = given_flags(click.get_current_context())
-    mode_options = _taken_mode_options(flags)
+    mode_options = _pop_mode_options(flags)
     _check(given, flags["trimming_mode"], flags["bw"], mode_options, legacy=flags["legacy"])
     from ristretto_cli.formats.number_format import MODES
     from ristretto_cli.quantize.config import QuantizeConfig
@@ -189,15 +189,15 @@ def command(
     result.write()
     if json is not None:
         write_json(json, result.as_json())
-    summary, ours = result.summary_lines(), result.notes()
+    summary, notes = result.summary_lines(), result.notes()
     # The original's log ends with its summary.
-    print_result([*summary, *ours], logged=[*ours, *summary], json=json)
+    print_result([*summary, *notes], logged=[*notes, *summary], json=json)
 
 
 _OWN_FLAGS = frozenset(param.name for param in command.params)  # before those of trimming modes are added
 
 
-def _taken_mode_options(flags: dict[str, Any]) -> dict[str, str]:
+def _pop_mode_options(flags: dict[str, Any]) -> dict[str, str]:
     """The values of the options that modes declare, removed from the command's flags."""
     from ristretto_cli.formats.number_format import mode_options
 
@@ -220,23 +220,23 @@ def _check(
     unknown = [name for name in bw if name not in names]
     if unknown:
         raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {", ".join(names)}')
-    idle = f"has no effect with --trimming_mode={trimming_mode}"
+    no_effect = f"has no effect with --trimming_mode={trimming_mode}"
     faults = []
     for name, (declared, modes) in mode_options().items():
         if f"--{name}" in given and declared not in mode.options:
-            faults.append(f"--{name} {idle}, only with {' or '.join(modes)}")
+            faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
         if mode_values[name] != declared.default and legacy and not declared.in_legacy:
             faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
     if "--bit_widths" in given and mode.widths((), []):
-        faults.append(f"--bit_widths {idle}, which has fixed widths")
+        faults.append(f"--bit_widths {no_effect}, which has fixed widths")
     elif "--bit_widths" in given and len(bw) == len(names):
         faults.append("--bit_widths has no effect with --bw, which gives all widths")
     if "--early_stop" in given and len(names) == 1:
-        faults.append(f"--early_stop {idle}, which scores all nets in full")
+        faults.append(f"--early_stop {no_effect}, which scores all nets in full")
     elif "--early_stop" in given and len(bw) == len(names):
         faults.append("--early_stop has no effect with --bw, which gives all widths")
     if "--nohold_margin" in given and len(names) == 1:
-        faults.append(f"--nohold_margin {idle}, which combines no widths")
+        faults.append(f"--nohold_margin {no_effect}, which combines no widths")
     elif "--nohold_margin" in given and len(bw) == len(names):
         faults.append("--nohold_margin has no effect with --bw, which gives all widths")
     elif "--nohold_margin" in given and legacy:

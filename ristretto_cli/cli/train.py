@@ -86,8 +86,8 @@ def command(
         metric_options=ap_version,
     )
     with progress("train") as bar:
-        outcome = run(config, lambda done, total: bar.on_batch(done, total, "iterations"))
+        result = run(config, lambda done, total: bar.on_batch(done, total, "iterations"))
     if json is not None:
-        write_json(json, outcome.as_json(solver))
+        write_json(json, result.as_json(solver))
     if json != STDOUT:
-        click.echo("\n".join(outcome.lines()))
+        click.echo("\n".join(result.lines()))

@@ -19,7 +19,7 @@ _DATA = 4
 
 
 def raw_datum(image: Pixels, label: int) -> bytes:
-    """The record of an image (H, W, C), as convert_imageset makes it: in planes, (C, H, W)."""
+    """The record of an image (H, W, C), as in convert_imageset: in planes, (C, H, W)."""
     height, width, channels = image.shape
     head = {"channels": channels, "height": height, "width": width}
     # encoded has its default value, but convert_imageset writes it explicitly.

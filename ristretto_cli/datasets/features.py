@@ -41,7 +41,7 @@ def extract_features(
     execution: Execution = DEFAULT,
     on_batch: OnBatch = ignore_progress,
 ) -> list[Shape]:
-    """Run `batches` batches (1 or more) and write blobs as they are after the pass; returns the shapes of their rows.
+    """Run `batches` batches (1 or more) and write the final values of blobs; returns the shapes of their rows.
 
     targets: blobs, each with the file to write. A name that ends in .npz takes one array, (rows, ...), by the blob's
     name; any other is a new database of float records with keys 0000000000, 0000000001, ... A blob without axes
@@ -59,13 +59,13 @@ def extract_features(
     session = compile_net(net, select, rng=rng, execution=execution, on_host=on_host)
     rows = [_rows(shapes[blob], batches) for blob, _ in targets]
     counts = [0] * len(targets)
-    with DataLoader(net) as feeds, ExitStack() as stack:
+    with DataLoader(net) as loader, ExitStack() as stack:
         sinks: list[tuple[str, _Sink]] = []
         for (blob, target), shape in zip(targets, rows, strict=True):
             log.info("Opening dataset %s", target)
             sinks.append((blob, stack.enter_context(_sink(target, blob, shape, backend))))
         log.info("Extracting Features")
-        for results in run_batches(session, feeds, batches, label="extracting", on_batch=on_batch):
+        for results in run_batches(session, loader, batches, label="extracting", on_batch=on_batch):
             for i, (blob, sink) in enumerate(sinks):
                 array = results[blob].reshape(results[blob].shape or (1,))
                 sink.add(array)

@@ -44,7 +44,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Entry(NamedTuple):
+class ListedImage(NamedTuple):
     """A line of the list; at: its number from 0, which begins the record's key."""
 
     at: int
@@ -53,8 +53,8 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class How:
-    """How images become records.
+class ConversionOptions:
+    """Options for converting images to records.
 
     size: (height, width) to stretch them to. encoded: store files unchanged if possible.
     encode_type: store them in this format ("png"), which implies encoded. check_size: reject images that are
@@ -76,7 +76,7 @@ class Converted:
     unreadable: int
 
 
-class _Made(NamedTuple):
+class _Converted(NamedTuple):
     """A record, and the shape (H, W, C) of its image."""
 
     record: bytes
@@ -88,7 +88,7 @@ def convert_imageset(
     list_file: str,
     database: str,
     backend: Backend,
-    how: How,
+    options: ConversionOptions,
     *,
     rng: np.random.Generator | None = None,
     on_image: OnBatch = ignore_progress,
@@ -98,29 +98,29 @@ def convert_imageset(
     root is prepended to each name. Unreadable images are logged and skipped, as in Caffe.
     RistrettoError(s) for bad lines, a bad flag, an existing database; then nothing is written.
     """
-    _check_format(how.encode_type)
+    _check_format(options.encode_type)
     entries = read_list(list_file)
     if rng is not None:
         log.info("Shuffling data")
         order = rng.permutation(len(entries)).tolist()
         entries = [entries[i]._replace(at=at) for at, i in enumerate(order)]
     log.info("A total of %d images.", len(entries))
-    if how.encode_type and not how.encoded:
+    if options.encode_type and not options.encoded:
         log.info("encode_type specified, assuming encoded=true.")
     prefix = os.fsencode(root)
     first: Shape | None = None
     several_labels = False
     files = [os.fsdecode(prefix + entry.name) for entry in entries]
-    made = _ahead(lambda pair: _make(pair[0], pair[1], how), zip(files, entries, strict=True))
-    with new_database(database, backend) as new, closing(made):
-        for done, (file, entry, one) in enumerate(zip(files, entries, made, strict=True), start=1):
+    converted = _map_in_threads(lambda pair: _convert(pair[0], pair[1], options), zip(files, entries, strict=True))
+    with new_database(database, backend) as new, closing(converted):
+        for done, (file, entry, one) in enumerate(zip(files, entries, converted, strict=True), start=1):
             on_image(done, len(entries), "images")
             if one is None:
                 log.error("Could not open or find file %s", file)
                 several_labels |= ends_in_number(file)
                 continue
             first = one.shape if first is None else first
-            if how.check_size and one.shape != first:
+            if options.check_size and one.shape != first:
                 what = f"the image is {show(one.shape)}, but the first one is {show(first)}"
                 raise RistrettoError(what, where=file, hint="Give --resize_height and --resize_width.")
             new.put(b"%08d_" % entry.at + entry.name, one.record)
@@ -141,14 +141,14 @@ def convert_imageset(
     return Converted(new.count, unreadable)
 
 
-def read_list(path: str) -> list[Entry]:
+def read_list(path: str) -> list[ListedImage]:
     """The lines of a list: a name, which may contain spaces, a space and a label. Blank lines are counted but skipped.
 
     RistrettoErrors with all bad lines; RistrettoError for a list without images.
     """
     with open_to_read(path) as stream:
         lines = stream.read().split(b"\n")
-    entries: list[Entry] = []
+    entries: list[ListedImage] = []
     faults: list[RistrettoError] = []
     for at, line in enumerate(lines):
         if not line.strip():
@@ -159,7 +159,7 @@ def read_list(path: str) -> list[Entry]:
             what = "no label after the last space" if parts is None else "the label or the name is invalid"
             faults.append(RistrettoError(what, where=f"{path}:{at + 1}", hint="Write: file label."))
         else:
-            entries.append(Entry(at, parts[1], int(parts[2])))
+            entries.append(ListedImage(at, parts[1], int(parts[2])))
     if len(faults) > _MAX_FAULTS:
         more = len(faults) - _MAX_FAULTS
         faults[_MAX_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]
@@ -169,30 +169,30 @@ def read_list(path: str) -> list[Entry]:
     return entries
 
 
-def _make(file: str, entry: Entry, how: How) -> _Made | None:
+def _convert(file: str, entry: ListedImage, options: ConversionOptions) -> _Converted | None:
     """One file's record; None if it is not a readable image."""
     data = _bytes_of(file)
     try:
-        image = decode(data, GRAY if how.gray else COLOR, file)
+        image = decode(data, GRAY if options.gray else COLOR, file)
     except RistrettoError:
         return None
-    if how.size is not None:
-        image = resize(image, *how.size)
-    kind = how.encode_type
-    if how.encoded and not kind:
+    if options.size is not None:
+        image = resize(image, *options.size)
+    kind = options.encode_type
+    if options.encoded and not kind:
         kind = _format_by_name(os.fsdecode(entry.name))
     if not kind:
-        return _Made(raw_datum(image, entry.label), image.shape)
+        return _Converted(raw_datum(image, entry.label), image.shape)
     # As in Caffe, a file that needs no change is stored unchanged: color is kept despite --gray.
-    if how.size is not None or not _has_format(file, kind):
+    if options.size is not None or not _has_format(file, kind):
         data = _encode(image, kind, file)
-    return _Made(encoded_datum(data, entry.label), image.shape)
+    return _Converted(encoded_datum(data, entry.label), image.shape)
 
 
 def _bytes_of(file: str) -> bytes:
     """A file's content; empty if it cannot be read, or is a pipe or a device, which may have no end."""
     try:
-        status = os.stat(file)  # noqa: PTH116 - a name behind any prefix
+        status = os.stat(file)  # noqa: PTH116 - a name after any prefix
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
             return b""
         return read_image_file(file)
@@ -232,17 +232,17 @@ def _check_format(kind: str) -> None:
         raise RistrettoError(f'--encode_type: images cannot be encoded as "{kind}"', hint="Such as png or jpg.")
 
 
-def _ahead(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
+def _map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
     """function of each item, in order, computed in threads slightly ahead of the consumer."""
     threads = decoding_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    waiting: deque[Future[R]] = deque()
+    pending: deque[Future[R]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 4 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > 4 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

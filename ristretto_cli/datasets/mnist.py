@@ -64,6 +64,6 @@ def _extents(stream: BinaryIO, file: str, magic: int, what: str) -> tuple[int, .
         values *= extent
     needed += values
     if size != needed:
-        told = f"its header declares {show(extents)}, which needs {needed} bytes, but the file has {size}"
-        raise RistrettoError(told, where=file, hint="Download the file again.")
+        what = f"its header declares {show(extents)}, which needs {needed} bytes, but the file has {size}"
+        raise RistrettoError(what, where=file, hint="Download the file again.")
     return extents

@@ -50,10 +50,10 @@ class NewDatabase:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add a record. RistrettoError if the database cannot hold it, or the disk is full."""
-        longest = self._store.longest_key
-        if not 0 < len(key) <= longest:
+        limit = self._store.max_key_bytes
+        if not 0 < len(key) <= limit:
             shown = os.fsdecode(key[:40])
-            what = f'the key "{shown}..." has {len(key)} bytes; the database takes at most {longest}'
+            what = f'the key "{shown}..." has {len(key)} bytes; the database takes at most {limit}'
             raise RistrettoError(what, where=self._where, hint="Shorten the names.")
         if len(value) > _MAX_VALUE_LENGTH:
             raise RistrettoError(f'the record "{os.fsdecode(key)}" is larger than 2 GB', where=self._where)
@@ -120,9 +120,9 @@ def check_new(path: str) -> Path:
 
 
 class _Store(Protocol):
-    """Interface of the backends. longest_key: in bytes. OSError on disk errors."""
+    """Interface of the backends. max_key_bytes: in bytes. OSError on disk errors."""
 
-    longest_key: int
+    max_key_bytes: int
 
     def write(self, records: Sequence[Record]) -> None: ...
     def close(self) -> None: ...
@@ -141,7 +141,7 @@ class _Lmdb:
             self._environment = lmdb.open(
                 str(folder), map_size=_FIRST_MAP_BYTES, mode=0o664, sync=False, metasync=False, lock=False
             )
-        self.longest_key = int(self._environment.max_key_size())
+        self.max_key_bytes = int(self._environment.max_key_size())
 
     def write(self, records: Sequence[Record]) -> None:
         with self._faults_as_os_errors():
@@ -171,7 +171,7 @@ class _Lmdb:
 
 
 class _LevelDb:
-    longest_key = _MAX_VALUE_LENGTH
+    max_key_bytes = _MAX_VALUE_LENGTH
 
     def __init__(self, folder: Path, where: str) -> None:
         try:

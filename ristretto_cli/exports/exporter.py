@@ -14,7 +14,7 @@ EXPORTS: Registry[Exporter] = Registry("export format", __package__ or "", "rist
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export, and where to. model and weights are None if not given; see `needed`."""
+    """The inputs, the output and the options of an export. model and weights are None if not given; see `needed`."""
 
     model: str | None
     weights: str | None

@@ -1,4 +1,4 @@
-"""Nets as ONNX models; trimmed layers become fake-quant nodes."""
+"""Nets as ONNX models, with fake-quant nodes for quantized layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("ristretto")
 class OnnxExporter(Exporter):
     """The net of a phase as an ONNX model: inputs are the tops of its data layers, outputs are Caffe's.
 
-    Host layers are left out; the blobs that they read are outputs instead of their tops. Weights are included,
+    Host layers are omitted; the blobs that they read are outputs instead of their tops. Weights are included,
     quantized if the layer quantizes them.
     """
 
@@ -38,7 +38,7 @@ class OnnxExporter(Exporter):
             raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
         for layer in net.layers:
             if layer.on_host and layer.tops:
-                log.info("%s (%s) is a host layer, computed after the graph, and is left out.", layer.name, layer.type)
+                log.info("%s (%s) is a host layer, computed after the graph, and is omitted.", layer.name, layer.type)
         lowered = lower(ops.graph, leaving)
         model = lowered.model(embed_weights=True)
         onnx.checker.check_model(model)

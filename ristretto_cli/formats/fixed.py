@@ -124,7 +124,7 @@ _PARAMS = frozenset({Role.PARAMS})
 
 
 class FlParams(Enum):
-    """How the fractional length of weights is chosen; the values are those of --fl_params."""
+    """The rule that chooses the fractional length of weights; the values are those of --fl_params."""
 
     MAX = "max"  # the largest weight is representable
     MSE = "mse"  # minimal squared error

@@ -26,7 +26,7 @@ MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "", "ri
 
 
 class Rounding(Enum):
-    """How a value between two neighbours on the grid is rounded."""
+    """The rounding of a value between two neighbours on the grid."""
 
     NEAREST = "ties to even"
     STOCHASTIC = "up with a probability equal to the distance from the lower neighbour"

@@ -50,13 +50,13 @@ class Accuracy(LayerType):
             count = ops.sum(ops.where(ignored, zero, one), [0, 1, 2])
         right = ops.where(fits, hot, zero)
 
-        tops = [ops.reshape(_share(ops, ops.sum(right, [0, 1, 2]), count), ())]
+        tops = [ops.reshape(_fraction(ops, ops.sum(right, [0, 1, 2]), count), ())]
         if len(layer.tops) == 2:
-            per_class = _share(ops, ops.sum(right, [0, 2]), ops.sum(hot, [0, 2]))
+            per_class = _fraction(ops, ops.sum(right, [0, 2]), ops.sum(hot, [0, 2]))
             tops.append(ops.reshape(per_class, (layout.classes,)))
         return tops
 
 
-def _share(ops: Ops[V], part: V, total: V) -> V:
+def _fraction(ops: Ops[V], part: V, total: V) -> V:
     """part / total, and 0 for 0 / 0."""
     return ops.div(part, ops.maximum(total, ops.constant(1.0)))

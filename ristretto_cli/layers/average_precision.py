@@ -13,7 +13,7 @@ _MIN_STEP = 1e-6  # recalls that differ by less are equal
 
 
 class ApVersion(Enum):
-    """How the precision-recall curve is averaged; the values are those of --ap_version.
+    """The averaging of the precision-recall curve; the values are those of --ap_version.
 
     ELEVEN_POINTS, as in VOC 2007: the mean of the maximum precisions at recalls of at least 0, 0.1 ... 1. MAX_INTEGRAL,
     as in VOC 2012 and ILSVRC: the area under the maximum precisions from each recall on. INTEGRAL: the area under

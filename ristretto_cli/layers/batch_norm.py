@@ -42,7 +42,7 @@ class BatchNorm(LayerType):
 
     def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
         fraction = float(layer.message.batch_norm_param.moving_average_fraction)
-        return 0.0 if _uses_stored(layer) else share_left(float(params[2].item()), fraction, passes)
+        return 0.0 if _uses_stored(layer) else remaining_fraction(float(params[2].item()), fraction, passes)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
@@ -62,10 +62,10 @@ class BatchNorm(LayerType):
         return [top], _moved(ops, layer, x, mean, variance, params)
 
 
-def share_left(factor: float, fraction: float, passes: int) -> float:
+def remaining_fraction(factor: float, fraction: float, passes: int) -> float:
     """The fraction of the running sums, now divided by `factor`, that remains after this many passes.
 
-    >>> round(share_left(factor=1000.0, fraction=0.999, passes=300), 2)
+    >>> round(remaining_fraction(factor=1000.0, fraction=0.999, passes=300), 2)
     0.74
     """
     if fraction == 1:

@@ -91,7 +91,7 @@ class _Evaluation:
         numbers = np.concatenate([found[:, _IMAGE], truth[:, _IMAGE]])
         self._images = max(self._images, int(numbers.max(initial=_NOTHING)) + 1)
         with np.errstate(all="ignore"):
-            parts = [self._counts(truth), *self._judged(found, truth)]
+            parts = [self._counts(truth), *self._matched(found, truth)]
         self._batches += 1
         return [np.concatenate(parts).astype(np.float32).reshape(1, 1, -1, 5)]
 
@@ -102,7 +102,7 @@ class _Evaluation:
         there = [(counts[:, _LABEL] == label).sum() for label in labels]
         return np.stack([np.full(len(labels), -1), labels, there, *[np.full(len(labels), -1)] * 2], 1)
 
-    def _judged(self, found: Array, truth: Array) -> Iterator[AnyArray]:
+    def _matched(self, found: Array, truth: Array) -> Iterator[AnyArray]:
         """The detections, by image and by class: rows of the top."""
         for image in np.unique(found[:, _IMAGE]):
             here = found[found[:, _IMAGE] == image]
@@ -111,24 +111,24 @@ class _Evaluation:
                 there = truth[(truth[:, _IMAGE] == image) & (truth[:, _LABEL] == label)]
                 if len(there):
                     objects = objects[np.argsort(-objects[:, _SCORE], kind="stable")]
-                verdicts = self._verdicts(objects, there, int(image)) if len(there) else [(0, 1)] * len(objects)
-                yield np.concatenate([objects[:, :3], verdicts], 1)
+                matches = self._matches(objects, there, int(image)) if len(there) else [(0, 1)] * len(objects)
+                yield np.concatenate([objects[:, :3], matches], 1)
 
-    def _verdicts(self, objects: Array, there: Array, image: int) -> list[tuple[int, int]]:
+    def _matches(self, objects: Array, there: Array, image: int) -> list[tuple[int, int]]:
         """True positive, false positive or neither: detections of one class in an image, best first."""
         overlaps = self._boxes(objects, image).overlaps(self._boxes(there, image))
         nearest = overlaps.argmax(1)
         enough = overlaps.max(1) >= self._param.overlap_threshold
         taken: set[int] = set()
-        verdicts = []
+        matches = []
         for near, counts in zip(nearest.tolist(), enough.tolist(), strict=True):
             if counts and there[near, _DIFFICULT] != 0 and not self._param.evaluate_difficult_gt:
-                verdicts.append((0, 0))
+                matches.append((0, 0))
             else:
                 right = counts and near not in taken
-                verdicts.append((1, 0) if right else (0, 1))
+                matches.append((1, 0) if right else (0, 1))
                 taken.update([near] if right else [])
-        return verdicts
+        return matches
 
     def _boxes(self, rows: Array, image: int) -> Boxes:
         if self._sizes is None:

@@ -70,12 +70,12 @@ class FilterSettings:
         """The weights, and the bias if there is one."""
         outputs, inputs = self.num_output, self.channels
         if deconvolution:
-            self.refuse_one_sided()
+            self.reject_one_sided()
             outputs, inputs = inputs, outputs
         weights = ParamDef((outputs, inputs // self.geometry.group, *self.kernel), param.weight_filler)
         return (weights, ParamDef((self.num_output,), param.bias_filler)) if self.bias_term else (weights,)
 
-    def refuse_one_sided(self) -> None:
+    def reject_one_sided(self) -> None:
         """LayerError if the padding of two sides differs, for callers that do not support it."""
         if any([*self.before, *self.after]):
             raise LayerError("pad_l and pad_r, pad_t and pad_b must be the same here", hint="Give pad instead.")

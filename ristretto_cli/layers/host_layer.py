@@ -18,7 +18,7 @@ Compute: TypeAlias = Callable[[Sequence[Array]], Sequence[Array]]  # from the bo
 class HostLayer(LayerType):
     """A layer type whose layers run after the graph, on its outputs and on fed blobs.
 
-    Only host layers can read their tops, and data blobs with an extent that DYNAMIC: graphs are static.
+    Only host layers can read their tops, and data blobs with a DYNAMIC extent: graphs are static.
     """
 
     @abstractmethod
@@ -27,15 +27,15 @@ class HostLayer(LayerType):
 
     @abstractmethod
     def start(self, layer: Layer) -> Compute:
-        """A function that computes successive batches, starting with the first; LayerError if data do not fit."""
+        """A function that computes successive batches, starting with the first; LayerError if the data do not fit."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
-        raise TypeError(f"{layer.type} layers are never recorded")
+        raise TypeError(f"{layer.type} layers are not recorded in graphs")
 
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """Options of metrics. requested: chosen by the user, so that a net must have such a metric."""
+    """Options of metrics. requested: set by the user, so the net must have such a metric."""
 
     ap_version: ApVersion = ApVersion.INTEGRAL
     requested: bool = False

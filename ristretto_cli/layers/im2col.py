@@ -27,7 +27,7 @@ class Im2col(LayerType):
         for unused in ("num_output", "group"):
             param.ClearField(unused)
         window = FilterSettings.of(param, [x.shape], depthwise=True)
-        window.refuse_one_sided()
+        window.reject_one_sided()
         batch, image = x.shape[: window.axis], x.shape[window.axis :]
         if len(image) < 2:
             raise LayerError(

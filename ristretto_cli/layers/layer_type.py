@@ -30,7 +30,7 @@ class LayerType(ABC):
     without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms without a gradient: labels, indices
     quantized: ClassVar[bool] = False  # the interpreter quantizes bottoms, parameters and tops by quantization_param
 
-    family: ClassVar[str] = ""  # family in the summary, "CONV" or "FC"; empty: never trimmed
+    family: ClassVar[str] = ""  # family in the summary, "CONV" or "FC"; empty: never quantized
     quantized_type: ClassVar[str] = ""  # the quantized counterpart of this type
 
     def shares_memory(self, layer: Layer) -> bool:
@@ -42,7 +42,7 @@ class LayerType(ABC):
         return False
 
     def fill_in_defaults(self, message: Message, bottoms: Sequence[Shape]) -> None:
-        """Make settings explicit that the type implies, in a copy of the message, before quantized_type replaces it."""
+        """Set defaults that the type implies, in a copy of the message, before quantized_type replaces the type."""
 
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         """The parameters, in the order of weight files. bottoms: their shapes."""
@@ -57,11 +57,11 @@ class LayerType(ABC):
         return ()
 
     def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
-        """The fraction of the present statistics that remains after this many passes in TRAIN, from 0 to 1."""
+        """The fraction of the current statistics that remains after this many passes in TRAIN, from 0 to 1."""
         return 0.0
 
     def states(self, layer: Layer) -> tuple[Shape, ...]:
-        """The shapes of what the layer keeps from one pass to the next (a hidden state); zeros before the first."""
+        """The shapes of the state that the layer keeps between passes; it is initially zero."""
         return ()
 
     def forward_from(

@@ -42,7 +42,7 @@ class PriorBox(LayerType):
         sizes = _sizes(param)
         variance = _variance(param)
         count = len(sizes) * grid.height * grid.width
-        _refuse_many(count)
+        _reject_many(count)
         with np.errstate(over="ignore", invalid="ignore"):
             boxes = grid.boxes(sizes)
         if not np.isfinite(boxes).all():
@@ -94,7 +94,7 @@ class _Grid:
         return np.concatenate([low, (centres[:, :, None] + half) / image], axis=-1).astype(np.float32)
 
 
-def _refuse_many(count: int) -> None:
+def _reject_many(count: int) -> None:
     if count > MAX_BOXES:
         raise LayerError(f"{count} boxes are too many; the maximum is {MAX_BOXES}")
 
@@ -110,7 +110,7 @@ def _sizes(param: Message) -> list[tuple[float, float]]:
     if len(param.aspect_ratio) > MAX_RATIOS:
         raise LayerError(f"{len(param.aspect_ratio)} aspect_ratios are too many; the maximum is {MAX_RATIOS}")
     ratios = _ratios(param)
-    _refuse_many(len(param.min_size) * (1 + len(ratios)))
+    _reject_many(len(param.min_size) * (1 + len(ratios)))
     sizes = []
     for i, size in enumerate(param.min_size):
         side = float(int(size))

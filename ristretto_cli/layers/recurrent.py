@@ -84,9 +84,9 @@ class Recurrent(LayerType):
         hidden = []
         for t in range(extents.steps):
             with ops.scope(f"step {t + 1}"):
-                goes_on = ops.slice(cont, 0, t, t + 1)
-                known = ops.matmul(ops.mul(state[0], goes_on), recurrent)
-                state = self.step(ops, ops.add(known, ops.slice(transformed, 0, t, t + 1)), goes_on, state)
+                continues = ops.slice(cont, 0, t, t + 1)
+                known = ops.matmul(ops.mul(state[0], continues), recurrent)
+                state = self.step(ops, ops.add(known, ops.slice(transformed, 0, t, t + 1)), continues, state)
             hidden.append(state[0])
         top = self.output(ops, ops.concat(hidden, 0), rest[1:])
         return ([top, *state], ()) if exposed else ([top], state)

@@ -27,7 +27,7 @@ class ParamFormat:
 
 
 def param_formats(layer: Layer, in_training: Rounding = Rounding.STOCHASTIC) -> tuple[ParamFormat | None, ...]:
-    """How a layer quantizes each of its parameters, None for those used unchanged.
+    """The format of each parameter of a layer; None for those that are not quantized.
 
     in_training: the rounding in phase TRAIN, which overrides the layer's rounding_scheme.
     """

@@ -73,7 +73,7 @@ class CachingScorer:
         return scores
 
     def score(self, name: str, net_file: NetFile, stopping: StoppingRule | None = None) -> Scores:
-        """The scores of a net. name: for the log."""
+        """The scores of a net. name: for the log. stopping: may end the run early."""
         log.info("Scoring %s.", name)
         key = _key(net_file)
         if key in self._known:

@@ -36,10 +36,10 @@ class Evaluator:
         if config.early_stop and not candidate.in_full:
             stopping = EarlyStopping(self.metric.blob, self.margin, config.iterations, single_precision=config.legacy)
         prepared = self.prepared
-        trimmed = apply_bit_widths(
+        quantized = apply_bit_widths(
             prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=prepared.config.legacy
         )
-        scores = self.scorer.score(candidate.name, trimmed, stopping)
+        scores = self.scorer.score(candidate.name, quantized, stopping)
         score = self.metric.value(scores)
         if stopping is not None and stopping.passed is not None and scores.iterations < config.iterations:
             return Evaluation(candidate.bits, score, stopping.passed, scores, stopped=True)

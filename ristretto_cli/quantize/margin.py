@@ -1,4 +1,4 @@
-"""The error margin: how much worse than the float net's a score may be."""
+"""The error margin: the allowed loss of score against the float net."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _TENFOLD = 1000.0  # percent; beyond that, percent of a tiny baseline is not inf
 
 
 class Goal(Enum):
-    """Which scores are better; the value is the word that --score_goal takes."""
+    """The direction of better scores; the values are those of --score_goal."""
 
     MAX = "max"
     MIN = "min"
 
     @property
     def better(self) -> str:
-        """Which scores are better, as a word."""
+        """The word for better scores."""
         return "higher" if self is Goal.MAX else "lower"
 
 
 @dataclass(frozen=True)
 class Margin:
-    """How much worse than the baseline a score may be.
+    """The allowed distance of a score from the baseline, in the worse direction.
 
     percent: with Goal.MAX in percentage points (0.01), which suits an accuracy; with Goal.MIN in percent of
     the baseline's magnitude, which suits a loss. exact: compare as the original does, where the last bit of a float
@@ -48,7 +48,7 @@ class Margin:
         return score <= self.baseline + abs(self.baseline) * (self.percent / 100 + slack)
 
     def missed_by(self, score: float) -> float:
-        """How much worse than the baseline a score is, in the unit of `percent`."""
+        """The distance of a score from the baseline, in the worse direction, in the unit of `percent`."""
         if self.goal is Goal.MAX:
             return (self.baseline - score) * 100
         if self.baseline == 0:

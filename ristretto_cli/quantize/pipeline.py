@@ -66,7 +66,7 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
 def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: PhaseTimer) -> QuantizationResult:
     config = prepared.config
     scorer, batches = caching_scorer(prepared, on_batch, timer)
-    log.info("Judged by %s: %s is better.", metric.blob, metric.goal.better)
+    log.info("Scored by %s: %s is better.", metric.blob, metric.goal.better)
     float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
     layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, timer=timer)
     if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):

@@ -30,7 +30,7 @@ log = logging.getLogger("ristretto")
 
 
 class MissingWidths(RistrettoError):
-    """Nothing is to be scored, but bit widths are missing that only a search could find."""
+    """Bit widths are missing that only a search could find, but nothing is to be scored."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
         )
     prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng)
     prepared.check_given_widths([])
-    _warn_of_idle_widths(prepared)
+    _warn_of_unused_widths(prepared)
     metric = _metric(prepared)
     if metric is not None:
         check_metric_options([net], config.metric_options, config.model)
@@ -129,7 +129,7 @@ def _load(net: Net, weights: WeightsFile | None, config: QuantizeConfig, rng: np
     return net if weights is None else load_weights(net, weights, rng=rng, allow_missing=config.allow_missing_weights)
 
 
-def _warn_of_idle_widths(prepared: Prepared) -> None:
+def _warn_of_unused_widths(prepared: Prepared) -> None:
     for group in prepared.mode.groups:
         if group.name in prepared.config.bw and not group.families & prepared.families:
             log.warning("--bw %s: the net has no such layers.", group.name)

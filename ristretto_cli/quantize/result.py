@@ -89,10 +89,10 @@ class QuantizationResult:
             lines.append("* stopped early: the remaining batches could not change whether it passes")
         combined, margin = self.search.combined, self.margin
         if combined is not None and margin is not None:
-            lines.append(f"Judged by {self.score_blob}: {margin.goal.better} is better.")
+            lines.append(f"Scored by {self.score_blob}: {margin.goal.better} is better.")
             if not self.config.legacy:  # DIFFERS(D9)
-                verdict = "kept" if combined.passed else "missed"
-                lines.append(f"The error margin is {verdict}: {self.score_blob} is {margin.distance(combined.score)}")
+                outcome = "kept" if combined.passed else "missed"
+                lines.append(f"The error margin is {outcome}: {self.score_blob} is {margin.distance(combined.score)}")
                 lines += self._widening_lines(margin, combined)
         others = self._other_outputs()
         if others:
@@ -135,7 +135,7 @@ class QuantizationResult:
         }
 
     def _widening_lines(self, margin: Margin, combined: Evaluation) -> list[str]:
-        """How a combined net that missed the margin was widened, or that no width holds it."""
+        """Lines on how a combined net that missed the margin was widened, or that no width meets it."""
         found = self.search.narrowest
         if found is None:
             return []
@@ -145,7 +145,7 @@ class QuantizationResult:
             lines.append(f"Widened from {before}, where {self.score_blob} is {number(found.evaluation.score)}.")
         if not combined.passed:
             widths = ",".join(str(bits) for bits in self.config.bit_widths)
-            lines.append(f"No combination of the bit widths {widths} was found that holds the margin.")
+            lines.append(f"No combination of the bit widths {widths} that meets the margin was found.")
         return lines
 
     def _widths(self, group_bits: Sequence[int]) -> str:

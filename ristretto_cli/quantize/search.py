@@ -205,7 +205,7 @@ def search(space: SearchSpace, passed: Passed, missed_by: MissedBy) -> Iterator[
 
 
 def _values(group: SearchGroup, layers: Sequence[Trimmable]) -> int:
-    """How many values of a net have the width of a group: its parameters, and the activations of one image."""
+    """The number of a net's values in a group: its parameters, and the activations of one image."""
     found = 0
     for each in layers:
         if each.family in group.families:
@@ -265,7 +265,7 @@ class SearchResult:
 def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation], missed_by: MissedBy) -> SearchResult:
     """The result of a search from the evaluations of its candidates; none if the width of every group is given.
 
-    Of combined nets that all miss the margin it is the one that misses it by least.
+    Of combined nets that all miss the margin it is the one that misses it by the smallest distance.
     """
 
     def passed(candidate: Candidate) -> bool:

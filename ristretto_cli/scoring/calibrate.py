@@ -34,7 +34,7 @@ _Parts: TypeAlias = list[Node]  # the values whose concatenation is a blob
 
 @dataclass(frozen=True)
 class Probe:
-    """Which values ranges cover.
+    """The values that ranges cover.
 
     legacy: as in the original, the first bottom and top as they are at the end of the pass, and weights without
     biases. Otherwise, the values that will be quantized: all bottoms before the layer and all tops right after it,

@@ -44,8 +44,8 @@ class AnnotatedBoxes:
         corners = table[:, 2:6].astype(np.float32)
         wrong = np.flatnonzero(~np.isfinite(corners).all(axis=1))
         if len(wrong):
-            told = ", ".join(f"{value:g}" for value in corners[wrong[0]].tolist())
-            raise RistrettoError(f"box {wrong[0] + 1} of the record is ({told})", where=where)
+            shown = ", ".join(f"{value:g}" for value in corners[wrong[0]].tolist())
+            raise RistrettoError(f"box {wrong[0] + 1} of the record is ({shown})", where=where)
         return cls(*(part.astype(np.float32) for part in (table[:, :2], corners, table[:, 6], table[:, 7])))
 
     def rows(self, item: int) -> Array:

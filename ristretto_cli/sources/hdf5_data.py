@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ristretto_cli.caffe_io.hdf5 import HDF5_FAULTS, announces_too_much
+from ristretto_cli.caffe_io.hdf5 import HDF5_FAULTS, declares_too_much
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Array, Shape, show
@@ -137,6 +137,6 @@ def _shape(h5: h5py.File, top: str, file: str) -> Shape:
     if not shape or prod(shape) < 1 or prod(shape) > MAX_COUNT:
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}")
     # Rows that were never written are zeros and take no space; gigabytes of them are not data.
-    if dataset.nbytes > _MAX_UNWRITTEN_BYTES and announces_too_much(dataset):
+    if dataset.nbytes > _MAX_UNWRITTEN_BYTES and declares_too_much(dataset):
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}, but most of it is not stored")
     return shape

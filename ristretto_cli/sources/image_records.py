@@ -141,13 +141,13 @@ class ImageRecords:
         datum, where = item.datum, self.where(item)
         if not datum.encoded:
             image = _raw_image(datum, where)
-            self._refuse_resizing(image.shape, where)
+            self._reject_resizing(image.shape, where)
             return image, (image.shape[1], image.shape[2])
         pixels = self._transform.recoded(decode(datum.data, self._transform.decode_flag, where), where)
         height, width, _ = pixels.shape
         return planes(self._transform.resized(pixels, interpolation, where)), (height, width)
 
-    def _refuse_resizing(self, shape: Shape, where: str) -> None:
+    def _reject_resizing(self, shape: Shape, where: str) -> None:
         # SSD crashes on such a record, or, with a crop, uses it without resizing.
         if self._transform.resize is not None and self._transform.resize.changes(*shape[1:]):
             what = f"the image, {show(shape)}, is not encoded, but resize_param needs encoded images"

@@ -28,7 +28,7 @@ cv2.setNumThreads(default_threads())  # OpenCV's own default does not respect OM
 def read_image_file(file: str) -> bytes:
     """The bytes of an image file; RistrettoError if it cannot be read, or may have no end (a pipe, a device)."""
     try:
-        kind = os.stat(file).st_mode  # noqa: PTH116 - a name behind any prefix, as root_folder in Caffe
+        kind = os.stat(file).st_mode  # noqa: PTH116 - a name after any prefix, as root_folder in Caffe
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise ValueError("it is not a regular file")
         with open(file, "rb") as stream:  # noqa: PTH123

@@ -1,4 +1,4 @@
-"""Input: blobs that the user feeds."""
+"""Input: blobs supplied by the user."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _BORDERS = {
 
 
 class Fit(Enum):
-    """How an image with a different aspect ratio is resized to height and width."""
+    """The resizing of images whose aspect ratio is not that of height and width."""
 
     STRETCH = "WARP"
     COVER = "FIT_SMALL_SIZE"  # one side fits, the other exceeds: images keep different sizes

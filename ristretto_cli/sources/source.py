@@ -22,7 +22,7 @@ class Source(ABC):
     """
 
     shapes: tuple[Shape, ...]  # one per top; a DYNAMIC extent differs from batch to batch
-    is_external: ClassVar[bool] = False  # whether the user supplies the blobs, and next() has none
+    is_external: ClassVar[bool] = False  # whether the user supplies the blobs; then next() raises
 
     @abstractmethod
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None: ...

@@ -54,7 +54,7 @@ class Transform:
         self._augmentation = Augmentation(param, annotated, phase)
         self.resize = Resize.of(param.resize_param) if param.HasField("resize_param") else None
         size = int(param.crop_size)
-        self._crop_told = f"crop_size {size}" if size else f"crop_h {param.crop_h}, crop_w {param.crop_w}"
+        self._crop_text = f"crop_size {size}" if size else f"crop_h {param.crop_h}, crop_w {param.crop_w}"
         self._crop = (size, size) if size else (int(param.crop_h), int(param.crop_w))
         self._scale = np.float32(param.scale)
         self._mirror = bool(param.mirror)
@@ -67,7 +67,7 @@ class Transform:
         self.decode_flag = COLOR if param.force_color else GRAY if param.force_gray else NATIVE
 
     def interpolations(self, count: int) -> list[int]:
-        """How to resize each of `count` images, for `resized`."""
+        """The interpolations of `count` images, for `resized`."""
         return [0] * count if self.resize is None else self.resize.drawn(count, self._rng)
 
     def recoded(self, image: Pixels, where: str) -> Pixels:
@@ -84,7 +84,7 @@ class Transform:
         """The shape (C, H', W') of a transformed image (C, H, W); LayerError if they do not fit."""
         channels, height, width = image
         if self._crop[0] > height or self._crop[1] > width:
-            raise LayerError(f"{self._crop_told} is larger than the image, {height}x{width}")
+            raise LayerError(f"{self._crop_text} is larger than the image, {height}x{width}")
         if self._mean is not None and self._mean.shape != image:
             mean = show(self._mean.shape)
             raise LayerError(f"mean_file {self._mean_file} is {mean}, but the image is {show(image)}")

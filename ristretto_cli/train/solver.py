@@ -81,7 +81,7 @@ class Solver:
         self.iteration = 0
         self.current_step = 0
         self.tested: dict[int, Scores] = {}
-        self._update: Optimizer = OPTIMIZERS[settings.rule.type](settings.rule, net.learnables)
+        self._optimizer: Optimizer = OPTIMIZERS[settings.rule.type](settings.rule, net.learnables)
         self._batches = batches
         self._testers = testers
         self._snapshot = snapshot
@@ -99,13 +99,13 @@ class Solver:
     @property
     def history(self) -> list[Array]:
         """The state of the solver type, in Caffe's order."""
-        return [tensor.cpu().numpy() for tensor in self._update.history]
+        return [tensor.cpu().numpy() for tensor in self._optimizer.history]
 
     @property
     def history_layout(self) -> list[tuple[str, Shape]]:
         """For each array of the history, the Param.key of its parameter, and its shape."""
         each = [(param.key, tuple(int(n) for n in param.tensor.shape)) for param in self.net.learnables]
-        return each * self._update.blobs
+        return each * self._optimizer.blobs
 
     def weights(self) -> dict[str, Array]:
         """The parameters by Param.key, in full precision for quantized layers too."""
@@ -113,7 +113,7 @@ class Solver:
 
     def differences(self) -> dict[str, Array]:
         """The last update of each parameter, which Caffe saves as its gradient."""
-        return {param.key: self._update.difference(i).cpu().numpy() for i, param in enumerate(self.net.learnables)}
+        return {param.key: self._optimizer.difference(i).cpu().numpy() for i, param in enumerate(self.net.learnables)}
 
     def state(self, learned_net: str = "") -> SolverState:
         """The state that is needed to resume from here, in addition to the weights."""
@@ -125,7 +125,7 @@ class Solver:
             self.net.set_weights(weights)
         self.iteration = state.iteration
         self.current_step = state.current_step
-        self._update.restore(state.history)
+        self._optimizer.restore(state.history)
 
     # training
 
@@ -166,7 +166,7 @@ class Solver:
         settings = self.settings
         while self.iteration < last:
             self.net.clear_gradients()
-            self._update.forget()
+            self._optimizer.forget()
             if self._is_due(settings.tests.interval) and (self.iteration > 0 or settings.tests.at_start):
                 self._test()
                 if self._stopping:
@@ -204,7 +204,7 @@ class Solver:
         value = rate(policy, self.iteration, step)
         if display:
             log.info("%s", log_lines.rate(self.iteration, value))
-        self._update.apply(value, self.iteration)
+        self._optimizer.apply(value, self.iteration)
         self.iteration += 1
 
     def _record_loss(self, loss: Any) -> None:

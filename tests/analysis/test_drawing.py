@@ -58,7 +58,7 @@ def test_a_net_is_boxes_and_octagons_with_edges_between_them(workshop: Any) -> N
         ('type: "Deconvolution" convolution_param { kernel_size: [2, 4] }', "kernel 2x4, stride 1, pad 0"),
     ],
 )
-def test_windows_are_told(workshop: Any, layer: str, window: str) -> None:
+def test_windows_are_reported(workshop: Any, layer: str, window: str) -> None:
     assert label_of(workshop, layer).split("\\n")[2] == window + '"'
 
 
@@ -70,7 +70,7 @@ def test_windows_are_told(workshop: Any, layer: str, window: str) -> None:
         ("pool: AVE global_pooling: true", '"l\\n(Pooling AVE)\\nthe whole map"'),
     ],
 )
-def test_pooling_is_told_with_its_method(workshop: Any, layer: str, label: str) -> None:
+def test_pooling_is_reported_with_its_method(workshop: Any, layer: str, label: str) -> None:
     assert label_of(workshop, f'type: "Pooling" pooling_param {{ {layer} }}') == label
 
 

@@ -100,7 +100,7 @@ def test_input_layers_take_a_given_shape_too(workshop: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "given", "told"),
+    ("text", "given", "reported"),
     [
         (
             DATA.format(""),
@@ -123,7 +123,7 @@ def test_input_layers_take_a_given_shape_too(workshop: Any) -> None:
     ],
 )
 def test_what_nothing_tells_is_refused_with_the_way_to_tell_it(
-    workshop: Any, text: str, given: Mapping[str, Shape], told: str
+    workshop: Any, text: str, given: Mapping[str, Shape], reported: str
 ) -> None:
-    with pytest.raises(RistrettoError, match=f"^{told}$".replace("(Data)", r"\(Data\)")):
+    with pytest.raises(RistrettoError, match=f"^{reported}$".replace("(Data)", r"\(Data\)")):
         known(workshop, text, given)

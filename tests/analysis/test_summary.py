@@ -111,7 +111,7 @@ def test_totals_are_the_published_ones(
     assert (summary.parameters, summary.macs) == (parameters, macs)
 
 
-def test_totals_are_told_as_papers_tell_them(tmp_path: Path, monkeypatch: Any) -> None:
+def test_totals_are_shown_as_in_papers(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     lines = summary_lines(summary_of(MODELS / "vgg16" / "train_val.prototxt"))
     assert "Parameters: 138,357,544 (138.36 M), 553.43 MB in 32 bits" in lines

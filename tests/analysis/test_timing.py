@@ -72,10 +72,10 @@ def test_as_many_passes_are_profiled_as_are_measured_unless_the_graph_is_large(
     net = two_classes().workshop.load(NET, IDENTITY)
 
     def profiled(iterations: int) -> int:
-        told = []
+        reported = []
         rng = np.random.default_rng(0)
-        time_net(net, iterations, rng=rng, on_run=lambda done, total, what: told.append((what, done)))
-        return max(done for what, done in told if what == "layers")
+        time_net(net, iterations, rng=rng, on_run=lambda done, total, what: reported.append((what, done)))
+        return max(done for what, done in reported if what == "layers")
 
     assert profiled(4) == 4
     monkeypatch.setattr(timing_module, "_MAX_KERNELS", 1)
@@ -225,12 +225,12 @@ def test_lines_are_caffes() -> None:
     ]
 
 
-def test_a_net_of_data_alone_has_the_times_of_reading(two_classes: Any) -> None:
+def test_a_net_of_only_data_has_the_times_of_reading(two_classes: Any) -> None:
     timing = timed(two_classes().workshop.load(NET.partition('layer { name: "conv"')[0]))
     assert timing.layers == (LayerTime("d", 1000, reads_data=True),)
 
 
-def test_data_that_cannot_be_read_is_told_with_its_layer(two_classes: Any) -> None:
+def test_data_that_cannot_be_read_is_reported_with_its_layer(two_classes: Any) -> None:
     net = two_classes().workshop.load(NET, IDENTITY)
     shutil.rmtree("test_db")
     with pytest.raises(RistrettoError, match=r'^net.prototxt:6: layer "d" \(Data\): .*test_db does not exist'):

@@ -1,4 +1,4 @@
-"""Data that a layer cannot follow is told by `time` as by every other command."""
+"""Data that a layer cannot follow is reported by `time` as by every other command."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_a_long_name_is_no_trouble(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reported"),
     [
         ("none/a", "does not exist"),
         ("", "is a folder"),
@@ -67,15 +67,15 @@ def test_a_long_name_is_no_trouble(tmp_path: Path) -> None:
         ("a\0b", "invalid file name"),
     ],
 )
-def test_what_cannot_be_written_is_told_before_and_at_writing(tmp_path: Path, name: str, told: str) -> None:
-    with pytest.raises(RistrettoError, match=told):
+def test_what_cannot_be_written_is_reported_before_and_at_writing(tmp_path: Path, name: str, reported: str) -> None:
+    with pytest.raises(RistrettoError, match=reported):
         check_writable(tmp_path / name)
-    with pytest.raises(RistrettoError, match=told):
+    with pytest.raises(RistrettoError, match=reported):
         write_atomically(tmp_path / name, "x")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_protected_folder_is_told(tmp_path: Path) -> None:
+def test_a_protected_folder_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     with pytest.raises(RistrettoError, match="permission denied"):
         check_writable(tmp_path / "a")

@@ -173,12 +173,12 @@ def test_what_is_added_to_a_message_of_caffe_is_new() -> None:
         assert len(set(numbers)) == len(numbers), name
 
 
-def test_faults_in_them_are_told_with_their_place() -> None:
+def test_faults_in_them_are_reported_with_their_place() -> None:
     with pytest.raises(RistrettoError) as refused:
         parse("layer {\n  permute_param { ordr: 1 }\n  roi_pooling_param { pooled_h: -1 }\n}", "NetParameter", "f")
     first, second = str(refused.value).splitlines()
     assert first == 'f:2:19: unknown field "ordr" in PermuteParameter. Did you mean order?'
-    assert second.startswith("f:3:33: pooled_h: expected an integer from 0 up")
+    assert second.startswith("f:3:33: pooled_h: expected a non-negative integer")
 
 
 @pytest.mark.parametrize(

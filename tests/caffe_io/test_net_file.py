@@ -41,24 +41,24 @@ def test_lines_survive_upgrades(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("", "the file is empty"),
         ("# nothing\n", "the file is empty"),
         ('name: "n"', "the net has no layers"),
         ("layer { }\nlayers { }", ":2: the net has both"),
-        ('layer { }\ninput: "a"\ninput_dim: 1', ":2: 1 input_dim"),
+        ('layer { }\ninput: "a"\ninput_dim: 1', ":2: the net has 1 input_dim"),
     ],
 )
-def test_what_is_no_net_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_no_net_is_reported(tmp_path: Path, text: str, reported: str) -> None:
     file = write(tmp_path, text)
     with pytest.raises(RistrettoError) as caught:
         read_net(file)
     assert str(caught.value).startswith(str(file))
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
-def test_inputs_alone_are_a_net(tmp_path: Path) -> None:
+def test_a_net_of_only_inputs_is_valid(tmp_path: Path) -> None:
     net = read_net(write(tmp_path, 'input: "a" input_dim: [1, 1, 1, 1]'))
     assert [layer.type for layer in net.message.layer] == ["Input"]
 
@@ -92,17 +92,17 @@ def test_nets_inside_a_solver_are_upgraded_and_know_their_lines(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
-        ("", "the file has no solver"),
+        ("", "the file is empty: expected a solver"),
         ('type: "Adam"\nsolver_type: ADAM', ":2: the solver has both solver_type and type"),
         ("layer { }", "is this file a net?"),
     ],
 )
-def test_what_is_no_solver_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_no_solver_is_reported(tmp_path: Path, text: str, reported: str) -> None:
     with pytest.raises(RistrettoError) as caught:
         read_solver(write(tmp_path, text))
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["base_lr: 1", 'snapshot_prefix: "."'])

@@ -86,9 +86,11 @@ def test_names_with_a_percent_sign_that_were_not_escaped_are_read_as_they_are(tm
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("x" * 70_000, "it is too long"), ("x\udcff", "it is not Unicode")], ids=["long", "not Unicode"]
+    ("name", "reported"),
+    [("x" * 70_000, "it is too long"), ("x\udcff", "it is not Unicode")],
+    ids=["long", "not Unicode"],
 )
-def test_a_name_that_a_zip_file_cannot_hold_is_refused(name: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(RistrettoError, match=told):
+def test_a_name_that_a_zip_file_cannot_hold_is_refused(name: str, reported: str, tmp_path: Path) -> None:
+    with pytest.raises(RistrettoError, match=reported):
         write_npz(tmp_path / "x.npz", {name: np.ones(1, np.float32)})
     assert list(tmp_path.iterdir()) == []

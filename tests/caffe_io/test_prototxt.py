@@ -1,4 +1,4 @@
-"""Reading text format: what Caffe's C++ parser accepts; faults are told all, with their places."""
+"""Reading text format: the language of Caffe's C++ parser; all errors are reported, with their places."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_other_words_are_no_integers(text: str) -> None:
 
 def test_unsigned_fields_take_no_minus() -> None:
     text = "inner_product_param { num_output: -3 }"
-    assert faults(text, "LayerParameter") == ["f:1:35: num_output: expected an integer from 0 up, found -"]
+    assert faults(text, "LayerParameter") == ["f:1:35: num_output: expected a non-negative integer, found -"]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def test_a_single_value_is_not_given_twice(text: str) -> None:
     assert "is given twice, first on line 1" in faults(text)[0]
 
 
-def test_required_fields_are_asked_for() -> None:
-    assert faults("clip_param {\n min: 1 }", "LayerParameter") == ["f:1:1: ClipParameter lacks max. Add it."]
+def test_missing_required_fields_are_reported() -> None:
+    assert faults("clip_param {\n min: 1 }", "LayerParameter") == ["f:1:1: ClipParameter: missing max. Add it."]
 
 
 def test_comments_may_hold_any_bytes(tmp_path: Path) -> None:
@@ -216,19 +216,19 @@ def test_lines_of_nets_inside_a_solver_are_known() -> None:
     assert parsed.lines["test_net_param[1].layer"] == (8,)
 
 
-def test_an_unknown_field_is_told_with_the_nearest_known_one() -> None:
+def test_an_unknown_field_is_reported_with_the_nearest_known_one() -> None:
     assert faults('layer {\n  name: "x"\n  botom: "y"\n}') == [
         'f:3:3: unknown field "botom" in LayerParameter. Did you mean bottom?'
     ]
 
 
-def test_all_faults_are_told_in_order_of_place() -> None:
+def test_all_faults_are_reported_in_order_of_place() -> None:
     text = (
         'nam: "a"\nlayer {\n tpye: "x"\n pooling_param { pool: MEAN stride: -1 }\n}\n'
         "layer { name: 5 }\nforce_backward: no"
     )
-    told = faults(text)
-    assert [line.split(": ")[0] for line in told] == [
+    reported = faults(text)
+    assert [line.split(": ")[0] for line in reported] == [
         "f:1:1",
         "f:3:2",
         "f:4:24",
@@ -251,10 +251,10 @@ def test_a_missing_value_does_not_swallow_the_next_field() -> None:
     assert faults('layer {\n name:\n type: "x"\n}') == ["f:3:2: name: expected a string in quotes, found type"]
 
 
-def test_at_most_20_faults_are_told_and_the_others_counted() -> None:
-    told = faults("x: 1\n" * 25)
-    assert len(told) == 21
-    assert told[-1] == "f: 5 more errors"
+def test_at_most_20_faults_are_reported_and_the_others_counted() -> None:
+    reported = faults("x: 1\n" * 25)
+    assert len(reported) == 21
+    assert reported[-1] == "f: 5 more errors"
 
 
 def test_one_fault_is_one_error_and_several_are_errors() -> None:
@@ -265,7 +265,7 @@ def test_one_fault_is_one_error_and_several_are_errors() -> None:
 
 def test_a_solver_given_for_a_net_is_recognized() -> None:
     assert faults("base_lr: 0.1") == [
-        'f:1:1: unknown field "base_lr" in NetParameter. It is one of SolverParameter: is this file a solver?'
+        'f:1:1: unknown field "base_lr" in NetParameter. It is a field of SolverParameter: is this file a solver?'
     ]
 
 
@@ -285,7 +285,7 @@ def test_deep_nesting_ends(opening: str) -> None:
         "= " * 50_000,
     ],
 )
-def test_long_nonsense_is_told_and_shortened(text: str) -> None:
+def test_long_nonsense_is_reported_and_shortened(text: str) -> None:
     assert all(len(line) < 300 for line in faults(text))
 
 

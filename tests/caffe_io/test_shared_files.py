@@ -56,11 +56,11 @@ def test_solvers_are_upgraded_as_by_the_original(folder: Path, case: dict[str, A
 
 
 WRONG_TEXT = {
-    "error_clip_required": "net.prototxt:12:3: ClipParameter lacks max",
+    "error_clip_required": "net.prototxt:12:3: ClipParameter: missing max",
     "error_layer_and_layers": "net.prototxt:7: the net has both `layer`",
     "error_text_enum": "net.prototxt:13:30: operation: SUB is not a value of EltwiseOp. Did you mean SUM?",
     "error_text_hex_float": "net.prototxt:12:24: scale: expected a decimal number, found 0x10",
-    "error_text_unsigned_negative": "net.prototxt:12:37: num_output: expected an integer from 0 up, found -",
+    "error_text_unsigned_negative": "net.prototxt:12:37: num_output: expected a non-negative integer, found -",
     "error_solver_both_types": "solver.prototxt:7: the solver has both solver_type and type",
 }
 
@@ -122,7 +122,7 @@ def fork_words(message: Any) -> list[str]:
     return found
 
 
-def test_real_prototxts_are_read_or_told_what_is_wrong_with_place() -> None:
+def test_real_prototxts_are_read_or_their_errors_reported_with_place() -> None:
     rows = real_prototxts()
     assert len(rows) == 397
     known, of_forks = 0, 0

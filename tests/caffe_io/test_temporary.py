@@ -107,7 +107,7 @@ def test_two_outputs_of_one_process_whose_names_begin_alike_stay(make: Callable[
         assert all(getattr(one, "path", one).exists() for one in made)
 
 
-def test_a_finished_folder_holds_what_was_put_there_alone() -> None:
+def test_a_finished_folder_has_only_its_own_files() -> None:
     write("folder", "a")
     assert os.listdir("a") == ["data"]  # noqa: PTH208
 

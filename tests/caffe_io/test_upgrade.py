@@ -67,7 +67,7 @@ def test_v0_types(old: str, new_type: str) -> None:
     assert upgrade(net(f'layers {{ layer {{ type: "{old}" }} }}')).message.layer[0].type == new_type
 
 
-def test_v0_padding_goes_to_the_layer_behind_it() -> None:
+def test_v0_padding_goes_to_the_layer_after_it() -> None:
     old = (
         'input: "x" layers { layer { name: "pad" type: "padding" pad: 2 } bottom: "x" top: "p" }'
         ' layers { layer { name: "c" type: "conv" } bottom: "p" top: "c" }'
@@ -81,7 +81,7 @@ def test_v0_padding_goes_to_the_layer_behind_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "reported"),
     [
         ('layer { type: "relu" } bottom: "p"', "cannot have a padding layer"),
         ('layer { type: "conv" } bottom: "p" bottom: "x"', "a single bottom"),
@@ -89,20 +89,20 @@ def test_v0_padding_goes_to_the_layer_behind_it() -> None:
         ('layer { type: "conf" } bottom: "x"', 'layer type "conf" is not known. Did you mean conv?'),
     ],
 )
-def test_wrong_v0_nets_are_told_with_their_place(layer: str, told: str) -> None:
+def test_wrong_v0_nets_are_reported_with_their_place(layer: str, reported: str) -> None:
     old = f'input: "x" layers {{ layer {{ type: "padding" }} bottom: "x" top: "p" }} layers {{ {layer} }}'
     with pytest.raises(RistrettoError) as caught:
         upgrade_net(net(old), [Location("f", 1), Location("f", 2)])
     assert str(caught.value).startswith("f:2: ")
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
-def test_v0_fields_that_a_type_has_not_are_dropped_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_v0_fields_that_a_type_has_not_are_dropped_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     result = upgrade(net('layers { layer { name: "r" type: "relu" num_output: 3 shuffle_images: true } }'), file="f")
     assert to_text(result.message) == canonical('layer { name: "r" type: "ReLU" }')
     assert not result.complete
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert told[:2] == [
+    reported = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert reported[:2] == [
         "f: Unknown parameter num_output for layer type relu",
         "f: Unknown parameter shuffle_images for layer type relu",
     ]
@@ -192,7 +192,7 @@ def test_inputs_without_a_shape_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("dims", ["input_dim: [1, 2, 3]", "input_dim: [1, 2, 3, 4]", "input_shape { dim: 1 }"])
-def test_too_few_shapes_are_told(dims: str) -> None:
+def test_too_few_shapes_are_reported(dims: str) -> None:
     with pytest.raises(RistrettoError, match=r"^f:3: "):
         upgrade(net(f'input: "a" input: "b" {dims} layer {{ }}'), [Location("f", 5)], input_line=Location("f", 3))
 
@@ -215,7 +215,7 @@ def test_only_batch_norms_with_three_param_blocks_are_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "param", "told"),
+    ("kind", "param", "reported"),
     [
         ("Data", "data_param { scale: 0.1 crop_size: 3 }", "scale, crop_size in data_param has no effect"),
         ("ImageData", "image_data_param { mirror: true }", "mirror in image_data_param has no effect"),
@@ -225,13 +225,13 @@ def test_only_batch_norms_with_three_param_blocks_are_changed() -> None:
     ],
 )
 def test_settings_without_effect_are_warned_of(
-    kind: str, param: str, told: str, caplog: pytest.LogCaptureFixture
+    kind: str, param: str, reported: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = f'layer {{ name: "d" type: "{kind}" {param} }}'
     assert to_text(upgrade(net(text), [Location("f", 4)]).message) == canonical(text)
     warnings = [record.getMessage() for record in caplog.records]
-    assert len(warnings) == (told != "")
-    assert told in "".join(warnings)
+    assert len(warnings) == (reported != "")
+    assert reported in "".join(warnings)
     assert all(warning.startswith('f:4: layer "d": ') for warning in warnings)
 
 

@@ -74,7 +74,7 @@ def test_v1_layers(save: Save) -> None:
     assert blob.legacy
 
 
-def test_v0_layers_drop_what_stands_beside_the_inner_layer(save: Save) -> None:
+def test_v0_layers_drop_the_fields_next_to_the_inner_layer(save: Save) -> None:
     file = save(
         'layers { layer { name: "a" type: "conv" blobs { num: 1 channels: 1 height: 1 width: 1 data: 3 } } }'
         'layers { name: "b" blobs { num: 1 channels: 1 height: 1 width: 1 data: 4 } }'
@@ -127,41 +127,41 @@ def test_of_two_layers_with_one_name_the_last_counts(save: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    ("blob", "told"),
+    ("blob", "reported"),
     [
         ("shape { dim: 2 dim: 2 } data: [1, 2, 3]", "the shape 2x2 has 4 values, but 3 are stored"),
         ("shape { dim: 2 }", "the shape 2 has 2 values, but 0 are stored"),
-        ("shape { dim: -1 dim: -1 } data: 1", "an extent of -1 is invalid"),
-        ("shape { dim: 9223372036854775807 } data: 1", "an extent of 9223372036854775807 is invalid"),
+        ("shape { dim: -1 dim: -1 } data: 1", "invalid extent -1"),
+        ("shape { dim: 9223372036854775807 } data: 1", "invalid extent 9223372036854775807"),
         ("shape { dim: 2147483647 dim: 2147483647 dim: 2147483647 } data: 1", "1 are stored"),
-        ("num: 1 channels: 1 height: 2 width: -2 data: 1", "an extent of -2 is invalid"),
+        ("num: 1 channels: 1 height: 2 width: -2 data: 1", "invalid extent -2"),
         ("shape { " + "dim: 1 " * 33 + "} data: 1", "33 axes; the maximum is 32"),
     ],
 )
-def test_a_blob_that_contradicts_itself_is_told(save: Save, blob: str, told: str) -> None:
+def test_a_blob_that_contradicts_itself_is_reported(save: Save, blob: str, reported: str) -> None:
     text = fault(save(f'layer {{ name: "ok" }} layer {{ name: "ip/1" blobs {{ data: 1 }} blobs {{ {blob} }} }}'))
     assert text.startswith(': layer "ip/1" blob 1: ')
-    assert told in text
+    assert reported in text
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reported"),
     [
         (b"", "the file is empty"),
         (b"\x0a\x01a\x0b", "is damaged or not a caffemodel"),
-        (b"\x0a\x03net", "holds no layers"),
+        (b"\x0a\x03net", "the file has no layers"),
         (b"\xa2\x06\x7f\x0a\x01a", "127 bytes are declared"),
         (b"\xa2\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "18446744073709551615 bytes are declared"),
-        (b"\xff" * 20, "has no end"),
+        (b"\xff" * 20, "unterminated number"),
         (b"\x00\x00\x00\x00", "field number 0"),
-        (b"\x0b" * 300, "groups nested too deep"),
+        (b"\x0b" * 300, "groups are nested too deeply"),
         (b"\xa2\x06\x00\x12\x00", "both `layer` and `layers`"),
     ],
 )
-def test_a_file_that_is_no_caffemodel(tmp_path: Path, data: bytes, told: str) -> None:
+def test_a_file_that_is_no_caffemodel(tmp_path: Path, data: bytes, reported: str) -> None:
     file = tmp_path / "m.caffemodel"
     file.write_bytes(data)
-    assert told in fault(file)
+    assert reported in fault(file)
 
 
 NO_WEIGHTS = "not weights. Give the .caffemodel or .h5 with the net's trained weights."
@@ -169,7 +169,7 @@ NO_WEIGHTS = "not weights. Give the .caffemodel or .h5 with the net's trained we
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ('name: "a"\nlayer { type: "ReLU" }\n', f"this is a text file, such as a prototxt, {NO_WEIGHTS}"),
         ("# \xe9\nlayers {\r\n\t}", f"this is a text file, such as a prototxt, {NO_WEIGHTS}"),
@@ -181,19 +181,19 @@ NO_WEIGHTS = "not weights. Give the .caffemodel or .h5 with the net's trained we
         ),
     ],
 )
-def test_a_text_file_is_told_to_be_one(tmp_path: Path, text: str, told: str, encoding: str) -> None:
+def test_a_text_file_is_reported_to_be_one(tmp_path: Path, text: str, reported: str, encoding: str) -> None:
     file = tmp_path / "m.caffemodel"
     file.write_bytes(text.encode(encoding))
-    assert fault(file) == f": {told}"
+    assert fault(file) == f": {reported}"
 
 
-def test_a_text_file_in_place_of_another_message_is_told_to_be_one(tmp_path: Path) -> None:
+def test_a_text_file_instead_of_another_message_is_reported_to_be_one(tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     file.write_text("layer {}")
-    told = fault(file, read_net_binary)
-    assert told == ": this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt."
-    told = fault(file, read_blob)
-    assert told == ": this is a text file, not an array. Give a .binaryproto, such as compute_image_mean writes."
+    reported = fault(file, read_net_binary)
+    assert reported == ": this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt."
+    reported = fault(file, read_blob)
+    assert reported == ": this is a text file, not an array. Give a .binaryproto, such as compute_image_mean writes."
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -255,19 +255,19 @@ def make_sparse(h5: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "reported"),
     [
         (make_no_data, "no group `data`"),
-        (make_text, 'layer "a" blob 0: has type object, not numbers'),
-        (make_huge, 'layer "a" blob 0: 4398046511104 bytes are declared, but fewer are stored'),
+        (make_text, 'layer "a" blob 0: expected numbers, got type object'),
+        (make_huge, 'layer "a" blob 0: the shape declares 4398046511104 bytes, but fewer are stored'),
         (make_sparse, 'layer "a": blob number 9999 is out of range'),
     ],
 )
-def test_other_hdf5_files_are_refused(tmp_path: Path, make: Callable[[Any], None], told: str) -> None:
+def test_other_hdf5_files_are_refused(tmp_path: Path, make: Callable[[Any], None], reported: str) -> None:
     file = tmp_path / "m.h5"
     with h5py.File(file, "w") as h5:
         make(h5)
-    assert told in fault(file)
+    assert reported in fault(file)
 
 
 def test_a_damaged_hdf5_file_is_read_or_refused(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_hdf5_has_a_group_for_each_layer_of_the_net(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/a", "a//b", "."])
-def test_names_that_hdf5_cannot_hold_are_told(tmp_path: Path, name: str) -> None:
+def test_names_that_hdf5_cannot_hold_are_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(RistrettoError, match=r"Write a \.caffemodel"):
         write_weights(tmp_path / "m.h5", {name: [np.ones(1)]})
     assert list(tmp_path.iterdir()) == []

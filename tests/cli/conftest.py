@@ -13,7 +13,7 @@ import pytest
 from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.caffe_io.weights import write_weights
 
-# One layer a line, so that a layer's place is easy to tell.
+# One layer a line, so that a layer's line is easy to find.
 NET = """name: "tiny"
 layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "db" batch_size: 2 backend: LMDB } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 2 kernel_size: 3 } }
@@ -69,7 +69,7 @@ class Job:
         self.folder = folder
 
     def write(self, name: str, content: str | bytes) -> None:
-        """A file with that content, in place of whatever has the name."""
+        """A file with that content, replacing whatever has the name."""
         data = content.encode() if isinstance(content, str) else content
         (self.folder / name).write_bytes(data)
 
@@ -80,18 +80,18 @@ class Job:
         self.write(name, text.replace(old, new))
 
     def insert(self, line: str, after: int) -> None:
-        """A line in net.prototxt, behind line number `after`."""
+        """A line in net.prototxt, after line number `after`."""
         lines = (self.folder / "net.prototxt").read_text().splitlines()
         self.write("net.prototxt", "\n".join([*lines[:after], line, *lines[after:]]) + "\n")
 
     def weights(self, change: Callable[[dict[str, list[np.ndarray]]], None], name: str = "net.caffemodel") -> None:
-        """Write the weights anew, changed."""
+        """Write the weights again, changed."""
         layers = tiny_weights()
         change(layers)
         write_weights(self.folder / name, layers)
 
     def records(self, values: Sequence[bytes]) -> None:
-        """An LMDB of these values in place of the job's."""
+        """An LMDB of these values instead of the job's."""
         shutil.rmtree(self.folder / "db")
         write_lmdb(self.folder / "db", [(b"%08d" % i, value) for i, value in enumerate(values)])
 

@@ -1,5 +1,5 @@
-# ruff: noqa: E501 - what a row writes and what it is told are lines as they are
-"""A table of bad inputs: a job that works, broken in one way each, and what the user is told.
+# ruff: noqa: E501 - a row's files and messages are lines as they are
+"""A table of bad inputs: a job that works, broken in one way each, and what the user is reported.
 
 A row says how the tiny job of conftest.py is broken, which command is run on it, and the fault's lines, word for
 word or as a pattern. For all of them: the exit code, nothing on stdout, no traceback, one `ristretto: ` line a
@@ -87,7 +87,7 @@ def remove(name: str) -> Change:
 
 
 def folder(name: str) -> Change:
-    """A folder of that name, in place of the file if there is one."""
+    """A folder of that name, instead of the file if there is one."""
 
     def change(job: Job) -> None:
         if (job.folder / name).exists():
@@ -111,7 +111,7 @@ def both(*changes: Change) -> Change:
 
 
 def data_layer(text: str) -> Change:
-    """Another layer in place of the Data layer, on the same line."""
+    """Another layer instead of the Data layer, on the same line."""
     return lambda job: job.edit(NET.split("\n")[1], text)
 
 
@@ -162,7 +162,7 @@ def flags(args: tuple[str, ...], *more: str, without: str = "") -> tuple[str, ..
 
 HDF5_TEST = flags(TEST, "--weights=net.h5")
 
-# A row: what is done, and below it what is told.
+# A row: the change, and below it the expected message.
 # fmt: off
 WEIGHTS = [
     bad("caffemodel missing", QUANTIZE, remove("net.caffemodel"),
@@ -174,19 +174,19 @@ WEIGHTS = [
     bad("caffemodel a prototxt", TEST, write("net.caffemodel", NET),
         "net.caffemodel: this is a text file, such as a prototxt, not weights. Give the .caffemodel or .h5 with the net's trained weights."),
     bad("caffemodel of one byte", TEST, cut("net.caffemodel", 1),
-        "net.caffemodel: is damaged or not a caffemodel: a number at byte 1 has no end. Is it a complete caffemodel?"),
+        "net.caffemodel: the file is damaged or not a caffemodel: unterminated number at byte 1. Is it a complete caffemodel?"),
     bad("caffemodel cut off in its first layer", TEST, cut("net.caffemodel", 40),
-        "net.caffemodel: is damaged or not a caffemodel: 107 bytes are declared at byte 3, but 37 are available. Is it a complete caffemodel?"),
+        "net.caffemodel: the file is damaged or not a caffemodel: 107 bytes are declared at byte 3, but 37 are available. Is it a complete caffemodel?"),
     bad("caffemodel cut off in the middle", QUANTIZE, cut("net.caffemodel", 150),
-        "net.caffemodel: is damaged or not a caffemodel: 131 bytes are declared at byte 114, but 36 are available. Is it a complete caffemodel?"),
+        "net.caffemodel: the file is damaged or not a caffemodel: 131 bytes are declared at byte 114, but 36 are available. Is it a complete caffemodel?"),
     bad("caffemodel cut off by one byte", TEST, cut("net.caffemodel", -1),
-        "net.caffemodel: is damaged or not a caffemodel: 131 bytes are declared at byte 114, but 130 are available. Is it a complete caffemodel?"),
+        "net.caffemodel: the file is damaged or not a caffemodel: 131 bytes are declared at byte 114, but 130 are available. Is it a complete caffemodel?"),
     bad("caffemodel of noise", TEST, write("net.caffemodel", b"\xff" * 100),
-        "net.caffemodel: is damaged or not a caffemodel: a number at byte 10 has no end. Is it a complete caffemodel?"),
+        "net.caffemodel: the file is damaged or not a caffemodel: unterminated number at byte 10. Is it a complete caffemodel?"),
     bad("caffemodel an HDF5 file without weights", TEST, lambda job: h5py.File(job.folder / "net.caffemodel", "w").close(),
-        "net.caffemodel: has no group `data`, so no weights"),
+        "net.caffemodel: the file has no group `data`, so no weights"),
     bad("caffemodel half an HDF5 file", TEST, write("net.caffemodel", b"\x89HDF\r\n\x1a\n" + bytes(20)),
-        re.compile(r"net\.caffemodel: is a damaged HDF5 file: .*")),
+        re.compile(r"net\.caffemodel: the HDF5 file is damaged: .*")),
     bad("caffemodel lacks a layer, but has one of a near name", QUANTIZE, weights(lambda w: w.update(ip1=w.pop("ip"))),
         'net.prototxt:4: layer "ip" has no weights in net.caffemodel. Did you mean ip1? Layers there: conv, ip1. --allow_missing_weights initializes it with its filler.'),
     bad("caffemodel lacks all layers", TEST, weights(lambda w: (w.clear(), w.update(other=[np.zeros(1)]))),
@@ -223,7 +223,7 @@ WEIGHTS = [
     bad("HDF5 weights of another shape", HDF5_TEST, h5_weights(conv=[(2, 1, 3, 3), (2,)], ip=[(8, 3), (3,)]),
         'net.h5: parameter 0 of layer "ip" is 8x3 in the file and 3x8 in the net. Use the weights of this net, or rename the layer to train it from scratch.'),
     bad("HDF5 weights cut off", HDF5_TEST, both(h5_weights(conv=[(2, 1, 3, 3), (2,)], ip=[(3, 8), (3,)]), cut("net.h5", 2000)),
-        re.compile(r"net\.h5: is a damaged HDF5 file: .*")),
+        re.compile(r"net\.h5: the HDF5 file is damaged: .*")),
 ]
 
 TEXT = [
@@ -238,8 +238,8 @@ TEXT = [
     bad("prototxt a caffemodel", TEST, lambda job: job.write("net.prototxt", (job.folder / "net.caffemodel").read_bytes()),
         "net.prototxt: this is not a text file. Expected a prototxt, not a binary file."),
     bad("prototxt a solver", TEST, write("net.prototxt", 'net: "net.prototxt"\nbase_lr: 0.1\n'),
-        'net.prototxt:1:1: unknown field "net" in NetParameter. It is one of SolverParameter: is this file a solver?',
-        'net.prototxt:2:1: unknown field "base_lr" in NetParameter. It is one of SolverParameter: is this file a solver?'),
+        'net.prototxt:1:1: unknown field "net" in NetParameter. It is a field of SolverParameter: is this file a solver?',
+        'net.prototxt:2:1: unknown field "base_lr" in NetParameter. It is a field of SolverParameter: is this file a solver?'),
     bad("prototxt without layers", TEST, write("net.prototxt", 'name: "tiny"\n'),
         "net.prototxt: the net has no layers"),
     bad("typo in a field of a layer", TEST, edit('bottom: "data"', 'bottem: "data"'),
@@ -252,21 +252,21 @@ TEXT = [
     bad("typo in an enum", TEST, edit("backend: LMDB", "backend: LMBD"),
         "net.prototxt:2:109: backend: LMBD is not a value of DB. Did you mean LMDB? Known: LEVELDB, LMDB."),
     bad("enum in quotes", TEST, edit("backend: LMDB", 'backend: "LMDB"'),
-        "net.prototxt:2:109: backend: a name of DB is written without quotes"),
+        "net.prototxt:2:109: backend: expected a name of DB without quotes, found a string"),
     bad("brace not closed", TEST, edit("kernel_size: 3 } }", "kernel_size: 3 }"),
-        'net.prototxt:4:1: a "}" is missing before this: LayerParameter of line 3 is still open. Add it.'),
+        'net.prototxt:4:1: expected "}" before this: LayerParameter of line 3 is still open. Add it.'),
     bad("brace too many", TEST, edit("kernel_size: 3 } }", "kernel_size: 3 } } }"),
-        'net.prototxt:3:122: "}" closes nothing'),
+        'net.prototxt:3:122: unexpected "}"'),
     bad("string in place of a number", TEST, edit("kernel_size: 3", 'kernel_size: "3"'),
-        'net.prototxt:3:116: kernel_size: expected an integer from 0 up, found "3"'),
+        'net.prototxt:3:116: kernel_size: expected a non-negative integer, found "3"'),
     bad("fraction in place of an integer", TEST, edit("kernel_size: 3", "kernel_size: 3.0"),
-        "net.prototxt:3:116: kernel_size: expected an integer from 0 up, found 3.0"),
+        "net.prototxt:3:116: kernel_size: expected a non-negative integer, found 3.0"),
     bad("negative in place of an unsigned number", TEST, edit("batch_size: 2", "batch_size: -2"),
-        re.compile(r"net\.prototxt:2:98: batch_size: expected an integer from 0 up, found -.*")),
+        re.compile(r"net\.prototxt:2:98: batch_size: expected a non-negative integer, found -.*")),
     bad("number in place of a string", TEST, edit('top: "ip"', "top: 7"),
         "net.prototxt:4:61: top: expected a string in quotes, found 7"),
     bad("number beyond its range", TEST, edit("num_output: 2", "num_output: 5000000000"),
-        "net.prototxt:3:101: num_output: 5000000000 is outside 0...4294967295"),
+        "net.prototxt:3:101: num_output: 5000000000 is out of range (0 to 4294967295)"),
     bad("number in place of a message", TEST, edit("convolution_param { num_output: 2 kernel_size: 3 }", "convolution_param: 3"),
         'net.prototxt:3:88: expected "{" after convolution_param, found "3"'),
     bad("string not closed", TEST, edit('name: "tiny"', 'name: "tiny'),
@@ -274,7 +274,7 @@ TEXT = [
     bad("field given twice", TEST, edit("num_output: 3", "num_output: 3 num_output: 4"),
         'net.prototxt:4:102: "num_output" of InnerProductParameter is given twice, first on line 4. Give it once.'),
     bad("bytes that are not UTF-8", TEST, lambda job: job.write("net.prototxt", NET.replace("tiny", "tin\xff").encode("latin-1")),
-        "net.prototxt:1:7: name: this string is not UTF-8"),
+        "net.prototxt:1:7: name: the string is not UTF-8"),
     bad("line break in a layer's name", TEST, both(edit('name: "ip"', r'name: "i\np"'), edit("num_output: 3", "")),
         'net.prototxt:4: layer "i p" (InnerProduct): num_output is missing. Set the number of outputs, 1 or more.'),
     bad("terminal codes in a layer's name", TEST, both(edit('name: "ip"', r'name: "i\033[2Jp"'), edit("num_output: 3", "")),
@@ -469,9 +469,9 @@ NETS = [
     bad("bw_params of 0", TEST, both(edit('"InnerProduct"', '"FcRistretto"'), edit("num_output: 3 }", "num_output: 3 } quantization_param { bw_params: 0 }")),
         'net.prototxt:4: layer "ip" (FcRistretto): a width of 0 bits is out of range. Give 1 to 128.'),
     bad("bw_layer_in negative", TEST, both(edit('"InnerProduct"', '"FcRistretto"'), edit("num_output: 3 }", "num_output: 3 } quantization_param { bw_layer_in: -1 }")),
-        re.compile(r"net\.prototxt:4:137: bw_layer_in: expected an integer from 0 up, found -.*")),
+        re.compile(r"net\.prototxt:4:137: bw_layer_in: expected a non-negative integer, found -.*")),
     bad("mant_bits negative", TEST, both(edit('"Convolution"', '"ConvolutionRistretto"'), edit("kernel_size: 3 }", "kernel_size: 3 } quantization_param { precision: MINIFLOAT mant_bits: -1 exp_bits: 5 }")),
-        re.compile(r"net\.prototxt:3:182: mant_bits: expected an integer from 0 up, found -.*")),
+        re.compile(r"net\.prototxt:3:182: mant_bits: expected a non-negative integer, found -.*")),
     bad("exp_bits of 40", EXPORT, both(edit('"Convolution"', '"ConvolutionRistretto"'), edit("kernel_size: 3 }", "kernel_size: 3 } quantization_param { precision: MINIFLOAT mant_bits: 3 exp_bits: 40 }")),
         'net.prototxt:3: layer "conv" (ConvolutionRistretto): exp_bits 40 is out of range. Give 0 to 30.'),
     bad("exp_min of -5000", TEST, both(edit('"Convolution"', '"ConvolutionRistretto"'), edit("kernel_size: 3 }", "kernel_size: 3 } quantization_param { precision: INTEGER_POWER_OF_2_WEIGHTS exp_min: -5000 }")),
@@ -489,7 +489,7 @@ INPUT_LAYER = 'layer { name: "data" type: "Input" top: "data" top: "label" input
 
 
 def hdf5(**datasets: object) -> Change:
-    """HDF5 data in place of the LMDB."""
+    """HDF5 data instead of the LMDB."""
 
     def change(job: Job) -> None:
         data_layer(HDF5_LAYER)(job)
@@ -628,19 +628,19 @@ OUTPUTS = [
     bad("quantize into a folder that is missing", flags(QUANTIZE, "--model_quantized=no/out.prototxt"), nothing,
         re.compile(r"no/out\.prototxt: the folder .*/job/no does not exist\. Create it first\.")),
     bad("quantize onto a folder", flags(QUANTIZE, "--model_quantized=db"), nothing,
-        "db: is a folder. Give a file name."),
+        "db: is a folder, not a file. Give a file name."),
     bad("quantize below a file", flags(QUANTIZE, "--model_quantized=net.prototxt/out.prototxt"), nothing,
         re.compile(r"net\.prototxt/out\.prototxt: the folder .*/job/net\.prototxt does not exist\. Create it first\.")),
     bad("quantize with a json that cannot be written", flags(QUANTIZE, "--json=no/out.json"), nothing,
         re.compile(r"no/out\.json: the folder .*/job/no does not exist\. Create it first\.")),
     bad("test with a json that is a folder", flags(TEST, "--json=db"), nothing,
-        "db: is a folder. Give a file name."),
+        "db: is a folder, not a file. Give a file name."),
     bad("forward into a folder that is missing", flags(FORWARD, "--output=no/out.npz"), nothing,
         re.compile(r"no/out\.npz: the folder .*/job/no does not exist\. Create it first\.")),
     bad("export onto a folder", flags(EXPORT, "--output=db"), nothing,
-        "db: is a folder. Give a file name."),
+        "db: is a folder, not a file. Give a file name."),
     bad("export to an empty name", flags(EXPORT, "--output="), nothing,
-        '"": is a folder. Give a file name.'),
+        '"": is a folder, not a file. Give a file name.'),
     bad("forward of a blob that is not there", flags(FORWARD, "--blobs=conv,ipp"), nothing,
         'net.prototxt: the net has no blob "ipp". Did you mean ip?'),
     bad("export of an unknown format", flags(EXPORT, "--format=onx"), nothing,
@@ -660,7 +660,7 @@ OUTPUTS = [
     bad("forward over its input", flags(FORWARD, "--input=in.npz", "--output=in.npz"), both(data_layer(INPUT_LAYER), npz(data=np.zeros((2, 1, 4, 4)), label=np.zeros(2))),
         "in.npz: is an input of this command. Choose another name for the output."),
     bad("export of bad weights as npz", flags(EXPORT, "--format=npz"), cut("net.caffemodel", 100),
-        "net.caffemodel: is damaged or not a caffemodel: 107 bytes are declared at byte 3, but 97 are available. Is it a complete caffemodel?"),
+        "net.caffemodel: the file is damaged or not a caffemodel: 107 bytes are declared at byte 3, but 97 are available. Is it a complete caffemodel?"),
     bad("export of a net that lacks weights", EXPORT, weights(lambda w: w.pop("ip")),
         'net.prototxt:4: layer "ip" has no weights in net.caffemodel. Layers there: conv. --allow_missing_weights initializes it with its filler.'),
     bad("export of a net that is not there in that phase", flags(EXPORT, "--phase=TRAIN"), edit("backend: LMDB }", "backend: LMDB } include { phase: TEST }"),
@@ -757,7 +757,7 @@ FLAGS = [
     bad("test without a model in a folder without one", ("test",), nothing,
         "missing: --model (and no quantized.prototxt in the current folder)", code=2),
     bad("test of a model whose header names no weights", ("test", "--model=net.prototxt"), nothing,
-        "net.prototxt: its header names no weights. Give --weights."),
+        "net.prototxt: the header names no weights. Give --weights."),
     bad("test of a model whose header names missing weights", ("test", "--model=net.prototxt"), lambda job: job.write("net.prototxt", "# Weights: w/x.caffemodel\n" + NET),
         "w/x.caffemodel: this file does not exist"),
     bad("test without weights of a missing model", ("test", "--model=x.prototxt"), nothing,
@@ -783,7 +783,7 @@ def by_name(row: Row) -> str:
     return row.name
 
 
-def check_told(row: Row, err: str) -> None:
+def check_reported(row: Row, err: str) -> None:
     """stderr holds the row's faults, a line each, and apart from them only the log and notes."""
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if not LOG_LINE.fullmatch(line) and not NOTES.fullmatch(line)]
@@ -822,7 +822,7 @@ def test_rows_have_names_of_their_own() -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for temporary files, made for the test alone."""
+    """The folder for temporary files, only for the test."""
     made = tmp_path / "temporary"
     made.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(made))
@@ -830,7 +830,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("row", TABLE, ids=by_name)
-def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
+def test_a_bad_input_is_reported_in_a_line_and_leaves_no_trace(
     row: Row, job: Job, temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row.change(job)
@@ -839,7 +839,7 @@ def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
     code = run(row.args)
     seconds = time.process_time() - start
     out, err = capsys.readouterr()
-    check_told(row, err)
+    check_reported(row, err)
     assert (code, out) == (row.code, "")
     assert job.files() == before
     assert not list(temporary.iterdir())
@@ -874,7 +874,7 @@ def test_a_process_ends_with_the_same_lines(row: Row, job: Job) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ristretto_cli", *row.args], capture_output=True, text=True, env=environment, timeout=600
     )
-    check_told(row, done.stderr)
+    check_reported(row, done.stderr)
     assert (done.returncode, done.stdout) == (row.code, "")
     assert job.files() == before
 
@@ -946,7 +946,7 @@ def test_a_write_that_breaks_off_in_the_middle_leaves_nothing(
     assert capsys.readouterr().err.splitlines()[-1] == "ristretto: interrupted"
 
 
-def test_a_folder_that_may_not_be_written_is_told_before_any_work(
+def test_a_folder_that_may_not_be_written_is_reported_before_any_work(
     job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not by its permissions: those do not stop root, as whom tests may run.
@@ -955,7 +955,7 @@ def test_a_folder_that_may_not_be_written_is_told_before_any_work(
     assert capsys.readouterr() == ("", "ristretto: out.prototxt: cannot be written: permission denied\n")
 
 
-def test_a_net_that_needs_more_memory_than_there_is_is_told_so(
+def test_a_net_that_needs_more_memory_than_there_is_is_reported(
     job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_out(*_: object) -> None:

@@ -64,7 +64,7 @@ def test_a_layer_is_refused_with_its_line(
         ("BatchReindex", ["data", "scaled"], "", 2),  # 0 and 10
     ],
 )
-def test_an_index_that_is_out_of_range_is_told_when_it_turns_up(
+def test_an_index_that_is_out_of_range_is_reported_when_it_turns_up(
     kind: str, bottoms: list[str], settings: str, count: int, job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job.insert(_layer(kind, bottoms, settings), after=2)

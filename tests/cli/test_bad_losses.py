@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - what a row writes and what it is told are lines as they are
+# ruff: noqa: E501 - a row's files and messages are lines as they are
 """Settings and files that losses and recurrent layers refuse: one line with the place, and no memory is taken before."""
 
 from __future__ import annotations

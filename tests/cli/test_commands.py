@@ -1,4 +1,4 @@
-"""Every command as a user runs it: what stands on stdout and stderr, which files there are behind it."""
+"""Every command as a user runs it: its stdout, its stderr and the files that it writes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SUMMARY = [
     "Please fine-tune.",
 ]
 NOTES = [
-    "Judged by accuracy: higher is better.",
+    "Scored by accuracy: higher is better.",
     "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
     "Other outputs (float net, quantized net):",
     "loss: 0.559681, 0.615947",
@@ -88,7 +88,7 @@ def terminal(two_classes: Any, capsys: pytest.CaptureFixture[str], monkeypatch: 
 # --- quantize
 
 
-def test_quantize_prints_the_summary_and_writes_the_net_beside_the_model(terminal: Terminal) -> None:
+def test_quantize_prints_the_summary_and_writes_the_net_next_to_the_model(terminal: Terminal) -> None:
     terminal(*FIXED_POINT, "--bit_widths=8")
     assert terminal.out == [*SUMMARY, *NOTES]
     types = [layer.type for layer in read_net("quantized.prototxt").message.layer]
@@ -117,7 +117,7 @@ def test_quantize_logs_as_the_original_does_its_summary_last(terminal: Terminal)
     assert log[first_score - 1] == NOTES[0]
 
 
-def test_quantize_names_the_file_beside_a_model_in_another_folder(terminal: Terminal) -> None:
+def test_quantize_names_the_file_next_to_a_model_in_another_folder(terminal: Terminal) -> None:
     Path("sub").mkdir()
     Path("sub/net.prototxt").write_text(Path("net.prototxt").read_text())
     terminal(*FIXED_POINT, "--bit_widths=8", "--model=sub/net.prototxt", "--json=found.json")
@@ -126,7 +126,7 @@ def test_quantize_names_the_file_beside_a_model_in_another_folder(terminal: Term
     assert json.loads(Path("found.json").read_text())["model_quantized"] == "sub/quantized.prototxt"
 
 
-def test_legacy_has_the_same_notes_but_no_verdict(terminal: Terminal) -> None:
+def test_legacy_has_the_same_notes_without_the_margin(terminal: Terminal) -> None:
     terminal(*FIXED_POINT, "--bit_widths=8", "--legacy")
     assert terminal.out[: len(SUMMARY)] == SUMMARY
     notes = terminal.out[len(SUMMARY) :]
@@ -139,15 +139,15 @@ AUXILIARY = """
 """
 
 
-def test_quantize_is_judged_by_the_deepest_head_or_the_one_that_is_named(terminal: Terminal, workshop: Any) -> None:
+def test_quantize_is_scored_by_the_deepest_head_or_the_one_that_is_named(terminal: Terminal, workshop: Any) -> None:
     at = NET.index('layer { name: "conv"')
     flat = 'layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }\n'
     workshop.net(NET[:at] + flat + AUXILIARY.replace('bottom: "data"', 'bottom: "flat"') + NET[at:])
     warning = "The net has 2 heads. accuracy is scored, at the end of the longest path, not aux. Choose with --score."
     for flags, judged in (((), "accuracy"), (("--score=aux",), "aux"), (("--legacy",), "accuracy")):
         terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json", *flags)
-        assert f"Judged by {judged}: higher is better." in terminal.out
-        assert f"Judged by {judged}: higher is better." in terminal.log
+        assert f"Scored by {judged}: higher is better." in terminal.out
+        assert f"Scored by {judged}: higher is better." in terminal.log
         assert json.loads(Path("found.json").read_text())["score"] == judged
         assert (warning in terminal.log) == (not flags)
 
@@ -158,7 +158,7 @@ def test_quantize_tells_what_stays_float(terminal: Terminal, workshop: Any) -> N
     workshop.net(NET[:at] + scale + NET[at:])
     workshop.weights({**IDENTITY, "s": [[1, 1]]})
     terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json")
-    # Two factors beside two layers of four weights.
+    # Two factors in addition to two layers of four weights.
     at = terminal.out.index("Left float:")
     assert terminal.out[at + 1] == "s (Scale): 20.0 % of the parameters"
     assert json.loads(Path("found.json").read_text())["left_float"] == [
@@ -166,7 +166,7 @@ def test_quantize_tells_what_stays_float(terminal: Terminal, workshop: Any) -> N
     ]
 
 
-def test_quantize_writes_where_it_is_told(terminal: Terminal) -> None:
+def test_quantize_writes_to_the_given_file(terminal: Terminal) -> None:
     Path("out").mkdir()
     terminal(*FIXED_POINT, "--bit_widths=8", "--model_quantized=out/q.prototxt")
     assert terminal.out[-1] == "Written to out/q.prototxt"
@@ -246,7 +246,7 @@ def test_a_run_that_fails_leaves_the_old_net_and_no_json(terminal: Terminal, wor
 
 
 @pytest.mark.parametrize("flag", ["--json", "--model_quantized"])
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_scored(terminal: Terminal, flag: str) -> None:
+def test_a_file_that_cannot_be_written_is_reported_before_anything_is_scored(terminal: Terminal, flag: str) -> None:
     terminal(*FIXED_POINT, f"{flag}=nowhere/file", code=1)
     (line,) = terminal.err
     assert line.startswith("ristretto: nowhere/file: the folder ")
@@ -313,7 +313,7 @@ def test_test_without_a_net_says_which_is_missing(terminal: Terminal) -> None:
 
 def test_test_of_a_net_that_names_no_weights_asks_for_them(terminal: Terminal) -> None:
     terminal("test", "--model=net.prototxt", code=1)
-    assert terminal.err == ["ristretto: net.prototxt: its header names no weights. Give --weights."]
+    assert terminal.err == ["ristretto: net.prototxt: the header names no weights. Give --weights."]
 
 
 def test_test_writes_json(terminal: Terminal) -> None:
@@ -380,7 +380,7 @@ def test_forward_without_weights_fills_them_alike_for_a_seed(terminal: Terminal,
     assert found[0] == found[1] != found[2]
 
 
-def test_forward_runs_the_phase_that_it_is_told(terminal: Terminal) -> None:
+def test_forward_runs_the_given_phase(terminal: Terminal) -> None:
     terminal("forward", "--model=net.prototxt", "--weights=net.caffemodel", "--output=b.npz", "--phase=TRAIN")
     assert "accuracy: scalar" not in terminal.out
     assert "loss: scalar" in terminal.out
@@ -415,7 +415,7 @@ COMMANDS = Shell("ristretto_cli.cli").list_commands(Context(Shell("ristretto_cli
 def test_the_help_lists_every_command_with_a_line(terminal: Terminal) -> None:
     terminal("--help")
     listed = terminal.out[terminal.out.index("Commands:") + 1 :]
-    listed = [line for line in listed[: listed.index("")] if line[2] != " "]  # a long text goes on below
+    listed = [line for line in listed[: listed.index("")] if line[2] != " "]  # a long text continues below
     assert [line.split()[0] for line in listed] == COMMANDS
     assert all(len(line.split()) > 3 for line in listed)
 

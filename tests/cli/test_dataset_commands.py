@@ -1,4 +1,4 @@
-"""Caffe's data tools as commands: what stands on stdout and stderr, which files there are behind them."""
+"""Caffe's data tools as commands: their stdout, their stderr and the files that they write."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_convert_imageset_says_how_many_images_are_left_out(terminal: Terminal) 
 
 
 @pytest.mark.usefixtures("images")
-def test_shuffling_depends_on_the_seed_alone(terminal: Terminal) -> None:
+def test_shuffling_depends_only_on_the_seed(terminal: Terminal) -> None:
     Path("list.txt").write_text("".join(f"a.png {i}\n" for i in range(20)))
     contents = []
     for db, seed in (("a", "0"), ("b", "0"), ("c", "1")):
@@ -158,7 +158,7 @@ def test_convert_cifar_data_writes_two_databases(terminal: Terminal) -> None:
     assert (len(keys("cifar10_train_lmdb")), keys("cifar10_test_lmdb")[-1]) == (50000, b"09999")
 
 
-def test_extract_features_writes_what_it_is_asked_for(terminal: Terminal, two_classes: Any) -> None:
+def test_extract_features_writes_the_requested_blobs(terminal: Terminal, two_classes: Any) -> None:
     two_classes()
     terminal("extract_features", "net.caffemodel", "net.prototxt", "fc,conv", "fc.npz,conv_db", "2", "lmdb")
     assert terminal.out == ["fc.npz: fc 10x2", "conv_db: conv 10x2x1x1"]
@@ -214,7 +214,7 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
         ),
         (("compute_image_mean", "gone"), "gone: this database does not exist. Give the database's folder.", 1),
         (("compute_image_mean", "images"), "images is not an LMDB database: no data.mdb in it", 1),
-        (("compute_image_mean", "images", "images"), "images: is a folder. Give a file name.", 1),
+        (("compute_image_mean", "images", "images"), "images: is a folder, not a file. Give a file name.", 1),
         (
             ("convert_mnist_data", "list.txt", "list.txt", "db"),
             "list.txt: Incorrect image file magic. "
@@ -250,7 +250,7 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
         ),
     ],
 )
-def test_a_bad_command_line_is_told_in_a_line_and_nothing_is_written(
+def test_a_bad_command_line_is_reported_in_a_line_and_nothing_is_written(
     terminal: Terminal, args: tuple[str, ...], line: str, code: int
 ) -> None:
     before = sorted(Path().rglob("*"))

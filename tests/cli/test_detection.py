@@ -29,7 +29,7 @@ def edit(old: str, new: str) -> None:
 
 
 def lose_data(settings: str) -> None:
-    """Take away the data, and let the layer's settings tell their shape."""
+    """Take away the data, and let the layer's settings give their shape."""
     shutil.rmtree("test_db")
     start = "include { phase: TEST }\n        transform_param { scale: 0.00390625"
     edit(start, f"{start} resize_param {{ height: 1 width: 2 }} {settings}")
@@ -98,7 +98,7 @@ def test_legacy_scores_by_it_too() -> None:
     assert (found["score"], found["baseline"]["score"]) == ("detection_eval", MAP)
 
 
-def test_forward_writes_what_stands_behind_the_graph() -> None:
+def test_forward_writes_the_blobs_of_host_layers() -> None:
     assert run(("forward", *NET, "--output=out.npz")) == 0
     blobs = read_npz("out.npz")
     assert blobs["label"].tolist() == [[[[0, 1, 0, 0, 0, 0.5, 1, 0], [1, 1, 0, 0.5, 0, 1, 1, 0]]]]
@@ -112,7 +112,7 @@ def test_export_ends_before_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(("export", "--format=onnx", *NET, "--output=net.onnx")) == 0
     captured = capsys.readouterr()
     assert captured.out.endswith("inputs data, outputs found\n")
-    assert "eval (DetectionEvaluate) is a host layer, computed after the graph, and is left out" in captured.err
+    assert "eval (DetectionEvaluate) is a host layer, computed after the graph, and is omitted" in captured.err
     model = onnx.load("net.onnx")
     assert [value.name for value in model.graph.output] == ["found"]
 
@@ -127,7 +127,7 @@ def test_a_net_without_anything_else_cannot_be_exported(capsys: pytest.CaptureFi
     assert capsys.readouterr().err.endswith("net.prototxt: the net has no outputs that an ONNX graph can compute\n")
 
 
-def test_extract_features_takes_boxes_to_databases_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_extract_features_writes_boxes_only_to_databases(capsys: pytest.CaptureFixture[str]) -> None:
     command = ("extract_features", "net.caffemodel", "net.prototxt")
     assert run((*command, "label,found", "label_db,found.npz", "2", "lmdb")) == 0
     assert read_npz("found.npz")["found"].shape == (2, 1, 4, 7)
@@ -191,7 +191,9 @@ def test_time_without_data_has_no_boxes(capsys: pytest.CaptureFixture[str]) -> N
         ('top: "detection_eval"', 'top: "detection_eval" loss_weight: 1', "cannot be a loss. Remove loss_weight."),
     ],
 )
-def test_bad_settings_are_told_in_one_line(old: str, new: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_settings_are_reported_in_one_line(
+    old: str, new: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     edit(old, new)
     assert run(TEST) == 1
     captured: Any = capsys.readouterr()

@@ -72,10 +72,10 @@ def on_full_disk(free: int, args: tuple[str, ...], **environment: str) -> subpro
 
 def expect_one_line(done: subprocess.CompletedProcess[str], reason: str, hint: str) -> None:
     assert done.returncode == 1, done.stderr
-    told = [line for line in done.stderr.splitlines() if not re.match(r"[IW]\d{4} ", line)]
-    assert len(told) == 1
+    reported = [line for line in done.stderr.splitlines() if not re.match(r"[IW]\d{4} ", line)]
+    assert len(reported) == 1
     assert re.fullmatch(
-        rf"ristretto: (full/)?out[.\w]*: cannot be written: {reason}\. {re.escape(hint)}", told[0], re.I
+        rf"ristretto: (full/)?out[.\w]*: cannot be written: {reason}\. {re.escape(hint)}", reported[0], re.I
     )
 
 
@@ -98,7 +98,7 @@ def test_no_output_fits_on_a_disk_without_room(job: Job, name: str) -> None:
 
 @pytest.mark.parametrize("limit", [0, 8192, 12288, 60000])
 @pytest.mark.parametrize("name", LARGE)
-def test_files_that_may_not_grow_are_told(job: Job, name: str, limit: int) -> None:
+def test_files_that_may_not_grow_are_reported(job: Job, name: str, limit: int) -> None:
     """Without a file system of its own: a limit on the size of files stands for a full disk."""
     if name == "leveldb":
         pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
@@ -115,7 +115,7 @@ def test_files_that_may_not_grow_are_told(job: Job, name: str, limit: int) -> No
     assert job.files() == before
 
 
-def test_a_full_disk_for_the_copy_of_a_leveldb_is_told(job: Job) -> None:
+def test_a_full_disk_for_the_copy_of_a_leveldb_is_reported(job: Job) -> None:
     plyvel = pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
     with closing(plyvel.DB("level", create_if_missing=True)) as level, level.write_batch() as batch:
         for i in range(4000):

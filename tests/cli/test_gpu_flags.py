@@ -98,10 +98,12 @@ def test_the_cpu_is_used_with_one_warning(
     else:
         flags = spelling.split()
     assert run([*args, *flags]) == 0
-    told = log(capsys.readouterr().err)
+    reported = log(capsys.readouterr().err)
     why = reason(args, 7 if number == "7" else 0)
-    assert [text for severity, text in told if severity == "W"] == [f"No GPU is usable for {source}: {why} {FALLBACK}"]
-    messages = [text for _, text in told]
+    assert [text for severity, text in reported if severity == "W"] == [
+        f"No GPU is usable for {source}: {why} {FALLBACK}"
+    ]
+    messages = [text for _, text in reported]
     assert args in QUIET or messages[1] == CPU.get(args, "Use CPU.")
     assert not [text for text in messages if text.startswith(("Use GPU", "Using GPU"))]
 

@@ -1,4 +1,4 @@
-"""Flags that have no effect beside others, or with the net at hand: each is refused or warned of, none is ignored."""
+"""Flags without effect with other flags or with the net: each is an error or a warning, none is ignored."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ EMPTY = [
 ]
 
 
-def told(each: tuple[str, ...] | str) -> str:
+def reported(each: tuple[str, ...] | str) -> str:
     """A command line as the name of a test."""
     return " ".join(each) if isinstance(each, tuple) else ""
 
@@ -198,13 +198,13 @@ def said(job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         found = run(args)
         err = capsys.readouterr().err
         assert found == code, err
-        told = [line.removeprefix("ristretto: ") for line in err.splitlines() if line.startswith("ristretto: ")]
-        return told + [line.partition("] ")[2] for line in err.splitlines() if line[:1] == "W"]
+        reported = [line.removeprefix("ristretto: ") for line in err.splitlines() if line.startswith("ristretto: ")]
+        return reported + [line.partition("] ")[2] for line in err.splitlines() if line[:1] == "W"]
 
     return call
 
 
-@pytest.mark.parametrize(("args", "message"), REFUSED, ids=told)
+@pytest.mark.parametrize(("args", "message"), REFUSED, ids=reported)
 def test_a_flag_without_effect_is_a_usage_error(said: Said, args: tuple[str, ...], message: str) -> None:
     (line,) = said(args, 2)
     assert message in line
@@ -224,7 +224,7 @@ def test_a_flag_without_effect_on_training_is_refused(said: Said, args: tuple[st
     assert list(Path().glob("P_iter*")) == []
 
 
-@pytest.mark.parametrize(("args", "message"), WARNED, ids=told)
+@pytest.mark.parametrize(("args", "message"), WARNED, ids=reported)
 def test_a_flag_without_effect_that_does_no_harm_is_warned_of(said: Said, args: tuple[str, ...], message: str) -> None:
     assert said(args, 0) == [message]
 
@@ -253,7 +253,7 @@ def test_a_level_of_0_goes_over_the_solvers(said: Said, job: Job) -> None:
     assert said((*TRAIN, "--level=0"), 0) == []
 
 
-def test_json_tells_the_ap_version_that_was_not_asked_for(said: Said) -> None:
+def test_json_has_the_default_ap_version(said: Said) -> None:
     said(TEST, 0)
     assert json.loads(Path("out.json").read_text())["ap_version"] == "Integral"
 

@@ -21,11 +21,11 @@ TEXT_AS_WEIGHTS = (
 )
 NO_PROTOTXT = "this is not a text file. Expected a prototxt, not a binary file."
 LOOP = "too many levels of symbolic links"
-OF_DATABASE = "is a file of a database. Choose another name."
+OF_DATABASE = "belongs to a database. Choose another name."
 
 
 def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str], code: int = 1) -> list[str]:
-    """What is told of a command line that fails, without the prefix; the folder is as it was."""
+    """The error of a command line, without the prefix; the folder is unchanged."""
     before = job.files()
     assert run(args) == code
     out, err = capsys.readouterr()
@@ -37,7 +37,7 @@ def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "reported"),
     [
         (("test", NET, "--weights=net.prototxt"), TEXT_AS_WEIGHTS),
         (("forward", NET, "--weights=net.prototxt", "--output=o.npz"), TEXT_AS_WEIGHTS),
@@ -55,15 +55,15 @@ def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str],
             "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt.",
         ),
         (("upgrade_net_proto_text", "net.caffemodel", "o"), f"net.caffemodel: {NO_PROTOTXT}"),
-        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder. Give a file name."),
+        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder, not a file. Give a file name."),
         (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, not a file"),
         (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Give the database's folder."),
     ],
 )
-def test_a_file_in_place_of_another_is_told_in_a_line(
-    args: tuple[str, ...], told: str, job: Job, capsys: pytest.CaptureFixture[str]
+def test_a_file_instead_of_another_is_reported_in_a_line(
+    args: tuple[str, ...], reported: str, job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refused(args, job, capsys) == [told]
+    assert refused(args, job, capsys) == [reported]
 
 
 @pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
@@ -95,7 +95,7 @@ def test_an_output_does_not_destroy_a_leveldb(name: str, job: Job, capsys: pytes
     assert run((*FORWARD[:-1], "--output=level/o.npz")) == 0
 
 
-def test_a_loop_of_links_is_told_where_it_is_read_and_where_it_is_written(
+def test_a_loop_of_links_is_reported_where_it_is_read_and_where_it_is_written(
     job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (job.folder / "a").symlink_to("b")
@@ -119,7 +119,7 @@ NO_FILE = "is not a regular file. A net's files must be files."
 
 @pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])
 @pytest.mark.parametrize(
-    ("layer", "named", "told"),
+    ("layer", "named", "reported"),
     [
         (DATA.replace('"db"', '"$"'), "$", f"(Data): data_param.source $ {NO_FILE}"),
         (
@@ -135,16 +135,16 @@ NO_FILE = "is not a regular file. A net's files must be files."
     ],
 )
 def test_a_net_does_not_make_a_command_read_what_has_no_end(
-    layer: str, named: str, told: str, endless: str, job: Job, capsys: pytest.CaptureFixture[str]
+    layer: str, named: str, reported: str, endless: str, job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """layer: names $. named: what that is. told: of $, which is the pipe or the device."""
+    """layer: names $. named: what that is. reported: of $, which is the pipe or the device."""
     os.mkfifo("pipe")
     job.write("list", f"{endless} 0\n" if layer == IMAGES else f"{endless}\n")
     job.edit(DATA, layer.replace("$", named.replace("$", endless)))
     assert run(FORWARD) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-1] == f'ristretto: net.prototxt:2: layer "data" {told.replace("$", endless)}'
+    assert err.splitlines()[-1] == f'ristretto: net.prototxt:2: layer "data" {reported.replace("$", endless)}'
 
 
 def test_a_hard_link_to_an_input_does_not_change_it(job: Job) -> None:

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - what a row writes and what it is told are lines as they are
+# ruff: noqa: E501 - a row's files and messages are lines as they are
 """upgrade_*, time, summary and draw, as a user runs them."""
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_an_upgrade_may_write_over_its_input(here: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "text"), [(TEXT, V2), (SOLVER, 'net: "n"\ntype: "Adam"\n')], ids=["net", "solver"])
-def test_what_is_up_to_date_is_written_as_it_is_and_told(
+def test_what_is_up_to_date_is_written_as_it_is_and_reported(
     command: str, text: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("in").write_text(text)
@@ -100,7 +100,7 @@ def test_what_is_up_to_date_is_written_as_it_is_and_told(
     assert log_of(capsys.readouterr().err)[0] == "File already in latest proto format: in"
 
 
-def test_a_dropped_field_ends_with_code_1_behind_a_whole_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dropped_field_ends_with_code_1_after_a_whole_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("old").write_text(
         'input: "x" input_dim: [1, 1, 1, 1] layers { layer { name: "r" type: "relu" num_output: 3 } bottom: "x" top: "x" }'
     )
@@ -131,7 +131,7 @@ def test_a_solver_type_becomes_a_name_and_nothing_else_changes(here: Path) -> No
 # --- summary
 
 
-def test_summary_needs_the_net_alone_and_writes_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_needs_only_the_net_and_writes_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("net.prototxt").write_text(
         'layer { name: "d" type: "Data" top: "x" data_param { source: "none" batch_size: 9 } }\n'
         'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 3 } }\n'
@@ -247,9 +247,7 @@ def test_time_tells_each_layer_and_the_whole(weights: list[str], job: Job, capsy
     assert [line.split(":")[0] for line in log if line.startswith("Iteration")] == ["Iteration", "Iteration"]
 
 
-def test_time_runs_the_train_phase_as_caffe_does_unless_told_otherwise(
-    job: Job, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_time_runs_the_train_phase_by_default_as_in_caffe(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     job.edit('top: "accuracy" }', 'top: "accuracy" include { phase: TEST } }')
     found = []
     for flags in ([], ["--phase=test"]):
@@ -295,9 +293,9 @@ BAD = {
     "text as binary": ((BINARY, "net.prototxt", "out"), 1, "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt."),
     "empty binary": ((BINARY, "empty", "out"), 1, re.compile("empty: .*")),
     "missing binary": ((BINARY, "x", "out"), 1, "x: this file does not exist"),
-    "net as solver": ((SOLVER, "net", "out"), 1, 'net:1:1: unknown field "layer" in SolverParameter. It is one of NetParameter: is this file a net?'),
+    "net as solver": ((SOLVER, "net", "out"), 1, 'net:1:1: unknown field "layer" in SolverParameter. It is a field of NetParameter: is this file a net?'),
     "empty solver": ((SOLVER, "empty", "out"), 1, "empty: the file is empty"),
-    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder. Give a file name."),
+    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder, not a file. Give a file name."),
     "output in no folder": ((SOLVER, "net.prototxt", "no/out"), 1, re.compile("no/out: the folder .*/no does not exist. Create it first.")),
     "summary without a model": (("summary",), 2, "missing: --model"),
     "summary of a missing model": (("summary", "--model=x"), 1, "x: this file does not exist"),
@@ -320,11 +318,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
+def test_a_bad_input_is_reported_in_a_line_and_leaves_no_trace(
     name: str, job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOG_minloglevel", "1")
-    args, code, told = BAD[name]
+    args, code, reported = BAD[name]
     job.write("empty", "")
     job.write("solver", "solver_type: ADAM")
     job.write("net", "layer { }")
@@ -332,7 +330,9 @@ def test_a_bad_input_is_told_in_a_line_and_leaves_no_trace(
     assert run(args) == code
     out, err = capsys.readouterr()
     first, *more = [line for line in err.splitlines() if not GLOG.match(line)]
-    assert re.fullmatch(told if isinstance(told, re.Pattern) else re.escape(told), first.removeprefix("ristretto: "))
+    assert re.fullmatch(
+        reported if isinstance(reported, re.Pattern) else re.escape(reported), first.removeprefix("ristretto: ")
+    )
     assert more == ([f"Try 'ristretto {args[0]} --help'."] if code == 2 else [])
     assert out == ""
     assert job.files() == before

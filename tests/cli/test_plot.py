@@ -70,7 +70,7 @@ def test_a_log_without_tests_has_no_panel_for_them(ristretto: Run) -> None:
 
 
 @pytest.mark.usefixtures("matplotlib")
-def test_several_logs_are_told_apart_by_their_names(ristretto: Run) -> None:
+def test_several_logs_are_distinguished_by_their_names(ristretto: Run) -> None:
     Path("b.log").write_text(LOG)
     Path("other").mkdir()
     ristretto("plot", "a.log", "b.log", "--output", "curves.svg")
@@ -128,7 +128,7 @@ def refused(ristretto: Run, *args: str, code: int = 1) -> str:
     return err.removeprefix("ristretto: ")
 
 
-def test_a_file_that_is_no_log_is_told_in_one_line(ristretto: Run) -> None:
+def test_a_file_that_is_no_log_is_reported_in_one_line(ristretto: Run) -> None:
     Path("b.log").write_text("Testing for 50 iterations.\n")
     said = refused(ristretto, *ARGS, "b.log")
     assert said.startswith('b.log: is not a training log: no line such as "Iteration 100, loss = 0.2"')
@@ -157,6 +157,6 @@ def test_bad_flags(ristretto: Run, args: tuple[str, ...], code: int, said: str) 
     assert Path("a.log").read_text(encoding="utf-8") == LOG
 
 
-def test_matplotlib_that_is_missing_is_told_in_one_line(ristretto: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matplotlib_that_is_missing_is_reported_in_one_line(ristretto: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert refused(ristretto, *ARGS) == "drawing needs matplotlib: pip install 'ristretto-cli[plot]'\n"

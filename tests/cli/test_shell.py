@@ -428,7 +428,7 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(commands: Path) -> N
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_behind_stdout_is_one_line(commands: Path) -> None:
+def test_a_full_disk_as_stdout_is_one_line(commands: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PROGRAM, "greet"], stdout=full, stderr=subprocess.PIPE, env=environment(commands), check=False
@@ -496,7 +496,7 @@ def test_control_characters_of_a_message_are_written_out() -> None:
 
 
 def logged(ristretto: Callable[..., tuple[int, str, str]]) -> list[tuple[str, str]]:
-    """Severity and text of each line that `chat` logs; stdout holds the result alone."""
+    """Severity and text of each line that `chat` logs; stdout has only the result."""
     code, out, err = ristretto("chat")
     assert (code, out) == (0, "result\n")
     found = [GLOG.match(line) for line in err.splitlines()]
@@ -604,7 +604,7 @@ def test_on_a_terminal_log_lines_stand_whole_above_the_bar(commands: Path) -> No
     assert "3/3" in shown
 
 
-def test_a_dumb_terminal_gets_the_log_alone(commands: Path) -> None:
+def test_a_dumb_terminal_gets_only_the_log(commands: Path) -> None:
     out, shown = on_terminal(commands, "bar", TERM="dumb")
     assert out == "result\n"
     assert [bool(GLOG.match(line)) for line in shown.splitlines()] == [True, True, True]

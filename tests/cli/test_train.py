@@ -210,10 +210,10 @@ def test_statistics_that_a_short_training_does_not_renew_are_warned_of(training:
     channels = len(read_weights("net.caffemodel").layers["conv"][1].array)
     sums = [np.zeros(channels), np.full(channels, 1000.0), np.full(1, 1000.0)]
     training.weights(lambda layers: layers.update(bn=sums), "bn.caffemodel")
-    told = 'Layer "bn": after training, 100 % of the statistics that tests use will still be the initial ones. '
-    assert told in ristretto("train", "--solver=solver.prototxt", "--weights=bn.caffemodel")[1]
-    # What goes on renews what it began with.
-    assert told not in ristretto("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")[1]
+    reported = 'Layer "bn": after training, 100 % of the statistics that tests use will still be the initial ones. '
+    assert reported in ristretto("train", "--solver=solver.prototxt", "--weights=bn.caffemodel")[1]
+    # The resumed training updates its initial statistics.
+    assert reported not in ristretto("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")[1]
 
 
 # --- what goes wrong
@@ -244,7 +244,7 @@ def test_bad_flags(ristretto: Run, args: tuple[str, ...], said: str) -> None:
     assert said in refused(ristretto, *args, code=2)
 
 
-def test_torch_that_is_missing_is_told_in_one_line(ristretto: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_that_is_missing_is_reported_in_one_line(ristretto: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert refused(ristretto, *TRAIN) == "training needs torch: pip install 'ristretto-cli[train]'"
 
@@ -326,10 +326,10 @@ def process(training: Job) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 def wait_for(text: str) -> str:
     deadline = time.monotonic() + 600
-    while text not in (told := Path("err.txt").read_text()):
-        assert time.monotonic() < deadline, told
+    while text not in (reported := Path("err.txt").read_text()):
+        assert time.monotonic() < deadline, reported
         time.sleep(0.02)
-    return told
+    return reported
 
 
 def test_sigint_saves_and_ends_the_training(process: Callable[..., subprocess.Popen[bytes]]) -> None:
@@ -362,11 +362,11 @@ def test_a_second_sigint_ends_it_at_once(process: Callable[..., subprocess.Popen
     assert snapshots() == []
 
 
-def test_sighup_saves_and_the_training_goes_on(process: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_sighup_saves_and_the_training_continues(process: Callable[..., subprocess.Popen[bytes]]) -> None:
     child = process()
     child.send_signal(signal.SIGHUP)
-    told = wait_for("Snapshotting solver state")
-    shown = told.count("lr = 0.01")
+    reported = wait_for("Snapshotting solver state")
+    shown = reported.count("lr = 0.01")
     deadline = time.monotonic() + 600
     while Path("err.txt").read_text().count("lr = 0.01") <= shown:
         assert time.monotonic() < deadline

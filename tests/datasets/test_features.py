@@ -107,7 +107,7 @@ def test_the_log_is_caffes(net: Net, caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_all_that_is_wrong_is_told_before_any_work(net: Net) -> None:
+def test_all_that_is_wrong_is_reported_before_any_work(net: Net) -> None:
     before = sorted(Path().iterdir())
     targets = [("fcc", "a"), ("fc", "train_db"), ("fc", "b.npz"), ("conv", "./b.npz"), ("fc", "no/c.npz")]
     with pytest.raises(RistrettoError) as caught:
@@ -121,7 +121,7 @@ def test_all_that_is_wrong_is_told_before_any_work(net: Net) -> None:
     assert sorted(Path().iterdir()) == before
 
 
-def test_a_blob_of_five_axes_fits_an_npz_alone(net: Net, workshop: Any) -> None:
+def test_a_blob_of_five_axes_fits_only_an_npz(net: Net, workshop: Any) -> None:
     reshape = (
         'layer { name: "r" type: "Reshape" bottom: "fc" top: "r" reshape_param { shape { dim: [5, 1, 1, 1, 2] } } }'
     )

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ristretto_cli.datasets.imageset import Converted, Entry, How, convert_imageset, read_list
+from ristretto_cli.datasets.imageset import ConversionOptions, Converted, ListedImage, convert_imageset, read_list
 from ristretto_cli.datasets.new_database import Backend
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.sources.database import Lmdb
@@ -21,7 +21,7 @@ from .conftest import datums, records
 RED, BLUE = [0, 0, 255], [255, 0, 0]  # OpenCV's order
 
 
-def convert(how: How = How(), **more: Any) -> Converted:  # noqa: B008 - it is frozen
+def convert(how: ConversionOptions = ConversionOptions(), **more: Any) -> Converted:  # noqa: B008 - it is frozen
     return convert_imageset("images/", "list.txt", "db", Backend.LMDB, how, **more)
 
 
@@ -38,30 +38,30 @@ def test_a_record_has_planes_in_blue_green_red_and_is_written_as_caffe_writes_it
 
 def test_gray_records_have_one_channel(pictures: Any) -> None:
     pictures({"a.png": [[10, 20]]})
-    convert(How(gray=True))
+    convert(ConversionOptions(gray=True))
     (datum,) = datums("db").values()
     assert (datum.channels, datum.height, datum.width, datum.data) == (1, 1, 2, bytes([10, 20]))
 
 
 def test_images_are_stretched_to_height_and_width(pictures: Any) -> None:
     pictures({"a.png": np.full((4, 4), 7)})
-    convert(How(size=(2, 3)))
+    convert(ConversionOptions(size=(2, 3)))
     (datum,) = datums("db").values()
     assert (datum.height, datum.width, datum.data) == (2, 3, bytes([7] * 18))
 
 
 def test_encoded_files_are_stored_as_they_are(pictures: Any) -> None:
     pictures({"a.png": [[1, 2]], "b.jpg": [[3, 4]], "c.jpeg": [[5]]})
-    convert(How(encoded=True))
+    convert(ConversionOptions(encoded=True))
     for (key, datum), name in zip(datums("db").items(), ("a.png", "b.jpg", "c.jpeg"), strict=True):
         assert key.endswith(name)
         assert datum.data == Path("images", name).read_bytes()
         assert (datum.encoded, datum.HasField("channels")) == (True, False)
 
 
-def test_a_file_of_another_format_is_encoded_anew(pictures: Any) -> None:
+def test_a_file_of_another_format_is_encoded_again(pictures: Any) -> None:
     pictures({"a.bmp": [[1, 2]]})
-    convert(How(encode_type="png"))
+    convert(ConversionOptions(encode_type="png"))
     (datum,) = datums("db").values()
     assert datum.data[:4] == b"\x89PNG"
     assert cv2.imdecode(np.frombuffer(datum.data, np.uint8), -1).tolist() == [[[1] * 3, [2] * 3]]
@@ -70,25 +70,25 @@ def test_a_file_of_another_format_is_encoded_anew(pictures: Any) -> None:
 def test_jpg_also_means_files_named_jpeg_but_not_the_other_way_round(pictures: Any) -> None:
     pictures({"a.jpeg": np.zeros((8, 8)), "b.jpg": np.zeros((8, 8))})
     Path("images/b.jpg").write_bytes(Path("images/b.jpg").read_bytes() + b"behind the end")
-    convert(How(encode_type="jpeg"))
+    convert(ConversionOptions(encode_type="jpeg"))
     a, b = datums("db").values()
     assert a.data == Path("images/a.jpeg").read_bytes()
     assert b.data != Path("images/b.jpg").read_bytes()
 
 
-def test_encoded_and_resized_images_are_encoded_behind_the_resizing(pictures: Any) -> None:
+def test_encoded_and_resized_images_are_encoded_after_the_resizing(pictures: Any) -> None:
     pictures({"a.png": np.full((4, 4), 9)})
-    convert(How(encoded=True, size=(2, 3)))
+    convert(ConversionOptions(encoded=True, size=(2, 3)))
     (datum,) = datums("db").values()
     assert cv2.imdecode(np.frombuffer(datum.data, np.uint8), 0).tolist() == [[9, 9, 9]] * 2
 
 
-def test_a_name_without_a_format_is_told_and_refused(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_without_a_format_is_reported_and_refused(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
     pictures({"a.png": [[1]]})
     Path("images/a.png").rename("images/a")
     Path("list.txt").write_text("a 0\n")
     with pytest.raises(RistrettoError, match=r'^images/a: an image cannot be encoded as "a"\. Give --encode_type'):
-        convert(How(encoded=True))
+        convert(ConversionOptions(encoded=True))
     assert "Failed to guess the encoding of 'a'" in caplog.messages
     assert not Path("db").exists()
 
@@ -99,10 +99,10 @@ def test_a_name_without_a_format_is_told_and_refused(pictures: Any, caplog: pyte
 def test_names_may_hold_spaces_and_labels_signs(here: Path) -> None:
     Path("list.txt").write_bytes(b"a b.png 12\r\nc  d.png -3\nx.png 7abc  \n\xff.png 2147483647")
     assert read_list("list.txt") == [
-        Entry(0, b"a b.png", 12),
-        Entry(1, b"c  d.png", -3),
-        Entry(2, b"x.png", 7),
-        Entry(3, b"\xff.png", 2147483647),
+        ListedImage(0, b"a b.png", 12),
+        ListedImage(1, b"c  d.png", -3),
+        ListedImage(2, b"x.png", 7),
+        ListedImage(3, b"\xff.png", 2147483647),
     ]
 
 
@@ -113,7 +113,7 @@ def test_blank_lines_are_left_out_but_count_in_the_keys(pictures: Any) -> None:
     assert list(records("db")) == ["00000000_a.png", "00000002_b.png"]
 
 
-def test_every_bad_line_is_told(here: Path) -> None:
+def test_every_bad_line_is_reported(here: Path) -> None:
     Path("list.txt").write_text("a.png 1\nb.png\nc.png\t1\n 4\nd.png x\ne.png 4294967296\nf.png 11111111111\n")
     with pytest.raises(RistrettoError) as caught:
         read_list("list.txt")
@@ -125,12 +125,12 @@ def test_every_bad_line_is_told(here: Path) -> None:
     ]
 
 
-def test_of_many_bad_lines_twenty_are_told(here: Path) -> None:
+def test_of_many_bad_lines_twenty_are_reported(here: Path) -> None:
     Path("list.txt").write_text("a.png\n" * 1000)
     with pytest.raises(RistrettoError) as caught:
         read_list("list.txt")
-    told = str(caught.value).splitlines()
-    assert (len(told), told[-1]) == (21, "list.txt: and 980 more lines like these")
+    reported = str(caught.value).splitlines()
+    assert (len(reported), reported[-1]) == (21, "list.txt: and 980 more lines like these")
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
@@ -185,7 +185,7 @@ def test_images_that_cannot_be_read_are_logged_and_left_out(pictures: Any, caplo
 def test_a_folder_without_its_slash_is_guessed(pictures: Any, here: Path) -> None:
     pictures({"a.png": [[1]]})
     with pytest.raises(RistrettoError) as caught:
-        convert_imageset("images", "list.txt", "db", Backend.LMDB, How())
+        convert_imageset("images", "list.txt", "db", Backend.LMDB, ConversionOptions())
     assert str(caught.value) == (
         "list.txt: none of the 1 images can be read. Should ROOTFOLDER be images/? "
         "ROOTFOLDER is prepended to names unchanged."
@@ -193,7 +193,9 @@ def test_a_folder_without_its_slash_is_guessed(pictures: Any, here: Path) -> Non
     assert sorted(path.name for path in here.iterdir()) == ["images", "list.txt"]
 
 
-def test_a_list_of_several_labels_is_told_where_they_come_from(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_list_of_several_labels_is_reported_where_they_come_from(
+    pictures: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     pictures({"a.png": [[1]]})
     several = "for several labels use HDF5Data, or Data with float_data."
     Path("list.txt").write_text("a.png 0 1 0.5\na.png 1 -2.5e1 3\n")
@@ -210,7 +212,7 @@ def test_a_list_of_several_labels_is_told_where_they_come_from(pictures: Any, ca
 def test_check_size_refuses_another_size(pictures: Any, here: Path) -> None:
     pictures({"a.png": np.zeros((3, 4)), "b.png": np.zeros((4, 3))})
     assert convert() == Converted(2, 0)
-    for how in (How(check_size=True), How(check_size=True, encoded=True)):
+    for how in (ConversionOptions(check_size=True), ConversionOptions(check_size=True, encoded=True)):
         with pytest.raises(RistrettoError, match=r"^images/b\.png: the image is 4x3x3, but the first one is 3x4x3\."):
             convert_imageset("images/", "list.txt", "other", Backend.LMDB, how)
     assert sorted(path.name for path in here.iterdir()) == ["db", "images", "list.txt"]
@@ -219,18 +221,18 @@ def test_check_size_refuses_another_size(pictures: Any, here: Path) -> None:
 @pytest.mark.parametrize("kind", ["nope", ".", "\0"])
 def test_an_encode_type_that_opencv_does_not_know_is_refused_before_any_work(here: Path, kind: str) -> None:
     with pytest.raises(RistrettoError, match=r"^--encode_type: images cannot be encoded as "):
-        convert_imageset("images/", "there is no list", "db", Backend.LMDB, How(encode_type=kind))
+        convert_imageset("images/", "there is no list", "db", Backend.LMDB, ConversionOptions(encode_type=kind))
 
 
-def test_progress_is_told_image_by_image_and_files_by_the_thousand(
+def test_progress_is_reported_image_by_image_and_files_by_the_thousand(
     pictures: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures({"a.png": [[1]]})
     Path("list.txt").write_text("a.png 1\n" * 2001)
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
     with caplog.at_level(logging.INFO, "ristretto"):
-        convert(on_image=lambda *of: told.append(of))
-    assert told == [(i, 2001, "images") for i in range(1, 2002)]
+        convert(on_image=lambda *of: reported.append(of))
+    assert reported == [(i, 2001, "images") for i in range(1, 2002)]
     assert caplog.messages == [
         "A total of 2001 images.",
         "Opened lmdb db",

@@ -107,7 +107,7 @@ GOOD = plain_datum(bytes(6), (1, 2, 3), 0)
         (b"\xff\xff", "the record is not a valid Datum message"),
     ],
 )
-def test_a_bad_record_is_told_by_its_key(make: Make, record: bytes, line: str) -> None:
+def test_a_bad_record_is_reported_by_its_key(make: Make, record: bytes, line: str) -> None:
     make(GOOD, record)
     with pytest.raises(RistrettoError) as caught:
         mean()
@@ -121,16 +121,16 @@ def test_an_empty_database_is_refused(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told", "line"),
+    ("given", "reported", "line"),
     [
         ("lmdb", "leveldb", "db: is an LMDB database. Give --backend=lmdb."),
         ("leveldb", "lmdb", "db: is a LevelDB database. Give --backend=leveldb."),
     ],
 )
-def test_the_other_backend_is_named(make: Make, given: str, told: str, line: str) -> None:
+def test_the_other_backend_is_named(make: Make, given: str, reported: str, line: str) -> None:
     make(GOOD, backend=backend_or_skip(given))
     with pytest.raises(RistrettoError) as caught:
-        mean(Backend(told))
+        mean(Backend(reported))
     assert str(caught.value) == line
 
 

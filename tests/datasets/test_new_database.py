@@ -90,7 +90,7 @@ def test_what_comes_into_being_meanwhile_is_not_overwritten(here: Path) -> None:
         ("a\0b", "'a\\x00b': invalid folder name"),
     ],
 )
-def test_a_place_where_it_cannot_be_is_told_before_any_work(here: Path, path: str, line: str) -> None:
+def test_a_place_where_it_cannot_be_is_reported_before_any_work(here: Path, path: str, line: str) -> None:
     with pytest.raises(RistrettoError) as caught, new_database(path, Backend.LMDB):
         pytest.fail("the block is not to be run")
     assert str(caught.value) == line.format(here=here)
@@ -114,7 +114,7 @@ def test_a_key_that_lmdb_cannot_hold_is_refused(here: Path) -> None:
         ("rename", errno.EDQUOT, "disk quota exceeded. Free some space in your quota, or write to another disk."),
     ],
 )
-def test_a_fault_of_the_disk_at_the_end_is_told(
+def test_a_fault_of_the_disk_at_the_end_is_reported(
     here: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: str, fault: int, line: str
 ) -> None:
     def fail(*args: object, **kwargs: object) -> None:
@@ -127,7 +127,7 @@ def test_a_fault_of_the_disk_at_the_end_is_told(
     assert list(here.iterdir()) == []
 
 
-def test_a_map_that_cannot_grow_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_that_cannot_grow_is_reported(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under a limit on the address space."""
 
     class Environment:

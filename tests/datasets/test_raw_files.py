@@ -117,7 +117,7 @@ def test_idx_files_that_lie_are_refused_and_take_no_memory(
     assert sorted(path.name for path in mnist.iterdir()) == ["images", "labels"]
 
 
-def test_a_missing_idx_file_is_told(here: Path) -> None:
+def test_a_missing_idx_file_is_reported(here: Path) -> None:
     with pytest.raises(RistrettoError, match=r"^images: this file does not exist$"):
         convert()
 
@@ -147,7 +147,7 @@ def test_cifar_becomes_two_databases(cifar: Path, name: str) -> None:
     assert list(found) == [f"{i:05d}" for i in range(10)]
     assert [datum.label for datum in found.values()] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
     assert [datum.data[0] for datum in found.values()] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
-    # channels 3, height 32, width 32, data of 3072 bytes; behind it the label and nothing else
+    # channels 3, height 32, width 32, data of 3072 bytes; after it only the label
     value = records(test, backend)["00001"]
     assert value[:9] == bytes([0x08, 3, 0x10, 32, 0x18, 32, 0x22, 0x80, 0x18])
     assert value[9:] == bytes([6] * 1024 + [0] * 2048 + [0x28, 6])
@@ -160,7 +160,7 @@ def test_the_log_of_cifar_is_caffes(cifar: Path, caplog: pytest.LogCaptureFixtur
     assert [message for message in caplog.messages if not message.startswith("Opened")] == expected
 
 
-def test_every_batch_that_is_missing_or_of_another_size_is_told(cifar: Path) -> None:
+def test_every_batch_that_is_missing_or_of_another_size_is_reported(cifar: Path) -> None:
     Path("in/data_batch_2.bin").unlink()
     Path("in/test_batch.bin").write_bytes(bytes(6145))
     with pytest.raises(RistrettoError) as caught:

@@ -1,4 +1,4 @@
-"""Databases and means that the original wrote, written anew."""
+"""Databases and means that the original wrote, reproduced."""
 
 from __future__ import annotations
 

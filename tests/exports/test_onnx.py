@@ -69,7 +69,7 @@ def ours(blob: str) -> Any:
 
 
 @pytest.mark.parametrize("text", [FLOAT, TRIMMED, MINIFLOAT, POWER_OF_2], ids=["float", "fixed", "mini", "pow2"])
-def test_onnxruntime_alone_computes_what_a_pass_gives(workshop: Any, text: str) -> None:
+def test_onnxruntime_by_itself_computes_the_result_of_a_pass(workshop: Any, text: str) -> None:
     onnx.checker.check_model(export(workshop, text), full_check=True)
     (prob,) = run({"data": IMAGES})
     assert prob.shape == (3, 3)
@@ -100,7 +100,7 @@ def test_inputs_and_outputs_are_caffes(workshop: Any) -> None:
     assert dims == [3, 1, 8, 8]
 
 
-def test_what_was_written_is_told(workshop: Any) -> None:
+def test_what_was_written_is_reported(workshop: Any) -> None:
     model = export(workshop, FLOAT)
     nodes = len(model.graph.node)
     assert export.line == f"net.onnx: {nodes} nodes, inputs data, outputs prob"  # type: ignore[attr-defined]

@@ -126,8 +126,8 @@ def test_a_mode_s_option_that_is_a_flag_of_quantize(site: Any) -> None:
     text += "@trimming_mode('gadget')\nclass Gadget(MinifloatMode):\n"
     install(site, "formats", "gadget", text + "    options = (ModeOption('gpu', 'Help.', ('1', '2'), '1'),)\n")
     assert refusal(site, "quantize", "--help") == (
-        "ristretto: trimming mode gadget has an option --gpu, which quantize has itself. "
-        "Give the option another name, or uninstall the extension."
+        "ristretto: trimming mode gadget declares --gpu, which quantize declares too. "
+        "Rename the option, or uninstall the extension."
     )
 
 
@@ -135,8 +135,8 @@ def test_a_mode_s_option_that_is_a_flag_of_quantize(site: Any) -> None:
     ("text", "says"),
     [
         (BROKEN, "cannot be loaded: ModuleNotFoundError: No module named 'not_there' in it.py:1. Update or uninstall"),
-        ("command = print\n", "is no click.Command. Report this to the authors of gadgets."),
-        ("", "is no click.Command. Report this to the authors of gadgets."),
+        ("command = print\n", "is not a click.Command. Report this to the authors of gadgets."),
+        ("", "is not a click.Command. Report this to the authors of gadgets."),
     ],
 )
 def test_a_command_that_cannot_be_loaded(text: str, says: str, site: Any) -> None:
@@ -201,7 +201,7 @@ def test_the_same_distribution_twice_on_the_path_counts_once(site: Any) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_bug_of_an_extension_is_told_as_its_own(job: Any, site: Any) -> None:
+def test_a_bug_of_an_extension_is_reported_as_its_own(job: Any, site: Any) -> None:
     text = "from ristretto_cli.exports.exporter import *\n@exporter('gadget')\nclass Gadget(Exporter):\n"
     install(site, "exports", "gadget", text + "    def write(self, request): return {}['key']\n")
     done = site.ristretto(*EXPORT, "--format=gadget")

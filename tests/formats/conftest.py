@@ -12,7 +12,7 @@ from ristretto_cli.formats.number_format import Rounding
 
 
 class Bench:
-    """What can be asked of a NumberFormat."""
+    """The operations of a NumberFormat."""
 
     def quantize(self, number_format, values):
         """The values, trimmed to nearest by numpy."""

@@ -40,7 +40,7 @@ def test_a_value_goes_to_the_nearest_multiple_of_the_step_and_ties_go_to_the_eve
     ]
 
 
-def test_8_bits_with_4_behind_the_point_end_at_minus_8_and_7_and_15_sixteenths(bench):
+def test_8_bits_with_4_fractional_end_at_minus_8_and_7_and_15_sixteenths(bench):
     found = bench.quantize(Fixed(8, 4), [7.9, 7.9375, 7.97, 8, 1e30, -7.99, -8, -8.1, -1e30])
     assert found.tolist() == [7.875, 7.9375, 7.9375, 7.9375, 7.9375, -8, -8, -8, -8]
 
@@ -70,7 +70,7 @@ def test_minus_zero_stays_and_small_negative_values_become_it(bench):
     assert np.signbit(found).tolist() == [True, True, False, False]
 
 
-def test_the_default_of_32_bits_with_16_behind_the_point_ends_at_32768(bench):
+def test_the_default_of_32_bits_with_16_fractional_ends_at_32768(bench):
     assert bench.quantize(Fixed(32, 16), [1e5, -1e5, 1.5, 2.0**-17]).tolist() == [32768, -32768, 1.5, 0]
 
 

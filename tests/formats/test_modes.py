@@ -61,7 +61,7 @@ def test_the_old_names_of_the_modes_are_known(old, new_name):
     assert MODES.get(old) is MODES.get(new_name)
 
 
-def test_configured_mode_has_its_options_and_leaves_the_registered_one_alone():
+def test_configured_mode_has_its_options_and_leaves_the_registered_one_unchanged():
     assert configured_mode("fixed_point", {"fl_params": "mse"}).option("fl_params") == "mse"
     assert configured_mode("fixed_point", {}).option("fl_params") == "max"
     assert MODES.get("fixed_point").option("fl_params") == "max"
@@ -140,7 +140,7 @@ def test_minifloat_has_one_format_for_all():
     assert read("precision: MINIFLOAT").weights == Minifloat(23, 8)
 
 
-def test_powers_of_two_leave_the_bias_alone_and_have_activations_in_fixed_point():
+def test_powers_of_two_leave_the_bias_unchanged_and_have_activations_in_fixed_point():
     formats = read("precision: INTEGER_POWER_OF_2_WEIGHTS bw_layer_in: 8 fl_layer_in: 2 exp_min: -6")
     assert formats.weights == PowerOfTwo(-6, -1)
     assert formats.bias is None

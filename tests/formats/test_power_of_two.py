@@ -48,7 +48,7 @@ def test_nan_becomes_the_lowest_number(bench):
     assert bench.quantize(PowerOfTwo(-8, -1), [math.nan]).tolist() == [-0.5]
 
 
-def test_exp_min_alone_counts_where_it_is_the_larger(bench):
+def test_only_exp_min_counts_where_it_is_the_larger(bench):
     assert bench.quantize(PowerOfTwo(-1, -4), [0.001, 0.1, 3, -3, 0]).tolist() == [0.5, 0.5, 0.5, -0.5, 0.5]
 
 

@@ -18,8 +18,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             if group:
                 counts.setdefault(group, Counter())[outcome] += 1
     for group, counted in sorted(counts.items()):
-        told = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
-        terminalreporter.write_line(f"recorded cases, {group}: {told}")
+        recorded = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
+        terminalreporter.write_line(f"recorded cases, {group}: {recorded}")
 
 
 def _group(report: pytest.TestReport) -> str:

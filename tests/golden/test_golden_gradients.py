@@ -40,7 +40,7 @@ def test_forward_backward_writes_the_gradients_of_the_original(
     expected, found = read_npz("outputs.npz"), read_npz(tmp_path / "out.npz")
     assert {key for key in expected if "diff:" in key} == {key for key in found if "diff:" in key}
     if "original_bug" in case.get("flags", ()):
-        # Reshape loses the gradient in the original: in front of it all are 0. Here it goes on.
+        # Reshape loses the gradient in the original: before it all are 0. Here it continues.
         for key in ("diff:data", "diff:x"):
             assert not expected.pop(key).any()
             assert found[key].any()

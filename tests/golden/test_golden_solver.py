@@ -54,7 +54,7 @@ def test_a_training_gives_what_the_original_gave(
     found: dict[str, Any] = {}
 
     def keep(solver: Any) -> None:
-        # The pass behind the last snapshot, which tells the loss, moves the statistics of BatchNorm once more.
+        # The pass after the last snapshot, for the displayed loss, updates the statistics of BatchNorm once more.
         save(solver)
         found.update({f"param:{key}": array.copy() for key, array in solver.weights().items()})
         found.update({f"history:{i}": array.copy() for i, array in enumerate(solver.history)})
@@ -116,15 +116,15 @@ def _diffs(path: str) -> dict[str, list[list[float]]]:
 
 
 def _compare_lines(messages: list[str], case: Mapping[str, Any]) -> None:
-    """The same lines, but for speeds, with numbers within the tolerance and a digit of what is printed."""
+    """The same lines, except speeds, with numbers within the tolerance and a digit of what is printed."""
     lines = [SPEED.sub("", line) for line in messages if not line.startswith(("Solving ", "Learning Rate Policy: "))]
     expected = Path("log.txt").read_text().splitlines()
-    assert expected[-1] == "Optimization Done."  # the tool's own, behind the solver's
+    assert expected[-1] == "Optimization Done."  # the tool's own, after the solver's
     expected = [line for line in expected[:-1] if not line.startswith(("Restoring", "SGDSolver: "))]
     assert [NUMBER.sub("#", line) for line in lines] == [NUMBER.sub("#", line) for line in expected]
     tolerance = case["tolerance"]
     if case["semantics"] == "ristretto-cpu":
-        expected.pop(-2)  # the loss behind the update is one of weights that are rounded at random
+        expected.pop(-2)  # the loss after the update is one of weights that are rounded at random
         lines.pop(-2)
     for line, wanted in zip(lines, expected, strict=True):
         numbers, wanteds = ([float(n) for n in NUMBER.findall(text)] for text in (line, wanted))

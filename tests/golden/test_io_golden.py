@@ -131,9 +131,9 @@ def test_what_the_original_refuses_is_refused_by_a_line_that_says_where(
     out, err = capsys.readouterr()
     assert out == ""
     assert not output.exists()
-    told = [line for line in err.splitlines() if not LOG.fullmatch(line)]
-    assert told
-    assert [line for line in told if not LOCATED.fullmatch(line)] == []
+    reported = [line for line in err.splitlines() if not LOG.fullmatch(line)]
+    assert reported
+    assert [line for line in reported if not LOCATED.fullmatch(line)] == []
 
 
 @pytest.mark.parametrize(("folder", "case"), cases("net_state"))
@@ -142,10 +142,10 @@ def test_summary_lists_the_layers_of_a_state_of_the_original(
 ) -> None:
     monkeypatch.chdir(folder)
     for number, state in enumerate(json.loads(Path("expected.json").read_text())):
-        told = tmp_path / f"{number}.json"
+        reported = tmp_path / f"{number}.json"
         flags = [f"--phase={state['phase']}", f"--level={state['level']}", f"--stage={','.join(state['stages'])}"]
-        assert run(["summary", "--model=net.prototxt", f"--json={told}", *flags]) == 0
-        assert [layer["name"] for layer in json.loads(told.read_text())["layers"]] == state["layers"]
+        assert run(["summary", "--model=net.prototxt", f"--json={reported}", *flags]) == 0
+        assert [layer["name"] for layer in json.loads(reported.read_text())["layers"]] == state["layers"]
 
 
 def _skip_without_plyvel(folder: Path) -> None:

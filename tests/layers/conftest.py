@@ -16,7 +16,7 @@ from ristretto_cli.ops import fits
 
 
 class Bench:
-    """What can be asked of a layer type. text: the fields of its LayerParameter, as in a prototxt."""
+    """The operations of a layer type. text: the fields of its LayerParameter, as in a prototxt."""
 
     def layer(self, kind, text, *, bottoms=1, tops=1, phase=TEST):
         """The Layer as `forward` gets it: the right numbers of bottoms and tops, without shapes."""
@@ -39,7 +39,7 @@ class Bench:
         layer = self.layer(kind, text, bottoms=len(bottoms), tops=tops, phase=phase)
         layer_type = LAYERS.get(kind)
         if isinstance(layer_type, HostLayer):
-            return _behind_the_graph(layer_type, layer, bottoms)
+            return _on_host(layer_type, layer, bottoms)
         asked = layer_type.params(layer.message, [x.shape for x in bottoms])
         assert [param.shape for param in asked] == [param.shape for param in params]
 
@@ -80,7 +80,7 @@ def _sized(arrays):
     return [Sized(array.shape) for array in arrays]
 
 
-def _behind_the_graph(layer_type, layer, bottoms):
+def _on_host(layer_type, layer, bottoms):
     predicted = layer_type.shapes(layer, [x.shape for x in bottoms])
     found = layer_type.start(layer)(bottoms)
     assert len(found) == len(predicted) == len(layer.tops)

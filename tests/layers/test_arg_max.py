@@ -23,7 +23,7 @@ def test_each_item_is_taken_flat_and_keeps_its_number_of_axes(bench):
     assert top_of(bench, "top_k: 2", x).tolist() == [[[[4], [7]]]]
 
 
-def test_the_values_stand_behind_the_indices(bench):
+def test_the_values_stand_after_the_indices(bench):
     top = top_of(bench, "top_k: 2 out_max_val: true", [[1, 9, 3], [7, 2, 4]])
     assert top.tolist() == [[[1, 2], [9, 3]], [[0, 2], [7, 4]]]
 

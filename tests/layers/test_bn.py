@@ -25,7 +25,7 @@ def test_inference_is_scale_and_shift(bench):
 
 
 @pytest.mark.parametrize("phase", [TRAIN, TEST])
-def test_learning_takes_the_statistics_of_the_batch(bench, phase):
+def test_training_uses_the_statistics_of_the_batch(bench, phase):
     assert run(bench, "", (2, 1), (5, -10), phase=phase) == pytest.approx([3, 7, -10, -10])
 
 
@@ -82,7 +82,7 @@ def test_else_nothing_moves(bench, settings):
     ("settings", "held"),
     [("momentum: 0.9", [2, 3]), ("frozen: true", [0, 1, 2, 3]), ("bn_mode: INFERENCE", [])],
 )
-def test_statistics_never_learn_and_frozen_slopes_do_not(settings, held):
+def test_statistics_are_never_trained_nor_are_frozen_slopes(settings, held):
     message = parse(f"bn_param {{ {settings} }}", "LayerParameter", "net").message
     assert list(LAYERS.get("BN").statistics(message)) == held
 

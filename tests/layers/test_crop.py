@@ -22,7 +22,7 @@ def test_each_axis_may_have_its_offset(bench):
 
 
 @pytest.mark.parametrize("axis", [3, -1])
-def test_axes_in_front_are_left_alone(bench, axis):
+def test_axes_in_front_are_left_unchanged(bench, axis):
     (top,) = bench.run("Crop", f"crop_param {{ axis: {axis} offset: 3 }}", [PLANE, np.zeros((1, 1, 1, 1))])
     assert top.tolist() == [[[[3], [7], [11]]]]
 

@@ -34,7 +34,7 @@ def evaluate(bench, findings, truth, settings=""):
 
 
 def judged(bench, findings, truth, settings=""):
-    """The rows of what was found alone."""
+    """Only the rows of detections."""
     return evaluate(bench, findings, truth, settings)[2:]
 
 

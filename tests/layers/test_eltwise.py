@@ -5,7 +5,7 @@ import pytest
 from ristretto_cli.layers.layer_type import LAYERS
 
 
-def test_it_sums_unless_told_otherwise(bench):
+def test_it_sums_by_default(bench):
     (top,) = bench.run("Eltwise", "", [[1, 2], [10, 20], [100, 200]])
     assert top.tolist() == [111, 222]
 

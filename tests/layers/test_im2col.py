@@ -28,7 +28,7 @@ def test_windows(bench, settings, expected):
     assert top.tolist() == [expected]
 
 
-def test_channels_stand_one_behind_another(bench):
+def test_channels_follow_one_another(bench):
     (top,) = bench.run("Im2col", conv("kernel_size: 2"), [[[[1, 2, 3], [10, 20, 30]]]])
     assert top.tolist() == [[[1, 2], [2, 3], [10, 20], [20, 30]]]
 

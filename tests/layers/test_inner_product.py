@@ -12,7 +12,7 @@ def test_each_row_of_weights_is_an_output(bench):
     assert top.tolist() == [[11, 26]]
 
 
-def test_all_axes_behind_the_batch_are_one_vector(bench):
+def test_all_axes_after_the_batch_are_one_vector(bench):
     x = [[[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]]]  # (2, 1, 2, 2)
     text = fc("num_output: 1 bias_term: false")
     (top,) = bench.run("InnerProduct", text, [x], params=[[[1, 10, 100, 1000]]])

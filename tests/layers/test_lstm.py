@@ -9,7 +9,7 @@ SETTINGS = "recurrent_param { num_output: 1 }"
 EXPOSED = "recurrent_param { num_output: 1 expose_hidden: true }"
 OPEN = 100.0
 
-# Rows: input, forget and output gate, new values. The gates stand open but for what the biases say.
+# Rows: input, forget and output gate, new values. The gates are open unless the biases close them.
 X_WEIGHTS, X_BIAS, HIDDEN_WEIGHTS = [[0], [0], [0], [1]], [OPEN, OPEN, OPEN, 0], [[0], [0], [0], [0.5]]
 COUNTER = [X_WEIGHTS, X_BIAS, HIDDEN_WEIGHTS]
 
@@ -39,7 +39,7 @@ def test_each_step_knows_the_last_ones_hidden_state_and_cell(bench):
     assert top.ravel() == pytest.approx(steps([0.5, -1, 0.25], [0, 1, 1])[0])
 
 
-def test_a_continuation_of_zero_leaves_both_behind(bench):
+def test_a_continuation_of_zero_resets_both(bench):
     assert run(bench, [0.5, -1, 0.25], [0, 1, 0]).ravel()[2] == pytest.approx(math.tanh(math.tanh(0.25)))
 
 

@@ -19,7 +19,7 @@ def unit(bench, cell, gates, cont):
     ("gates", "cell", "hidden"),
     [
         ([SHUT, OPEN, OPEN, 9], 2, math.tanh(2)),  # kept
-        ([OPEN, SHUT, OPEN, 1], TANH1, math.tanh(TANH1)),  # written anew
+        ([OPEN, SHUT, OPEN, 1], TANH1, math.tanh(TANH1)),  # overwritten
         ([OPEN, OPEN, OPEN, 1], 2 + TANH1, math.tanh(2 + TANH1)),  # added to
         ([OPEN, OPEN, SHUT, 1], 2 + TANH1, 0),  # not shown
         ([0, 0, 0, 0], 1, TANH1 / 2),  # all gates half open, and nothing new

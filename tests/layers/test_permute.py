@@ -11,7 +11,7 @@ def permuted(bench, order):
     return top
 
 
-def test_channels_go_behind_the_places(bench):
+def test_channels_go_after_the_places(bench):
     assert permuted(bench, [0, 2, 3, 1]).tolist() == [[[[0, 3], [1, 4], [2, 5]]]]
 
 

@@ -8,7 +8,7 @@ def test_each_channel_has_its_slope(bench):
     assert top.tolist() == [[-2, 4], [4, 4]]
 
 
-def test_channels_are_on_axis_1_whatever_stands_behind(bench):
+def test_channels_are_on_axis_1_regardless_of_later_axes(bench):
     (top,) = bench.run("PReLU", "", [[[[-1, -2], [-1, -2]], [[-1, -2], [3, -2]]]], params=[[1, 10]])
     assert top.tolist() == [[[-1, -2], [-10, -20]], [[-1, -2], [3, -20]]]
 

@@ -89,7 +89,7 @@ def expected_rois(scores, moves, height, width, scale, most):
         ratio, size = divmod(anchor, 3)
         wide, high = np.array([(23, 12), (16, 16), (11, 22)][ratio]) * 2 ** (3 + size)
         across, down, wider, higher = moves[0, 4 * anchor : 4 * anchor + 4, row, column]
-        # The centre of an anchor, half a pixel behind that of its pixels.
+        # The centre of an anchor, half a pixel after that of its pixels.
         x, y = column * 16 + 8 + across * wide, row * 16 + 8 + down * high
         half = np.exp(wider) * wide / 2, np.exp(higher) * high / 2
         box = np.clip([x - half[0], y - half[1], x + half[0], y + half[1]], 0, [width - 1, height - 1] * 2)

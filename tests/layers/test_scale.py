@@ -12,7 +12,7 @@ def test_it_scales_each_channel(bench):
     assert top.tolist() == [[[1, 2], [30, 40], [500, 600]]]
 
 
-def test_a_bias_is_added_behind(bench):
+def test_a_bias_is_added_last(bench):
     (top,) = bench.run("Scale", "scale_param { bias_term: true }", [X], params=[[1, 10, 100], [7, 8, 9]])
     assert top.tolist() == [[[8, 9], [38, 48], [509, 609]]]
 
@@ -75,7 +75,7 @@ def test_a_second_bottom_without_axes_fits_whatever_axis_says(bench):
     assert top.tolist() == [[[2, 4], [6, 8], [10, 12]]]
 
 
-def test_beside_a_second_bottom_only_the_bias_is_a_parameter(bench):
+def test_with_a_second_bottom_only_the_bias_is_a_parameter(bench):
     (top,) = bench.run("Scale", "scale_param { bias_term: true }", [X, [1, 10, 100]], params=[[7, 8, 9]])
     assert top.tolist() == [[[8, 9], [38, 48], [509, 609]]]
 

@@ -12,7 +12,7 @@ import pytest
         ("tiles: 1", [[1, 2], [3, 4]]),
     ],
 )
-def test_copies_stand_one_behind_another(bench, settings, expected):
+def test_copies_follow_one_another(bench, settings, expected):
     (top,) = bench.run("Tile", f"tile_param {{ {settings} }}", [[[1, 2], [3, 4]]])
     assert top.tolist() == expected
 

@@ -77,7 +77,7 @@ def test_the_files_stages_join_those_of_the_call_and_its_phase_and_level_do_not_
     assert [layer.name for layer in nets.build(text, stages=("call",)).layers] == ["both"]
 
 
-def test_all_layers_with_rules_of_both_kinds_are_told(nets):
+def test_all_layers_with_rules_of_both_kinds_are_reported(nets):
     text = "\n".join(dummy(name, "include { phase: TRAIN } exclude { }") for name in "ab")
     assert nets.refusals(text) == [
         'net:1: layer "a" has both include and exclude rules. Use only one of them.',
@@ -92,7 +92,7 @@ def test_a_net_without_layers_in_a_state_is_refused(nets):
     assert "TEST" in says
 
 
-def test_layers_that_are_not_in_the_net_are_not_judged(nets):
+def test_layers_that_are_not_in_the_net_are_not_checked(nets):
     odd = 'layer { name: "odd" type: "Nonsense" bottom: "nowhere" top: "x" include { phase: TRAIN } }\n'
     assert [layer.name for layer in nets.build(INPUT + odd).layers] == ["in"]
 
@@ -247,7 +247,7 @@ def test_permissive_sharing_takes_as_many_values_in_another_shape(nets):
 
 
 @pytest.mark.parametrize("field", ["lr_mult", "decay_mult"])
-def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
+def test_shared_parameters_must_agree_on_their_multipliers(nets, field):
     first = fc("a", "x", "y", 2, f'param {{ name: "w" {field}: 1 }}')
     unsaid = fc("b", "x", "z", 2, 'param { name: "w" }')
     same = fc("b", "x", "z", 2, f'param {{ name: "w" {field}: 1 }}')
@@ -363,7 +363,7 @@ def test_shared_parameters_must_agree_on_how_they_learn(nets, field):
         ),
     ],
 )
-def test_wrong_wiring_is_told_with_line_and_layer(nets, text, says):
+def test_wrong_wiring_is_reported_with_line_and_layer(nets, text, says):
     assert nets.refusals(INPUT + text) == [says]
 
 
@@ -380,7 +380,7 @@ def test_a_layer_may_work_in_place_on_a_blob_whose_alias_another_layer_reads(net
     assert len({blob.storage for blob in (*net.layers[1].tops, *net.layers[2].tops, *net.layers[3].bottoms)}) == 1
 
 
-def test_all_that_is_wrong_with_a_net_is_told_at_once(nets):
+def test_all_that_is_wrong_with_a_net_is_reported_at_once(nets):
     text = "".join(
         [
             INPUT,
@@ -395,7 +395,7 @@ def test_all_that_is_wrong_with_a_net_is_told_at_once(nets):
     assert lines == [2, 3, 4, 6]
 
 
-def test_what_stands_on_a_refused_layer_is_not_judged(nets):
+def test_what_stands_on_a_refused_layer_is_not_checked(nets):
     broken = fc("broken", "x", "a", 0)
     followers = power("p", "a", "a") + fc("q", "a", "b", 0) + power("r", "b", "c", "loss_weight: 1 loss_weight: 2")
     assert len(nets.refusals(INPUT + broken + followers)) == 1

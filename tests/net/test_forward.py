@@ -98,7 +98,7 @@ def test_each_trim_of_a_shared_blob_acts_on_what_the_one_before_left(nets, run):
     assert result.end("x") == [[4, 0]]
 
 
-def test_the_top_is_trimmed_before_an_in_place_layer_behind_it(nets, run):
+def test_the_top_is_trimmed_before_an_in_place_layer_after_it(nets, run):
     text = (
         fc("bw_layer_out: 8 fl_layer_out: 0")
         + 'layer { name: "p" type: "Power" bottom: "y" top: "y" power_param { scale: 0.5 } }'
@@ -126,7 +126,7 @@ def test_minifloat_trims_the_bias_as_well(nets, run):
     assert run(net, {"x": [[1, 1]]}).end("y") == [[1.25]]  # 1.3125 is a tie
 
 
-def test_powers_of_two_leave_the_bias_alone_and_have_no_zero_weight(nets, run):
+def test_powers_of_two_leave_the_bias_unchanged_and_have_no_zero_weight(nets, run):
     net = with_weights(nets.build(fc("precision: INTEGER_POWER_OF_2_WEIGHTS")), [[0.3, 0]], [0.8125])
     assert run(net, {"x": [[1, 1]]}).end("y") == [[0.8125 + 0.25 + 2**-8]]
 
@@ -181,7 +181,7 @@ def test_a_net_without_losses_has_no_loss(nets, run):
     assert run(nets.build(INPUT + READER % ("a", "x", "a")), X).loss is None
 
 
-def test_what_the_pass_changes_is_told_by_the_parameters_key(nets, run):
+def test_updates_of_the_pass_have_the_parameters_keys(nets, run):
     text = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 1 } } }'
     text += 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "x" }'
     values = {"x": [[1], [3]]}
@@ -191,7 +191,7 @@ def test_what_the_pass_changes_is_told_by_the_parameters_key(nets, run):
     assert run(filled(nets.build(text, TEST)), values).updates == {}
 
 
-def test_what_is_not_to_be_trimmed_is_left_alone(nets, run):
+def test_what_is_not_to_be_trimmed_is_left_unchanged(nets, run):
     trims = "bw_layer_in: 4 fl_layer_in: 0 bw_params: 4 fl_params: 1 bw_layer_out: 4 fl_layer_out: 0"
     x = {"x": [[1.25, 0]]}
 

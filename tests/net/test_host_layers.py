@@ -1,4 +1,4 @@
-"""Nets with layers behind the graph: what may read what, and what is left of the graph."""
+"""Nets with host layers: which layers may read which blobs, and what remains in the graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_extent_that_depends_on_the_data_varies(workshop: Any) -> None:
     assert in_graph(net.inputs) == net.inputs
 
 
-def test_a_layer_behind_the_graph_can_read_another_one_and_what_the_graph_has(workshop: Any) -> None:
+def test_a_host_layer_can_read_another_one_and_the_graphs_blobs(workshop: Any) -> None:
     text = 'layer { name: "g" type: "Filter" bottom: "some" bottom: "sel" top: "fewer" }'
     (fewer,) = workshop.load(INPUTS + FILTER + text).outputs
     assert fewer.shape == (DYNAMIC, 2)
@@ -71,7 +71,7 @@ def test_what_cannot_be_is_refused_with_its_line(workshop: Any, layer: str, said
     assert str(refused.value) == f"net.prototxt:3: {said}"
 
 
-def test_what_is_behind_a_refused_layer_is_not_judged(workshop: Any) -> None:
+def test_what_is_after_a_refused_layer_is_not_checked(workshop: Any) -> None:
     with pytest.raises(RistrettoError) as refused:
         workshop.load(INPUTS + FILTER.replace('"some"', '"some" top: "more"') + 'layer { type: "ReLU" bottom: "some" }')
     assert str(refused.value).count("\n") == 0

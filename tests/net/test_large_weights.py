@@ -40,7 +40,7 @@ def test_an_array_trimmed_in_parts_is_the_array_trimmed_at_once(
     np.testing.assert_array_equal(parts.view(np.int32), whole.view(np.int32))
 
 
-def test_weights_are_the_same_behind_being_let_go(tmp_path: Path) -> None:
+def test_weights_are_the_same_after_their_pages_are_released(tmp_path: Path) -> None:
     values = np.arange(100_000, dtype=np.float32)
     write_weights(tmp_path / "x.caffemodel", {"fc": [values]})
     (blob,) = read_weights(tmp_path / "x.caffemodel").layers["fc"]
@@ -50,20 +50,20 @@ def test_weights_are_the_same_behind_being_let_go(tmp_path: Path) -> None:
     np.testing.assert_array_equal(blob.array, values)
 
 
-def test_weights_are_the_same_while_others_let_go_of_them(tmp_path: Path) -> None:
+def test_weights_are_the_same_while_others_release_them(tmp_path: Path) -> None:
     numbers = np.arange(1_000_000, dtype=np.float32)
     write_weights(tmp_path / "w.caffemodel", {"a": [numbers], "b": [numbers]})
     first, second = (blobs[0].array for blobs in read_weights(tmp_path / "w.caffemodel").layers.values())
     with releasing_pages([first, second, np.zeros(3, np.float32)]):
-        assert any(thread.name == "letting go" for thread in threading.enumerate())
+        assert any(thread.name == "release pages" for thread in threading.enumerate())
         for _ in range(30):
             assert first.sum(dtype=np.float64) == second.sum(dtype=np.float64) == numbers.sum(dtype=np.float64)
-    assert not any(thread.name == "letting go" for thread in threading.enumerate())
+    assert not any(thread.name == "release pages" for thread in threading.enumerate())
 
 
 def test_nobody_lets_go_of_arrays_of_no_file() -> None:
     with releasing_pages([np.arange(3)]):
-        assert not any(thread.name == "letting go" for thread in threading.enumerate())
+        assert not any(thread.name == "release pages" for thread in threading.enumerate())
 
 
 def test_arrays_of_no_file_cannot_be_let_go() -> None:

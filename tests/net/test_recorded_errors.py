@@ -23,30 +23,32 @@ NEVER_KNOWN = {"NoSuchLayer"}
 def recorded_errors():
     cases = sorted((SHARED / "golden" / "io").glob("error_*"))
     for case in cases:
-        told = json.loads((case / "case.json").read_text())
+        recorded = json.loads((case / "case.json").read_text())
         marks = []
-        if told["stage"] == "training":
+        if recorded["stage"] == "training":
             continue  # solvers: see tests/golden/test_golden_solver.py
-        if told["semantics"] == "ristretto-cpu" or "not implemented on CPU" in told["message"]:
+        if recorded["semantics"] == "ristretto-cpu" or "not implemented on CPU" in recorded["message"]:
             marks = [pytest.mark.skip("the original's CPU code lacks what we have")]
-        yield pytest.param(case, told, id=case.name, marks=marks)
+        yield pytest.param(case, recorded, id=case.name, marks=marks)
     if not cases:
         yield pytest.param(None, {}, marks=pytest.mark.skip(f"no recorded cases in {SHARED}"))
 
 
-@pytest.mark.parametrize(("case", "told"), list(recorded_errors()))
-def test_what_the_original_refuses_is_refused(case, told, monkeypatch):
+@pytest.mark.parametrize(("case", "recorded"), list(recorded_errors()))
+def test_what_the_original_refuses_is_refused(case, recorded, monkeypatch):
     monkeypatch.chdir(case)
-    if not told.get("parse_error"):
+    if not recorded.get("parse_error"):
         _skip_types_to_come()
     rng = np.random.default_rng(0)
     with pytest.raises(RistrettoError) as refused:
         record(
-            load_net("net.prototxt", told.get("weights"), NetState(enum_value("Phase", told["phase"])), rng=rng),
+            load_net(
+                "net.prototxt", recorded.get("weights"), NetState(enum_value("Phase", recorded["phase"])), rng=rng
+            ),
             rng=rng,
         )
     # It says where: the file and, for a net, the line.
-    assert str(refused.value).startswith((f"{told.get('weights')}: ", "net.prototxt:"))
+    assert str(refused.value).startswith((f"{recorded.get('weights')}: ", "net.prototxt:"))
 
 
 def _skip_types_to_come():

@@ -126,7 +126,7 @@ def test_weights_whose_sum_overflows_are_numbers(nets):
     )
 
 
-def test_all_faults_are_told_at_once(nets):
+def test_all_faults_are_reported_at_once(nets):
     net = nets.build(INPUT + fc("a") + fc("b") + fc("c") + fc("d"))
     says = refusals(net, stored(a=[W.T, [1, np.nan]], b=[W], c=[W, B]))
     assert len(says) == 4
@@ -142,7 +142,7 @@ def test_layers_that_the_net_lacks_are_named_in_one_line(nets, caplog):
     assert [record.getMessage() for record in caplog.records] == ["Ignoring source layers: fc7, fc8"]
 
 
-def test_a_layer_that_the_file_lacks_is_told_with_the_nearest_that_the_net_lacks(nets, tmp_path):
+def test_a_layer_that_the_file_lacks_is_reported_with_the_nearest_that_the_net_lacks(nets, tmp_path):
     (says,) = refusals(nets.build(INPUT + fc("a") + fc("ip2")), stored(a=[W, B], ip_2=[W, B], other=[B]))
     assert says.replace(str(tmp_path), "") == (
         '/net.prototxt:3: layer "ip2" has no weights in w.caffemodel. Did you mean ip_2? '
@@ -247,7 +247,7 @@ def test_a_layer_all_of_whose_parameters_are_others_may_be_missing(nets):
     assert sorted(net.weights) == ["a/0", "a/1"]
 
 
-# -- fillers alone -------------------------------------------------------------------------------------------
+# -- only fillers --------------------------------------------------------------------------------------------
 
 
 def test_fill_weights_makes_every_parameter_once(nets):
@@ -260,7 +260,7 @@ def test_fill_weights_makes_every_parameter_once(nets):
     }
 
 
-def test_a_filler_that_is_not_known_is_told_with_its_layer(nets, tmp_path):
+def test_a_filler_that_is_not_known_is_reported_with_its_layer(nets, tmp_path):
     net = nets.build(INPUT + fc("a", settings='weight_filler { type: "xaver" }'))
     with pytest.raises(RistrettoError) as refused:
         fill_weights(net, rng=np.random.default_rng(0))

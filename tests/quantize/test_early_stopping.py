@@ -58,7 +58,7 @@ SHARES = st.lists(st.sampled_from([k / 50 for k in range(51)]), min_size=1, max_
     exact=st.booleans(),
     goal=st.sampled_from(Goal),
 )
-def test_the_early_verdict_is_that_of_all_batches(
+def test_the_early_decision_is_that_of_all_batches(
     shares: list[float], baseline: float, percent: float, exact: bool, goal: Goal
 ) -> None:
     margin = Margin(baseline, percent, exact=exact, goal=goal)
@@ -133,7 +133,7 @@ def test_a_score_without_bounds_is_refused(two_classes: Any) -> None:
     )
 
 
-def test_average_precision_has_no_early_verdict(bright_halves: Any) -> None:
+def test_average_precision_has_no_early_stopping(bright_halves: Any) -> None:
     job = QuantizeConfig("net.prototxt", "net.caffemodel", "quantized.prototxt", "dynamic_fixed_point", early_stop=True)
     with pytest.raises(RistrettoError, match='"detection_eval" is not the top of an Accuracy'):
         quantize(job)

@@ -69,7 +69,7 @@ def test_dynamic_fixed_point_finds_the_widths_that_can_be_worked_out_by_hand(two
     assert trims(outcome) == {"conv": expected, "fc": expected}
 
 
-def test_groups_that_pass_alone_but_not_together_are_widened(two_classes: Any) -> None:
+def test_groups_that_pass_separately_but_not_together_are_widened(two_classes: Any) -> None:
     # With 2-bit weights 100 / 256 and 200 / 256 come out of the 4-bit net as 2/16 both.
     outcome = quantize(two_classes(low=100).job())
     assert bits(outcome) == [4, 2, 4]
@@ -87,7 +87,7 @@ def test_a_margin_that_no_width_holds_is_reported_with_the_best_net(two_classes:
     outcome = quantize(two_classes(low=100).job(bit_widths=(4, 2), bw={"layer": 1}))
     assert outcome.search.combined is not None
     assert not outcome.search.combined.passed
-    assert "No combination of the bit widths 4,2 was found that holds the margin." in outcome.notes()
+    assert "No combination of the bit widths 4,2 that meets the margin was found." in outcome.notes()
 
 
 def test_the_combined_net_may_miss_the_margin_where_it_need_not_be_held(two_classes: Any) -> None:
@@ -171,7 +171,7 @@ def fl_layer_in(outcome: QuantizationResult) -> int:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_ranges_are_read_on_the_data_to_learn_from(two_classes: Any, legacy: bool) -> None:
+def test_ranges_are_measured_on_training_data(two_classes: Any, legacy: bool) -> None:
     # 100 / 256 lies below 2^-1, 200 / 256 below 2^0.
     learn_from_100 = quantize(two_classes(train=100).job(bit_widths=(8,), legacy=legacy))
     assert fl_layer_in(learn_from_100) == 9
@@ -186,7 +186,7 @@ def without(text: str, first_word: str) -> str:
     return "\n    layer {".join(layers[:index] + layers[index + 1 :])
 
 
-def test_without_data_to_learn_from_the_test_data_serves_and_a_warning_tells(
+def test_without_training_data_the_test_data_is_used_with_a_warning(
     two_classes: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "ristretto")
@@ -195,7 +195,7 @@ def test_without_data_to_learn_from_the_test_data_serves_and_a_warning_tells(
     assert fl_layer_in(outcome) == 8
 
 
-def test_the_original_needs_data_to_learn_from(two_classes: Any) -> None:
+def test_the_original_needs_training_data(two_classes: Any) -> None:
     with pytest.raises(RistrettoError, match="data"):
         quantize(two_classes().job(text=without(NET, "train_db"), legacy=True))
 
@@ -218,7 +218,7 @@ def test_integer_lengths_are_logged_in_the_originals_words(two_classes: Any, cap
     ]
 
 
-def test_dropout_takes_no_bit_of_the_layer_behind_it_but_in_legacy(two_classes: Any) -> None:
+def test_dropout_takes_no_bit_of_the_layer_after_it_except_in_legacy(two_classes: Any) -> None:
     dropout = 'layer { name: "drop" type: "Dropout" bottom: "conv" top: "dropped" }\n    layer { name: "fc"'
     text = NET.replace('layer { name: "fc"', dropout, 1).replace(
         'bottom: "conv" top: "fc"', 'bottom: "dropped" top: "fc"'
@@ -417,7 +417,7 @@ def test_the_written_net_begins_with_how_it_was_made_and_its_weights(two_classes
     assert weights_of("quantized.prototxt") == "net.caffemodel"
 
 
-def test_the_written_net_scores_what_was_told(two_classes: Any) -> None:
+def test_the_written_net_has_the_reported_score(two_classes: Any) -> None:
     outcome = write(two_classes)
     scores = score_file("quantized.prototxt", "net.caffemodel", 2, state=NetState())
     assert outcome.search.combined is not None
@@ -452,10 +452,10 @@ def test_a_net_that_names_no_weights_asks_for_them(workshop: Any, text: str) -> 
     workshop.net(text)
     with pytest.raises(RistrettoError) as refused:
         weights_of("net.prototxt")
-    assert str(refused.value) == "net.prototxt: its header names no weights. Give --weights."
+    assert str(refused.value) == "net.prototxt: the header names no weights. Give --weights."
 
 
-def test_the_written_net_keeps_sources_and_leaves_the_input_net_alone(two_classes: Any) -> None:
+def test_the_written_net_keeps_sources_and_leaves_the_input_net_unchanged(two_classes: Any) -> None:
     write(two_classes)
     assert Path("net.prototxt").read_text().count("Ristretto") == 0
     message = read_net("quantized.prototxt").message

@@ -148,7 +148,7 @@ def test_power_of_two_weights_read_as_the_originals_log_of_lenet() -> None:
     ]
 
 
-def test_a_width_that_was_given_is_told_as_that() -> None:
+def test_a_width_that_was_given_is_reported_as_that() -> None:
     given = GroupResult(MODES.get(DYNAMIC).groups[1], (), 3, given=True)
     lines = summary_lines(job(DYNAMIC), outcome(DYNAMIC, [LENET[0], given, LENET[2]], trial(8, 0.98), 0.99))
     assert lines[lines.index("Dynamic fixed point FC") :][:4] == [
@@ -169,7 +169,7 @@ def test_a_width_that_was_given_is_told_as_that() -> None:
         ]
 
 
-def test_a_group_without_layers_is_told_and_left_out_of_the_net() -> None:
+def test_a_group_without_layers_is_reported_and_left_out_of_the_net() -> None:
     found = outcome(DYNAMIC, [LENET[0], *groups(DYNAMIC, ([], 1), ([], 1), ([], 1))[1:2], LENET[2]], None, 0.99)
     lines = summary_lines(job(DYNAMIC), found)
     assert lines[lines.index("Dynamic fixed point FC") :][:4] == [
@@ -189,20 +189,20 @@ def test_a_group_without_layers_is_told_and_left_out_of_the_net() -> None:
 # --- what the original does not say
 
 
-def test_the_notes_name_the_judged_output_and_the_file() -> None:
+def test_the_notes_name_the_scored_output_and_the_file() -> None:
     found = outcome(DYNAMIC, LENET, trial(8, 0.9, passed=False), 0.925)
     for legacy, verdict in (
         (False, ["The error margin is missed: accuracy is 2.5 percentage points below the baseline; the margin is 2."]),
         (True, []),
     ):
         assert notes(job(DYNAMIC, legacy=legacy), found) == [
-            "Judged by accuracy: higher is better.",
+            "Scored by accuracy: higher is better.",
             *verdict,
             "Written to q.prototxt",
         ]
 
 
-def test_a_net_that_was_not_scored_has_no_verdict_but_a_file() -> None:
+def test_a_net_that_was_not_scored_has_a_file_without_the_margin() -> None:
     found = outcome("minifloat", groups("minifloat", ([trial(16, 0.1, False)], 32)), None, 0.9)
     assert notes(job("minifloat"), found) == ["Written to q.prototxt"]
 
@@ -221,7 +221,7 @@ def test_a_net_that_was_not_scored_has_no_verdict_but_a_file() -> None:
         (0.9, math.nan, 2.0, "missed: accuracy is not a finite number."),
     ],
 )
-def test_the_verdict_on_an_accuracy_is_in_percentage_points(
+def test_the_margin_of_an_accuracy_is_in_percentage_points(
     baseline: float, score: float, margin: float, verdict: str
 ) -> None:
     assert _verdict(Margin(baseline, margin), score) == verdict
@@ -239,7 +239,7 @@ def test_the_verdict_on_an_accuracy_is_in_percentage_points(
         (1e-15, 2e-9, "missed: accuracy is 2e-09 above the baseline, 1e-15; the margin is 2 % of the baseline."),
     ],
 )
-def test_the_verdict_on_a_loss_is_in_percent_of_it_where_that_says_something(
+def test_the_margin_of_a_loss_is_in_percent_of_it_where_that_says_something(
     baseline: float, score: float, verdict: str
 ) -> None:
     assert _verdict(Margin(baseline, 2.0, goal=Goal.MIN), score) == verdict
@@ -252,7 +252,7 @@ def _verdict(margin: Margin, score: float) -> str:
     return line.removeprefix("The error margin is ")
 
 
-def test_other_outputs_of_one_number_are_told_of_both_nets() -> None:
+def test_other_outputs_of_one_number_are_reported_for_both_nets() -> None:
     def several(accuracy: float, loss: float) -> Scores:
         values = {"accuracy": [accuracy], "classes": [0.5, 0.7], "loss": [loss], "zacc": [accuracy / 2]}
         outputs = (Output(name, 0.0, np.array(each, np.float64)) for name, each in values.items())
@@ -270,7 +270,7 @@ def test_other_outputs_of_one_number_are_told_of_both_nets() -> None:
     }
 
 
-def test_layers_left_float_are_told_by_type_with_their_share() -> None:
+def test_layers_left_float_are_reported_by_type_with_their_share() -> None:
     layers = (
         LeftFloat("bn1", "BatchNorm", 3, 0.0003),
         LeftFloat("memory", "LSTM", 910, 0.91),

@@ -224,7 +224,7 @@ def test_what_is_random_is_the_same_whatever_is_shared(small: Any, layer: str) -
     assert alone[0]["baseline"]["loss"] != plain["baseline"]["loss"]
 
 
-def test_the_time_is_told(small: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_time_is_logged(small: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "ristretto")
     quantize(small())
     words = caplog.messages[-1].split()

@@ -83,7 +83,7 @@ def test_a_layer_is_trimmed_in_every_phase_that_it_stands_in(workshop: Any) -> N
     assert fields(message.layer[1]) == fields(message.layer[2])
 
 
-def test_a_layer_of_that_name_but_another_type_is_left_alone(workshop: Any) -> None:
+def test_a_layer_of_that_name_but_another_type_is_left_unchanged(workshop: Any) -> None:
     other = 'layer { name: "conv" type: "Power" bottom: "data" top: "conv" include { phase: TRAIN } }'
     message = plan(workshop, INPUT + CONV % "include { phase: TEST }" + other, {"CONV": WIDTHS})
     assert [layer.type for layer in message.layer] == ["Input", "ConvolutionRistretto", "Power"]

@@ -1,4 +1,4 @@
-"""Nets that are judged by a loss: what their margin means, and whole jobs on a net that tells a number."""
+"""Nets that are scored by a loss: the meaning of their margin, and whole jobs on a net that outputs a number."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECOND_PIXEL = {**IDENTITY, "fc": [[[0, 1]]]}
 
 @pytest.fixture
 def regress(two_classes: Any) -> Any:
-    """A job for the net that tells a number."""
+    """A job for the net that outputs a number."""
     files = two_classes(weights=SECOND_PIXEL)
 
     def make(mode: str = "dynamic_fixed_point", text: str = REGRESSION, **settings: Any) -> Any:
@@ -144,7 +144,7 @@ SHARPEN = """
 def test_16_bits_keep_the_loss_of_a_net_that_gives_numbers(
     workshop: Any, legacy: bool, least: float, most: float
 ) -> None:
-    """Such a loss is small beside the values, so that a few saturated ones would be all there is of it."""
+    """Such a loss is small compared with the values, so a few saturated ones would dominate it."""
     rng = np.random.default_rng(10)
     low = rng.uniform(0, 0.98, (12, 1, 10, 10))
     kernel = np.full((1, 1, 3, 3), 0.06)
@@ -169,7 +169,7 @@ def test_16_bits_keep_the_loss_of_a_net_that_gives_numbers(
     assert least < outcome.search.combined.score / outcome.baseline - 1 < most
 
 
-def test_minifloat_is_judged_by_a_loss_as_well(regress: Any) -> None:
+def test_minifloat_is_scored_by_a_loss_as_well(regress: Any) -> None:
     # 200/256 and 50/256 become 0.75 and 0.1875 with 8 bits: 0.0807. No narrower width has room for the exponent.
     outcome = quantize(regress("minifloat"))
     assert bits(outcome) == [8]
@@ -189,7 +189,7 @@ def test_legacy_takes_more_of_a_loss_for_better_as_the_original_does(regress: An
     assert bits(outcome) == [1, 1, 1]
 
 
-def test_a_net_without_accuracy_is_judged_by_its_loss(regress: Any) -> None:
+def test_a_net_without_accuracy_is_scored_by_its_loss(regress: Any) -> None:
     outcome = quantize(regress(score=None))
     assert (outcome.score_blob, outcome.margin.goal) == ("l2", Goal.MIN)
     assert bits(outcome) == [8, 8, 16]
@@ -213,7 +213,7 @@ def test_the_summary_names_the_loss_and_which_way_is_better(regress: Any) -> Non
     lines = outcome.summary_lines()
     assert lines[4:6] == ["Baseline 32bit float: 0.0800934", "Dynamic fixed point CONV"]
     assert lines[-2].startswith("Score: 0.080")
-    assert outcome.notes()[0] == "Judged by l2: lower is better."
+    assert outcome.notes()[0] == "Scored by l2: lower is better."
 
 
 def test_the_summary_tells_by_how_much_a_loss_misses_the_margin(regress: Any) -> None:

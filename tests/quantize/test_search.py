@@ -36,7 +36,7 @@ def layer(family: str, largest: float = 1.0, blobs: Sequence[Blob] = (), params:
 
 
 class Net:
-    """A net whose scores are those of a table, 0.9 where a trial is not in it; it keeps what was asked of it."""
+    """A net whose scores are those of a table, 0.9 where a trial is not in it; it records the calls."""
 
     def __init__(self, scores: Mapping[str, float], verdicts: Mapping[str, bool] | None = None) -> None:
         self._scores = scores
@@ -116,7 +116,7 @@ def test_the_smallest_width_that_passed_is_chosen_and_combined() -> None:
     assert (result.combined.score, result.combined.passed) == (0.885, True)
 
 
-def test_a_width_behind_a_failing_one_is_not_tried_even_if_it_would_pass() -> None:
+def test_a_width_after_a_failing_one_is_not_tried_even_if_it_would_pass() -> None:
     net = Net({"8bit CONV weights": 0.1, "4bit CONV weights": 0.9})
     assert bits(run(net, "CONV", "FC"))[0] == 16
     assert "4bit CONV weights" not in net.names
@@ -141,7 +141,7 @@ def test_widths_are_tried_from_the_widest_down_in_whatever_order_they_are_offere
     assert net.names[:3] == ["12bit CONV weights", "6bit CONV weights", "3bit CONV weights"]
 
 
-def test_a_combined_net_that_misses_the_margin_is_told_as_such() -> None:
+def test_a_combined_net_that_misses_the_margin_is_reported_as_such() -> None:
     combined = run(Net({"the combined net": 0.5}), "CONV", "FC", hold_margin=False).combined
     assert combined is not None
     assert (combined.score, combined.passed) == (0.5, False)
@@ -151,7 +151,7 @@ def test_a_combined_net_that_misses_the_margin_is_told_as_such() -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_trial_has_widths_for_what_is_searched_alone(legacy: bool) -> None:
+def test_a_trial_has_widths_only_for_the_searched_group(legacy: bool) -> None:
     net = Net({})
     run(net, "CONV", "FC", legacy=legacy)
     assert net.widths["8bit CONV weights"] == {"CONV": {Role.PARAMS: 8}}
@@ -305,7 +305,7 @@ def test_a_search_where_all_pass_lists_its_candidates_without_evaluations() -> N
     ]
 
 
-def test_an_early_verdict_counts_and_not_the_score_so_far() -> None:
+def test_an_early_decision_counts_not_the_score_so_far() -> None:
     net = Net(
         {"16bit CONV weights": 0.1, "8bit CONV weights": 0.9}, {"16bit CONV weights": True, "8bit CONV weights": False}
     )

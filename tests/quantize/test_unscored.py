@@ -134,7 +134,7 @@ def test_flags_that_do_not_go_together_are_refused(
     assert not Path("found.json").exists()
 
 
-def test_a_dry_run_lists_the_ranges_alone(two_classes: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_lists_only_the_ranges(two_classes: Any, capsys: pytest.CaptureFixture[str]) -> None:
     two_classes()
     without_json = [flag for flag in FIXED if not flag.startswith("--json")]
     assert run([*without_json, GIVEN, "--noscore", "--dry_run"]) == 0
@@ -147,13 +147,13 @@ def test_a_net_without_an_output_to_score_by_is_written(
 ) -> None:
     two_classes().workshop.net(without(NET, "Accuracy", "SoftmaxWithLoss"))
     assert run([*FIXED, GIVEN, *flags]) == 0
-    told = capsys.readouterr()
-    assert "Accuracy: not scored" in told.out
+    reported = capsys.readouterr()
+    assert "Accuracy: not scored" in reported.out
     warning = (
         "All widths are given and nothing is scored; scoring flags are ignored. net.prototxt: the net has "
         "no Accuracy layer and no loss to score by."
     )
-    assert (warning in told.err) == (not flags)
+    assert (warning in reported.err) == (not flags)
     assert "bw_params: 3" in Path("quantized.prototxt").read_text()
 
 
@@ -164,7 +164,7 @@ def test_such_a_net_is_not_searched(two_classes: Any) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], [GIVEN], [GIVEN, "--noscore"]])
-def test_a_deploy_net_is_told_first_of_all_that_it_has_no_data(
+def test_a_deploy_net_is_rejected_first_for_its_missing_data(
     two_classes: Any, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
     layers = without(NET, "Data", "Accuracy", "SoftmaxWithLoss")

@@ -90,7 +90,7 @@ def _trials(outcome: QuantizationResult) -> list[Scores]:
 
 
 def _assert_same_summary(found: list[str], expected: list[str], tolerance: float) -> None:
-    """The same lines, but for the digits of a score, which may differ by the tolerance."""
+    """The same lines, except the digits of a score, which may differ by the tolerance."""
     score = re.compile(r"(?<=[\t ])[\d.e-]+$")
     assert [score.sub("#", line) for line in found] == [score.sub("#", line) for line in expected]
     for ours, theirs in zip(found, expected, strict=True):
@@ -100,7 +100,7 @@ def _assert_same_summary(found: list[str], expected: list[str], tolerance: float
 
 
 def test_resnet20_keeps_its_accuracy_with_8_bits(recorded: Prepare, tmp_path: Path) -> None:
-    """The original's ranges leave 10 % of this net: it reads them behind the in-place layers."""
+    """The original's ranges leave 10 % of this net: it reads them after the in-place layers."""
     job = _job(recorded("resnet20"), tmp_path / "q.prototxt", DYNAMIC, bit_widths=(8,))
     outcome = quantize(job)
     (written,) = {

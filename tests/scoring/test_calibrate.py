@@ -102,7 +102,7 @@ def test_what_a_layer_reads_of_a_concatenation_is_all_of_its_parts(workshop: Any
     assert ranges.input_energy == pytest.approx(sum(squares) / 6 * 3)
 
 
-def test_only_the_layers_asked_for_are_measured(workshop: Any) -> None:
+def test_only_the_layers_requested_are_measured(workshop: Any) -> None:
     layers = CONV + CONV.replace('"conv"', '"other"')
     assert measure(workshop, layers, {**WEIGHTS, "other": WEIGHTS["conv"]}).keys() == {"conv"}
 
@@ -155,7 +155,7 @@ def test_a_leaky_relu_sees_negative_values(workshop: Any) -> None:
     assert out(workshop, CONV + leaky) == (15, 7.5)
 
 
-def test_with_a_second_reader_beside_the_relu_negative_values_count(workshop: Any) -> None:
+def test_with_a_second_reader_besides_the_relu_negative_values_count(workshop: Any) -> None:
     readers = """
         layer { name: "relu" type: "ReLU" bottom: "conv" top: "relu" }
         layer { name: "tanh" type: "TanH" bottom: "conv" top: "tanh" }
@@ -194,7 +194,7 @@ def test_of_several_bottoms_the_original_reads_the_first(workshop: Any) -> None:
     assert (legacy.layer_in, legacy.layer_out) == (8, 15)
 
 
-def test_dropout_doubles_what_a_layer_reads_in_phase_train_alone(workshop: Any) -> None:
+def test_dropout_doubles_a_layers_input_only_in_phase_train(workshop: Any) -> None:
     layers = 'layer { name: "drop" type: "Dropout" bottom: "data" top: "dropped" }'
     layers += CONV.replace('bottom: "data"', 'bottom: "dropped"')
     records = [[8] * 64]  # of 64 values one at least is kept

@@ -67,7 +67,7 @@ def test_an_input_layer_without_arrays_asks_for_them(workshop: Any) -> None:
     )
 
 
-def test_one_top_of_a_data_layer_can_be_given_alone(workshop: Any) -> None:
+def test_a_single_top_of_a_data_layer_can_be_given(workshop: Any) -> None:
     three_records(workshop)
     images = np.full((2, 1, 1, 1), 5, np.float32)
     with DataLoader(workshop.load(DATA), given={"data": images}) as feeds:

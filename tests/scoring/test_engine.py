@@ -37,7 +37,7 @@ def test_a_caller_picks_values_under_names_of_its_own_and_adds_to_the_graph(work
 
 
 @pytest.mark.parametrize(("gpu", "line"), [(None, "Use CPU."), (0, "Use GPU with device ID 0")])
-def test_the_device_is_told_in_caffes_words(caplog: pytest.LogCaptureFixture, gpu: int | None, line: str) -> None:
+def test_the_device_is_reported_in_caffes_words(caplog: pytest.LogCaptureFixture, gpu: int | None, line: str) -> None:
     caplog.set_level(logging.INFO, "ristretto")
     log_device(gpu)
     assert caplog.messages == [line]

@@ -36,7 +36,7 @@ def score(net: Any, iterations: int = 2, **settings: Any) -> Scores:
     # Right, right, wrong, wrong, of three objects: recalls up to 0.6 are reached, always with a precision of 1.
     [(ApVersion.INTEGRAL, 2 / 3), (ApVersion.MAX_INTEGRAL, 2 / 3), (ApVersion.ELEVEN_POINTS, 7 / 11)],
 )
-def test_what_is_found_in_all_batches_is_judged_together(
+def test_detections_of_all_batches_are_evaluated_together(
     bright_halves: Any, version: ApVersion, expected: float
 ) -> None:
     scores = score(detector(bright_halves), metric_options=MetricOptions(version))
@@ -121,7 +121,7 @@ def test_a_net_of_nothing_but_such_outputs_is_refused(bright_halves: Any) -> Non
         score(net)
 
 
-def test_what_the_data_have_wrong_is_told_with_the_layers_place(bright_halves: Any) -> None:
+def test_what_the_data_have_wrong_is_reported_with_the_layers_place(bright_halves: Any) -> None:
     text = (bright_halves.folder / "net.prototxt").read_text()
     classes = "detection_evaluate_param { num_classes: 2"
     net = detector(bright_halves, text.replace(classes, f"{classes} background_label_id: 1"))

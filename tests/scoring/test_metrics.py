@@ -1,4 +1,4 @@
-"""By which of its outputs a net is judged."""
+"""The output by which a net is scored."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_accuracy_that_a_layer_reads_is_no_output(workshop: Any) -> None:
     assert found(workshop, fc("x", "a"), silenced, layer("SoftmaxWithLoss", "a y", "loss")) == ["loss"]
 
 
-def test_a_net_with_losses_alone_is_judged_by_the_deepest(workshop: Any) -> None:
+def test_a_net_with_only_losses_is_scored_by_the_deepest(workshop: Any) -> None:
     deep = fc("x", "a") + fc("a", "b") + layer("EuclideanLoss", "b a", "deep")
     tags = fc("x", "t") + layer("SoftmaxWithLoss", "t y", "tags") + layer("HingeLoss", "t y", "hinge")
     assert found(workshop, deep, tags) == ["deep", "tags"]

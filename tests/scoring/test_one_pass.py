@@ -48,7 +48,7 @@ def test_what_a_later_layer_changed_in_place_stands_under_end(workshop: Any) -> 
     }
 
 
-def test_a_fed_blob_stands_under_end_alone_where_it_is_changed(workshop: Any) -> None:
+def test_an_input_has_only_its_final_value_where_it_is_changed(workshop: Any) -> None:
     relu = 'layer { name: "relu" type: "ReLU" bottom: "x" top: "x" }'
     layers = 'layer { name: "s" type: "Split" bottom: "x" top: "a" }' + relu.replace('"x"', '"a"')
     assert one_pass(workshop.load(INPUT + layers)) == {
@@ -63,7 +63,7 @@ def test_a_layer_in_place_on_a_fed_blob_stands_under_its_name(workshop: Any) -> 
     assert one_pass(workshop.load(INPUT + relu)) == {"x": [[3, 0]]}
 
 
-def test_only_the_blobs_asked_for_are_returned(workshop: Any) -> None:
+def test_only_the_blobs_requested_are_returned(workshop: Any) -> None:
     layers = CHAIN + 'layer { name: "z" type: "Power" bottom: "y" top: "z" }'
     assert one_pass(workshop.load(INPUT + layers), blobs=("z",)) == {"z": [[7, 1]]}
 

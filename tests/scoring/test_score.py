@@ -1,4 +1,4 @@
-"""Means of a net's outputs, and the lines that tell them."""
+"""Means of a net's outputs, and their log lines."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_single_precision_loses_what_the_original_loses(workshop: Any, single_pr
     assert score(net, 3, single_precision=single_precision).of("y") == mean
 
 
-def test_progress_is_told_batch_by_batch(workshop: Any) -> None:
+def test_progress_is_reported_batch_by_batch(workshop: Any) -> None:
     calls: list[tuple[int, int, str]] = []
     score(classifier(workshop), 3, label="testing", on_batch=lambda *args: calls.append(args))
     assert calls == [(1, 3, "testing"), (2, 3, "testing"), (3, 3, "testing")]

@@ -1,4 +1,4 @@
-"""Layers that keep a state go on in each batch where the last one ended."""
+"""Layers with a state continue in each batch where the last one ended."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_pass_starts_from_the_state_of_the_last_one(workshop: Any, cont: str) 
     assert found == pytest.approx(expected)
 
 
-def test_a_test_net_goes_on_in_each_test_where_the_last_one_ended(workshop: Any) -> None:
+def test_a_test_net_continues_in_each_test_where_the_last_one_ended(workshop: Any) -> None:
     from ristretto_cli.train.test_nets import Tester
 
     data = (

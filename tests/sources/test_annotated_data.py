@@ -47,7 +47,7 @@ def rows(source: Any) -> Any:
     return blob[0, 0].tolist()
 
 
-def test_each_box_is_a_row_behind_its_images_number(write: Any, open_layer: Any) -> None:
+def test_each_box_is_a_row_after_its_images_number(write: Any, open_layer: Any) -> None:
     difficult = new("AnnotatedDatum")
     difficult.ParseFromString(record((15, [ALL])))
     difficult.annotation_group[0].annotation[0].bbox.difficult = True
@@ -80,7 +80,7 @@ def test_a_batch_without_boxes_has_one_row_of_minus_one(write: Any, open_layer: 
     assert rows(open_layer(LAYER % (2, "", ""))) == [[-1] * 8]
 
 
-def test_one_top_has_images_alone(write: Any, open_layer: Any) -> None:
+def test_one_top_has_only_images(write: Any, open_layer: Any) -> None:
     write({"a": record((1, [ALL]), typed=False)})
     source = open_layer((LAYER % (1, "", "")).replace('top: "label"', ""))
     assert source.shapes == ((1, 3, 4, 8),)
@@ -243,7 +243,7 @@ def test_in_the_train_phase_it_is_left_out_and_images_are_resized_still(
 ) -> None:
     write({"a": record((1, [LEFT]))})
     source = open_layer(LAYER % (1, f"resize_param {{ height: 2 width: 2 }} {transform}", annotated), TRAIN)
-    assert caplog.messages == []  # shapes alone are asked for more often
+    assert caplog.messages == []  # only shapes are requested more often
     for _ in range(2):
         images, boxes = source.next()
         np.testing.assert_array_equal(images[0], np.moveaxis(cv2.resize(PIXELS, (2, 2)), 2, 0))
@@ -270,7 +270,7 @@ def jpeg(image: Any) -> Any:
     ],
 )
 @pytest.mark.parametrize("phase", [TEST, TRAIN])
-def test_settings_that_draw_nothing_compress_the_image_anew_as_in_the_original(
+def test_settings_that_draw_nothing_compress_the_image_again_as_in_the_original(
     transform: str,
     annotated: str,
     times: int,

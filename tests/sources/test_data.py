@@ -27,7 +27,7 @@ def numbered(count: int) -> dict[str, bytes]:
     return {f"{i:04}": datum(image(i), 10 * i) for i in range(count)}
 
 
-def test_records_come_in_the_order_of_their_keys_and_start_anew_at_the_end(write: Any, open_layer: Any) -> None:
+def test_records_come_in_the_order_of_their_keys_and_start_again_at_the_end(write: Any, open_layer: Any) -> None:
     write({"b": datum(image(2), 20), "a": datum(image(1), 10), "c": datum(image(3), 30)})
     source = open_layer(LMDB % 2)
     assert source.shapes == ((2, 1, 2, 2), (2,))
@@ -81,7 +81,7 @@ def test_a_gray_png_has_one_channel(write: Any, open_layer: Any) -> None:
     assert open_layer(LMDB % 1).next()[0].tolist() == [[[[10, 40]]]]
 
 
-def test_shapes_are_told_without_leaving_the_database_open(write: Any, tmp_path: Path) -> None:
+def test_shapes_are_read_without_leaving_the_database_open(write: Any, tmp_path: Path) -> None:
     write(numbered(2))
     message = layer((LMDB % 3).replace('"db"', f'"{tmp_path}/db"'))
     assert DataLayers().shapes(message, TEST) == ((3, 1, 2, 2), (3,))
@@ -188,7 +188,7 @@ def test_settings_of_the_old_format_have_no_effect_and_are_named(
         ),
     ],
 )
-def test_bad_settings_are_told_in_a_line(text: str, says: str, write: Any, open_layer: Any) -> None:
+def test_bad_settings_are_reported_in_a_line(text: str, says: str, write: Any, open_layer: Any) -> None:
     write(numbered(1))
     with pytest.raises(RistrettoError) as caught:
         open_layer(text)
@@ -319,7 +319,7 @@ class TestLevelDb:
         with pytest.raises(RistrettoError, match=r"^db cannot be read as LevelDB: "):
             open_layer(self.TEXT)
 
-    def test_lmdb_as_backend_of_a_leveldb_is_told(self, folder: Path, open_layer: Any) -> None:
+    def test_lmdb_as_backend_of_a_leveldb_is_reported(self, folder: Path, open_layer: Any) -> None:
         with pytest.raises(RistrettoError) as caught:
             open_layer(LMDB % 1)
         assert str(caught.value) == "db is a LevelDB database, not LMDB. Set backend: LEVELDB."

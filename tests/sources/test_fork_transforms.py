@@ -35,7 +35,7 @@ def test_crop_size_wins_over_crop_h_and_crop_w():
 
 
 @pytest.mark.parametrize("phase", [TEST, TRAIN])
-def test_with_one_of_both_alone_the_upper_left_corner_stays_in_either_phase(phase):
+def test_with_only_one_of_both_the_upper_left_corner_stays_in_either_phase(phase):
     assert transform("crop_h: 1", phase)(IMAGES)[:, 0].tolist() == [[[0, 1, 2, 3, 4, 5]], [[24, 25, 26, 27, 28, 29]]]
     assert transform("crop_w: 2", phase)(IMAGES)[0, 0].tolist() == [[0, 1], [6, 7], [12, 13], [18, 19]]
 
@@ -52,7 +52,7 @@ def test_a_crop_larger_than_the_image_is_refused():
     assert str(refused.value) == "crop_h 5, crop_w 2 is larger than the image, 4x6"
 
 
-def test_what_is_shown_is_told_in_parts_of_the_image():
+def test_windows_are_relative_to_the_image():
     t = transform("crop_h: 2 crop_w: 3")
     assert t.window(IMAGES.shape, t.views(IMAGES.shape), 1).tolist() == np.float32([1 / 6, 0.25, 4 / 6, 0.75]).tolist()
 

@@ -37,7 +37,7 @@ def labels(source: Any, turns: int) -> list[list[float]]:
     return out
 
 
-def test_a_batch_spans_files_and_starts_anew_at_the_end(files: Any, open_layer: Any) -> None:
+def test_a_batch_spans_files_and_starts_again_at_the_end(files: Any, open_layer: Any) -> None:
     files(a=(0, 2), b=(3, 4))
     source = open_layer(TEXT % 4)
     assert source.shapes == ((4, 2), (4,))
@@ -64,7 +64,7 @@ def test_shuffle_mixes_files_and_the_rows_within_each(files: Any, open_layer: An
     assert labels(open_layer(text, seed=1), 2) == [first, second]
 
 
-def test_one_file_is_shuffled_anew_in_each_turn(files: Any, open_layer: Any) -> None:
+def test_one_file_is_shuffled_again_in_each_turn(files: Any, open_layer: Any) -> None:
     files(a=(0, 9))
     text = (TEXT % 10).replace("batch_size", "shuffle: true batch_size")
     first, second = labels(open_layer(text), 2)
@@ -89,7 +89,9 @@ def change(path: Path, name: str, value: Any) -> None:
         (np.float32(1), "a.h5: dataset label has the shape scalar"),
     ],
 )
-def test_bad_datasets_are_told_in_a_line(value: Any, says: str, files: Any, open_layer: Any, tmp_path: Path) -> None:
+def test_bad_datasets_are_reported_in_a_line(
+    value: Any, says: str, files: Any, open_layer: Any, tmp_path: Path
+) -> None:
     files(a=(0, 1))
     change(tmp_path / "a.h5", "label", value)
     with pytest.raises(RistrettoError) as caught:
@@ -118,7 +120,7 @@ def test_rows_of_another_shape_in_a_later_file_are_refused(files: Any, open_laye
         ('type: "HDF5Data"', "expected 1 or more tops, got 0"),
     ],
 )
-def test_bad_settings_are_told_in_a_line(text: str, says: str, files: Any, open_layer: Any, tmp_path: Path) -> None:
+def test_bad_settings_are_reported_in_a_line(text: str, says: str, files: Any, open_layer: Any, tmp_path: Path) -> None:
     files(a=(0, 1))
     for name, content in (("empty", " \n"), ("gone", "gone.h5"), ("text", "text.txt")):
         (tmp_path / f"{name}.txt").write_text(content)

@@ -81,7 +81,7 @@ def test_shuffle_gives_every_image_once_a_turn_in_orders_of_the_seed(files: Any,
     assert turns(2)[0] != first
 
 
-def test_rand_skip_starts_behind_the_first_images(files: Any, open_layer: Any) -> None:
+def test_rand_skip_starts_after_the_first_images(files: Any, open_layer: Any) -> None:
     files("".join(f"{i}.png {i}\n" for i in range(5)), {f"{i}.png": plain(i) for i in range(5)})
     starts = {int(open_layer(TEXT % "rand_skip: 3", TEST, seed=s).next()[1][0]) for s in range(30)}
     assert starts == {0, 1, 2}
@@ -112,7 +112,9 @@ def test_with_batch_size_1_each_image_has_its_own_size(files: Any, open_layer: A
         ),
     ],
 )
-def test_bad_settings_are_told_in_a_line(settings: str, listing: str, says: str, files: Any, open_layer: Any) -> None:
+def test_bad_settings_are_reported_in_a_line(
+    settings: str, listing: str, says: str, files: Any, open_layer: Any
+) -> None:
     files(listing, {"a.png": plain(1)})
     with pytest.raises(RistrettoError) as caught:
         open_layer(TEXT % settings)
@@ -133,7 +135,7 @@ def test_a_missing_list_and_a_folder_as_list_are_refused(tmp_path: Path, open_la
         open_layer(TEXT % "")
 
 
-def test_a_second_size_in_a_batch_is_told_by_its_file(files: Any, open_layer: Any) -> None:
+def test_a_second_size_in_a_batch_is_reported_by_its_file(files: Any, open_layer: Any) -> None:
     files("a.png 0\nb.png 1", {"a.png": plain(1), "b.png": plain(2, 4, 4)})
     source = open_layer(TEXT % "batch_size: 2")
     with pytest.raises(RistrettoError) as caught:

@@ -43,13 +43,13 @@ def test_random_tops_change_with_each_batch_and_constants_do_not(open_layer: Any
     assert (open_layer(text, seed=3).next()[0] == a1).all()
 
 
-def test_changing_a_batch_leaves_the_next_one_alone(open_layer: Any) -> None:
+def test_changing_a_batch_leaves_the_next_one_unchanged(open_layer: Any) -> None:
     source = open_layer(DUMMY % "shape { dim: 1 } data_filler { value: 5 }")
     source.next()[0][:] = 7
     assert source.next()[0].tolist() == [5]
 
 
-def test_one_random_filler_fills_each_top_anew(open_layer: Any) -> None:
+def test_one_random_filler_fills_each_top_again(open_layer: Any) -> None:
     a, b = open_layer(DUMMY % 'shape { dim: 4 } data_filler { type: "uniform" }').next()
     assert (a != b).all()
 
@@ -86,7 +86,7 @@ def test_one_random_filler_fills_each_top_anew(open_layer: Any) -> None:
         ),
     ],
 )
-def test_bad_dummy_settings_are_told_in_a_line(settings: str, says: str, open_layer: Any) -> None:
+def test_bad_dummy_settings_are_reported_in_a_line(settings: str, says: str, open_layer: Any) -> None:
     with pytest.raises(RistrettoError) as caught:
         open_layer(DUMMY % settings)
     assert str(caught.value) == says
@@ -142,7 +142,7 @@ def test_inputs_share_a_shape_or_have_one_each(open_layer: Any) -> None:
         ),
     ],
 )
-def test_bad_fed_settings_are_told_in_a_line(text: str, says: str, open_layer: Any) -> None:
+def test_bad_fed_settings_are_reported_in_a_line(text: str, says: str, open_layer: Any) -> None:
     with pytest.raises(RistrettoError) as caught:
         open_layer(text)
     assert str(caught.value) == says

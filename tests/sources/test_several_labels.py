@@ -74,7 +74,7 @@ LIST = 'type: "ImageData" top: "data" top: "label" image_data_param { source: "l
 
 
 @pytest.mark.parametrize("line", ["gone.png 0 1 0.5", "gone.png 1 -2.5e1 3", "gone.png 0 .5 1"])
-def test_a_list_of_several_labels_is_told_where_they_come_from(line: str, tmp_path: Path, open_layer: Any) -> None:
+def test_a_list_of_several_labels_is_reported_where_they_come_from(line: str, tmp_path: Path, open_layer: Any) -> None:
     (tmp_path / "list.txt").write_text(line)
     with pytest.raises(RistrettoError) as caught:
         open_layer(LIST)
@@ -85,13 +85,13 @@ def test_a_list_of_several_labels_is_told_where_they_come_from(line: str, tmp_pa
 
 
 @pytest.mark.parametrize("line", ["gone.png 1", "gone 2a.png 1", "1 1"])
-def test_another_missing_image_is_told_without_it(line: str, tmp_path: Path, open_layer: Any) -> None:
+def test_another_missing_image_is_reported_without_it(line: str, tmp_path: Path, open_layer: Any) -> None:
     (tmp_path / "list.txt").write_text(line)
     with pytest.raises(RistrettoError, match=r"the image cannot be read: No such file or directory$"):
         open_layer(LIST)
 
 
-def test_an_hdf5_file_in_place_of_the_list_is_told(tmp_path: Path, open_layer: Any) -> None:
+def test_an_hdf5_file_instead_of_the_list_is_reported(tmp_path: Path, open_layer: Any) -> None:
     with h5py.File(tmp_path / "rows.h5", "w") as rows:
         rows["data"] = IMAGES
     with pytest.raises(RistrettoError) as caught:

@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_crops_and_mirrors() -> None:
     assert (first != apply("crop_size: 2 mirror: true", images, TRAIN, seed=4)).any()
 
 
-def test_the_input_is_left_alone() -> None:
+def test_the_input_is_left_unchanged() -> None:
     images = np.ones((2, 1, 2, 2), np.float32)
     apply("mean_value: 1 scale: 3 mirror: true", images)
     assert (images == 1).all()
@@ -109,7 +109,7 @@ def test_the_input_is_left_alone() -> None:
         ('mean_file: ""', "mean_file is not set"),
     ],
 )
-def test_bad_settings_are_told_in_a_line(text: str, says: str) -> None:
+def test_bad_settings_are_reported_in_a_line(text: str, says: str) -> None:
     with pytest.raises(LayerError) as caught:
         transform(text).shape(IMAGE.shape)
     assert str(caught.value) == says

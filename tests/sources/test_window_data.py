@@ -113,9 +113,9 @@ def test_mirrored_windows_are_about_every_other_one(files: Any, open_layer: Any)
     assert 30 < sum(a > b for a, b in rows) < 70
 
 
-def test_context_beyond_the_image_is_zero_behind_mean_and_mirror(files: Any, open_layer: Any) -> None:
+def test_context_beyond_the_image_is_zero_after_mean_and_mirror(files: Any, open_layer: Any) -> None:
     # (0, 0)...(1, 1) with 1 pixel of context around it in a crop of 4 is (-1, -1)...(3, 3), 5 wide, of which
-    # 4 are seen: in the crop 0.8 * 4 = 3.2 pixels, so 3, behind 0.8, so 1.
+    # 4 are seen: in the crop 0.8 * 4 = 3.2 pixels, so 3, after 0.8, so 1.
     files(HEAD + "2  3 0.8 0 0 1 1  7 0.1 0 0 1 1")
     text = (TEXT % (100, 4)).replace("source", "context_pad: 1 source").replace("crop_size", "mirror: true crop_size")
     images = open_layer(text.replace("mirror", "mean_value: 200 mirror")).next()[0]
@@ -217,7 +217,7 @@ def test_an_unknown_crop_mode_is_warned_of(files: Any, open_layer: Any, caplog: 
         ),
     ],
 )
-def test_bad_lists_are_told_by_line(listing: str, says: str, files: Any, open_layer: Any) -> None:
+def test_bad_lists_are_reported_by_line(listing: str, says: str, files: Any, open_layer: Any) -> None:
     files(listing)
     with pytest.raises(RistrettoError) as caught:
         open_layer(TEXT % (2, 2))
@@ -243,7 +243,7 @@ def test_bad_lists_are_told_by_line(listing: str, says: str, files: Any, open_la
         ("crop_size", "mean_file: 'gray' crop_size", "mean_file gray is 1x2x2, but the crop is 3x2x2"),
     ],
 )
-def test_bad_settings_are_told_in_a_line(
+def test_bad_settings_are_reported_in_a_line(
     old: str, new: str, says: str, files: Any, open_layer: Any, tmp_path: Path
 ) -> None:
     files()
@@ -254,7 +254,7 @@ def test_bad_settings_are_told_in_a_line(
     assert str(caught.value).startswith(says)
 
 
-def test_a_window_outside_of_its_image_is_told_by_its_line(files: Any, open_layer: Any) -> None:
+def test_a_window_outside_of_its_image_is_reported_by_its_line(files: Any, open_layer: Any) -> None:
     files(LIST.replace("1 1 2 2", "1 1 6 2"))
     source = open_layer(TEXT % (2, 2))
     with pytest.raises(RistrettoError) as caught:

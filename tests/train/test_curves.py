@@ -72,7 +72,7 @@ def test_what_a_resume_runs_again_counts_as_run_last(curves: Any) -> None:
     assert points(curves("\n".join(lines)).loss) == [(0, 3), (10, 2), (20, 1), (30, 0.5)]
 
 
-def test_outputs_of_a_second_test_net_and_of_one_name_are_told_apart(curves: Any) -> None:
+def test_outputs_of_a_second_test_net_and_of_one_name_are_distinguished(curves: Any) -> None:
     found = curves(
         "Iteration 5, Testing net (#0)\nTest net output #0: acc = 0.5\nTest net output #1: per_class = 0.1\n"
         "Test net output #2: per_class = 0.2\nIteration 5, Testing net (#1)\nTest net output #0: acc = 0.75"
@@ -95,7 +95,7 @@ def test_nan_and_infinity_are_values(curves: Any) -> None:
     "text",
     ["", "nothing of interest", "Iteration 5", "Iteration x, loss = 5", "Iteration 1, loss = 1.2.3", "lr = 0.5"],
 )
-def test_a_file_that_is_no_log_is_told_with_what_was_looked_for(curves: Any, text: str) -> None:
+def test_a_file_that_is_no_log_is_reported_with_what_was_looked_for(curves: Any, text: str) -> None:
     with pytest.raises(RistrettoError) as caught:
         curves(text)
     assert 'a.log: is not a training log: no line such as "Iteration 100, loss = 0.2"' in str(caught.value)
@@ -108,11 +108,11 @@ def test_bytes_of_all_kinds_are_read_past(tmp_path: Path) -> None:
     assert points(read_curves(tmp_path / "a.log").loss)[-1] == (7, 0.5)
 
 
-def test_how_far_reading_is_is_told(tmp_path: Path) -> None:
+def test_progress_of_reading_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(LOG)
-    told: list[tuple[int, int, str]] = []
-    read_curves(tmp_path / "a.log", lambda *args: told.append(args))
-    assert told[-1] == (len(LOG), len(LOG), "a.log")
+    reported: list[tuple[int, int, str]] = []
+    read_curves(tmp_path / "a.log", lambda *args: reported.append(args))
+    assert reported[-1] == (len(LOG), len(LOG), "a.log")
 
 
 def test_smoothed_values_are_means_of_the_last_ones() -> None:

@@ -55,7 +55,7 @@ def test_with_force_backward_inputs_have_gradients_too(gradients):
     assert found["diff:t"].tolist() == [[-0.25, -0.25], [-1.25, -1.25]]
 
 
-def test_a_parameter_that_is_not_learned_has_none_but_with_force_backward(gradients):
+def test_a_parameter_that_is_not_trained_has_none_except_with_force_backward(gradients):
     frozen = DATA + FC % "param { lr_mult: 0 }" + LOSS % ""
     assert gradients(frozen, x=X, t=T)["pdiff:fc/0"].tolist() == [[0, 0], [0, 0]]
     assert gradients(FORCE + frozen, x=X, t=T)["pdiff:fc/0"].any()
@@ -72,7 +72,7 @@ def test_propagate_down_stops_the_gradient_but_with_force_backward(gradients):
 def test_a_blob_changed_in_place_has_the_gradient_in_front_of_its_first_layer(gradients):
     relu = 'layer { name: "r" type: "ReLU" bottom: "y" top: "y" relu_param { negative_slope: 0.5 } }'
     found = gradients(DATA + FC % "" + relu + LOSS % "", x=-X, t=T)
-    # y is -1.5 and -3.5, behind it -0.75 and -1.75.
+    # y is -1.5 and -3.5, after it -0.75 and -1.75.
     assert found["y@fc"].tolist() == [[-1.5, -1.5], [-3.5, -3.5]]
     assert found["diff:y"].tolist() == [[-0.4375, -0.4375], [-0.6875, -0.6875]]
 

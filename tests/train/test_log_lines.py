@@ -51,7 +51,7 @@ def test_numbers_have_six_digits_and_nan_and_infinity_c_names() -> None:
     ]
 
 
-def test_snapshots_are_told_with_their_format() -> None:
+def test_snapshots_are_reported_with_their_format() -> None:
     assert log_lines.writing_model("P.caffemodel") == "Snapshotting to binary proto file P.caffemodel"
     assert log_lines.writing_model("P.caffemodel.h5") == "Snapshotting to HDF5 file P.caffemodel.h5"
     assert log_lines.writing_state("P.s") == "Snapshotting solver state to binary proto file P.s"
@@ -99,10 +99,10 @@ def test_a_training_logs_the_lines_that_the_original_logged(
     with caplog.at_level(logging.INFO, "ristretto"):
         run(TrainConfig("solver.prototxt", weights=case.get("initial_weights"), snapshot=case.get("resume_from")))
     expected = Path("log.txt").read_text().splitlines()
-    told = [SPEED.sub("", message) for message in caplog.messages]
-    start = next(i for i, line in enumerate(told) if line.startswith("Learning Rate Policy")) + 1
-    assert [NUMBER.sub("N", line) for line in told[start:]] == [NUMBER.sub("N", line) for line in expected]
+    reported = [SPEED.sub("", message) for message in caplog.messages]
+    start = next(i for i, line in enumerate(reported) if line.startswith("Learning Rate Policy")) + 1
+    assert [NUMBER.sub("N", line) for line in reported[start:]] == [NUMBER.sub("N", line) for line in expected]
     numbers, wanted = (
-        [float(number) for line in lines for number in NUMBER.findall(line)] for lines in (told[start:], expected)
+        [float(number) for line in lines for number in NUMBER.findall(line)] for lines in (reported[start:], expected)
     )
     assert numbers == pytest.approx(wanted, rel=1e-4, abs=2e-5)

@@ -34,7 +34,7 @@ def test_the_rate_is_the_policys(policy: LrPolicy, iteration: int, expected: flo
     assert at(policy, iteration) == pytest.approx(expected, rel=1e-7)
 
 
-def test_multistep_takes_one_step_an_iteration_even_where_it_is_behind() -> None:
+def test_multistep_takes_one_step_an_iteration_even_if_it_lags() -> None:
     policy = LrPolicy("multistep", 1.0, gamma=0.5, stepvalues=(3, 4))
     assert [step_of(policy, iteration, 0) for iteration in (2, 3, 10)] == [0, 1, 1]
     assert step_of(policy, 11, 1) == 2

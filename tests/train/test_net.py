@@ -1,4 +1,4 @@
-"""A net that learns: which parameters, in which order, and what a pass does to them."""
+"""The net being trained: its parameters, their order, and the effect of a pass on them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def solver(rule: UpdateRule, *values: Any, lr_mult: float = 1.0, decay_mult: flo
 
 
 def step(update: Any, params: Any, gradient: float, rate: float = 1.0, iteration: int = 0) -> float:
-    """The first parameter behind an update; all get the same gradient."""
+    """The first parameter after an update; all get the same gradient."""
     for param in params:
         param.tensor.grad = torch.full_like(param.tensor, gradient) if param.tensor.requires_grad else None
     update.apply(rate, iteration)
@@ -118,7 +118,7 @@ def test_gradients_are_clipped_together_before_they_are_divided_and_decay_is_add
     assert caplog.messages == ["Gradient clipping: scaling down gradients (L2 norm 8 > 1) by scale factor 0.125"]
 
 
-def test_gradients_within_the_limit_are_left_alone() -> None:
+def test_gradients_within_the_limit_are_left_unchanged() -> None:
     update, params = solver(UpdateRule(clip_gradients=8.0), 0.0, 0.0, 0.0, 0.0)
     assert step(update, params, 4.0) == -4.0
 

@@ -12,7 +12,7 @@ from ristretto_cli.train.signals import Request, Requests, listening
 INT, HUP = signal.SIGINT, signal.SIGHUP
 
 
-def test_nothing_is_asked_for_at_first() -> None:
+def test_nothing_is_requested_at_first() -> None:
     assert Requests()() is Request.NONE
 
 
@@ -56,7 +56,7 @@ def test_an_effect_of_none_is_none() -> None:
     assert requests() is Request.NONE
 
 
-def test_the_signals_are_listened_to_inside_the_block_alone() -> None:
+def test_the_signals_are_handled_only_inside_the_block() -> None:
     before = signal.getsignal(INT), signal.getsignal(HUP)
     requests = Requests()
     with listening(requests):

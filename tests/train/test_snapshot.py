@@ -1,4 +1,4 @@
-"""Snapshots: the files that are written, what an interrupted write leaves, what is told of files that do not fit."""
+"""Snapshots: the files that are written, interrupted writes, and errors for files that do not fit."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def datasets(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def small_files(size: int) -> Iterator[None]:
-    """Files that grow beyond a size fail, as on a full disk; also those of pytest, so nothing is told meanwhile."""
+    """Files that grow beyond a size fail, as on a full disk; also those of pytest, so nothing is reported meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -223,19 +223,19 @@ def test_a_full_disk_leaves_the_older_snapshot_and_nothing_half(net: Net, hdf5: 
     assert files() == before
 
 
-def test_where_the_disk_is_full_behind_the_weights_the_older_state_is_still_there(
+def test_where_the_disk_is_full_after_the_weights_the_older_state_is_still_there(
     net: Net,
 ) -> None:
     write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
     large = SolverState(8, 2, (np.zeros(10_000, np.float32),))
-    told = r"^P_iter_8.solverstate: cannot be written: file too large\."
-    with pytest.raises(RistrettoError, match=told), small_files(20_000):
+    reported = r"^P_iter_8.solverstate: cannot be written: file too large\."
+    with pytest.raises(RistrettoError, match=reported), small_files(20_000):
         write_snapshot(Snapshots("P"), net, large, WEIGHTS)
     assert read_state("P_iter_7.solverstate", LAYOUT).learned_net == "P_iter_7.caffemodel"
     assert not Path("P_iter_8.solverstate").exists()
 
 
-def test_a_folder_that_is_missing_or_read_only_is_told_before_training(net: Net) -> None:
+def test_a_folder_that_is_missing_or_read_only_is_reported_before_training(net: Net) -> None:
     with pytest.raises(RistrettoError, match=r"^no/P_iter_0.caffemodel: the folder .*/no does not exist"):
         prepare_snapshots(Snapshots("no/P"))
 
@@ -304,14 +304,14 @@ def test_only_leftovers_of_this_prefix_are_removed(net: Net) -> None:
 # --- what is read
 
 
-def test_the_weights_are_found_beside_a_state_that_was_moved(net: Net) -> None:
+def test_the_weights_are_found_next_to_a_state_that_was_moved(net: Net) -> None:
     Path("out").mkdir()
     write_snapshot(Snapshots("out/P"), net, STATE, WEIGHTS)
     Path("out").rename("elsewhere")
     assert read_state("elsewhere/P_iter_7.solverstate", LAYOUT).learned_net == "elsewhere/P_iter_7.caffemodel"
 
 
-def test_missing_weights_are_told_with_both_places(net: Net) -> None:
+def test_missing_weights_are_reported_with_both_places(net: Net) -> None:
     Path("out").mkdir()
     write_solver_state("out/s", 7, 0, "gone/P.caffemodel", STATE.history)
     assert fault("out/s") == (
@@ -357,7 +357,7 @@ def test_legacy_shapes_fit_by_their_last_extents(net: Net) -> None:
     assert state.current_step == 0
 
 
-def test_every_truncation_of_a_state_is_told_in_one_line(net: Net) -> None:
+def test_every_truncation_of_a_state_is_reported_in_one_line(net: Net) -> None:
     for name in ("s", "s.h5"):
         write_solver_state(name, 7, 0, "m", STATE.history)
         data = Path(name).read_bytes()
@@ -372,10 +372,10 @@ def test_every_truncation_of_a_state_is_told_in_one_line(net: Net) -> None:
         (b"", "the file is empty"),
         (b'iter: 3 learned_net: "m"\n', "is damaged or not a solver state"),
         (bytes(100), "is damaged or not a solver state"),
-        (new("SolverState", iter=-1, learned_net="m").SerializeToString(), "the iteration -1 is invalid"),
+        (new("SolverState", iter=-1, learned_net="m").SerializeToString(), "invalid iteration -1"),
         (
             new("SolverState", iter=1, history=[new("BlobProto", shape=new("BlobShape", dim=[2**40]))]),
-            "history 0: an extent of 1099511627776 is invalid",
+            "history 0: invalid extent 1099511627776",
         ),
     ],
 )
@@ -384,23 +384,23 @@ def test_damaged_states(net: Net, content: Any, said: str) -> None:
     assert said in fault("s")
 
 
-def test_weights_given_as_a_state_are_told(net: Net) -> None:
+def test_weights_given_as_a_state_are_reported(net: Net) -> None:
     model = write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
     assert fault(model) == (
-        ": holds no solver state. Give weights by --weights, and the .solverstate that lies beside them by --snapshot."
+        ": the file is not a solver state. Give weights by --weights, and the .solverstate next to them by --snapshot."
     )
     model = write_snapshot(Snapshots("P", hdf5=True), net, STATE, WEIGHTS)
-    assert fault(model).startswith(": holds no solver state: `iter` is missing")
+    assert fault(model).startswith(": the file is not a solver state: `iter` is missing")
 
 
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("iter", "three", "`iter` is no whole number"),
-        ("iter", [1, 2], "`iter` is no whole number"),
-        ("learned_net", 3, "`learned_net` is no name of a file"),
-        ("history", 3, "holds no history"),
-        ("history/1", "x", "history 1: has type object, not numbers"),
+        ("iter", "three", "`iter` is not an integer"),
+        ("iter", [1, 2], "`iter` is not an integer"),
+        ("learned_net", 3, "`learned_net` is not a file name"),
+        ("history", 3, "the file has no history"),
+        ("history/1", "x", "history 1: expected numbers, got type object"),
     ],
 )
 def test_hdf5_states_with_something_else_in_them(net: Net, name: str, data: Any, said: str) -> None:

@@ -1,4 +1,4 @@
-"""The solver's loop: what is told, tested and saved when; what is asked from outside; which numbers come out."""
+"""The solver's loop: logging, tests and snapshots, requests by signals, and the numbers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture
 def open_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Open:
-    """Opens a training of NET, of which only the lines behind its opening are kept."""
+    """Opens a training of NET, of which only the lines after its opening are kept."""
     from ristretto_cli.train.setup import TrainingSetup
     from ristretto_cli.train.setup import open_solver as open_job
 
@@ -94,7 +94,7 @@ def weight(solver: Any) -> float:
 def test_the_weight_goes_down_the_gradient(open_solver: Open) -> None:
     with open_solver("") as training:
         assert training.solver.run()
-        # rows with x = 1 halve it, that with x = 0 leaves it alone
+        # rows with x = 1 halve it, that with x = 0 leaves it unchanged
         assert weight(training.solver) == 0.25
         assert training.solver.iteration == 3
 
@@ -105,7 +105,7 @@ def test_gradients_of_iter_size_batches_are_averaged(open_solver: Open) -> None:
         assert weight(training.solver) == 0.75  # gradients 1 and 0
 
 
-def test_what_is_told_when(open_solver: Open) -> None:
+def test_the_order_of_log_lines(open_solver: Open) -> None:
     with open_solver(f"{TESTS}display: 2") as training:
         training.solver.run(until=2)
         assert training.lines == [
@@ -129,7 +129,7 @@ def test_without_test_initialization_the_first_test_comes_later(open_solver: Ope
         assert [line for line in training.lines if "Testing" in line] == ["Iteration 2, Testing net (#0)"]
 
 
-def test_a_tests_data_go_on_where_the_last_test_ended(open_solver: Open) -> None:
+def test_a_tests_data_continue_where_the_last_test_ended(open_solver: Open) -> None:
     with open_solver("test_iter: 1 test_interval: 1") as training:
         training.solver.run(until=2)
         tests = [line for line in training.lines if "Test net output" in line]
@@ -137,7 +137,7 @@ def test_a_tests_data_go_on_where_the_last_test_ended(open_solver: Open) -> None
         assert [line.split(" ")[-2] for line in tests] == ["0.5", "0.5", "1.125"]
 
 
-def test_the_test_loss_is_told_with_test_compute_loss(open_solver: Open) -> None:
+def test_the_test_loss_is_reported_with_test_compute_loss(open_solver: Open) -> None:
     with open_solver("test_iter: 2 test_interval: 5 test_compute_loss: true") as training:
         training.solver.run(until=1)
         assert "Test loss: 1.25" in training.lines  # (0.5 + 2) / 2
@@ -150,7 +150,7 @@ def test_the_displayed_loss_is_a_mean_of_the_last_ones(open_solver: Open) -> Non
         assert losses == ["Iteration 0, loss = 0.5", "Iteration 1, loss = 0.25", "Iteration 2, loss = 0.0625"]
 
 
-def test_snapshots_are_taken_behind_updates_and_once_at_the_end(open_solver: Open) -> None:
+def test_snapshots_are_taken_after_updates_and_once_at_the_end(open_solver: Open) -> None:
     with open_solver("snapshot: 2") as training:
         training.solver.run(until=4)
         assert training.saved == [2, 4]
@@ -168,14 +168,14 @@ def asked(*requests: Request) -> Callable[[], Request]:
     return lambda: waiting.pop(0) if waiting else Request.NONE
 
 
-def test_a_stop_from_outside_ends_the_training_behind_an_update(open_solver: Open) -> None:
+def test_a_stop_from_outside_ends_the_training_after_an_update(open_solver: Open) -> None:
     with open_solver("", request=asked(Request.NONE, Request.STOP)) as training:
         assert not training.solver.run()
         assert training.solver.iteration == 2
         assert training.lines[-1] == "Optimization stopped early."
 
 
-def test_a_snapshot_from_outside_is_taken_and_the_training_goes_on(open_solver: Open) -> None:
+def test_a_snapshot_from_outside_is_taken_and_the_training_continues(open_solver: Open) -> None:
     with open_solver("", request=asked(Request.SNAPSHOT)) as training:
         assert training.solver.run()
         assert training.saved == [1]
@@ -189,7 +189,7 @@ def test_a_test_can_be_interrupted(open_solver: Open) -> None:
         assert weight(training.solver) == 1.0
 
 
-def test_a_training_that_diverges_warns_once_and_goes_on(open_solver: Open) -> None:
+def test_a_training_that_diverges_warns_once_and_continues(open_solver: Open) -> None:
     with open_solver("") as training:
         training.solver.net.set_weights({"fc/0": np.array([[np.nan]], np.float32)})
         assert training.solver.run()
@@ -198,7 +198,7 @@ def test_a_training_that_diverges_warns_once_and_goes_on(open_solver: Open) -> N
         assert warnings[0].startswith("The loss of iteration 0 is nan: the training has diverged.")
 
 
-def test_a_training_goes_on_exactly_from_its_state(open_solver: Open) -> None:
+def test_a_training_resumes_exactly_from_its_state(open_solver: Open) -> None:
     text = "momentum: 0.9 type: 'Adam'"
     with open_solver(text) as training:
         training.solver.run(until=3)
@@ -236,7 +236,7 @@ def test_snapshot_diff_is_what_the_last_update_took(open_solver: Open) -> None:
     assert read_weights("solver_iter_1.caffemodel").layers["fc"][0].array.tolist() == [[0.5]]
 
 
-def test_debug_info_tells_sizes_where_the_loss_is_told(open_solver: Open) -> None:
+def test_debug_info_is_logged_where_the_loss_is(open_solver: Open) -> None:
     with open_solver("display: 2 debug_info: true") as training:
         training.solver.run(until=2)
         assert [line for line in training.lines if line.startswith("    [")] == [
@@ -261,7 +261,7 @@ def test_a_test_net_may_have_layers_of_its_own(open_solver: Open) -> None:
         assert "    Test net output #1: more = 4" in training.lines
 
 
-def test_a_layer_that_is_another_in_the_test_net_is_told_with_its_line(open_solver: Open) -> None:
+def test_a_layer_that_is_another_in_the_test_net_is_reported_with_its_line(open_solver: Open) -> None:
     net = NET.replace('name: "fc" type', 'name: "fc" include { phase: TRAIN } type') + (
         'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc2" include { phase: TEST }\n'
         "        inner_product_param { num_output: 2 bias_term: false } }\n"
@@ -276,14 +276,14 @@ def test_a_layer_that_is_another_in_the_test_net_is_told_with_its_line(open_solv
     )
 
 
-def test_a_net_without_a_loss_cannot_learn(open_solver: Open) -> None:
+def test_a_net_without_a_loss_cannot_be_trained(open_solver: Open) -> None:
     net = NET.replace('type: "EuclideanLoss"', 'type: "Silence"').replace(' top: "loss"', "")
     with pytest.raises(RistrettoError) as refused, open_solver("", net=net):
         pass
     assert str(refused.value).startswith("net.prototxt: the net has no loss, so it cannot be trained.")
 
 
-def test_a_missing_test_net_is_told(open_solver: Open) -> None:
+def test_a_missing_test_net_is_reported(open_solver: Open) -> None:
     with pytest.raises(RistrettoError) as refused, open_solver(f'{TESTS}test_net: "gone.prototxt"'):
         pass
     assert str(refused.value) == "gone.prototxt: this file does not exist"

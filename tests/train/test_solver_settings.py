@@ -1,4 +1,4 @@
-"""Solver files as settings; what Caffe refuses, told with its line."""
+"""Solver files as settings, and their errors with lines."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_the_old_solver_type_is_its_type(read: Callable[[str], SolverFile]) -> N
     ("text", "gpu"),
     [("solver_mode: GPU", 0), ("solver_mode: GPU device_id: 2", 2), ("solver_mode: CPU", None), ("device_id: 2", None)],
 )
-def test_a_gpu_is_asked_for_by_a_mode_that_is_written(
-    read: Callable[[str], SolverFile], text: str, gpu: int | None
-) -> None:
+def test_a_gpu_is_requested_by_an_explicit_mode(read: Callable[[str], SolverFile], text: str, gpu: int | None) -> None:
     assert settings_of(read(WHOLE + text)).gpu == gpu
 
 
@@ -162,14 +160,16 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), REFUSED)
-def test_what_cannot_be_trained_is_told_with_its_line(read: Callable[[str], SolverFile], text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "reported"), REFUSED)
+def test_what_cannot_be_trained_is_reported_with_its_line(
+    read: Callable[[str], SolverFile], text: str, reported: str
+) -> None:
     with pytest.raises(RistrettoError) as refused:
         settings_of(read(text))
-    assert str(refused.value) == told
+    assert str(refused.value) == reported
 
 
-def test_all_faults_are_told_at_once(read: Callable[[str], SolverFile]) -> None:
+def test_all_faults_are_reported_at_once(read: Callable[[str], SolverFile]) -> None:
     with pytest.raises(RistrettoError) as refused:
         settings_of(read(f'{WHOLE}type: "no"\niter_size: -1\nsnapshot: -5'))
     assert [line.split(":")[1] for line in str(refused.value).splitlines()] == ["7", "6", "5"]

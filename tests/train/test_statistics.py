@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.caffe_io.messages import TRAIN
-from ristretto_cli.layers.batch_norm import share_left
+from ristretto_cli.layers.batch_norm import remaining_fraction
 from ristretto_cli.train.statistics import warn_of_stale_statistics
 
 NET = """
@@ -35,10 +35,10 @@ WEIGHTS = {name: [np.zeros(2), np.ones(2), np.full(1, 1000.0)] for name in ("one
     ],
 )
 def test_the_share_of_what_was_there(factor: float, fraction: float, passes: int, share: float) -> None:
-    assert share_left(factor, fraction, passes) == pytest.approx(share, abs=0.005)
+    assert remaining_fraction(factor, fraction, passes) == pytest.approx(share, abs=0.005)
 
 
-def test_a_short_training_is_told_of_with_the_layer_that_lags_most(
+def test_a_short_training_is_warned_of_with_the_layer_that_lags_most(
     workshop: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     net = workshop.load(NET % ("batch_norm_param { moving_average_fraction: 0.99 }", ""), WEIGHTS, phase=TRAIN)
@@ -58,7 +58,7 @@ def test_a_short_training_is_told_of_with_the_layer_that_lags_most(
     ],
     ids=["long", "stored", "fresh"],
 )
-def test_nothing_is_told_where_they_are_renewed_or_left_alone(
+def test_no_warning_where_they_are_updated_or_unchanged(
     workshop: Any, caplog: pytest.LogCaptureFixture, settings: str, weights: Any, passes: int
 ) -> None:
     net = workshop.load(NET % (settings, settings), weights, phase=TRAIN)
@@ -68,7 +68,7 @@ def test_nothing_is_told_where_they_are_renewed_or_left_alone(
 
 
 @pytest.mark.parametrize(("settings", "warns"), [("momentum: 0.99", True), ("", False), ("frozen: true", False)])
-def test_pspnets_bn_is_told_of_as_well(
+def test_pspnets_bn_is_warned_of_too(
     workshop: Any, caplog: pytest.LogCaptureFixture, settings: str, warns: bool
 ) -> None:
     layer = 'layer { name: "bn" type: "BN" bottom: "x" top: "y" bn_param { slope_filler { value: 1 } %s } }'

@@ -1,4 +1,4 @@
-"""Softsign, as a layer type and in place of a Python layer that computes the same."""
+"""Softsign, as a layer type and as the replacement of a Python layer."""
 
 from __future__ import annotations
 
