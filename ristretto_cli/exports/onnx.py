@@ -37,7 +37,7 @@ class OnnxExporter(Exporter):
             raise RistrettoError("the net has no outputs that an ONNX graph can compute", where=model_file)
         for layer in net.layers:
             if layer.on_host and layer.tops:
-                log.info("%s (%s) is a host layer, computed after the graph, and is left out.", layer.name, layer.type)
+                log.info("%s (%s) is a host layer, computed after the graph, and is omitted.", layer.name, layer.type)
         model = ops.graph.model(leaving, embed_weights=True)
         onnx.checker.check_model(model)
         with atomic_write(request.output) as temporary:

@@ -143,7 +143,7 @@ def test_prefixes_are_kept_of_the_plain_graph_as_well(two_classes: Any, monkeypa
 
     monkeypatch.setattr(Session, "run", watched)
     assert quantize("dynamic_fixed_point", "--graph=plain") == 0
-    assert any(name.startswith("kept ") for names in fed for name in names)
+    assert any(name.startswith("activation ") for names in fed for name in names)
 
 
 @pytest.mark.parametrize(
