@@ -71,7 +71,7 @@ def test_every_row_of_a_net_is_measured(tiny: Benchmark, tmp_path: Path) -> None
 def test_a_net_is_quantized_once_by_both_and_scored_on_the_same_images(tiny: Benchmark, tmp_path: Path) -> None:
     rows = [UNSCORED, STATIC_BY_ONE]
     found = list(measure("tiny", tiny, tmp_path / "files", rows=rows, threads=[1], rounds=1))
-    assert found[0].reported == "tiny: made-up images to quantize once with"
+    assert found[0].told == "tiny: made-up images to quantize once with"
     ours, theirs = (row for each in found for row in each.once)
     assert [(row.row, row.images, row.scored, row.threads) for row in (ours, theirs)] == [
         (UNSCORED, 40, 40, 1),
