@@ -59,6 +59,7 @@ class Facts:
         self.graph = graph
         self.bound_of_inputs = bound_of_inputs
         self._facts: dict[str, Fact] = {}
+        self._declared: set[str] = set()
         self._lowest_magnitudes: dict[str, float] = {}
 
     def __getitem__(self, tensor: Tensor) -> Fact:
@@ -69,7 +70,14 @@ class Facts:
     def declare(self, tensor: Tensor, fact: Fact) -> Tensor:
         """State a fact that the operations do not show."""
         self._facts[tensor.name] = _representable(fact)
+        self._declared.add(tensor.name)
         return tensor
+
+    def share(self, node: Node, copy: Node) -> None:
+        """State that a copy of a node computes the same values; more may be known of its inputs."""
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            if old.name in self._declared:
+                self.declare(new, self._facts[old.name])
 
     def lowest_magnitude(self, constant: Tensor) -> float:
         """The lowest magnitude of a constant's elements other than 0, or a step of its grid; infinity without any."""
@@ -290,6 +298,14 @@ def _lrn(facts: Facts, node: Node) -> Fact:
     return Fact(x.bound * 2.0**grows_bits if lost < k / 2 and grows_bits < 100 else None, _of_sign(x))
 
 
+def _clip(facts: Facts, node: Node) -> Fact:
+    x = facts[node.input(0)]
+    if not x.is_finite or len(node.inputs) < 3 or None in node.inputs:
+        return NOTHING
+    low, high = facts[node.input(1)], facts[node.input(2)]
+    return Fact(_max_bound([low, high]), max(low.low, x.low))
+
+
 def _saturate(facts: Facts, node: Node) -> Fact:
     low, high = node.attributes["low"], node.attributes["high"]
     return Fact(max(abs(low), abs(high)), low if low <= high else -math.inf)
@@ -328,6 +344,7 @@ TRANSFER: Mapping[str, Transfer] = {
     "Transpose": _same,
     "Slice": _same,
     "MaxPool": _same,
+    "Clip": _clip,
     "Pad": _pad,
     "Concat": _concat,
     "Gemm": _product,

@@ -70,6 +70,7 @@ def _apply(graph_pass: GraphPass, graph: Graph, outputs: Sequence[Tensor]) -> li
             current = node
             if any(new is not old for new, old in zip(inputs, node.inputs, strict=True)):
                 current = graph.copy(node, inputs)
+                graph_pass.facts.share(node, current)
             tops = graph_pass.visit(current)
         tops = current.outputs if tops is None else tops
         for old, new in zip(node.outputs, tops, strict=True):
@@ -84,8 +85,7 @@ def _guard(context: Context, guards: Sequence[Guard]) -> Tensor:
     """The largest of the magnitudes relative to their limits."""
     ops, peaks = context.ops, []
     for guard in guards:
-        magnitude = guard.source if context.facts[guard.source].never_negative else ops.abs(guard.source)
-        largest = context.graph.record("ReduceMax", [magnitude], [()], keepdims=0)[0]
+        largest = context.graph.record("ReduceMax", [guard.magnitude], [()], keepdims=0)[0]
         peaks.append(ops.mul(largest, ops.constant(1 / guard.limit)))
     return context.graph.record("Max", peaks, [()])[0]
 

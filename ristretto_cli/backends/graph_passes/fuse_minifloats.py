@@ -66,11 +66,11 @@ class FuseMinifloats(GraphPass):
 
     def _quantized(self, node: Node) -> Tensor:
         x, floats = node.input(0), node.attributes["floats"]
+        if self.facts[x].floats == floats:
+            return x
         before = self._once.get(x.name)
         if before is not None and before.floats == floats:
             return before.twice
-        if self.facts[x].floats == floats:
-            return x
         low = 0.0 if self.facts[x].never_negative else -math.inf
         source = self._to_be_rounded(x, floats)
         if source is None:
@@ -82,7 +82,7 @@ class FuseMinifloats(GraphPass):
             value = self._round_mantissa(source, floats, low)
             self.facts.declare(value, Fact(2 * floats.largest, low))
             limit = math.ldexp(1.0, floats.top_exponent + 1 + _scale(floats))
-            self.context.guards.append(Guard(value, source, limit))
+            self.context.guards.append(Guard(value, self._magnitude(source), limit))
         self._once[value.name] = self._from_source(source, floats, low)
         return value
 
@@ -136,7 +136,7 @@ class FuseMinifloats(GraphPass):
             parts.append(x if found is None else found.twice)
             floats.add(self.facts[parts[-1]].floats)
         (common, *others) = floats
-        if others or common is None:
+        if others or common is None or self.facts[node.output].floats == common:
             return
         low = min(self.facts[part].low for part in parts)
         joined = self.one("Concat", parts, node.output, **node.attributes)

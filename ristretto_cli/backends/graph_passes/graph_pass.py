@@ -31,16 +31,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Guard:
-    """An assumption on which `value` rests: no magnitude of `source` reaches the limit."""
+    """An assumption on which `value` rests: no element of `magnitude` reaches the limit."""
 
     value: Tensor
-    source: Tensor
+    magnitude: Tensor
     limit: float
 
     def follow(self, replaced: Mapping[str, Tensor]) -> Guard:
         """The guard after tensors were replaced, by name."""
-        value, source = (replaced.get(tensor.name, tensor) for tensor in (self.value, self.source))
-        return Guard(value, source, self.limit)
+        value, magnitude = (replaced.get(tensor.name, tensor) for tensor in (self.value, self.magnitude))
+        return Guard(value, magnitude, self.limit)
 
 
 @dataclass

@@ -23,8 +23,11 @@ class QuantizeBeforeConcat(GraphPass):
         if not quantizes and not pools:
             return None
         concat = self.graph.producer(node.input(0))
-        if concat is None or concat.op != "Concat" or self.facts[concat.output].grid is None:
+        common = self.facts[node.input(0)].grid
+        if concat is None or concat.op != "Concat" or common is None:
             return None
+        if quantizes and marks.grid_of(node).contains(common):
+            return [concat.output]
         axis = concat.attributes["axis"]
         parts = [tensor for tensor in concat.inputs if tensor is not None]
         # The parts of many concatenations, one in the other, quantized again and again would cost more than the whole.

@@ -130,16 +130,18 @@ class ScaleProducts(GraphPass):
         unrounded = self._by_channel(found.steps, math.ldexp(1.0, shift), 0.0)
         return self._rounded(self.facts.declare(unrounded, Fact(largest)), grid, Blocks.MADE)
 
-    def _rounded(self, unrounded: Tensor, grid: Grid, blocks: Blocks) -> Steps:
+    def _rounded(self, unrounded: Tensor, grid: Grid, blocks: Blocks, *, clipped: bool = False) -> Steps:
+        """Rounded and saturated. clipped: the tensor has no elements outside the grid."""
         if blocks is not Blocks.NO and max(-grid.low, grid.high) <= _MAX_IN_BLOCKS:
-            steps = self._rounded_in_blocks(unrounded, grid, blocks)
+            steps = self._rounded_in_blocks(unrounded, blocks)
+            steps = steps if clipped else self._clip(steps, grid)
         else:
-            steps = self.one("Round", [self._clip(unrounded, grid)], unrounded)
+            steps = self.one("Round", [unrounded if clipped else self._clip(unrounded, grid)], unrounded)
         self.facts.declare(steps, _fact(replace(grid, frac_bits=0)))
         return Steps(steps, grid, unrounded, blocks)
 
-    def _rounded_in_blocks(self, x: Tensor, grid: Grid, blocks: Blocks) -> Tensor:
-        """The nearest integers from grid.low to grid.high, by operations that keep channels in blocks.
+    def _rounded_in_blocks(self, x: Tensor, blocks: Blocks) -> Tensor:
+        """The nearest integers to numbers of at most _MAX_IN_BLOCKS, by operations that keep channels in blocks.
 
         After a convolution onnxruntime keeps the channels in blocks as long as the next operations can work with them.
         Rounding cannot; an activation can, and so can a convolution of each channel for itself. Numbers from 1/2 to 1
@@ -150,8 +152,7 @@ class ScaleProducts(GraphPass):
             lifted = self.one("HardSigmoid", [x], x, alpha=1 / scale, beta=0.75)  # saturates far from the grid
         else:
             lifted = self._by_channel(x, 1 / scale, 0.75)
-        steps = self.facts.declare(self._by_channel(lifted, scale, -0.75 * scale), Fact(scale))
-        return self._clip(steps, grid)
+        return self.facts.declare(self._by_channel(lifted, scale, -0.75 * scale), Fact(scale))
 
     def _by_channel(self, x: Tensor, scale: float, offset: float) -> Tensor:
         channels = x.shape[1]
@@ -177,7 +178,8 @@ class ScaleProducts(GraphPass):
             return Steps(self.again(node, found.steps), found.grid)
         # Of the largest before rounding, fewer are left to be rounded. Clipping costs nothing after a convolution.
         unrounded = self.again(node, self._clip(found.unrounded, found.grid))
-        return self._rounded(unrounded, found.grid, Blocks.NO if found.blocks is Blocks.NO else Blocks.KEPT)
+        blocks = Blocks.NO if found.blocks is Blocks.NO else Blocks.KEPT
+        return self._rounded(unrounded, found.grid, blocks, clipped=True)
 
     def _joined(self, node: Node) -> Sequence[Tensor] | None:
         found = [self._steps.get(tensor.name) for tensor in node.inputs if tensor is not None]
