@@ -13,6 +13,8 @@ from ristretto_cli.backends.onnx_kernels import IntegerKernels
 from ristretto_cli.backends.onnx_ops import OnnxOps
 from ristretto_cli.registry import Registry
 
+_BLOCK = 16  # channels, at most
+
 
 @dataclass(frozen=True)
 class Target:
@@ -109,6 +111,11 @@ def all_passes() -> list[str]:
     """The names of all passes, in the order in which they run."""
     found: Mapping[str, type[GraphPass]] = GRAPH_PASSES.usable()
     return sorted(found, key=lambda name: (found[name].order, name))
+
+
+def has_blocks(target: Target, x: Tensor) -> bool:
+    """Whether onnxruntime can keep the channels of a convolution's output in blocks."""
+    return target.has_blocks and len(x.shape) == 4 and x.shape[1] % _BLOCK == 0
 
 
 def is_move(node: Node | None) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ristretto_cli.backends import onnx_marks as marks
 from ristretto_cli.backends.facts import Fact
-from ristretto_cli.backends.graph_passes.graph_pass import Context, GraphPass, graph_pass, is_move
+from ristretto_cli.backends.graph_passes.graph_pass import Context, GraphPass, graph_pass, has_blocks, is_move
 from ristretto_cli.backends.onnx_graph import Node, Tensor, conv_geometry
 from ristretto_cli.backends.onnx_integers import MAX_STEPS_BITS, Product, fits_bytes, record_rescaled, zero_point
 from ristretto_cli.backends.products import MAX_SHIFT, bias_of, can_scale_product, product_of
@@ -125,11 +125,20 @@ class IntegerProducts(GraphPass):
         return self._of_others[x.name]
 
     def _of_floats(self, x: Tensor, grid: Grid) -> Bytes | None:
-        """A value that is no product, or one that cannot be computed on the grid's scale, quantized."""
-        if not self.facts[x].is_finite or can_scale_product(self.facts, x, grid.frac_bits):
+        """A value quantized, unless it can be computed in steps of the grid, in float32: see scale_products."""
+        if not self.facts[x].is_finite or can_scale_product(self.facts, x, grid.frac_bits) or self._is_in_blocks(x):
             return None
         operands = [x, self.graph.number(math.ldexp(1.0, -grid.frac_bits)), zero_point(self.graph, grid.low)]
         return Bytes(self.one("QuantizeLinear", operands, x), grid)
+
+    def _is_in_blocks(self, x: Tensor) -> bool:
+        """Whether scale_products will requantize a value without leaving the layout of convolutions."""
+        producer = self.graph.producer(x)
+        while producer is not None and is_move(producer):
+            producer = self.graph.producer(producer.input(0))
+        if producer is None or not marks.is_mark(producer, marks.QUANTIZE_FIXED):
+            return False
+        return has_blocks(self.target, x) and product_of(self.graph, producer.input(0)) is not None
 
     def _moved(self, node: Node) -> Bytes | None:
         before = self._bytes.get(node.input(0).name)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ristretto_cli.backends import onnx_marks as marks
 from ristretto_cli.backends.facts import Fact
-from ristretto_cli.backends.graph_passes.graph_pass import Context, GraphPass, graph_pass, is_move
+from ristretto_cli.backends.graph_passes.graph_pass import Context, GraphPass, graph_pass, has_blocks, is_move
 from ristretto_cli.backends.onnx_graph import Node, Tensor, conv_attributes
 from ristretto_cli.backends.onnx_integers import fits_bytes, record_quantized, zero_point
 from ristretto_cli.backends.products import MAX_SHIFT, bias_of, can_scale, can_scale_product, scaled_product
@@ -24,7 +24,6 @@ from ristretto_cli.ops import ConvGeometry, Grid
 
 _SHORTS = Grid(0, -(2**15), 2**15 - 1)
 _MAX_IN_BLOCKS = 2**21
-_BLOCK = 16  # channels, at most
 
 
 class Blocks(Enum):
@@ -89,9 +88,8 @@ class ScaleProducts(GraphPass):
         if again is not None:
             return [self._value(again)]
         if can_scale_product(self.facts, x, grid.frac_bits):
-            in_blocks = self.target.has_blocks and len(x.shape) == 4 and x.shape[1] % _BLOCK == 0
             unrounded = scaled_product(self.graph, x, grid.frac_bits)
-            found = self._rounded(unrounded, grid, Blocks.MADE if in_blocks else Blocks.NO)
+            found = self._rounded(unrounded, grid, Blocks.MADE if has_blocks(self.target, x) else Blocks.NO)
             # Without a reader that takes steps, this is cheaper.
             direct = self._by_quantize_linear(x, grid)
             return [self._value(found, None if direct is None else direct[1])]
