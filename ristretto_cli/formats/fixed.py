@@ -136,7 +136,7 @@ class DynamicFixedPoint(TrimmingMode):
 
     precision = "DYNAMIC_FIXED_POINT"
     combined_title = "Dynamic fixed point net:"
-    groups = (
+    groups: ClassVar[tuple[SearchGroup, ...]] = (
         SearchGroup(
             "conv_params", ("Dynamic fixed point CONV", "weights: "), "CONV weights", frozenset({"CONV"}), _PARAMS
         ),
