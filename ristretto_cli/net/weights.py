@@ -11,6 +11,7 @@ import numpy as np
 from ristretto_cli.caffe_io.weights import StoredBlob, WeightsFile
 from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.fillers import fill
+from ristretto_cli.net.format_checks import warn_of_formats
 from ristretto_cli.net.ir import Layer, Net, Param
 from ristretto_cli.ops import Array, Shape, show
 
@@ -19,14 +20,16 @@ log = logging.getLogger("ristretto")
 _MAX_LISTED = 30
 
 
-def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow_missing: bool = False) -> Net:
+def load_weights(
+    net: Net, file: WeightsFile, *, rng: np.random.Generator, allow_missing: bool = False, check_formats: bool = True
+) -> Net:
     """The net with the weights of a file, matched by layer name, as views.
 
     A layer missing in the file is an error, unless its filler is deterministic (as for
     bilinear upsampling) or allow_missing lets the net's fillers, with rng, initialize it.
     Layers missing in the net are logged. Parameters owned by another layer may be missing, as in
-    HDF5 files. Raises RistrettoError(s) for a different number of blobs, different shapes, and values that are
-    NaN or infinite.
+    HDF5 files. check_formats: warn of number formats that cannot be meant. Raises RistrettoError(s) for a different
+    number of blobs, different shapes, and values that are NaN or infinite.
     """
     weights: dict[str, Array] = {}
     errors: list[RistrettoError] = []
@@ -64,7 +67,10 @@ def load_weights(net: Net, file: WeightsFile, *, rng: np.random.Generator, allow
     initialized = {layer.name for layer in missing} | {key.rpartition("/")[0] for key in filled}
     if initialized:
         log.warning("Not in %s, initialized by the net's fillers: %s", file.file, ", ".join(sorted(initialized)))
-    return replace(net, weights=weights)
+    loaded = replace(net, weights=weights)
+    if check_formats:
+        warn_of_formats(loaded)
+    return loaded
 
 
 def fill_weights(net: Net, *, rng: np.random.Generator) -> Net:

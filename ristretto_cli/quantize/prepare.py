@@ -97,7 +97,7 @@ class Prepared:
         return self._load(build_layers(self.net_file, layers, TEST, data))
 
     def _load(self, net: Net) -> Net:
-        return _load(net, self.weights, self.config, self.rng)
+        return _load(net, self.weights, self.config, self.rng, check_formats=False)  # they were checked before
 
 
 def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
@@ -125,8 +125,18 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     return replace(prepared, metric=metric)
 
 
-def _load(net: Net, weights: WeightsFile | None, config: QuantizeConfig, rng: np.random.Generator) -> Net:
-    return net if weights is None else load_weights(net, weights, rng=rng, allow_missing=config.allow_missing_weights)
+def _load(
+    net: Net,
+    weights: WeightsFile | None,
+    config: QuantizeConfig,
+    rng: np.random.Generator,
+    *,
+    check_formats: bool = True,
+) -> Net:
+    if weights is None:
+        return net
+    allow_missing = config.allow_missing_weights
+    return load_weights(net, weights, rng=rng, allow_missing=allow_missing, check_formats=check_formats)
 
 
 def _warn_of_unused_widths(prepared: Prepared) -> None:
