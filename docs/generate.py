@@ -83,6 +83,8 @@ def _flag(param: click.Option) -> list[str]:
     default = param.default
     plain = isinstance(default, (int, float, str)) and not isinstance(default, bool) and default != ""
     shown = "required" if param.required else f"`{default}`" if plain and param.show_default else ""
+    if param.is_flag and default is True:
+        shown = "on"
     return [f"`{name}{value}`", _escaped(param.help or ""), shown]
 
 

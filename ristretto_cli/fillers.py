@@ -26,13 +26,13 @@ def check_filler(filler: Message, shape: Shape) -> None:
     kind = filler.type
     if kind not in FILLERS:
         known = f"Known: {', '.join(FILLERS)}."
-        raise LayerError(f'filler "{kind}" is not known', hint=did_you_mean(kind, FILLERS) or known)
+        raise LayerError(f'unknown filler "{kind}"', hint=did_you_mean(kind, FILLERS) or known)
     if prod(shape) < 1:
         raise LayerError(f"filler {kind} cannot fill an empty blob, of shape {shape}")
     if kind == "uniform" and not filler.min <= filler.max:
         raise LayerError(f"filler uniform has min {filler.min:g} above max {filler.max:g}")
     if kind == "gaussian" and not filler.std > 0:
-        raise LayerError(f"filler gaussian has std {filler.std:g}", hint="It must be above 0.")
+        raise LayerError(f"filler gaussian has std {filler.std:g}", hint="It must be positive.")
     if kind == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise LayerError(f"filler bilinear cannot fill the shape {shape}", hint="It needs (N, C, K, K).")
     if filler.sparse == -1:

@@ -59,9 +59,7 @@ class Registry(Generic[T]):
             self._load_extension(name)
         if name not in self._entries:
             near = did_you_mean(name, self._names())
-            raise RistrettoError(
-                f'{self._kind} "{name}" is not known', hint=near or f"Known: {', '.join(self.names())}."
-            )
+            raise RistrettoError(f'unknown {self._kind} "{name}"', hint=near or f"Known: {', '.join(self.names())}.")
         return self._entries[name]
 
     def names(self, *, aliases: bool = True) -> list[str]:

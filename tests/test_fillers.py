@@ -87,15 +87,15 @@ def test_the_generator_decides(kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shape", "says"),
     [
-        ('type: "xaviar"', (2,), 'filler "xaviar" is not known. Did you mean xavier?'),
+        ('type: "xaviar"', (2,), 'unknown filler "xaviar". Did you mean xavier?'),
         (
             'type: "zzz"',
             (2,),
-            'filler "zzz" is not known. Known: constant, gaussian, positive_unitball, uniform, xavier, msra, bilinear.',
+            'unknown filler "zzz". Known: constant, gaussian, positive_unitball, uniform, xavier, msra, bilinear.',
         ),
         ('type: "uniform" min: 2', (2,), "filler uniform has min 2 above max 1"),
         ('type: "uniform" max: nan', (2,), "filler uniform has min 0 above max nan"),
-        ('type: "gaussian" std: 0', (2,), "filler gaussian has std 0. It must be above 0."),
+        ('type: "gaussian" std: 0', (2,), "filler gaussian has std 0. It must be positive."),
         ('type: "gaussian" sparse: 3', (2, 9), "filler gaussian has sparse 3, but 2 outputs"),
         ('type: "gaussian" sparse: -2', (2, 9), "filler gaussian has sparse -2, but 2 outputs"),
         ("sparse: 1", (2,), "filler constant cannot be sparse. Only gaussian can."),

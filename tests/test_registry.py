@@ -55,14 +55,14 @@ def test_an_unknown_name_is_answered_with_the_nearest_known(package):
     registry = package(one=["Convolution", "Pooling"])
     with pytest.raises(RistrettoError) as refused:
         registry.get("convolutoin")
-    assert str(refused.value) == 'gadget "convolutoin" is not known. Did you mean Convolution?'
+    assert str(refused.value) == 'unknown gadget "convolutoin". Did you mean Convolution?'
 
 
 def test_a_name_like_none_is_answered_with_all_known_sorted(package):
     registry = package(one=["Pooling", "Convolution"])
     with pytest.raises(RistrettoError) as refused:
         registry.get("zzz")
-    assert str(refused.value) == 'gadget "zzz" is not known. Known: Convolution, Pooling.'
+    assert str(refused.value) == 'unknown gadget "zzz". Known: Convolution, Pooling.'
 
 
 def test_a_name_is_not_given_twice():

@@ -28,7 +28,7 @@ def _picture(path: str, kind: str, text: str) -> bytes:
     program = shutil.which("dot")
     if program is None:
         raise RistrettoError(
-            "an image needs graphviz's program dot, which is not installed",
+            "rendering an image requires graphviz (dot)",
             where=path,
             hint="Install graphviz, or write dot source: --output=net.dot.",
         )

@@ -86,7 +86,7 @@ class _KnownShapes(DataLayers):
             top = next(name for name, shape in zip(message.top, given, strict=True) if shape is None)
             raise LayerError(
                 f'the shape of "{top}" is unknown: {error}',
-                hint=f"Give it: --input_shape={top}=N,C,H,W.",
+                hint=f"Set it with --input_shape={top}=N,C,H,W.",
             ) from error
         self.notes[message.name] = f"{what} ({error})"
         return [image, SOURCES.get(message.type).label_shape(image[0])][: len(message.top)]

@@ -123,7 +123,7 @@ def time_net(
 def timing_lines(timing: Timing) -> list[str]:
     """The measurements, in the format of caffe time where it has them."""
     zeros = [f"Zeros instead of data: {', '.join(timing.zeros)}."] if timing.zeros else []
-    on_gpu = "On a GPU, kernel times are launch times; waiting for kernels counts as outside of kernels."
+    on_gpu = "On a GPU, kernel times are launch times; waiting for kernels counts as time outside kernels."
     within = [f"{layer.name} ({layer.within})" for layer in timing.layers if layer.within is not None]
     idle = [layer.name for layer in timing.layers if not layer.has_kernels and layer.within is None]
     return [
@@ -134,8 +134,8 @@ def timing_lines(timing: Timing) -> list[str]:
         *(f"{layer.name:>10}\tforward: {layer.milliseconds:g} ms." for layer in timing.layers),
         *([f"Computed by kernels of another layer: {', '.join(within)}."] if within else []),
         *([f"Without kernels of their own: {', '.join(idle)}."] if idle else []),
-        f"Kernels of no layer: {timing.others_ms:g} ms. Outside of kernels: {timing.outside_ms:g} ms.",
-        f"A profiled pass, all of the above except reading data: {timing.profiled_ms:g} ms; without profiling:",
+        f"Kernels not attributed to a layer: {timing.others_ms:g} ms. Time outside kernels: {timing.outside_ms:g} ms.",
+        f"Profiled pass, without reading data: {timing.profiled_ms:g} ms. Without profiling:",
         f"Average Forward pass: {timing.forward_ms:g} ms.",
         f"Total Time: {timing.total_ms:g} ms.",
     ]

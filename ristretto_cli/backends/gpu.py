@@ -55,9 +55,9 @@ def choose_gpu(request: GpuRequest, probe: Callable[[int], object]) -> int | Non
     except GpuUnusable as fault:
         if request.required:
             hint = "Without --require_gpu the CPU is used."
-            raise RistrettoError(f"no GPU is usable: {fault}", hint=hint) from fault
-        hint = "The CPU is used instead, which computes the same. --require_gpu makes this an error."
-        log.warning("No GPU is usable for %s: %s %s", request.source, fault, hint)
+            raise RistrettoError(f"the GPU cannot be used: {fault}", hint=hint) from fault
+        hint = "Falling back to the CPU, which gives the same results. --require_gpu makes this an error."
+        log.warning("%s: the GPU cannot be used: %s %s", request.source, fault, hint)
         return None
     if request.several:
         log.warning("%s: only one GPU is used, GPU %d.", request.source, number)

@@ -44,7 +44,7 @@ class Node:
         """An input that is not left out."""
         tensor = self.inputs[index]
         if tensor is None:
-            raise ValueError(f"input {index} of {self.op} is left out")
+            raise ValueError(f"input {index} of {self.op} is omitted")
         return tensor
 
 

@@ -146,9 +146,9 @@ def run_faults() -> Iterator[None]:
             raise
         layer = outside["node"].rpartition("/")[0]
         raise RistrettoError(
-            f"an index into {outside['extent']} entries is negative, too large or no number",
+            f"an index into {outside['extent']} entries is negative, too large or not a number",
             where=f'layer "{layer}"' if layer else None,
-            hint="Look at the data that it comes from.",
+            hint="Check the data that it is computed from.",
         ) from error
 
 
@@ -172,7 +172,7 @@ def unusable(gpu: int, why: object = None) -> GpuUnusable:
     """The error for a CUDA device that onnxruntime cannot use."""
     return GpuUnusable(
         f"onnxruntime cannot use CUDA device {gpu}" + (f": {why}" if why else ""),
-        hint="Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu.",
+        hint="Check that the driver, CUDA and cuDNN match the installed onnxruntime-gpu.",
     )
 
 

@@ -137,7 +137,7 @@ class ShapeOps:
 
     def transpose(self, x: Value, axes: Sequence[int]) -> Sized:
         if sorted(axes) != list(range(len(x.shape))):
-            raise LayerError(f"{list(axes)} is not an order of the axes of {show(x.shape)}")
+            raise LayerError(f"{list(axes)} is not a permutation of the axes of {show(x.shape)}")
         return sized(tuple(x.shape[axis] for axis in axes))
 
     def expand(self, x: Value, shape: Shape) -> Sized:
@@ -158,7 +158,7 @@ class ShapeOps:
     def slice(self, x: Value, axis: int, start: int, stop: int) -> Sized:
         (axis,) = checked_axes(x.shape, [axis])
         if not 0 <= start <= stop <= x.shape[axis]:
-            raise LayerError(f"{start}:{stop} is not a part of axis {axis} of {show(x.shape)}")
+            raise LayerError(f"{start}:{stop} is out of range for axis {axis} of {show(x.shape)}")
         return sized(_with(x.shape, axis, stop - start))
 
     def pad(self, x: Value, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Sized:
@@ -230,7 +230,7 @@ class ShapeOps:
         _check_bias(bias, filters)
         extent = geometry.deconvolved(x.shape[2:], kernel)
         if min(extent) < 1:
-            raise LayerError(f"padding {show(geometry.pad)} leaves nothing of the deconvolution's output")
+            raise LayerError(f"padding {show(geometry.pad)} removes the whole output of the deconvolution")
         return sized((x.shape[0], filters, *extent))
 
     def max_pool(self, x: Value, geometry: PoolGeometry) -> Sized:
@@ -246,7 +246,7 @@ class ShapeOps:
         if len(x.shape) < 2:
             raise LayerError(f"there are no channels in an input {show(x.shape)}")
         if size < 1 or size % 2 == 0:
-            raise LayerError(f"a neighbourhood of {size} channels has no centre; its size must be odd")
+            raise LayerError(f"local_size must be odd, not {size}")
         # Caffe and onnxruntime sum over an image that is padded by that many channels.
         sized((1, x.shape[1] + size - 1, *x.shape[2:]))
         return sized(x.shape)
@@ -310,19 +310,19 @@ def checked_axes(shape: Shape, axes: Sequence[int]) -> tuple[int, ...]:
     """The axes counted from the front; LayerError if one is out of range or given twice."""
     count = len(shape)
     if any(not -count <= axis < count for axis in axes):
-        raise LayerError(f"axis {', '.join(map(str, axes))} is not an axis of {show(shape)}")
+        raise LayerError(f"axis {', '.join(map(str, axes))} is out of range for {show(shape)}")
     found = tuple(axis % count for axis in axes)
     if len(set(found)) != len(found):
-        raise LayerError(f"axes {', '.join(map(str, axes))} of {show(shape)} are not distinct")
+        raise LayerError(f"axes {', '.join(map(str, axes))} of {show(shape)} contain an axis twice")
     return found
 
 
 def _planes(x: Value, extent: Sequence[int]) -> Sized:
     """Images x with other extents."""
     if len(x.shape) != 4 or len(extent) != 2:
-        raise LayerError(f"{show(x.shape)} is not a batch of images: expected 4 axes (N, C, H, W)")
+        raise LayerError(f"expected 4 axes (N, C, H, W), got {show(x.shape)}")
     if min(extent) < 1:
-        raise LayerError(f"there are no images of {show(extent)}")
+        raise LayerError(f"images of {show(extent)} have an extent below 1")
     return sized((*x.shape[:2], *extent))
 
 

@@ -164,9 +164,9 @@ class TorchOps(RegionTensors):
         # NaN is neither.
         if not bool(((indices > -1) & (indices < extent)).all()):
             raise RistrettoError(
-                f"an index into {extent} entries is negative, too large or no number",
+                f"an index into {extent} entries is negative, too large or not a number",
                 where=f'layer "{"/".join(self._scopes)}"' if self._scopes else None,
-                hint="Check the data that it comes from.",
+                hint="Check the data that it is computed from.",
             )
         picked = x.index_select(axis, indices.detach().reshape(-1).long())
         return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
@@ -265,5 +265,5 @@ def _of(functions: dict[int, Any], x: Tensor) -> Any:
     """The function for the number of spatial axes of x."""
     axes = x.dim() - 2
     if axes not in functions:
-        raise LayerError(f"torch filters 1 to 3 spatial axes, not {axes}")
+        raise LayerError(f"convolution with torch supports 1 to 3 spatial axes, not {axes}")
     return functions[axes]

@@ -82,7 +82,7 @@ class PoolTensors:
 def _axes(x: Tensor) -> int:
     axes = x.dim() - 2
     if axes not in _MAX:
-        raise LayerError(f"torch pools 1 to 3 spatial axes, not {axes}")
+        raise LayerError(f"pooling with torch supports 1 to 3 spatial axes, not {axes}")
     return int(axes)
 
 

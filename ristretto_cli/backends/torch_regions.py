@@ -33,7 +33,7 @@ class RegionTensors(PoolTensors):
         items = rois[:, 0].detach().cpu().numpy()
         corners = _rounded(rois[:, 1:].detach().cpu().numpy() * np.float32(spatial_scale))
         if not ((items >= 0) & (items < x.shape[0])).all():
-            raise LayerError(f"a region refers to an item outside of the {x.shape[0]} items")
+            raise LayerError(f"a region has an invalid image index ({x.shape[0]} images)")
         tops = []
         for item, (left, top, right, bottom) in zip(items, corners, strict=True):
             # One axis after the other; of equals, the first row and the first place in it get the gradient.

@@ -98,7 +98,7 @@ def read_caffemodel(data: memoryview, file: str) -> dict[str, tuple[StoredBlob, 
         layers = [field for field in found if field.number == _NET_LAYER and field.wire_type == BYTES]
         old = [field for field in found if field.number == _NET_LAYERS and field.wire_type == BYTES]
         if not layers and not old:
-            raise RistrettoError("the file has no layers", where=file, hint=_HINT)
+            raise RistrettoError("the file contains no layers", where=file, hint=_HINT)
         inner = [_inner_layer(data, field) for field in old]
         v0 = [field for field in inner if field is not None]
         if v0:  # fields other than the inner layers are dropped, as in Caffe
@@ -123,7 +123,7 @@ def read_net_message(data: memoryview, file: str) -> Message:
     if missing:
         raise RistrettoError(f"required fields are missing: {', '.join(missing[:5])}", where=file, hint=_HINT)
     if len(message.layer) + len(message.layers) == 0:
-        raise RistrettoError("the file has no layers", where=file, hint=_HINT)
+        raise RistrettoError("the file contains no layers", where=file, hint=_HINT)
     return message
 
 

@@ -68,7 +68,7 @@ def check_writable(path: str | Path) -> None:
     try:
         target = _target(path)
         if target.is_dir():
-            raise RistrettoError("is a folder, not a file", where=_shown(path), hint="Give a file name.")
+            raise RistrettoError("is a folder, not a file", where=_shown(path), hint="Add a file name.")
         if target.exists() and not target.is_file():
             return
         if not target.parent.is_dir():

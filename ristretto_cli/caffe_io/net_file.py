@@ -57,7 +57,7 @@ def read_solver(path: str | Path) -> SolverFile:
     """
     parsed = read(path, "SolverParameter")
     if not parsed.message.ListFields():
-        raise RistrettoError("the file is empty: expected a solver", where=str(path))
+        raise RistrettoError("the file is empty", where=str(path))
     solver = upgrade_solver(parsed.message, file=str(parsed.where("solver_type")))
     if not solver.HasField("snapshot_prefix"):
         _set_prefix(solver, Path(path).with_suffix(""), path)

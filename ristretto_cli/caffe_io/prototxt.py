@@ -90,7 +90,7 @@ class _Parser:
             now = tokens.now
             if now.kind is Kind.END:
                 if opened is not None:
-                    self._report(opened, f'{message.DESCRIPTOR.name}: expected "{close}" to close it', "Add it.")
+                    self._report(opened, f'{message.DESCRIPTOR.name}: missing "{close}"')
                 break
             if now.kind is Kind.SYMBOL and now.text in "}>":
                 tokens.next()
@@ -98,7 +98,7 @@ class _Parser:
                     if now.text != close:
                         self._report(now.start, f'expected "{close}", found "{now.text}"')
                     break
-                self._report(now.start, f'unexpected "{now.text}"')
+                self._report(now.start, f'unmatched "{now.text}"')
             elif now.kind is Kind.NAME and close and self._begins_a_layer(message, now):
                 if self._unclosed_at != now.start:  # once, not for each enclosing message
                     self._unclosed_at = now.start
@@ -133,7 +133,7 @@ class _Parser:
                 self._report(
                     name.start,
                     f'"{name.text}" of {message.DESCRIPTOR.name} is given twice, first on line {first}',
-                    "Give it once.",
+                    "Remove one of them.",
                 )
                 self._skip_value(name.start)
             else:
@@ -255,7 +255,7 @@ class _Parser:
         while closes:
             token = tokens.next()
             if token.kind is Kind.END:
-                self._report(opened, f'expected "{close}" to close it', "Add it.")
+                self._report(opened, f'missing "{close}"')
                 return
             if token.kind is Kind.SYMBOL:
                 if token.text in _CLOSES:

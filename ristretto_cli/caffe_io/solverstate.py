@@ -92,7 +92,7 @@ def _read_binary(data: memoryview, file: str) -> SolverStateFile:
     except (BadBytes, DecodeError) as fault:
         raise RistrettoError(f"the file is damaged or not a solver state: {fault}", where=file, hint=_HINT) from None
     if not message.HasField("iter"):
-        hint = "Give weights by --weights, and the .solverstate next to them by --snapshot."
+        hint = "Use weights as --weights, and the .solverstate from the same snapshot as --snapshot."
         raise RistrettoError("the file is not a solver state", where=file, hint=hint)
     history = (decode_blob(data, blob.start, blob.stop, f"{file}: history {i}") for i, blob in enumerate(blobs))
     return SolverStateFile(file, message.iter, message.current_step, os.fsdecode(name), tuple(history))

@@ -96,7 +96,7 @@ def upgrade_solver(solver: Message, *, file: str = "") -> Message:
     _attempt("input file specified using deprecated 'solver_type' field (enum)", here)
     if message.HasField("type"):
         raise RistrettoError(
-            "the solver has both solver_type and type", where=here if file else None, hint="Keep type."
+            "the solver has both solver_type and type", where=here if file else None, hint="Use only type."
         )
     message.type = SOLVER_TYPES[message.solver_type]
     message.ClearField("solver_type")
@@ -113,7 +113,7 @@ def _upgrade_input(net: Message, place: Location) -> bool:
         dims = list(net.input_dim)
         if len(dims) % 4 and len(dims) < 4 * len(net.input):
             raise RistrettoError(
-                f"the net has {len(dims)} input_dim", where=place, hint="Give four for each input, or input_shape."
+                f"the net has {len(dims)} input_dim", where=place, hint="Set four for each input, or use input_shape."
             )
         shapes = [dims[i : i + 4] for i in range(0, len(dims), 4)]
     if shapes:
@@ -121,7 +121,7 @@ def _upgrade_input(net: Message, place: Location) -> bool:
             raise RistrettoError(
                 f"the net has {len(net.input)} inputs, but shapes for {len(shapes)}",
                 where=place,
-                hint="Give an input_shape, or four input_dim, for each input.",
+                hint="Set an input_shape, or four input_dim, for each input.",
             )
         layer = new("LayerParameter", name="input", type="Input", top=net.input)
         layer.input_param.SetInParent()

@@ -180,7 +180,7 @@ def _upgrade_layer(v0: Message, v1: Message, place: Location) -> bool:
 
 def _upgrade_type(name: str, place: Location) -> int:
     if name not in _TYPES:
-        raise RistrettoError(f'layer type "{name}" is not known', where=place, hint=did_you_mean(name, _TYPES))
+        raise RistrettoError(f'unknown layer type "{name}"', where=place, hint=did_you_mean(name, _TYPES))
     return enum_value("V1LayerParameter.LayerType", _TYPES[name])
 
 

@@ -120,10 +120,10 @@ def _text(head: bytes, wanted: str) -> tuple[str, str]:
     if head.lstrip().startswith(b"<"):
         return "this is a web page", "Download the file itself."
     if wanted == "an array":
-        return "this is a text file", "Give a .binaryproto, such as compute_image_mean writes."
+        return "this is a text file", "Use a .binaryproto, such as compute_image_mean writes."
     if wanted == "a caffemodel":
         return "this is a text file", "Use upgrade_net_proto_text for a prototxt."
-    return "this is a text file, such as a prototxt", "Give the .caffemodel or .h5 with the net's trained weights."
+    return "this is a text file, such as a prototxt", "Use the .caffemodel or .h5 with the net's trained weights."
 
 
 def is_hdf5(data: memoryview) -> bool:

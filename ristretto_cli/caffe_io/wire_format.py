@@ -53,7 +53,7 @@ def read_varint(data: memoryview, at: int, stop: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & (2**64 - 1), at
         shift += 7
-    raise BadBytes(f"unterminated number at byte {at}")
+    raise BadBytes(f"unterminated varint at byte {at}")
 
 
 def varint(value: int) -> bytes:

@@ -46,7 +46,7 @@ def command(
     unchanged. Images that cannot be read are skipped.
     """
     if (resize_width == 0) != (resize_height == 0):
-        raise click.UsageError("--resize_width and --resize_height belong together: give both")
+        raise click.UsageError("--resize_width and --resize_height must be used together")
     import numpy as np
 
     from ristretto_cli.datasets.imageset import ConversionOptions, convert_imageset
@@ -57,7 +57,7 @@ def command(
     if size and check_size:
         log.warning("--check_size has no effect with --resize_width and --resize_height: all images become that size.")
     if gray and encoded and not encode_type and not size:
-        log.warning("--gray has no effect with --encoded: files are stored unchanged. Give --encode_type as well.")
+        log.warning("--gray has no effect with --encoded: files are stored unchanged. Add --encode_type.")
     options = ConversionOptions(
         gray=gray, size=size, encoded=encoded, encode_type=encode_type or "", check_size=check_size
     )

@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Write a net or its weights in another format.
 
-    npz: arrays keyed layer/i. Without --model, the arrays of the file, as stored. With --model, the parameters of the
-    layers of the net's TEST phase, as the layers use them: quantized if the layer quantizes them.
+    npz contains arrays under the keys layer/i. Without --model, these are the arrays of the weights file; with --model,
+    the parameters as the layers of the net's TEST phase use them, quantized if the layer quantizes them.
     """
     from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
 

@@ -39,7 +39,7 @@ def _gpu(context: click.Context, param: click.Parameter, value: str) -> GpuReque
 @click.argument("db_type", metavar="DB_TYPE", type=click.Choice(["lmdb", "leveldb"]))
 @click.argument("device", metavar="[CPU|GPU]", type=click.Choice(["CPU", "GPU"]), required=False)
 @click.argument("device_id", metavar="[DEVICE_ID]", default="0", callback=_gpu)
-@require_gpu_option
+@require_gpu_option("GPU and DEVICE_ID")
 @option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
 @graph_option
 def command(
@@ -63,7 +63,7 @@ def command(
         what = f"{len(blobs)} and {len(targets)}"
         raise click.UsageError(f"the number of blob names and dataset names must be equal, not {what}")
     if device == "CPU" and device_id.required:
-        raise click.UsageError("give CPU or --require_gpu, but not both")
+        raise click.UsageError("CPU and --require_gpu exclude each other")
     import numpy as np
 
     from ristretto_cli.datasets.features import extract_features

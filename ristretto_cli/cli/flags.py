@@ -80,20 +80,25 @@ def phase_option(command: F) -> F:
 
 def gpu_option(command: F) -> F:
     """--gpu and --require_gpu, as one GpuRequest called `gpu`; see usable_gpu."""
-    text = "The GPU to run on: a number, a list (the first is used) or all (GPU 0). Default, and fallback: the CPU."
-    return option("--gpu", text, unit="device", callback=_gpu)(require_gpu_option(command))
+    return option(
+        "--gpu",
+        "The GPU to run on: a number, a list (the first is used) or all (GPU 0). "
+        "Default: the CPU, which is also the fallback.",
+        unit="device",
+        callback=_gpu,
+    )(require_gpu_option("--gpu")(command))
 
 
-def require_gpu_option(command: F) -> F:
-    """--require_gpu, read by gpu_required."""
+def require_gpu_option(gpu: str) -> Callable[[F], F]:
+    """--require_gpu, read by gpu_required. gpu: the argument that it replaces, as named in the help."""
     return option(
         "--require_gpu",
-        "Fail if the GPU cannot be used. Without --gpu, requests GPU 0.",
+        f"Fail if the GPU cannot be used. Without {gpu}, requests GPU 0.",
         is_flag=True,
         is_eager=True,  # the callback of --gpu needs it
         expose_value=False,
         callback=_require_gpu,
-    )(command)
+    )
 
 
 def gpu_required(context: click.Context) -> bool:
@@ -116,6 +121,7 @@ def threads_option(command: F) -> F:
         "Number of threads for a net. Default: one per core, limited by OMP_NUM_THREADS, CPU affinity and CPU quotas.",
         type=click.IntRange(0, 1024),
         default=0,
+        show_default=False,  # the text gives it
     )(command)
 
 
@@ -124,7 +130,7 @@ def graph_option(command: F) -> F:
     command = option(
         "--graph_passes",
         "The rewrites of the fast graph, separated by commas: those to run, or, each with a leading minus, those to "
-        "leave out.",
+        "omit.",
         metavar="NAMES",
         is_eager=True,
         expose_value=False,
@@ -168,7 +174,9 @@ STDOUT = "-"  # the value of --json that means stdout
 
 def json_option(what: str) -> Callable[[F], F]:
     """--json, the file to write `what` to, for write_json and print_result."""
-    return option("--json", f"Also write {what} to this file. -: to stdout, instead of the result.", unit="file")
+    return option(
+        "--json", f"Also write {what} to this file. Use - for stdout, which then has only the JSON.", unit="file"
+    )
 
 
 def json_file(json: str | None) -> str | None:
@@ -214,7 +222,7 @@ def widths(context: click.Context, param: click.Parameter, value: str) -> dict[s
         if not equals or bits not in _WIDTHS:
             raise click.BadParameter(f'"{part}": expected a width from 1 to 32 bits, such as conv_params=4')
         if name in found:
-            raise click.BadParameter(f'"{name}" is given two widths')
+            raise click.BadParameter(f'"{name}" is given twice')
         found[name] = int(bits)
     return found
 
@@ -305,11 +313,11 @@ def _graph_passes(context: click.Context, param: click.Parameter, value: str | N
     names = [name.strip() for name in value.split(",") if name.strip()]
     without = [name.removeprefix("-") for name in names if name.startswith("-")]
     if without and len(without) < len(names):
-        raise click.BadParameter("give either names to run or, with a leading minus, names to leave out")
+        raise click.BadParameter("names with and without a leading minus exclude each other")
     for name in without or names:
         if name not in GRAPH_PASSES:
             near = did_you_mean(name, GRAPH_PASSES.names()) or f"Known: {', '.join(all_passes())}."
-            raise click.BadParameter(f'graph pass "{name}" is not known. {near}')
+            raise click.BadParameter(f'unknown graph pass "{name}". {near}')
     chosen = [name for name in all_passes() if (name not in without if without else name in names)]
     context.meta[_GRAPH_PASSES] = tuple(chosen)
 

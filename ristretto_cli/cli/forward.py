@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @option("--weights", "The weights. Default: initialized by the net's fillers.", unit="file")
 @option(
     "--input",
-    "Arrays for Input and MemoryData layers, by blob name; arrays for other blobs are fed as well.",
+    "Arrays for Input and MemoryData layers, by blob name; arrays for other data layers replace their data.",
     unit="npz",
 )
 @option("--output", "The file to write the blobs to.", unit="npz", required=True)
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @gpu_option
 @threads_option
 @graph_option
-@option("--seed", "Seed of the random numbers.", type=click.IntRange(min=0), default=0)
+@option("--seed", "Seed of the random number generator.", type=click.IntRange(min=0), default=0)
 def command(
     model: str,
     weights: str | None,

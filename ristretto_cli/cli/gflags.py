@@ -27,8 +27,18 @@ def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) 
     """
     if unit is not None:
         attributes["metavar"] = unit.upper()
-    # Without a default there is nothing to show, and click shows nothing.
-    return click.option(name, help=help, show_default=attributes.get("default") != "", **attributes)
+    # Neither "" nor a flag that is off needs to be shown.
+    shown = attributes.get("default") != "" and (not attributes.get("is_flag") or attributes.get("default") is True)
+    attributes.setdefault("show_default", shown)
+    return click.option(name, help=help, **attributes)
+
+
+class NegativeFlag(click.Option):
+    """A boolean flag that is a negation itself, such as --noscore: --nonoscore is accepted, but not in the help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (record[0].partition(" / ")[0], record[1])
 
 
 class GflagsCommand(click.Command):
@@ -124,13 +134,16 @@ class GflagsCommand(click.Command):
 
 
 def given_flags(ctx: click.Context) -> Collection[str]:
-    """The flags given on the command line, by their names in the help, except those that are empty or off."""
+    """The flags given on the command line, by their names in the help, except those that are empty or off.
+
+    A flag that is on by default is listed if it is switched off, as --noflag.
+    """
     return [
-        _name(param)
+        param.secondary_opts[0] if _is_boolean(param) and param.default is True else _name(param)
         for param in ctx.command.params
         if _is_valued(param)
         and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
-        and not _is_nothing(ctx.params[param.name])
+        and not _is_idle(param, ctx.params[param.name])
     ]
 
 
@@ -138,8 +151,11 @@ def _is_valued(param: click.Parameter) -> TypeGuard[click.Option]:
     return isinstance(param, click.Option) and param.expose_value
 
 
-def _is_nothing(value: Any) -> bool:
-    return value is None or value is False or (isinstance(value, Sized) and len(value) == 0)
+def _is_idle(param: click.Option, value: Any) -> bool:
+    """Whether a value is empty, or a boolean's default."""
+    if _is_boolean(param):
+        return value is (param.default is True)
+    return value is None or (isinstance(value, Sized) and len(value) == 0)
 
 
 def _spelled(words: Sequence[str]) -> str:

@@ -38,7 +38,8 @@ Exit codes:
   1    error in a file, in the net or of the machine
   2    invalid or missing flag or command
   70   internal error (a bug in ristretto)
-  130  interrupted"""
+  130  interrupted
+  141  the reader of stdout is gone (as in `ristretto ... | head`)"""
 
 
 def main() -> None:

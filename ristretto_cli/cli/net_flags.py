@@ -41,6 +41,6 @@ def _shapes(context: click.Context, param: click.Parameter, values: Sequence[str
         if min(shape) < 1:
             raise click.BadParameter(f'"{value}": every dimension must be at least 1')
         if name in found:
-            raise click.BadParameter(f'"{name}" is given two shapes')
+            raise click.BadParameter(f'"{name}" is given twice')
         found[name] = shape
     return found

@@ -12,7 +12,7 @@ from ristretto_cli.cli.progress import progress
 @click.command(cls=GflagsCommand)
 @click.argument("logs", metavar="LOG...", nargs=-1, required=True)
 @option("--output", "The image to write, .png or .svg.", unit="file", required=True)
-@option("--smooth", "Number of displayed values to average for each point.", type=click.IntRange(min=1), default=1)
+@option("--smooth", "Number of logged values to average for each point.", type=click.IntRange(min=1), default=1)
 def command(logs: tuple[str, ...], output: str, smooth: int) -> None:
     """Draw the loss, accuracy and learning rate in training logs.
 

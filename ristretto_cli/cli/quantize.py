@@ -26,7 +26,7 @@ from ristretto_cli.cli.flags import (
     widths,
     write_json,
 )
-from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
+from ristretto_cli.cli.gflags import GflagsCommand, NegativeFlag, given_flags, option
 from ristretto_cli.cli.progress import progress
 from ristretto_cli.cli.rules import Excludes
 from ristretto_cli.errors import RistrettoError
@@ -56,7 +56,7 @@ def _mode_flags() -> Sequence[click.Option]:
 
     for name, (_, modes) in mode_options().items():
         if name in _OWN_FLAGS:
-            what = f"trimming mode {' or '.join(modes)} declares --{name}, which quantize declares too"
+            what = f"trimming mode {' or '.join(modes)} declares --{name}, which is already a flag of quantize"
             raise RistrettoError(what, hint="Rename the option, or uninstall the extension.")
     return [
         click.Option(
@@ -91,7 +91,8 @@ def _mode_flags() -> Sequence[click.Option]:
 @option("--iterations", "Number of batches to score each net on.", type=click.IntRange(min=1), default=50)
 @option(
     "--error_margin",
-    "The allowed drop from the float net's score: in percentage points; for a loss, in percent of it.",
+    "The largest allowed loss of accuracy, in percentage points; "
+    "if the score is a loss, its largest allowed increase, in percent.",
     unit="percent",
     type=Percent(),
     default=2.0,
@@ -121,16 +122,30 @@ def _mode_flags() -> Sequence[click.Option]:
 @option(
     "--bw",
     "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8.",
-    unit="part=bits,...",
+    unit="group=bits,...",
     default="",
     callback=widths,
 )
-@option("--noscore", "Measure ranges and write the net without scoring. --bw must give all widths.", is_flag=True)
-@option("--nohold_margin", "Do not widen a combined net that misses the error margin.", is_flag=True)
-@option("--early_stop", "Early stopping: end a trial as soon as its outcome is certain.", is_flag=True)
+@option(
+    "--noscore",
+    "Measure ranges and write the net without scoring. --bw must give all widths.",
+    is_flag=True,
+    cls=NegativeFlag,
+)
+@option(
+    "--hold_margin/--nohold_margin",
+    "Widen a combined net that misses the error margin.",
+    is_flag=True,
+    default=True,
+)
+@option(
+    "--early_stop",
+    "Stop evaluating a candidate as soon as the remaining batches cannot change whether it passes.",
+    is_flag=True,
+)
 @option(
     "--cache_mb",
-    "Memory for cached data, in MB; the excess is spilled to a temporary file. 0: no caching.",
+    "Memory for cached data, in MB; the excess is spilled to a temporary file. 0 disables the cache.",
     type=click.IntRange(0, 1 << 30),
     default=512,
 )
@@ -142,7 +157,6 @@ def command(
     model_quantized: str | None,
     error_margin: float,
     score_goal: str | None,
-    nohold_margin: bool,
     json: str | None,
     dry_run: bool,
     gpu: GpuRequest,
@@ -153,7 +167,7 @@ def command(
 ) -> None:
     """Quantize a trained net and write its prototxt.
 
-    Prints the bit widths tried and their scores, the scored output, whether the error margin is met, the
+    Prints the bit widths tried and their scores, the output used as score, whether the error margin is kept, the
     other outputs, the layers that stay float, and the file written.
     """
     given = given_flags(click.get_current_context())
@@ -173,7 +187,6 @@ def command(
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
         metric_options=ap_version,
-        hold_margin=not nohold_margin,
         **flags,
     )
     check_outputs([target, json_file(json)], [config.model, config.weights])

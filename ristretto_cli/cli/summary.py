@@ -1,4 +1,4 @@
-"""Show the shapes, parameters and multiplications of a net's layers."""
+"""Show the shapes, parameters and multiply-accumulates of a net's layers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(
     input_shape: dict[str, tuple[int, ...]],
     json: str | None,
 ) -> None:
-    """Show the shapes, parameters and multiplications of a net's layers.
+    """Show the shapes, parameters and multiply-accumulates of a net's layers.
 
     Needs neither weights nor data: without a database, crop_size, mean_file or --input_shape gives the shape.
     """

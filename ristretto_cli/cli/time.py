@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(cls=GflagsCommand)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @option("--weights", "The weights. Default: initialized by the net's fillers.", unit="file")
-@option("--iterations", "Number of runs.", type=click.IntRange(min=1), default=50)
+@option("--iterations", "Number of forward passes.", type=click.IntRange(min=1), default=50)
 @option("--phase", "The net's phase, as in caffe time.", type=Words(["TRAIN", "TEST"]), default="TRAIN")
 @state_options
 @input_shape_option

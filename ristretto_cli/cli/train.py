@@ -63,7 +63,7 @@ def command(
 ) -> None:
     """Train a net, or fine-tune a quantized one.
 
-    A second ^C ends the run at once.
+    The first ^C has the effect set by --sigint_effect; a second one ends the run at once.
     """
     check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
     given = given_flags(click.get_current_context())

@@ -90,10 +90,10 @@ def _faults(net: Net, shapes: Mapping[str, Shape], targets: Sequence[tuple[str, 
             yield RistrettoError(what, where=net.file, hint=did_you_mean(blob, shapes))
         elif len(shapes[blob]) > _MAX_AXES and not target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}, but the records of a database have four axes'
-            yield RistrettoError(what, where=net.file, hint=f"Give a target that ends in {_NPZ}.")
+            yield RistrettoError(what, where=net.file, hint=f"Use a target that ends in {_NPZ}.")
         elif DYNAMIC in shapes[blob] and target.endswith(_NPZ):
             what = f'the blob "{blob}" is {show(shapes[blob])}: its number of items is variable'
-            yield RistrettoError(what, where=net.file, hint=f"Give a target that does not end in {_NPZ}.")
+            yield RistrettoError(what, where=net.file, hint=f"Use a target that does not end in {_NPZ}.")
         try:
             if target.endswith(_NPZ):
                 check_writable(target)

@@ -122,7 +122,7 @@ def convert_imageset(
             first = one.shape if first is None else first
             if options.check_size and one.shape != first:
                 what = f"the image is {show(one.shape)}, but the first one is {show(first)}"
-                raise RistrettoError(what, where=file, hint="Give --resize_height and --resize_width.")
+                raise RistrettoError(what, where=file, hint="Set --resize_height and --resize_width.")
             new.put(b"%08d_" % entry.at + entry.name, one.record)
             if new.count % 1000 == 0:
                 log.info("Processed %d files.", new.count)
@@ -157,7 +157,7 @@ def read_list(path: str) -> list[ListedImage]:
         parts = _LINE.fullmatch(line.rstrip())
         if parts is None or not -(2**31) <= int(parts[2]) < 2**31 or b"\0" in line:
             what = "no label after the last space" if parts is None else "the label or the name is invalid"
-            faults.append(RistrettoError(what, where=f"{path}:{at + 1}", hint="Write: file label."))
+            faults.append(RistrettoError(what, where=f"{path}:{at + 1}", hint="Expected: file label."))
         else:
             entries.append(ListedImage(at, parts[1], int(parts[2])))
     if len(faults) > _MAX_FAULTS:
@@ -218,7 +218,7 @@ def _encode(image: Pixels, kind: str, where: str) -> bytes:
     except cv2.error:
         done = False
     if not done:
-        hint = "Give --encode_type, such as png or jpg."
+        hint = "Set --encode_type, such as png or jpg."
         raise RistrettoError(f'an image cannot be encoded as "{kind}"', where=where, hint=hint)
     return bytes(data)
 

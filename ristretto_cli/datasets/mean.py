@@ -107,15 +107,15 @@ def _open(path: str, backend: Backend) -> Database:
     try:
         if not Path(path).is_dir():
             what = "is not a folder" if Path(path).exists() else "this database does not exist"
-            raise RistrettoError(what, where=path or '""', hint="Give the database's folder.")
+            raise RistrettoError(what, where=path or '""', hint="Use the folder of the database.")
     except (ValueError, OSError):
         raise RistrettoError("invalid folder name", where=repr(path)) from None
     folder = Path(path)
     is_lmdb, is_leveldb = (folder / "data.mdb").exists(), (folder / "CURRENT").is_file()
     if backend is Backend.LMDB:
         if is_leveldb and not is_lmdb:
-            raise RistrettoError("is a LevelDB database", where=path, hint="Give --backend=leveldb.")
+            raise RistrettoError("is a LevelDB database", where=path, hint="Use --backend=leveldb.")
         return Lmdb(folder)
     if is_lmdb and not is_leveldb:
-        raise RistrettoError("is an LMDB database", where=path, hint="Give --backend=lmdb.")
+        raise RistrettoError("is an LMDB database", where=path, hint="Use --backend=lmdb.")
     return LevelDb(folder)

@@ -51,7 +51,7 @@ class Fixed(NumberFormat):
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 128:
-            raise LayerError(f"a width of {self.bits} bits is out of range", hint="Give 1 to 128.")
+            raise LayerError(f"a width of {self.bits} bits is out of range", hint="Use 1 to 128.")
 
     @property
     def largest(self) -> float:
@@ -152,8 +152,8 @@ class DynamicFixedPoint(TrimmingMode):
     options: ClassVar[tuple[ModeOption, ...]] = (
         ModeOption(
             "fl_params",
-            "How the fractional length of weights is chosen: so that the largest one fits, or their squared error is "
-            "minimal.",
+            "How to choose the fractional length of weights: max fits the largest weight, mse minimizes the squared "
+            "error.",
             choices=tuple(rule.value for rule in FlParams),
             default=FlParams.MAX.value,
             in_legacy=False,

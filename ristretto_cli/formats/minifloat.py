@@ -44,9 +44,9 @@ class Minifloat(NumberFormat):
 
     def __post_init__(self) -> None:
         if not 0 <= self.mant_bits <= 64:
-            raise LayerError(f"mant_bits {self.mant_bits} is out of range", hint="Give 0 to 64.")
+            raise LayerError(f"mant_bits {self.mant_bits} is out of range", hint="Use 0 to 64.")
         if not 0 <= self.exp_bits <= 30:
-            raise LayerError(f"exp_bits {self.exp_bits} is out of range", hint="Give 0 to 30.")
+            raise LayerError(f"exp_bits {self.exp_bits} is out of range", hint="Use 0 to 30.")
 
     @property
     def floats(self) -> Floats:

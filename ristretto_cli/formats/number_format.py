@@ -216,7 +216,7 @@ def configured_mode(name: str, chosen: Mapping[str, str]) -> TrimmingMode:
                 f'trimming mode "{name}" has no option {key}', hint=hint or f"Options: {', '.join(own) or 'none'}."
             )
         if value not in own[key].choices:
-            raise RistrettoError(f'invalid value "{value}" of {key}', hint=f"Give {' or '.join(own[key].choices)}.")
+            raise RistrettoError(f'invalid value "{value}" of {key}', hint=f"Use {' or '.join(own[key].choices)}.")
     return mode.with_options(chosen)
 
 
@@ -237,7 +237,7 @@ def layer_formats(quantization: Message) -> LayerFormats:
     precision = enum_name(quantization, "precision")
     mode = _mode_of(precision, MODES.registered()) or _mode_of(precision, MODES.usable())
     if mode is None:
-        raise LayerError(f"precision {precision} has no trimming mode")
+        raise LayerError(f"no trimming mode for precision {precision}")
     formats = mode.layer_formats(quantization)
     return LayerFormats(
         layer_in=formats.layer_in if quantization.trim_layer_in else None,
@@ -266,7 +266,7 @@ def trimming_mode(*names: str) -> Any:
         enum_value("QuantizationParameter.Precision", mode.precision)  # KeyError if the schema lacks it
         for name, other in MODES.registered(load=False).items():
             if other.precision == mode.precision and type(other).layer_formats is not cls.layer_formats:
-                raise ValueError(f"{name} and {names[0]} read precision {mode.precision} differently")
+                raise ValueError(f"{name} and {names[0]} interpret precision {mode.precision} differently")
             for option in mode.options:
                 if any(option.name == theirs.name and option != theirs for theirs in other.options):
                     raise ValueError(f"{name} and {names[0]} declare option {option.name} differently")

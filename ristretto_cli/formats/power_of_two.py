@@ -36,7 +36,7 @@ class PowerOfTwo(NumberFormat):
     def __post_init__(self) -> None:
         for name, value in (("exp_min", self.exp_min), ("exp_max", self.exp_max)):
             if not -1000 <= value <= 1000:
-                raise LayerError(f"{name} {value} is out of range", hint="Give -1000 to 1000.")
+                raise LayerError(f"{name} {value} is out of range", hint="Use -1000 to 1000.")
 
     @property
     def largest(self) -> float:

@@ -32,7 +32,7 @@ class ArgMax(LayerType):
         if not 1 <= param.top_k <= extent:
             raise LayerError(
                 f"top_k is {param.top_k}, but there are {extent} values",
-                hint=f"Give a number from 1 to {extent}.",
+                hint=f"Set it to a number from 1 to {extent}.",
             )
         if has_axis:
             values, indices = ops.top_k(x, param.top_k, axis)

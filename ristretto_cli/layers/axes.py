@@ -12,12 +12,12 @@ def canonical_axis(axis: int, shape: Shape, *, setting: str = "axis") -> int:
     if axes == 0:
         raise LayerError(
             f"{setting} {axis} does not exist: the bottom is a scalar, without axes",
-            hint="Give the layer a bottom with at least one axis.",
+            hint="Use a bottom with at least one axis.",
         )
     if not -axes <= axis < axes:
         raise LayerError(
             f"{setting} {axis} is out of range for a bottom of shape {show(shape)}",
-            hint=f"Give a number from {-axes} to {axes - 1}.",
+            hint=f"Use a number from {-axes} to {axes - 1}.",
         )
     return axis % axes
 

@@ -28,7 +28,7 @@ class BatchNorm(LayerType):
         if len(shape) < 2:
             raise LayerError(
                 f"the bottom has shape {show(shape)}, but BatchNorm needs a channel axis after the first",
-                hint="Give it a bottom with at least 2 axes.",
+                hint="Use a bottom with at least 2 axes.",
             )
         if any(param.lr_mult != 0 for param in message.param[:3]):
             raise LayerError(

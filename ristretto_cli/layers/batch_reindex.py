@@ -23,10 +23,10 @@ class BatchReindex(LayerType):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, indices = bottoms
         if not x.shape:
-            raise LayerError("its first bottom is a scalar", hint="Give it a bottom with an axis of items.")
+            raise LayerError("its first bottom is a scalar", hint="Use a bottom with an axis of items.")
         if len(indices.shape) != 1:
             raise LayerError(
-                f"its second bottom, the indices, has shape {show(indices.shape)}", hint="Give it one axis."
+                f"its second bottom, the indices, has shape {show(indices.shape)}", hint="It must have one axis."
             )
         # Caffe rejects -0.5, although it truncates to 0.
         below = ops.less(indices, ops.constant(0.0))

@@ -74,7 +74,7 @@ class ImageSizes:
             if words:
                 size = _size(words)
                 if size is None:
-                    raise LayerError(f"name_size_file: {file}:{number} must hold a name, a height and a width")
+                    raise LayerError(f"name_size_file: {file}:{number}: expected a name, a height and a width")
                 sizes.append(size)
         if not sizes:
             raise LayerError(f"name_size_file: {file} is empty")

@@ -59,5 +59,5 @@ def _check_vectors(a: Shape, b: Shape) -> None:
     if any(math.prod(shape[2:]) != 1 for shape in (a, b)) or math.prod(a[1:]) != math.prod(b[1:]):
         raise LayerError(
             f"bottoms of shape {show(a)} and {show(b)} are not vectors of the same length",
-            hint="Give two of shape N x C.",
+            hint="Use two of shape N x C.",
         )

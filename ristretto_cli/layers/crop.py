@@ -32,19 +32,19 @@ class Crop(LayerType):
         if len(offsets) != axes:
             raise LayerError(
                 f"{len(offsets)} offset settings for {axes} axes from axis {start} on",
-                hint="Give one for all these axes, or one per axis.",
+                hint="Set one for all these axes, or one per axis.",
             )
         if len(reference.shape) < len(x.shape):
             raise LayerError(
                 f"bottom 1, of shape {show(reference.shape)}, has fewer axes than bottom 0, of shape {show(x.shape)}",
-                hint="Give a second bottom with an extent for each cropped axis.",
+                hint="Use a second bottom with an extent for each cropped axis.",
             )
         for axis, offset in enumerate(offsets, start):
             have, want = x.shape[axis], reference.shape[axis]
             if offset + want > have:
                 raise LayerError(
                     f"on axis {axis}, an extent of {want} at offset {offset} is out of bounds: bottom 0 has {have}",
-                    hint="Lower the offset, or swap the bottoms: the first one is cropped.",
+                    hint="Reduce the offset, or swap the bottoms: the first one is cropped.",
                 )
             if want != have:
                 x = ops.slice(x, axis, offset, offset + want)

@@ -77,11 +77,11 @@ class _Settings:
                     f"its {name} bottom is {show(shape)}; for {priors} boxes it needs {priors * each} numbers per image"
                 )
         if param.no_permute:
-            raise LayerError("no_permute is not supported", hint="Put Permute and Flatten layers before it.")
+            raise LayerError("no_permute is not supported", hint="Add Permute and Flatten layers before it.")
         if param.num_classes == 1 and param.background_label_id == 0:
             raise LayerError("there are no classes other than the background")
         if param.keep_top_k == 0:
-            raise LayerError("keep_top_k is 0: nothing would be kept", hint="Give -1 for all.")
+            raise LayerError("keep_top_k is 0: nothing would be kept", hint="Use -1 for all.")
         nms = param.nms_param
         if not nms.nms_threshold >= 0 or not 0 < nms.eta <= 1:
             raise LayerError("nms_threshold must be 0 or more, and eta more than 0 and at most 1")

@@ -24,10 +24,7 @@ class Dropout(LayerType):
         (x,) = bottoms
         ratio = layer.message.dropout_param.dropout_ratio
         if not 0 <= ratio < 1:
-            raise LayerError(
-                f"dropout_ratio is {ratio:g}",
-                hint="Give a probability from 0 to less than 1; 0.5 is usual.",
-            )
+            raise LayerError(f"dropout_ratio must be in [0, 1), not {ratio:g}")
         scaled = layer.message.dropout_param.scale_train
         if layer.phase != TRAIN:
             return [x if scaled else ops.mul(x, ops.constant(1 - ratio))]

@@ -44,7 +44,7 @@ def _check(operation: str, coefficients: int, shapes: Sequence[tuple[int, ...]])
     if coefficients not in (0, len(shapes)):
         raise LayerError(
             f"{coefficients} coeff settings for {len(shapes)} bottoms",
-            hint="Give one for each bottom, or none.",
+            hint="Set one for each bottom, or none.",
         )
     if operation == "PROD" and coefficients > 0:
         raise LayerError("coeff is set for a product", hint="Remove coeff, or set operation: SUM.")
@@ -52,5 +52,5 @@ def _check(operation: str, coefficients: int, shapes: Sequence[tuple[int, ...]])
         if shape != shapes[0]:
             raise LayerError(
                 f"bottom {number} has shape {show(shape)}, bottom 0 has {show(shapes[0])}",
-                hint="Give bottoms of equal shapes.",
+                hint="Use bottoms of equal shapes.",
             )

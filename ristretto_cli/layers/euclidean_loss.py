@@ -26,7 +26,7 @@ class EuclideanLoss(LayerType):
         if math.prod(a.shape) != math.prod(b.shape):
             raise LayerError(
                 f"bottoms of shape {show(a.shape)} and {show(b.shape)} have different numbers of values",
-                hint="Give a target for each value.",
+                hint="Use a target for each value.",
             )
         difference = ops.sub(a, b if b.shape == a.shape else ops.reshape(b, a.shape))
         squares = ops.sum(ops.mul(difference, difference), range(len(a.shape)))

@@ -26,7 +26,7 @@ class Filter(HostLayer):
         if len(layer.tops) != len(blobs):
             raise LayerError(
                 f"it has {len(layer.tops)} tops for {len(blobs)} bottoms and the selector",
-                hint="Give one top for each bottom except the selector.",
+                hint="Use one top for each bottom except the selector.",
             )
         if not selector or any(extent not in (1, DYNAMIC) for extent in selector[1:]):
             raise LayerError(

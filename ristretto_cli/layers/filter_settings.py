@@ -78,7 +78,7 @@ class FilterSettings:
     def reject_one_sided(self) -> None:
         """LayerError if the padding of two sides differs, for callers that do not support it."""
         if any([*self.before, *self.after]):
-            raise LayerError("pad_l and pad_r, pad_t and pad_b must be the same here", hint="Give pad instead.")
+            raise LayerError("pad_l and pad_r, pad_t and pad_b must be the same here", hint="Use pad instead.")
 
     def apply(self, ops: Ops[V], primitive: Callable[..., V], x: V, params: Sequence[V]) -> V:
         """ops.conv or ops.deconv on a bottom of any number of batch and spatial axes."""
@@ -133,7 +133,7 @@ def _per_axis(param: Message, field: str, stem: str, axes: int, *, default: int,
     if len(given) not in (0, 1, axes):
         raise LayerError(
             f"{field} is given {len(given)} times, but the bottom has {axes} spatial axes",
-            hint="Give it once, or once per spatial axis.",
+            hint="Set it once, or once per spatial axis.",
         )
     values = tuple(given) if len(given) == axes and axes else (given[0] if given else default,) * axes
     if any(value < minimum for value in values):

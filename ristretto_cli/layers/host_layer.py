@@ -30,7 +30,7 @@ class HostLayer(LayerType):
         """A function that computes successive batches, starting with the first; LayerError if the data do not fit."""
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
-        raise TypeError(f"{layer.type} layers are not recorded in graphs")
+        raise TypeError(f"{layer.type} layers cannot be computed by a backend")
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _stored(ops: Ops[V], message: Message) -> V:
     """The matrix that `source` holds."""
     param = message.infogain_loss_param
     if not param.source:
-        raise LayerError("there is no matrix H", hint="Set infogain_loss_param's source, or give a third bottom.")
+        raise LayerError("there is no matrix H", hint="Set source in infogain_loss_param, or add a third bottom.")
     try:
         _check_regular(param.source)
         return ops.constant(read_blob(param.source))
@@ -73,12 +73,12 @@ def _check_regular(path: str) -> None:
     except (OSError, ValueError):  # a name too long, or with a NUL in it
         return
     if endless:
-        raise RistrettoError("is not a regular file", where=path, hint="A net's files must be files.")
+        raise RistrettoError("is not a regular file", where=path, hint="Use a regular file.")
 
 
 def _check_matrix(shape: Shape, classes: int) -> None:
     if math.prod(shape) != classes * classes:
         raise LayerError(
             f"H has {math.prod(shape)} values (shape {show(shape)}) for {classes} classes",
-            hint=f"Give {classes} x {classes}, or set axis to that of the classes.",
+            hint=f"Use {classes} x {classes}, or set axis to that of the classes.",
         )

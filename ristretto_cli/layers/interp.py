@@ -29,7 +29,7 @@ class Interp(LayerType):
             )
         left = tuple(n + param.pad_beg + param.pad_end for n in x.shape[2:])
         if min(left) < 1:
-            raise LayerError(f"pad_beg {param.pad_beg} and pad_end {param.pad_end} leave nothing of {show(x.shape)}")
+            raise LayerError(f"pad_beg {param.pad_beg} and pad_end {param.pad_end} remove all of {show(x.shape)}")
         for axis, extent in enumerate(left, 2):
             x = ops.slice(x, axis, -param.pad_beg, extent - param.pad_beg)
         return [ops.resize(x, _extent(param, left))]

@@ -36,7 +36,7 @@ def predictions(scores: Shape, labels: Shape, axis: int) -> Predictions:
         raise LayerError(
             f"{prod(labels)} labels (shape {show(labels)}) for {layout.outer * layout.inner} predictions "
             f"(scores of shape {show(scores)}, classes on axis {axis})",
-            hint="Give one label per prediction, or set axis to that of the classes.",
+            hint="Use one label per prediction, or set axis to that of the classes.",
         )
     return layout
 

@@ -24,7 +24,7 @@ class Log(LayerType):
         param = layer.message.log_param
         log_base = log_of_base(param.base)
         if log_base == 0:
-            raise LayerError("there is no logarithm to the base 1", hint="Give a number above 0 other than 1.")
+            raise LayerError("base must be positive and not 1")
         if param.scale != 1:
             x = ops.mul(x, ops.constant(param.scale))
         if param.shift != 0:

@@ -16,5 +16,5 @@ def log_of_base(base: float) -> float:
     if base == E:
         return 1.0
     if not 0 < base < math.inf:
-        raise LayerError(f"base is {base:g}", hint="Give a number above 0, or -1 for e.")
+        raise LayerError(f"base must be positive, or -1 for e, not {base:g}")
     return float(np.log(np.float32(base)))

@@ -17,7 +17,7 @@ def check_same_batch(first: Shape, second: Shape) -> None:
     if not first or not second or first[0] != second[0]:
         raise LayerError(
             f"bottoms of shape {show(first)} and {show(second)} differ on axis 0",
-            hint="Give values and labels for the same batch.",
+            hint="Use values and labels of the same batch.",
         )
 
 
@@ -27,7 +27,7 @@ def check_at_most_four_axes(*shapes: Shape) -> None:
         if len(shape) > 4:
             raise LayerError(
                 f"a bottom of shape {show(shape)} has {len(shape)} axes, but this loss takes at most 4",
-                hint="Put a Reshape or Flatten layer in front.",
+                hint="Add a Reshape or Flatten layer before it.",
             )
 
 
@@ -35,7 +35,7 @@ def check_one_per_row(shape: Shape, rows: int, what: str) -> None:
     """LayerError unless a bottom has one value for each of `rows` rows; what: the values' name."""
     if math.prod(shape) != rows:
         raise LayerError(
-            f"{math.prod(shape)} {what} (shape {show(shape)}) for a batch of {rows}", hint="Give one per row."
+            f"{math.prod(shape)} {what} (shape {show(shape)}) for a batch of {rows}", hint="Use one per row."
         )
 
 

@@ -25,7 +25,7 @@ class LRN(LayerType):
         param = layer.message.lrn_param
         size = param.local_size
         if size % 2 == 0:
-            raise LayerError(f"local_size is {size}", hint="Give an odd number.")
+            raise LayerError(f"local_size must be odd, not {size}")
         if len(x.shape) != 4:
             raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         if enum_name(param, "norm_region") == "ACROSS_CHANNELS":

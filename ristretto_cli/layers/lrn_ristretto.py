@@ -34,9 +34,9 @@ class LRNRistretto(LayerType):
         if enum_name(lrn, "norm_region") != "ACROSS_CHANNELS":
             raise LayerError("it supports only normalization across channels")
         if lrn.local_size % 2 == 0:
-            raise LayerError(f"local_size {lrn.local_size} is even", hint="Give an odd one.")
+            raise LayerError(f"local_size must be odd, not {lrn.local_size}")
         if len(x.shape) != 4:
-            raise LayerError("its bottom must have four axes (N, C, H, W)")
+            raise LayerError(f"its bottom has {len(x.shape)} axes and must have 4: (N, C, H, W)")
         if x.shape[1] > _MAX_CHANNELS:
             raise LayerError(f"its bottom has {x.shape[1]} channels; the maximum is {_MAX_CHANNELS}")
         number_format = Minifloat(quantization.mant_bits, quantization.exp_bits)

@@ -22,7 +22,7 @@ class LSTMUnit(LayerType):
         cell, gates, cont = bottoms
         shape = cell.shape
         if len(shape) != 3 or shape[0] != 1:
-            raise LayerError(f"the cell is {show(shape)}", hint="Give it the shape 1 x N x H.")
+            raise LayerError(f"the cell has shape {show(shape)}", hint="Expected 1 x N x H.")
         _, streams, hidden = shape
         if gates.shape != (1, streams, 4 * hidden) or cont.shape != (1, streams):
             raise LayerError(

@@ -14,7 +14,7 @@ def covered(shape: Shape, axis: int, num_axes: int) -> Shape:
     """
     start = canonical_axis(axis, shape)
     if num_axes < -1:
-        raise LayerError(f"num_axes is {num_axes}", hint="Give 0 or more, or -1 for all axes to the end.")
+        raise LayerError(f"num_axes is {num_axes}", hint="Use 0 or more, or -1 for all axes to the end.")
     if num_axes == -1:
         return shape[start:]
     if start + num_axes > len(shape):

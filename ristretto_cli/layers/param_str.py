@@ -31,9 +31,10 @@ def read(text: str, known: Collection[str]) -> Mapping[str, float | tuple[float,
             raise _not_understood(inner[place:])
         name = entry["name"]
         if name not in known or name in found:
-            what = "is given twice" if name in found else "is not known"
+            if name in found:
+                raise LayerError(f'"{name}" is given twice in its param_str')
             near = did_you_mean(name, known) or f"Known: {', '.join(sorted(known))}."
-            raise LayerError(f'"{name}" of its param_str {what}', hint=near if name not in found else "")
+            raise LayerError(f'unknown name "{name}" in its param_str', hint=near)
         found[name] = _value(entry)
         place = entry.end()
     return found
@@ -50,4 +51,6 @@ def _value(entry: re.Match[str]) -> float | tuple[float, ...]:
 
 
 def _not_understood(text: str) -> LayerError:
-    return LayerError(f'its param_str cannot be parsed from "{text[:40]}" on', hint="Give numbers, or lists of them.")
+    return LayerError(
+        f'its param_str cannot be parsed from "{text[:40]}" on', hint="Expected numbers, or lists of them."
+    )

@@ -22,9 +22,9 @@ class Parameter(LayerType):
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         shape = tuple(message.parameter_param.shape.dim)
         if len(shape) > _MAX_AXES:
-            raise LayerError(f"its shape has {len(shape)} axes", hint=f"Give at most {_MAX_AXES}.")
+            raise LayerError(f"its shape has {len(shape)} axes", hint=f"The maximum is {_MAX_AXES}.")
         if min(shape, default=1) < 1:
-            raise LayerError(f"its shape is {show(shape)}", hint="Give extents of 1 or more.")
+            raise LayerError(f"its shape is {show(shape)}", hint="Every extent must be 1 or more.")
         return (ParamDef(shape, constant_filler()),)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

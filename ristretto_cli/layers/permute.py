@@ -20,9 +20,11 @@ class Permute(LayerType):
         order = list(layer.message.permute_param.order)
         if any(axis >= count for axis in order):
             raise LayerError(
-                f"order names axis {max(order)} of a bottom of shape {show(x.shape)}",
+                f"order contains axis {max(order)}, but the bottom has shape {show(x.shape)}",
                 hint=f"Its axes are 0 to {count - 1}.",
             )
         if len(set(order)) != len(order):
-            raise LayerError(f"order names an axis twice: {', '.join(map(str, order))}", hint="Name each axis once.")
+            raise LayerError(
+                f"order contains an axis twice: {', '.join(map(str, order))}", hint="Each axis may occur once."
+            )
         return [ops.transpose(x, [*order, *(axis for axis in range(count) if axis not in order)])]

@@ -89,7 +89,7 @@ def _bordered(ops: Ops[V], x: V, param: Message, method: str) -> V:
     if before == after:
         return x
     if method != "MAX" or len(x.shape) != 4:
-        raise LayerError(f"pool {method} requires equal padding on both sides", hint="Give pad, or pad_h and pad_w.")
+        raise LayerError(f"pool {method} requires equal padding on both sides", hint="Set pad, or pad_h and pad_w.")
     return ops.pad(x, [0, 0, *before], [0, 0, *after], LOWEST)
 
 
@@ -101,6 +101,6 @@ def _pair(param: Message, field: str, stem: str) -> tuple[int, int]:
         return (getattr(param, field), getattr(param, field))
     if not all(given) or param.HasField(field):
         raise LayerError(
-            f"{field} cannot be combined with {sides[0]} and {sides[1]}", hint=f"Give {field}, or both of the others."
+            f"{field} cannot be combined with {sides[0]} and {sides[1]}", hint=f"Set {field}, or both of the others."
         )
     return (getattr(param, sides[0]), getattr(param, sides[1]))

@@ -22,7 +22,7 @@ class PReLU(LayerType):
         if len(shape) < 2:
             raise LayerError(
                 f"the bottom has shape {show(shape)}, but PReLU needs a channel axis after the first",
-                hint="Give it a bottom with at least 2 axes.",
+                hint="Use a bottom with at least 2 axes.",
             )
         param = message.prelu_param
         filler = param.filler if param.HasField("filler") else constant_filler(0.25)

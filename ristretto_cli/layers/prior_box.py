@@ -102,7 +102,7 @@ def _reject_many(count: int) -> None:
 def _sizes(param: Message) -> list[tuple[float, float]]:
     """Width and height of the boxes at each position."""
     if not param.min_size or any(not 1 <= size < 2**31 for size in param.min_size):
-        raise LayerError("min_size is missing or less than 1", hint="Give the sizes of the boxes in pixels.")
+        raise LayerError("min_size is missing or less than 1", hint="Set the sizes of the boxes in pixels.")
     if param.max_size and len(param.max_size) != len(param.min_size):
         raise LayerError(f"there are {len(param.min_size)} min_sizes and {len(param.max_size)} max_sizes")
     if any(not low < high < 2**31 for low, high in zip(param.min_size, param.max_size, strict=False)):

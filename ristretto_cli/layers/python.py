@@ -49,7 +49,7 @@ class Python(LayerType):
                     f"{layer.message.python_param.layer}: expected {wanted} {kind}{'s' * (wanted != '1')}, got {count}"
                 )
         if not known.in_place and {top.name for top in layer.tops} & {bottom.name for bottom in layer.bottoms}:
-            raise LayerError("it cannot work in place", hint="Give its top a name other than its bottom's.")
+            raise LayerError("in-place computation is not supported", hint="Use different names for top and bottom.")
         return known.forward(ops, layer, bottoms, params)
 
 

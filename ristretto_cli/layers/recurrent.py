@@ -126,14 +126,14 @@ class Recurrent(LayerType):
                 f"bottoms of shape {show(x)} and {show(cont)} are not steps x streams x values and steps x streams"
             )
         if x[0] > MAX_STEPS:
-            raise LayerError(f"{x[0]} time steps are too many", hint=f"Give at most {MAX_STEPS}.")
+            raise LayerError(f"{x[0]} time steps are too many", hint=f"The maximum is {MAX_STEPS}.")
         static = bottoms[2] if len(bottoms) == 3 + states else None
         if static is not None and (len(static) < 2 or static[0] != x[1]):
-            raise LayerError(f"the static input is {show(static)}", hint=f"Give it the shape {x[1]} x values.")
+            raise LayerError(f"the static input has shape {show(static)}", hint=f"Expected {x[1]} x values.")
         state = (1, x[1], param.num_output)
         for shape in bottoms[len(bottoms) - states :]:
             if shape != state:
-                raise LayerError(f"an initial state is {show(shape)}", hint=f"Give it the shape {show(state)}.")
+                raise LayerError(f"an initial state has shape {show(shape)}", hint=f"Expected {show(state)}.")
         return _Extents(
             steps=x[0],
             streams=x[1],

@@ -34,18 +34,18 @@ def _target(shape: Shape, param: Message) -> Shape:
     start, stop = _replaced(shape, param)
     dims = list(param.shape.dim)
     if len(shape) - (stop - start) + len(dims) > _MAX_AXES:
-        raise LayerError(f"the top would have more than {_MAX_AXES} axes", hint="Give fewer dims.")
+        raise LayerError(f"the top would have more than {_MAX_AXES} axes", hint="Use fewer dims.")
     if dims.count(-1) > 1 or any(dim < -1 for dim in dims):
         raise LayerError(
             f"the dims {', '.join(map(str, dims))} are not a shape",
-            hint="Give extents, 0 for one of the bottom's, and -1 at most once.",
+            hint="Use positive extents, 0 to keep the bottom's, and -1 at most once.",
         )
     for place, dim in enumerate(dims, start):
         if dim == 0:
             if place >= len(shape):
                 raise LayerError(
                     f"dim 0 keeps the bottom's extent on axis {place}, but its shape is {show(shape)}",
-                    hint="Give the extent itself, or -1.",
+                    hint="Use the extent itself, or -1.",
                 )
             dims[place - start] = shape[place]
     if -1 in dims:
@@ -53,14 +53,14 @@ def _target(shape: Shape, param: Message) -> Shape:
         if rest == 0 or prod(shape) % rest != 0:
             raise LayerError(
                 f"no extent for dim -1 fits: {prod(shape)} values (shape {show(shape)}) do not divide by {rest}",
-                hint="Give other dims.",
+                hint="Use other dims.",
             )
         dims[dims.index(-1)] = prod(shape) // rest
     target = (*shape[:start], *dims, *shape[stop:])
     if prod(target) != prod(shape):
         raise LayerError(
             f"{prod(shape)} values (shape {show(shape)}) do not fill the shape {show(target)}",
-            hint="Give dims with the same product, or -1 for one of them.",
+            hint="Use dims with the same product, or -1 for one of them.",
         )
     return target
 
@@ -72,10 +72,10 @@ def _replaced(shape: Shape, param: Message) -> tuple[int, int]:
     if not 0 <= start <= axes:
         raise LayerError(
             f"axis {param.axis} is out of range for a bottom of shape {show(shape)}",
-            hint=f"Give a number from {-axes - 1} to {axes}.",
+            hint=f"Use a number from {-axes - 1} to {axes}.",
         )
     if param.num_axes < -1:
-        raise LayerError(f"num_axes is {param.num_axes}", hint="Give 0 or more, or -1 for all axes to the end.")
+        raise LayerError(f"num_axes is {param.num_axes}", hint="Use 0 or more, or -1 for all axes to the end.")
     stop = axes if param.num_axes == -1 else start + param.num_axes
     if stop > axes:
         raise LayerError(

@@ -33,7 +33,7 @@ class SigmoidCrossEntropyLoss(LayerType):
             raise LayerError(
                 f"scores of shape {show(scores.shape)} and targets of shape {show(targets.shape)} "
                 "have different numbers of values",
-                hint="Give a target for each score.",
+                hint="Use a target for each score.",
             )
         layout = Predictions(scores.shape[0], 1, math.prod(scores.shape[1:]))
         x, target = ops.reshape(scores, layout.shape), ops.reshape(targets, layout.shape)

@@ -43,13 +43,13 @@ def _given(points: tuple[int, ...], extent: int, parts: int) -> tuple[int, ...]:
     if len(points) != parts - 1:
         raise LayerError(
             f"{len(points)} slice_point settings for {parts} tops",
-            hint=f"Give {parts - 1}, one less than the number of tops, or none for equal parts.",
+            hint=f"Set {parts - 1}, one less than the number of tops, or none for equal parts.",
         )
     cuts = (0, *points, extent)
     if any(start >= stop for start, stop in pairwise(cuts)):
         raise LayerError(
             f"the slice points {', '.join(map(str, points))} do not split an extent of {extent}",
-            hint=f"Give increasing numbers from 1 to {extent - 1}.",
+            hint=f"Use increasing numbers from 1 to {extent - 1}.",
         )
     return cuts
 

@@ -30,7 +30,7 @@ class SmoothL1Loss(LayerType):
         first = bottoms[0].shape
         sigma = layer.message.smooth_l1_loss_param.sigma
         if len(bottoms) == 3:
-            raise LayerError("it has weights for the differences but none for the losses", hint="Give both or neither.")
+            raise LayerError("it has weights for the differences but none for the losses", hint="Use both or neither.")
         if not MIN_SIGMA <= sigma <= MAX_SIGMA:
             raise LayerError(f"sigma must be {MIN_SIGMA:g} to {MAX_SIGMA:g}, not {sigma:g}")
         check_same_batch(first, bottoms[1].shape)

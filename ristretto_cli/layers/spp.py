@@ -43,9 +43,9 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
     windows = PoolGeometry(kernel, stride=kernel, pad=pad, ceil=True)
     if any(p >= k for p, k in zip(pad, kernel, strict=True)):
         raise LayerError(
-            f"{bins} windows of {show(kernel)} on level {level} do not fit an image of {show(extent)}: they would "
-            f"need a padding of {show(pad)}",
-            hint="Lower pyramid_height.",
+            f"{bins} windows of {show(kernel)} on level {level} do not fit an image of {show(extent)}: they need "
+            f"padding {show(pad)}, which is not smaller than the kernel",
+            hint="Reduce pyramid_height.",
         )
     if method == "MAX":
         return ops.max_pool(x, windows)
@@ -54,6 +54,6 @@ def _level(ops: Ops[V], layer: Layer, x: V, level: int) -> V:
     if any(pad):
         raise LayerError(
             f"pool STOCHASTIC does not support padding; level {level} of an image of {show(extent)} needs {show(pad)}",
-            hint="Lower pyramid_height, or choose another pool.",
+            hint="Reduce pyramid_height, or choose another pool.",
         )
     return (draw if layer.phase == TRAIN else expect)(ops, x, windows)

@@ -36,7 +36,7 @@ class Upsample(LayerType):
         if any(param.HasField(field) for field in ("upsample_h", "upsample_w", "pad_out_h", "pad_out_w")):
             raise LayerError(
                 "upsample_h, upsample_w, pad_out_h and pad_out_w require a mask",
-                hint="Give a mask as second bottom, or only scale.",
+                hint="Use a mask as second bottom, or set only scale.",
             )
         return [_repeated(ops, x, *_scales(param))]
 
@@ -65,7 +65,7 @@ def _extent(param: Message, bottom: Shape) -> Shape:
 def _scales(param: Message) -> tuple[int, int]:
     sides = [param.HasField("scale_h"), param.HasField("scale_w")]
     if any(sides) and not all(sides):
-        raise LayerError("only one of scale_h and scale_w is given", hint="Give both, or scale.")
+        raise LayerError("only one of scale_h and scale_w is given", hint="Set both, or scale.")
     scales = (param.scale_h, param.scale_w) if all(sides) else (param.scale, param.scale)
     if min(scales) < 1 or max(scales) > MAX_SCALE:
         raise LayerError(f"scale must be 1 to {MAX_SCALE}, not {show(scales)}")

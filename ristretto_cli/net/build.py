@@ -225,7 +225,7 @@ class _Builder:
         seen: set[str] = set()
         for i, top in enumerate(layer.tops):
             if not top.name:
-                raise LayerError("one of its tops has no name", hint='Give it one: top: "...".')
+                raise LayerError("one of its tops has no name", hint='Add a name: top: "...".')
             in_place = i < len(read) and read[i] == top.name
             if top.name in seen or (top.name in self._current and not in_place):
                 raise LayerError(
@@ -249,7 +249,9 @@ class _Builder:
             except ExtensionError as error:
                 raise LayerError(str(error)) from error
         known = [*LAYERS.names(), *self._data.names()]
-        raise LayerError(f'type "{name}" is not known', hint=did_you_mean(name, known) or f"Known: {', '.join(known)}.")
+        raise LayerError(
+            f'unknown layer type "{name}"', hint=did_you_mean(name, known) or f"Known: {', '.join(known)}."
+        )
 
     def _params(self, layer: Layer, definitions: Sequence[ParamDef]) -> tuple[Param, ...]:
         specs = layer.message.param
@@ -285,7 +287,7 @@ class _Builder:
                 if known != value:
                     raise LayerError(
                         f'shared parameter "{spec.name}" has {field} {value:g} here and {known:g} in another layer',
-                        hint="Give both the same value, or set only one.",
+                        hint="Set both to the same value, or set only one.",
                     )
         return replace(owner, shape=param.shape)
 
@@ -340,7 +342,7 @@ def _check_counts(layer: Layer, layer_type: LayerType) -> None:
     if layer_type.tops_match_bottoms and len(layer.tops) != len(layer.bottoms):
         raise LayerError(f"it has {len(layer.bottoms)} bottoms but {len(layer.tops)} tops: the numbers must match")
     if not layer_type.in_place and any(top.name in read for top in layer.tops):
-        raise LayerError("it cannot work in place", hint="Give its top a name other than its bottom's.")
+        raise LayerError("in-place computation is not supported", hint="Use different names for top and bottom.")
     propagate_down = layer.message.propagate_down
     if propagate_down and len(propagate_down) != len(layer.bottoms):
         raise LayerError(f"it has {len(propagate_down)} propagate_down values but {len(layer.bottoms)} bottoms")

@@ -122,7 +122,7 @@ def _faults(file: WeightsFile, layer: Layer, index: int, param: Param, blob: Sto
         )
     elif not _is_finite(blob.array):
         yield RistrettoError(
-            f'parameter {index} of layer "{layer.name}" holds NaN or infinite values',
+            f'parameter {index} of layer "{layer.name}" contains NaN or infinite values',
             where=file.file,
             hint="The training diverged or the file is damaged.",
         )

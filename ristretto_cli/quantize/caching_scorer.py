@@ -78,7 +78,7 @@ class CachingScorer:
         key = _key(net_file)
         if key in self._known:
             other, scores = self._known[key]
-            log.info("It is the same net as %s and has the same scores.", other)
+            log.info("Same net as %s: its scores are reused.", other)
             return scores
         with self._options.timer.measure("building nets"):
             scorer = self._build(net_file)

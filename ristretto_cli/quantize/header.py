@@ -32,4 +32,4 @@ def weights_of(model: str) -> str:
                 return os.path.relpath(Path(model).resolve().parent / path)
             if not line.startswith("#"):
                 break
-    raise RistrettoError("the header names no weights", where=model, hint="Give --weights.")
+    raise RistrettoError("no weights file is named in its header", where=model, hint="Use --weights.")

@@ -70,12 +70,12 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: PhaseT
     float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
     layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, timer=timer)
     if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
-        log.warning("%s has no width in --bit_widths that suits this net.", config.trimming_mode)
+        log.warning("--bit_widths has no width that %s can use for this net.", config.trimming_mode)
     margin = Margin(metric.value(float_scores), config.error_margin_percent, exact=config.legacy, goal=metric.goal)
     if margin.goal is Goal.MIN and margin.baseline == 0:
         log.warning(
-            "The loss of the float net is 0, and so is the error margin, a percentage of it. "
-            "Give widths with --bw, or another output with --score."
+            "The float net's loss is 0, and the error margin is relative to it, so no increase is allowed. "
+            "Set widths with --bw, or choose another output with --score."
         )
     evaluator = Evaluator(prepared, layers, metric, margin, scorer)
     space = _space(prepared, layers)

@@ -81,7 +81,7 @@ class Prepared:
                 raise RistrettoError(
                     f"--bw {name}={bits}: {self.config.trimming_mode} has no such width for this net",
                     where=self.config.model,
-                    hint=f"It has {low} to {high} bits." if low < high else f"It has {low} bits.",
+                    hint=f"Use {low} to {high} bits." if low < high else f"Use {low} bits.",
                 )
 
     def calibration_net(self) -> Net:
@@ -142,7 +142,7 @@ def _load(
 def _warn_of_unused_widths(prepared: Prepared) -> None:
     for group in prepared.mode.groups:
         if group.name in prepared.config.bw and not group.families & prepared.families:
-            log.warning("--bw %s: the net has no such layers.", group.name)
+            log.warning("--bw %s has no effect: the net has no layers of this group.", group.name)
 
 
 def _metric(prepared: Prepared) -> Metric | None:
@@ -162,7 +162,9 @@ def _metric(prepared: Prepared) -> Metric | None:
     except RistrettoError as error:
         if searched or config.score is not None:
             raise
-        log.warning("All widths are given and nothing is scored; scoring flags are ignored. %s", error)
+        log.warning(
+            "All widths are given, so the net is written without scoring; scoring flags have no effect. %s", error
+        )
         return None
     return Metric(blob, _goal(config, net, blob), first_element=config.legacy)
 

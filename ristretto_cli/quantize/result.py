@@ -86,7 +86,7 @@ class QuantizationResult:
         """Lines not in the original's summary: the score and the margin, other outputs, layers left float, file."""
         lines = []
         if any(trial.stopped for group in self.search.groups for trial in group.trials):
-            lines.append("* stopped early: the remaining batches could not change whether it passes")
+            lines.append("* stopped early: the remaining batches could not change whether the candidate passes")
         combined, margin = self.search.combined, self.margin
         if combined is not None and margin is not None:
             lines.append(f"Scored by {self.score_blob}: {margin.goal.better} is better.")
@@ -142,10 +142,12 @@ class QuantizationResult:
         before = self._widths(found.group_bits)
         lines = []
         if combined is not found.evaluation:
-            lines.append(f"Widened from {before}, where {self.score_blob} is {number(found.evaluation.score)}.")
+            lines.append(
+                f"Widened from the net with {before}, which has {self.score_blob} {number(found.evaluation.score)}."
+            )
         if not combined.passed:
             widths = ",".join(str(bits) for bits in self.config.bit_widths)
-            lines.append(f"No combination of the bit widths {widths} that meets the margin was found.")
+            lines.append(f"No combination of the bit widths {widths} was found that keeps the error margin.")
         return lines
 
     def _widths(self, group_bits: Sequence[int]) -> str:

@@ -51,7 +51,7 @@ def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
         RistrettoError(
             f'layer "{layer.name}" is already quantized ({layer.type})',
             where=layer.where,
-            hint="Give the float net.",
+            hint="Use the float net as --model.",
         )
         for layer in net.layers
         if not layer.is_source and LAYERS.get(layer.type).quantized

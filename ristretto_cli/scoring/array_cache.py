@@ -50,12 +50,12 @@ class ArrayCache:
             self.full = True
             # tempdir is None if every folder for temporary files is full.
             folder = tempfile.tempdir or "The folder for temporary files"
-            log.warning("%s has no room for data (%s): they are read again for each net.", folder, error.strerror)
+            log.warning("%s has no space for the cache (%s): data are read again for each net.", folder, error.strerror)
             return None
 
     def _spill(self, arrays: Mapping[str, AnyArray], size: int) -> CachedArrays:
         if shutil.disk_usage(tempfile.gettempdir()).free < self._end + 2 * size:
-            raise OSError(0, "half of the free space is used")
+            raise OSError(0, "half of the free space is in use")
         if self._file is None:
             # Unbuffered: after a failed write, a buffer would be written again when the file is closed.
             self._file = tempfile.TemporaryFile(prefix="ristretto-", buffering=0)  # noqa: SIM115  # see finalize

@@ -55,7 +55,8 @@ class DataLoader:
                 raise _of(layer, str(error)) from error
             for blob, array in zip(layer.tops, arrays, strict=True):
                 if not fits(array.shape, blob.shape) and blob.name not in self._given:
-                    what = f"a batch of {blob.name} has shape {show(array.shape)}; the first one has {show(blob.shape)}"
+                    shapes = f"has shape {show(array.shape)}, but the first one has {show(blob.shape)}"
+                    what = f"a batch of {blob.name} {shapes}"
                     raise _of(layer, what, hint="Resize all images to the same size.")
                 batch[blob.name] = array
         return {**batch, **self._given}
@@ -84,7 +85,7 @@ def _mismatches(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
             what = f'"{name}" is not an input of the net'
             errors.append(RistrettoError(what, hint=did_you_mean(name, shapes) or inputs))
         elif not fits(array.shape, shapes[name]):
-            what = f'input "{name}" has shape {show(array.shape)}; the net expects {show(shapes[name])}'
+            what = f'input "{name}" has shape {show(array.shape)}; expected {show(shapes[name])}'
             errors.append(RistrettoError(what))
     return errors
 
@@ -96,7 +97,7 @@ def check_has_data(net: Net) -> None:
         _of(
             layer,
             f"there is no data for {', '.join(blob.name for blob in layer.tops)}",
-            hint="Replace it with a layer that reads images and labels, such as Data or ImageData.",
+            hint="Replace it with a data layer such as Data or ImageData.",
         )
         for layer in sources
         if SOURCES.get(layer.type).is_external
@@ -104,7 +105,7 @@ def check_has_data(net: Net) -> None:
 
 
 def _missing(layer: Layer, missing: list[str]) -> RistrettoError:
-    hint = "Give arrays by `ristretto forward --input=x.npz`, or replace it with a data layer."
+    hint = "Use `ristretto forward --input=x.npz`, or replace it with a data layer such as Data or ImageData."
     return _of(layer, f"there is no data for {', '.join(missing)}", hint=hint)
 
 

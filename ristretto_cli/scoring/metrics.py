@@ -28,10 +28,10 @@ def default_score(net: Net) -> str:
         )
     if len(found) > 1:
         log.warning(
-            "The net has %d heads. %s is scored, at the end of the longest path, not %s. Choose with --score.",
+            "The net has %d heads. The score is %s, at the end of the longest path; others: %s. Choose with --score.",
             len(found),
             found[0],
-            " or ".join(found[1:]),
+            ", ".join(found[1:]),
         )
     return found[0]
 
@@ -117,7 +117,7 @@ def check_metric_options(nets: Sequence[Net], metric_options: MetricOptions, fil
         raise RistrettoError(
             "--ap_version has no effect: the net has no DetectionEvaluate layer as output",
             where=file,
-            hint="Leave --ap_version out.",
+            hint="Omit --ap_version.",
         )
 
 

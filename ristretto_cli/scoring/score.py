@@ -157,7 +157,7 @@ class Scorer:
             log.info("%s", line)
         for output in scores.outputs:
             if not np.isfinite(output.means).all():
-                log.warning("%s is NaN or infinite: the scores of this net cannot be trusted", output.blob)
+                log.warning("%s is NaN or infinite, so the scores of this net are not reliable.", output.blob)
         return scores
 
     def _reader(self, options: ScoringOptions) -> BatchReader:

@@ -37,7 +37,7 @@ class AnnotatedData(Source):
         rng = np.random.default_rng(seed)
         self._transform = Transform(message.transform_param, phase, rng, annotated=annotated)
         if self._resizes_to_many_sizes() and message.data_param.batch_size > 1:
-            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of several sizes", hint="Set batch_size to 1.")
+            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of different sizes", hint="Set batch_size to 1.")
         transform = message.transform_param
         self._constraint = transform.emit_constraint if transform.HasField("emit_constraint") else None
         self._images = ImageRecords(message.data_param, self._transform, annotated=True)

@@ -24,5 +24,5 @@ class ExternalSource(Source):
         tops = ", ".join(self._tops)
         raise RistrettoError(
             f'layer "{self._name}": {self._type} layers have no data of their own',
-            hint=f"Give its blobs ({tops}) with --input x.npz.",
+            hint=f"Set its blobs ({tops}) with --input x.npz.",
         )

@@ -105,7 +105,7 @@ def _read_list(source: str) -> list[str]:
     path = existing(source, "hdf5_data_param.source")
     if h5py.is_hdf5(path):
         what = f"hdf5_data_param.source {path} is an HDF5 file, not a list of such files"
-        raise LayerError(what, hint="Give a text file that contains its name.")
+        raise LayerError(what, hint="Use a text file that contains its name.")
     files = words_of(" ".join(read_lines(path, "hdf5_data_param.source")))
     if not files:
         raise LayerError(f"hdf5_data_param.source {path} lists no files")
@@ -130,9 +130,9 @@ def _shapes(file: str, tops: tuple[str, ...]) -> tuple[Shape, ...]:
 def _shape(h5: h5py.File, top: str, file: str) -> Shape:
     dataset = h5.get(top)
     if not isinstance(dataset, h5py.Dataset):
-        raise LayerError(f'{file} has no dataset "{top}"', hint=f"It has: {', '.join(h5) or 'nothing'}.")
+        raise LayerError(f'{file} has no dataset "{top}"', hint=f"Its datasets: {', '.join(h5) or 'none'}.")
     if dataset.dtype.kind not in "fiu":
-        raise LayerError(f"{file}: dataset {top} holds {dataset.dtype}, not numbers")
+        raise LayerError(f"{file}: dataset {top} contains {dataset.dtype}, not numbers")
     shape: Shape = dataset.shape or ()
     if not shape or prod(shape) < 1 or prod(shape) > MAX_COUNT:
         raise LayerError(f"{file}: dataset {top} has the shape {show(shape)}")

@@ -53,7 +53,7 @@ class ImageData(Source):
         self._order = self._turn()
         self._at = int(self._rng.integers(param.rand_skip)) if param.rand_skip else 0
         if self._at >= len(self._entries):
-            raise LayerError(f"rand_skip skips {self._at} of {len(self._entries)} images", hint="Lower rand_skip.")
+            raise LayerError(f"rand_skip skips {self._at} of {len(self._entries)} images", hint="Reduce rand_skip.")
         self._workers = Workers()
         first = self._entries[self._order[self._at]]
         self._shape = self._image((first, self._transform.interpolations(1)[0])).shape
@@ -118,7 +118,7 @@ def _read_list(source: str, root: str) -> list[Entry]:
         # Caffe reads the label with atoi: trailing garbage is ignored.
         digits = re.match(r"[+-]?\d{1,10}(?!\d)", label)
         if not name or digits is None:
-            raise LayerError(f"{path}:{number}: no label after the last space", hint="Write: file label.")
+            raise LayerError(f"{path}:{number}: no label after the last space", hint="Expected: file label.")
         entries.append(Entry(root + name, int(digits[0])))
     if not entries:
         raise LayerError(f"image_data_param.source {path} lists no images")

@@ -168,7 +168,7 @@ def _raw_image(datum: Message, where: str) -> AnyArray:
 
 def _open(path: Path, backend: str) -> Database:
     if not path.is_dir():
-        raise LayerError(f"data_param.source {path} is not a folder", hint="Give the database's folder.")
+        raise LayerError(f"data_param.source {path} is not a folder", hint="Use the folder of the database.")
     if backend == "LMDB":
         if (path / "CURRENT").is_file() and not (path / "data.mdb").exists():
             raise LayerError(f"{path} is a LevelDB database, not LMDB", hint="Set backend: LEVELDB.")

@@ -91,10 +91,10 @@ class Resize:
         height, width, channels = image.shape
         if len(self.pad_values) not in (0, 1, channels):
             what = f"resize_param has {len(self.pad_values)} pad_values for {channels} channels"
-            raise RistrettoError(what, where=where, hint="Give one, or one per channel.")
+            raise RistrettoError(what, where=where, hint="Set one, or one per channel.")
         scaled, padded = self._scaled(height, width), self._padded(height, width)
         if min(scaled) < 1 or max(scaled) > MAX_SIDE or scaled[0] * scaled[1] > _MAX_PIXELS:
-            what = f"resize_param makes the image, {height}x{width}, {scaled[0]}x{scaled[1]}"
+            what = f"resize_param would resize the {height}x{width} image to {scaled[0]}x{scaled[1]}"
             raise RistrettoError(what, where=where, hint="Its aspect ratio is too extreme.")
         try:
             # OpenCV drops the axis of a single channel.

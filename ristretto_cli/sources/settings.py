@@ -58,7 +58,7 @@ def checked_shape(dims: Iterable[int], what: str) -> Shape:
 def for_top(count: int, tops: int, what: str) -> None:
     """LayerError for a setting that is given neither once nor once per top."""
     if count not in (1, tops):
-        raise LayerError(f"{what} is given {count} times for {tops} tops", hint="Give it once, or once per top.")
+        raise LayerError(f"{what} is given {count} times for {tops} tops", hint="Set it once, or once per top.")
 
 
 def existing(path: str, what: str) -> Path:
@@ -74,7 +74,7 @@ def existing(path: str, what: str) -> Path:
         hint = "" if Path(path).is_absolute() else "Relative paths start at the current folder."
         raise LayerError(f"{what} {path} does not exist", hint=hint)
     if not plain:
-        raise LayerError(f"{what} {path} is not a regular file", hint="A net's files must be files.")
+        raise LayerError(f"{what} {path} is not a regular file", hint="Use a regular file.")
     return Path(path)
 
 

@@ -43,9 +43,9 @@ class Transform:
         self, param: Message, phase: int, rng: np.random.Generator, *, annotated: Message | None = None
     ) -> None:
         if param.HasField("mean_file") and len(param.mean_value):
-            raise LayerError("transform_param has both mean_file and mean_value", hint="Keep one.")
+            raise LayerError("transform_param has both mean_file and mean_value", hint="Use only one of them.")
         if param.force_color and param.force_gray:
-            raise LayerError("transform_param has both force_color and force_gray", hint="Keep one.")
+            raise LayerError("transform_param has both force_color and force_gray", hint="Use only one of them.")
         unread = [field for field in _OF_BOXES if annotated is None and param.HasField(field)]
         if unread:
             raise LayerError(
@@ -91,7 +91,7 @@ class Transform:
         if len(self._values) not in (0, 1, channels):
             raise LayerError(
                 f"transform_param has {len(self._values)} mean_values for {channels} channels",
-                hint="Give one, or one per channel.",
+                hint="Set one, or one per channel.",
             )
         return (channels, *self._shown(height, width))
 

@@ -80,7 +80,7 @@ class WindowData(Source):
         wrong = objects[self._list.label[objects] < 1]
         if len(wrong):
             label, line = self._list.label[wrong[0]], self._list.line[wrong[0]]
-            what = f"{self._path}:{line}: a window that covers an object has label {label}"
+            what = f"{self._path}:{line}: a window of an object has label {label}"
             raise LayerError(what, hint="Labels of objects start at 1; 0 is the background.")
 
     def _draw(self) -> list[_Choice]:
@@ -101,8 +101,8 @@ class WindowData(Source):
         placed = place(box, height, width, self._crop, self._pad, square=self._square, mirror=choice.mirror)
         if placed is None:
             line = self._list.line[choice.window]
-            what = f"window ({', '.join(map(str, box))}) lies outside {file}, which is {width} wide, {height} high"
-            raise RistrettoError(what, where=f"{self._path}:{line}", hint="Corners count from 0: x1 y1 x2 y2.")
+            what = f"window ({', '.join(map(str, box))}) is outside of {file}, which is {width} wide and {height} high"
+            raise RistrettoError(what, where=f"{self._path}:{line}", hint="Coordinates are x1 y1 x2 y2, starting at 0.")
         seen = resize(image[slice(*placed.rows), slice(*placed.columns)], placed.height, placed.width)
         target = np.s_[:, placed.top : placed.top + placed.height, placed.left : placed.left + placed.width]
         out = np.zeros((_CHANNELS, self._crop, self._crop), np.float32)
@@ -128,7 +128,7 @@ def _warn_ignored(message: Message) -> None:
     if message.transform_param.HasField("scale"):
         log.warning("transform_param.scale has no effect; set it in window_data_param")
     if param.crop_mode not in ("warp", "square"):
-        log.warning('window_data_param.crop_mode "%s" is unknown: windows are warped', param.crop_mode)
+        log.warning('unknown window_data_param.crop_mode "%s": windows are warped', param.crop_mode)
 
 
 def _crop_size(message: Message) -> int:
@@ -151,10 +151,10 @@ def _count_of_objects(batch: int, fraction: float) -> int:
 def _mean(param: Message, crop: int) -> Array | None:
     """The mean to subtract from a crop, (3, crop, crop) or (3 or 1, 1, 1)."""
     if param.HasField("mean_file") and len(param.mean_value):
-        raise LayerError("transform_param has both mean_file and mean_value", hint="Keep one.")
+        raise LayerError("transform_param has both mean_file and mean_value", hint="Use only one of them.")
     if len(param.mean_value):
         if len(param.mean_value) not in (1, _CHANNELS):
-            raise LayerError(f"transform_param has {len(param.mean_value)} mean_values", hint="Give 1 or 3.")
+            raise LayerError(f"transform_param has {len(param.mean_value)} mean_values", hint="Set 1 or 3.")
         return np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
     if not param.HasField("mean_file"):
         return None

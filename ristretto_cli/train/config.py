@@ -137,16 +137,14 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
 def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
     """RistrettoError for quantization flags that have no effect on the net."""
     has_params = any(each is not None for layer in net.layers for each in param_formats(layer))
-    no_params = "no layer trims its parameters"
+    no_params = "no layer quantizes its parameters"
     faults = [
-        (config.trim_activations, "--trim_activations", "no layer trims activations", _quantizes_activations(net)),
+        (config.trim_activations, "--trim_activations", "no layer quantizes activations", _quantizes_activations(net)),
         (config.round_to_nearest, "--round_to_nearest", no_params, has_params),
         (config.trimmed_weights, "--trimmed_weights", no_params, has_params),
     ]
     raise_all(
-        RistrettoError(
-            f"{flag} has no effect: {why}", where=net.file, hint=f"Leave {flag} out, or train a trimmed net."
-        )
+        RistrettoError(f"{flag} has no effect: {why}", where=net.file, hint=f"Omit {flag}, or train a quantized net.")
         for given, flag, why, has_effect in faults
         if given and not has_effect
     )
@@ -205,6 +203,6 @@ def _gpu_for_tests(gpu: int | None) -> int | None:
     try:
         onnx_session.probe(gpu)
     except GpuUnusable as fault:
-        log.warning("Test nets are scored on the CPU, which computes the same: %s", fault)
+        log.warning("Test nets are scored on the CPU, which gives the same results: %s", fault)
         return None
     return gpu

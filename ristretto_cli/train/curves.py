@@ -111,10 +111,10 @@ class _LogParser:
     def curves(self, file: str) -> Curves:
         if not self._points:
             raise RistrettoError(
-                'is not a training log: no line such as "Iteration 100, loss = 0.2", "Iteration 100, lr = 0.01" or '
+                'contains no training log lines, such as "Iteration 100, loss = 0.2", "Iteration 100, lr = 0.01" or '
                 '"Test net output #0: accuracy = 0.97"',
                 where=file,
-                hint="Give the stderr of `train`; display must not be 0.",
+                hint="Use the stderr of `train`, with display other than 0.",
             )
         loss, rate = (self._curve((kind, 0, 0, "")) for kind in ("loss", "rate"))
         return Curves(file, loss, rate, self._named("Train"), self._named("Test"))

@@ -30,7 +30,7 @@ def draw(logs: Sequence[Curves], path: str, *, smooth: int = 1) -> None:
     """
     ending = Path(path).suffix.lower()
     if ending not in _METADATA:
-        raise RistrettoError(f"unknown format: expected a name that ends in {' or '.join(ENDINGS)}", where=path)
+        raise RistrettoError(f"unsupported format: the name must end in {' or '.join(ENDINGS)}", where=path)
     try:
         matplotlib: Any = importlib.import_module("matplotlib")
         figures: Any = importlib.import_module("matplotlib.figure")  # unlike pyplot, needs no display

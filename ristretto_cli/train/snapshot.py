@@ -92,8 +92,8 @@ def read_state(path: str, expected: Sequence[tuple[str, Shape]]) -> SolverState:
     parameters = len(dict(expected))
     if len(stored.history) != len(expected):
         raise RistrettoError(
-            f"its history has {len(stored.history)} arrays; expected {len(expected)} for this net with {parameters} "
-            "parameters and this solver type",
+            f"its history has {len(stored.history)} arrays; expected {len(expected)} for this solver type and "
+            f"{parameters} trainable parameters",
             where=path,
             hint=_hint(len(stored.history), parameters),
         )
@@ -112,7 +112,7 @@ def check_complete(path: str, net: Net, weights: WeightsFile) -> None:
         raise RistrettoError(
             f"its weights in {weights.file} lack the layers {', '.join(missing)}",
             where=path,
-            hint="To initialize these by fillers, give only the weights, by --weights.",
+            hint="To initialize these with fillers, use only the weights, with --weights.",
         )
 
 
@@ -140,10 +140,10 @@ def _message(layer: Layer) -> Message:
 
 def _hint(there: int, parameters: int) -> str:
     if parameters and there == 2 * parameters:
-        return "It looks like one of Adam or AdaDelta."
+        return "It seems to be from Adam or AdaDelta."
     if there == parameters:
-        return "It looks like one of another solver type than Adam and AdaDelta."
-    return "It looks like one of another net."
+        return "It seems to be from a solver type other than Adam and AdaDelta."
+    return "It seems to be from another net."
 
 
 def _fitting(blob: StoredBlob, key: str, shape: Shape, index: int, path: str) -> Array:
@@ -153,11 +153,11 @@ def _fitting(blob: StoredBlob, key: str, shape: Shape, index: int, path: str) ->
         raise RistrettoError(
             f"history {index} has shape {show(blob.array.shape)}, but parameter {key} of this net has {show(shape)}",
             where=path,
-            hint="It looks like the state of another net.",
+            hint="It seems to be from another net.",
         )
     if not np.isfinite(blob.array).all():
         raise RistrettoError(
-            f"history {index}, of parameter {key}, holds NaN or infinite values",
+            f"history {index}, of parameter {key}, contains NaN or infinite values",
             where=path,
             hint="The training diverged; resume from an older state.",
         )
@@ -167,7 +167,7 @@ def _fitting(blob: StoredBlob, key: str, shape: Shape, index: int, path: str) ->
 def _find_weights(stored: SolverStateFile) -> str:
     """The weights file of a state: as named there, or else next to the state."""
     if not stored.learned_net:
-        raise RistrettoError("names no weights", where=stored.file, hint="Give only the weights, by --weights.")
+        raise RistrettoError("names no weights file", where=stored.file, hint="Use only the weights, with --weights.")
     neighbour = str(Path(stored.file).parent / Path(stored.learned_net).name)
     for file in (stored.learned_net, neighbour):
         try:
@@ -178,5 +178,5 @@ def _find_weights(stored: SolverStateFile) -> str:
     raise RistrettoError(
         f"its weights are neither at {stored.learned_net} nor at {neighbour}",
         where=stored.file,
-        hint="Put them next to the state.",
+        hint="Put them in the folder of the state.",
     )

@@ -219,8 +219,8 @@ class Solver:
             if not math.isfinite(value) and not self._warned:
                 self._warned = True
                 log.warning(
-                    "The loss of iteration %d is %s: the training has diverged. A lower base_lr, or clip_gradients, "
-                    "may help. It continues, as in Caffe.",
+                    "The loss of iteration %d is %s: the training has diverged. Training continues, as in Caffe. "
+                    "A lower base_lr or clip_gradients may help.",
                     iteration,
                     number(value),
                 )

@@ -38,14 +38,12 @@ def _at(solver: SolverFile, name: str, index: int = 0) -> Location:
 def _net_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     given = [name for name in TRAIN_NETS if solver.message.HasField(name)]
     if not given:
-        yield RistrettoError(
-            "the solver has no net to train", where=solver.file, hint='Add one: net: "train_val.prototxt".'
-        )
+        yield RistrettoError("no net to train is given", where=solver.file, hint='Add net: "train_val.prototxt".')
     if len(given) > 1:
         yield RistrettoError(
             f"the solver has several nets to train: {', '.join(given)}",
             where=_at(solver, given[1]),
-            hint="Keep one of them.",
+            hint="Use only one of them.",
         )
 
 
@@ -57,13 +55,13 @@ def _test_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     if count < own or (count > own and not generic):
         place = _at(solver, "test_iter" if count else "test_net" if len(param.test_net) else "test_net_param")
         yield RistrettoError(
-            f"the solver has {count} test_iter for {own} test nets", where=place, hint="Give one for each test net."
+            f"the solver has {count} test_iter for {own} test nets", where=place, hint="Set one for each test net."
         )
     elif len(param.test_state) not in (0, count):
         yield RistrettoError(
             f"the solver has {len(param.test_state)} test_state for {count} test nets",
             where=_at(solver, "test_state"),
-            hint="Give one for each test net, or none.",
+            hint="Set one for each test net, or none.",
         )
     if count and param.test_interval == 0:
         yield RistrettoError(
@@ -80,7 +78,7 @@ def _number_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     param = solver.message
     for name in ("base_lr", "max_iter"):
         if not param.HasField(name):
-            yield RistrettoError(f"the solver has no {name}", where=solver.file, hint=f"Add {name}.")
+            yield RistrettoError(f"{name} is missing", where=solver.file, hint=f"Add {name} to the solver.")
     for name in _NUMBERS:
         if not math.isfinite(getattr(param, name)):
             yield _out_of_range(solver, name, getattr(param, name), "a number")
@@ -93,9 +91,9 @@ def _policy_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     param = solver.message
     if param.lr_policy not in POLICIES:
         known = f"Known: {', '.join(POLICIES)}."
-        what = f'learning rate policy "{param.lr_policy}" is not known'
+        what = f'unknown learning rate policy "{param.lr_policy}"'
         if not param.HasField("lr_policy"):
-            yield RistrettoError("the solver has no lr_policy", where=solver.file, hint=known)
+            yield RistrettoError("lr_policy is missing", where=solver.file, hint=known)
         else:
             hint = did_you_mean(param.lr_policy, POLICIES) or known
             yield RistrettoError(what, where=_at(solver, "lr_policy"), hint=hint)
@@ -110,22 +108,22 @@ def _rule_faults(solver: SolverFile) -> Iterator[RistrettoError]:
     param = solver.message
     if param.type not in TYPES:
         hint = did_you_mean(param.type, TYPES) or f"Known: {', '.join(TYPES)}."
-        yield RistrettoError(f'solver type "{param.type}" is not known', where=_at(solver, "type"), hint=hint)
+        yield RistrettoError(f'unknown solver type "{param.type}"', where=_at(solver, "type"), hint=hint)
     if param.regularization_type not in REGULARIZATIONS:
-        what = f'regularization type "{param.regularization_type}" is not known'
+        what = f'unknown regularization type "{param.regularization_type}"'
         yield RistrettoError(what, where=_at(solver, "regularization_type"), hint="Known: L1, L2.")
     if param.type in ("AdaGrad", "RMSProp") and param.momentum != 0:
         yield RistrettoError(
-            f"solver type {param.type} has no momentum", where=_at(solver, "momentum"), hint="Remove it."
+            f"momentum cannot be used with solver type {param.type}", where=_at(solver, "momentum"), hint="Remove it."
         )
     if param.type == "RMSProp" and not 0 <= param.rms_decay < 1:
-        yield _out_of_range(solver, "rms_decay", param.rms_decay, "from 0 to less than 1")
+        yield _out_of_range(solver, "rms_decay", param.rms_decay, "in [0, 1)")
     if param.type == "Adam":
         for name in ("momentum", "momentum2"):
             if not 0 <= getattr(param, name) < 1:
-                yield _out_of_range(solver, name, getattr(param, name), "from 0 to less than 1 for Adam")
+                yield _out_of_range(solver, name, getattr(param, name), "in [0, 1) for Adam")
     if param.type == "AdaDelta" and not 0 <= param.momentum <= 1:
-        yield _out_of_range(solver, "momentum", param.momentum, "from 0 to 1 for AdaDelta")
+        yield _out_of_range(solver, "momentum", param.momentum, "in [0, 1] for AdaDelta")
 
 
 def _out_of_range(solver: SolverFile, name: str, value: float, wanted: str, index: int = 0) -> RistrettoError:

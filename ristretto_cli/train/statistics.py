@@ -26,8 +26,8 @@ def warn_of_stale_statistics(net: Net, passes: int) -> None:
         name = max(stale, key=lambda each: stale[each])
         others = f" (and {len(stale) - 1} more layers)" if len(stale) > 1 else ""
         log.warning(
-            'Layer "%s": after training, %d %% of the statistics that tests use will still be the initial ones%s. '
-            "Train longer, or update them faster, by a smaller moving_average_fraction or momentum.",
+            'Layer "%s": after this training, %d %% of its statistics will still be the initial ones%s. '
+            "Train longer, or set a smaller moving_average_fraction or momentum.",
             name,
             round(100 * stale[name]),
             others,

@@ -99,7 +99,7 @@ def _shared(net: Net, trained: Net) -> dict[str, str]:
             continue
         ours, theirs = ([param.shape for param in each.params] for each in (layer, other))
         if ours != theirs:
-            what = f"has parameters {_shapes(ours)} in the test net, but {_shapes(theirs)} in the trained net"
+            what = f"has parameters {_shapes(ours)} in the test net, but {_shapes(theirs)} in the training net"
             errors.append(RistrettoError(f'layer "{layer.name}" {what}', where=layer.where))
             continue
         shared.update({ours.key: theirs.key for ours, theirs in zip(layer.params, other.params, strict=True)})

@@ -42,7 +42,7 @@ def probe(gpu: int) -> None:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu >= count:
-        found = f"the last one found is GPU {count - 1}" if count else "none was found"
+        found = f"the last GPU found is {count - 1}" if count else "no GPU found"
         raise _unusable(gpu, *(warning.message for warning in caught), found)
     try:
         x = torch.ones((1, 1, 2, 2), device=device_of(gpu))
@@ -56,5 +56,5 @@ def probe(gpu: int) -> None:
 def _unusable(gpu: int, *reasons: object) -> GpuUnusable:
     return GpuUnusable(
         f"torch cannot use GPU {gpu}: {'; '.join(map(str, reasons))}",
-        hint="Check that a torch with CUDA is installed, and that the driver fits it.",
+        hint="Check that torch was built with CUDA and matches the driver.",
     )

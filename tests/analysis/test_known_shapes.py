@@ -106,7 +106,7 @@ def test_input_layers_take_a_given_shape_too(workshop: Any) -> None:
             DATA.format(""),
             {},
             'net.prototxt:2: layer "d" (Data): the shape of "data" is unknown: data_param.source none_lmdb does not '
-            "exist. Relative paths start at the current folder. Give it: --input_shape=data=N,C,H,W.",
+            "exist. Relative paths start at the current folder. Set it with --input_shape=data=N,C,H,W.",
         ),
         (DATA.format(""), {"label": (8,)}, '.*the shape of "data" is unknown.*'),
         (DATA.format(""), {"dat": (1,)}, 'net.prototxt: "dat" is not an input of the net. Did you mean data\\?'),

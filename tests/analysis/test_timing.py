@@ -215,13 +215,13 @@ def test_lines_are_caffes() -> None:
         "      drop\tforward: 0 ms.",
         "Computed by kernels of another layer: relu (conv1).",
         "Without kernels of their own: drop.",
-        "Kernels of no layer: 0.25 ms. Outside of kernels: 0.01544 ms.",
-        "A profiled pass, all of the above except reading data: 2 ms; without profiling:",
+        "Kernels not attributed to a layer: 0.25 ms. Time outside kernels: 0.01544 ms.",
+        "Profiled pass, without reading data: 2 ms. Without profiling:",
         "Average Forward pass: 1.5 ms.",
         "Total Time: 75 ms.",
     ]
     assert [line for line in timing_lines(replace(timing, on_gpu=True)) if line not in lines] == [
-        "On a GPU, kernel times are launch times; waiting for kernels counts as outside of kernels."
+        "On a GPU, kernel times are launch times; waiting for kernels counts as time outside kernels."
     ]
 
 

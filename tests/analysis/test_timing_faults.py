@@ -17,5 +17,7 @@ NET = """
 
 
 def test_an_index_without_an_entry_is_no_bug_of_ours(workshop: Any) -> None:
-    with pytest.raises(RistrettoError, match='layer "e": an index into 3 entries is negative, too large or no number'):
+    with pytest.raises(
+        RistrettoError, match='layer "e": an index into 3 entries is negative, too large or not a number'
+    ):
         time_net(workshop.load(NET), 1, rng=np.random.default_rng(0))

@@ -23,7 +23,7 @@ from ristretto_cli.scoring import engine
 from ristretto_cli.scoring.execution import Execution
 
 CPU = "CPUExecutionProvider"
-REMEDY = "Look whether the driver, CUDA and cuDNN fit the installed onnxruntime-gpu."
+REMEDY = "Check that the driver, CUDA and cuDNN match the installed onnxruntime-gpu."
 TRIMMED = """
     layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 2 dim: 16 dim: 3 dim: 3 } } }
     layer { name: "conv" type: "ConvolutionRistretto" bottom: "x" top: "conv"
@@ -234,8 +234,8 @@ def test_a_device_that_no_session_can_be_made_on_is_replaced_by_the_cpu(
     assert "Use CPU." in told.err
     (warning,) = [line for line in told.err.splitlines() if line.startswith("W")]
     assert warning.endswith(
-        "No GPU is usable for --gpu=7: onnxruntime cannot use CUDA device 7: CUDA failure 101: invalid device "
-        f"ordinal. {REMEDY} The CPU is used instead, which computes the same. --require_gpu makes this an error."
+        "--gpu=7: the GPU cannot be used: onnxruntime cannot use CUDA device 7: CUDA failure 101: invalid device "
+        f"ordinal. {REMEDY} Falling back to the CPU, which gives the same results. --require_gpu makes this an error."
     )
     assert len([asked for asked in cuda.asked if asked["providers"][0] != CPU]) == 1
 

@@ -76,8 +76,8 @@ def test_the_cpu_replaces_a_gpu_that_does_not_work_with_one_warning(
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            f"No GPU is usable for --gpu={text}: there is no GPU 7. Buy one. The CPU is used instead, which computes "
-            "the same. --require_gpu makes this an error.",
+            f"--gpu={text}: the GPU cannot be used: there is no GPU 7. Buy one. Falling back to the CPU, which "
+            "gives the same results. --require_gpu makes this an error.",
         )
     ]
 
@@ -85,7 +85,9 @@ def test_the_cpu_replaces_a_gpu_that_does_not_work_with_one_warning(
 def test_a_required_gpu_that_does_not_work_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(RistrettoError) as caught:
         choose_gpu(parse_gpu("7", "--gpu=7", required=True), Machine(0))
-    assert str(caught.value) == ("no GPU is usable: there is no GPU 7. Buy one. Without --require_gpu the CPU is used.")
+    assert str(caught.value) == (
+        "the GPU cannot be used: there is no GPU 7. Buy one. Without --require_gpu the CPU is used."
+    )
     assert caplog.messages == []
 
 

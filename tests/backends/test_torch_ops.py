@@ -195,7 +195,9 @@ def test_an_index_that_is_out_of_range_names_the_layer(index):
     ops = made_ops()
     with ops.scope("block/pick"), pytest.raises(RistrettoError) as refused:
         ops.gather(ops.constant(np.zeros(3)), ops.constant(np.array([index])), 0)
-    assert str(refused.value).startswith('layer "block/pick": an index into 3 entries is negative, too large or no num')
+    assert str(refused.value).startswith(
+        'layer "block/pick": an index into 3 entries is negative, too large or not a num'
+    )
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])

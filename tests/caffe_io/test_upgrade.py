@@ -86,7 +86,7 @@ def test_v0_padding_goes_to_the_layer_after_it() -> None:
         ('layer { type: "relu" } bottom: "p"', "cannot have a padding layer"),
         ('layer { type: "conv" } bottom: "p" bottom: "x"', "a single bottom"),
         ('layer { type: "conv" } bottom: "q"', 'unknown bottom "q"'),
-        ('layer { type: "conf" } bottom: "x"', 'layer type "conf" is not known. Did you mean conv?'),
+        ('layer { type: "conf" } bottom: "x"', 'unknown layer type "conf". Did you mean conv?'),
     ],
 )
 def test_wrong_v0_nets_are_reported_with_their_place(layer: str, reported: str) -> None:

@@ -149,10 +149,10 @@ def test_a_blob_that_contradicts_itself_is_reported(save: Save, blob: str, repor
     [
         (b"", "the file is empty"),
         (b"\x0a\x01a\x0b", "is damaged or not a caffemodel"),
-        (b"\x0a\x03net", "the file has no layers"),
+        (b"\x0a\x03net", "the file contains no layers"),
         (b"\xa2\x06\x7f\x0a\x01a", "127 bytes are declared"),
         (b"\xa2\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "18446744073709551615 bytes are declared"),
-        (b"\xff" * 20, "unterminated number"),
+        (b"\xff" * 20, "unterminated varint"),
         (b"\x00\x00\x00\x00", "field number 0"),
         (b"\x0b" * 300, "groups are nested too deeply"),
         (b"\xa2\x06\x00\x12\x00", "both `layer` and `layers`"),
@@ -164,7 +164,7 @@ def test_a_file_that_is_no_caffemodel(tmp_path: Path, data: bytes, reported: str
     assert reported in fault(file)
 
 
-NO_WEIGHTS = "not weights. Give the .caffemodel or .h5 with the net's trained weights."
+NO_WEIGHTS = "not weights. Use the .caffemodel or .h5 with the net's trained weights."
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
@@ -193,7 +193,7 @@ def test_a_text_file_instead_of_another_message_is_reported_to_be_one(tmp_path: 
     reported = fault(file, read_net_binary)
     assert reported == ": this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt."
     reported = fault(file, read_blob)
-    assert reported == ": this is a text file, not an array. Give a .binaryproto, such as compute_image_mean writes."
+    assert reported == ": this is a text file, not an array. Use a .binaryproto, such as compute_image_mean writes."
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:

@@ -29,11 +29,12 @@ ROWS = [
     ("Im2col", ["data"], "convolution_param { kernel_size: 10000 pad: 5000 }",
      "a blob of shape 2x100000000x5x5 has too many elements"),
     ("SPP", ["data"], "spp_param { pyramid_height: 4000000000 }",
-     "8 windows of 1x1 on level 3 do not fit an image of 4x4: they would need a padding of 2x2. Lower pyramid_height."),
+     "8 windows of 1x1 on level 3 do not fit an image of 4x4: they need padding 2x2, "
+     "which is not smaller than the kernel. Reduce pyramid_height."),
     ("Parameter", [], "parameter_param { shape { dim: 100000 dim: 100000 } }",
      "a blob of shape 100000x100000 has too many elements"),
     ("Log", ["data"], "log_param { base: 1 }",
-     "there is no logarithm to the base 1. Give a number above 0 other than 1."),
+     "base must be positive and not 1"),
     ("Clip", ["data"], "",
      "clip_param is missing. Set its min and max."),
     ("Filter", ["label", "data"], "",
@@ -71,7 +72,7 @@ def test_an_index_that_is_out_of_range_is_reported_when_it_turns_up(
     job.insert('layer { name: "s" type: "Power" bottom: "label" top: "scaled" power_param { scale: 10 } }', after=2)
     before = job.files()
     assert run([*FORWARD, "--allow_missing_weights"]) == 1
-    said = f'ristretto: layer "x": an index into {count} entries is negative, too large or no number. '
+    said = f'ristretto: layer "x": an index into {count} entries is negative, too large or not a number. '
     assert said in capsys.readouterr().err
     assert job.files() == before
 

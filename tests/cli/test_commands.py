@@ -143,7 +143,9 @@ def test_quantize_is_scored_by_the_deepest_head_or_the_one_that_is_named(termina
     at = NET.index('layer { name: "conv"')
     flat = 'layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }\n'
     workshop.net(NET[:at] + flat + AUXILIARY.replace('bottom: "data"', 'bottom: "flat"') + NET[at:])
-    warning = "The net has 2 heads. accuracy is scored, at the end of the longest path, not aux. Choose with --score."
+    warning = (
+        "The net has 2 heads. The score is accuracy, at the end of the longest path; others: aux. Choose with --score."
+    )
     for flags, judged in (((), "accuracy"), (("--score=aux",), "aux"), (("--legacy",), "accuracy")):
         terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json", *flags)
         assert f"Scored by {judged}: higher is better." in terminal.out
@@ -313,7 +315,7 @@ def test_test_without_a_net_says_which_is_missing(terminal: Terminal) -> None:
 
 def test_test_of_a_net_that_names_no_weights_asks_for_them(terminal: Terminal) -> None:
     terminal("test", "--model=net.prototxt", code=1)
-    assert terminal.err == ["ristretto: net.prototxt: the header names no weights. Give --weights."]
+    assert terminal.err == ["ristretto: net.prototxt: no weights file is named in its header. Use --weights."]
 
 
 def test_test_writes_json(terminal: Terminal) -> None:
@@ -404,7 +406,7 @@ def test_export_writes_weights_without_a_net(terminal: Terminal) -> None:
 
 def test_export_of_an_unknown_format_lists_those_there_are(terminal: Terminal) -> None:
     terminal("export", "--format=tflite", "--weights=net.caffemodel", "--output=w", code=2)
-    assert re.search(r'export format "tflite" is not known\. Known: .*npz, onnx.*\.$', terminal.err[0])
+    assert re.search(r'unknown export format "tflite"\. Known: .*npz, onnx.*\.$', terminal.err[0])
 
 
 # --- all of them

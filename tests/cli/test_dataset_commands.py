@@ -187,7 +187,7 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
         (("convert_imageset", "images/", "list.txt"), "Missing argument 'DB_NAME'.", 2),
         (
             ("convert_imageset", "--resize_width=3", "images/", "list.txt", "db"),
-            "--resize_width and --resize_height belong together: give both",
+            "--resize_width and --resize_height must be used together",
             2,
         ),
         (
@@ -212,9 +212,9 @@ EXTRACT = ("extract_features", "net.caffemodel", "net.prototxt")
             "images: already exists. Remove it first, or choose another name.",
             1,
         ),
-        (("compute_image_mean", "gone"), "gone: this database does not exist. Give the database's folder.", 1),
+        (("compute_image_mean", "gone"), "gone: this database does not exist. Use the folder of the database.", 1),
         (("compute_image_mean", "images"), "images is not an LMDB database: no data.mdb in it", 1),
-        (("compute_image_mean", "images", "images"), "images: is a folder, not a file. Give a file name.", 1),
+        (("compute_image_mean", "images", "images"), "images: is a folder, not a file. Add a file name.", 1),
         (
             ("convert_mnist_data", "list.txt", "list.txt", "db"),
             "list.txt: Incorrect image file magic. "

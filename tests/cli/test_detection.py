@@ -134,7 +134,7 @@ def test_extract_features_writes_boxes_only_to_databases(capsys: pytest.CaptureF
     assert run((*command, "label", "label.npz", "2", "lmdb")) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         'ristretto: net.prototxt: the blob "label" is 1x1x?x8: its number of items is variable. '
-        "Give a target that does not end in .npz."
+        "Use a target that does not end in .npz."
     )
 
 

@@ -31,10 +31,8 @@ CPU = {TRAIN: "Use CPU.", EXTRACT: "Using CPU"}
 ONNXRUNTIME_HAS_NONE = (
     "the installed onnxruntime has no CUDA support. For a GPU: pip uninstall onnxruntime; pip install onnxruntime-gpu."
 )
-TORCH_HAS_NONE = (
-    "torch cannot use GPU {}: none was found. Check that a torch with CUDA is installed, and that the driver fits it."
-)
-FALLBACK = "The CPU is used instead, which computes the same. --require_gpu makes this an error."
+TORCH_HAS_NONE = "torch cannot use GPU {}: no GPU found. Check that torch was built with CUDA and matches the driver."
+FALLBACK = "Falling back to the CPU, which gives the same results. --require_gpu makes this an error."
 
 
 def named(args: tuple[str, ...]) -> str:
@@ -101,7 +99,7 @@ def test_the_cpu_is_used_with_one_warning(
     reported = log(capsys.readouterr().err)
     why = reason(args, 7 if number == "7" else 0)
     assert [text for severity, text in reported if severity == "W"] == [
-        f"No GPU is usable for {source}: {why} {FALLBACK}"
+        f"{source}: the GPU cannot be used: {why} {FALLBACK}"
     ]
     messages = [text for _, text in reported]
     assert args in QUIET or messages[1] == CPU.get(args, "Use CPU.")
@@ -135,7 +133,7 @@ def test_a_required_gpu_is_an_error_in_one_line(
     out, err = capsys.readouterr()
     assert (out, err) == (
         "",
-        f"ristretto: no GPU is usable: {reason(args, 0)} Without --require_gpu the CPU is used.\n",
+        f"ristretto: the GPU cannot be used: {reason(args, 0)} Without --require_gpu the CPU is used.\n",
     )
     assert no_gpu.files() == before
 
@@ -163,7 +161,7 @@ def test_a_later_norequire_gpu_wins(no_gpu: Job, capsys: pytest.CaptureFixture[s
 
 def test_extract_features_on_the_cpu_requires_no_gpu(no_gpu: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*EXTRACT, "CPU", "--require_gpu"]) == 2
-    assert "ristretto: give CPU or --require_gpu, but not both\n" in capsys.readouterr().err
+    assert "ristretto: CPU and --require_gpu exclude each other\n" in capsys.readouterr().err
     assert run([*EXTRACT, "CPU"]) == 0
     assert "W" not in {severity for severity, _ in log(capsys.readouterr().err)}
 
@@ -188,13 +186,13 @@ def test_a_solver_files_gpu_is_replaced_in_the_same_way(
     without_torch_skipped(TRAIN, monkeypatch)
     assert run(TRAIN) == 0
     assert log(capsys.readouterr().err)[:2] == [
-        ("W", f"No GPU is usable for solver_mode: GPU in solver.prototxt: {TORCH_HAS_NONE.format(2)} {FALLBACK}"),
+        ("W", f"solver_mode: GPU in solver.prototxt: the GPU cannot be used: {TORCH_HAS_NONE.format(2)} {FALLBACK}"),
         ("I", "Use CPU."),
     ]
     assert run([*TRAIN, "--gpu=1"]) == 0
     assert log(capsys.readouterr().err)[0] == (
         "W",
-        f"No GPU is usable for --gpu=1: {TORCH_HAS_NONE.format(1)} {FALLBACK}",
+        f"--gpu=1: the GPU cannot be used: {TORCH_HAS_NONE.format(1)} {FALLBACK}",
     )
 
 
@@ -208,7 +206,7 @@ def test_a_solver_files_gpu_can_be_required(
 ) -> None:
     without_torch_skipped(TRAIN, monkeypatch)
     assert run([*TRAIN, *flags, "--require_gpu"]) == 1
-    assert f"ristretto: no GPU is usable: torch cannot use GPU {number}:" in capsys.readouterr().err
+    assert f"ristretto: the GPU cannot be used: torch cannot use GPU {number}:" in capsys.readouterr().err
 
 
 def test_what_torch_warns_of_is_part_of_the_reason(
@@ -225,10 +223,10 @@ def test_what_torch_warns_of_is_part_of_the_reason(
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
     assert run([*TRAIN, "--gpu=0", "--require_gpu"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "torch cannot use GPU 0: The NVIDIA driver is too old; none was found." in line
+    assert "torch cannot use GPU 0: The NVIDIA driver is too old; no GPU found." in line
 
 
-@pytest.mark.parametrize(("gpu", "why"), [(0, "no kernel image is available"), (4, "the last one found is GPU 1")])
+@pytest.mark.parametrize(("gpu", "why"), [(0, "no kernel image is available"), (4, "the last GPU found is 1")])
 def test_a_gpu_that_torch_finds_is_tried(
     no_gpu: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, gpu: int, why: str
 ) -> None:
@@ -243,7 +241,7 @@ def test_a_gpu_that_torch_finds_is_tried(
     monkeypatch.setattr(torch, "ones", ones)
     assert run([*BACKWARD, f"--gpu={gpu}", "--require_gpu"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ristretto: no GPU is usable: torch cannot use GPU {gpu}: ")
+    assert line.startswith(f"ristretto: the GPU cannot be used: torch cannot use GPU {gpu}: ")
     assert why in line
 
 
@@ -259,5 +257,5 @@ def test_test_nets_are_scored_on_the_cpu_where_only_torch_can_use_the_gpu(
     caplog.set_level("INFO", "ristretto")
     config.run(config.TrainConfig("solver.prototxt", gpu=GpuRequest(0, required=True)))
     messages = caplog.messages
-    assert f"Test nets are scored on the CPU, which computes the same: {ONNXRUNTIME_HAS_NONE}" in messages
+    assert f"Test nets are scored on the CPU, which gives the same results: {ONNXRUNTIME_HAS_NONE}" in messages
     assert "Using GPUs 0" in messages

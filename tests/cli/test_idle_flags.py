@@ -25,9 +25,9 @@ IMAGES = ("convert_imageset", "images/", "list.txt", "new_db")
 TRAIN = ("train", "--solver=solver.prototxt")
 FEATURES = ("extract_features", "net.caffemodel", "net.prototxt", "ip", "ip.npz", "1", "lmdb")
 ALL_WIDTHS = "--bw=conv_params=8,fc_params=8,layer=8"
-NO_DETECTION = "--ap_version has no effect: the net has no DetectionEvaluate layer as output. Leave --ap_version out."
-NO_PARAMS = "has no effect: no layer trims its parameters."
-OR_TRAIN = "or train a trimmed net."
+NO_DETECTION = "--ap_version has no effect: the net has no DetectionEvaluate layer as output. Omit --ap_version."
+NO_PARAMS = "has no effect: no layer quantizes its parameters."
+OR_TRAIN = "or train a quantized net."
 
 SOLVER = """
 net: "net.prototxt" test_iter: 1 test_interval: 2 base_lr: 0.01 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "P"
@@ -42,6 +42,10 @@ REFUSED = [
     (
         (*MINIFLOAT, "--nohold_margin"),
         "--nohold_margin has no effect with --trimming_mode=minifloat, which combines no widths",
+    ),
+    (
+        (*QUANTIZE[:4], "--trimming_mode=dynamic_fixed_point", ALL_WIDTHS, "--noscore", "--hold_margin=false"),
+        "--nohold_margin has no effect with --noscore",
     ),
     (
         (*QUANTIZE, "--legacy", "--nohold_margin"),
@@ -71,15 +75,15 @@ REFUSED = [
     ((*NPZ, "--blobs=ip"), "unknown flag --blobs"),
     (
         ("time", "--model=net.prototxt", "--input_shape=data=1,1,4,4", "--input_shape=data=2,1,4,4"),
-        '"data" is given two shapes',
+        '"data" is given twice',
     ),
     (
         ("summary", "--model=net.prototxt", "--input_shape=data=1,1,4,4", "--input_shape=data=2,1,4,4"),
-        '"data" is given two shapes',
+        '"data" is given twice',
     ),
     ((*IMAGES, "--seed=1"), "--seed has no effect without --shuffle"),
     ((*IMAGES, "--seed=0"), "--seed has no effect without --shuffle"),
-    ((*IMAGES, "--resize_width=4"), "--resize_width and --resize_height belong together"),
+    ((*IMAGES, "--resize_width=4"), "--resize_width and --resize_height must be used together"),
     ((*TRAIN, "--weights=net.caffemodel", "--snapshot=x"), "give --snapshot to resume training or --weights"),
     # Arguments that are too many, for commands without and with arguments.
     ((*TEST, "more"), 'unexpected "more": values are given as --flag=value'),
@@ -104,11 +108,11 @@ REFUSED_FOR_THE_NET = [
 ]
 REFUSED_IN_TRAINING = [
     ((*TRAIN, "--ap_version=11point"), NO_DETECTION),
-    ((*TRAIN, "--round_to_nearest"), f"--round_to_nearest {NO_PARAMS} Leave --round_to_nearest out, {OR_TRAIN}"),
-    ((*TRAIN, "--trimmed_weights"), f"--trimmed_weights {NO_PARAMS} Leave --trimmed_weights out, {OR_TRAIN}"),
+    ((*TRAIN, "--round_to_nearest"), f"--round_to_nearest {NO_PARAMS} Omit --round_to_nearest, {OR_TRAIN}"),
+    ((*TRAIN, "--trimmed_weights"), f"--trimmed_weights {NO_PARAMS} Omit --trimmed_weights, {OR_TRAIN}"),
     (
         (*TRAIN, "--trim_activations"),
-        f"--trim_activations has no effect: no layer trims activations. Leave --trim_activations out, {OR_TRAIN}",
+        f"--trim_activations has no effect: no layer quantizes activations. Omit --trim_activations, {OR_TRAIN}",
     ),
 ]
 
@@ -135,7 +139,7 @@ WARNED = [
     ),
     (
         (*IMAGES, "--gray", "--encoded"),
-        "--gray has no effect with --encoded: files are stored unchanged. Give --encode_type as well.",
+        "--gray has no effect with --encoded: files are stored unchanged. Add --encode_type.",
     ),
     ((*FEATURES, "CPU", "3"), "DEVICE_ID=3 has no effect with CPU."),
 ]
@@ -153,6 +157,8 @@ SILENT = [
     (*QUANTIZE[:3], *QUANTIZE[4:], "--dry_run", "--bw=", "--model_quantized="),
     (*QUANTIZE, "--dry_run", "--bit_widths=8", "--bw=conv_params=8", "--early_stop"),
     (*QUANTIZE, "--dry_run", "--fl_params=max", "--legacy"),
+    (*QUANTIZE, "--dry_run", "--hold_margin", "--legacy"),
+    (*QUANTIZE, "--dry_run", "--nonoscore"),
     (*IMAGES, "--encode_type=", "--check_size"),
     (*IMAGES, "--shuffle", "--seed=1"),
     (*IMAGES, "--gray", "--encoded", "--encode_type=png"),
@@ -264,7 +270,9 @@ def test_rules_are_about_flags_that_their_command_has() -> None:
     seen = 0
     for command in commands:
         assert isinstance(command, GflagsCommand)
-        flags = {max(param.opts, key=len) for param in command.params if isinstance(param, Option)}
+        options = [param for param in command.params if isinstance(param, Option)]
+        # --noflag where a flag is on by default.
+        flags = {max(param.secondary_opts if param.default is True else param.opts, key=len) for param in options}
         for rule in command.rules:
             assert isinstance(rule, (Needs, Excludes))
             assert {rule.flag, rule.other} <= flags

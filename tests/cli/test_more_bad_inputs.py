@@ -17,7 +17,7 @@ from .conftest import NET as JOB_NET
 NET, WEIGHTS = "--model=net.prototxt", "--weights=net.caffemodel"
 TEXT_AS_WEIGHTS = (
     "net.prototxt: this is a text file, such as a prototxt, not weights. "
-    "Give the .caffemodel or .h5 with the net's trained weights."
+    "Use the .caffemodel or .h5 with the net's trained weights."
 )
 NO_PROTOTXT = "this is not a text file. Expected a prototxt, not a binary file."
 LOOP = "too many levels of symbolic links"
@@ -55,9 +55,9 @@ def refused(args: tuple[str, ...], job: Job, capsys: pytest.CaptureFixture[str],
             "net.prototxt: this is a text file, not a caffemodel. Use upgrade_net_proto_text for a prototxt.",
         ),
         (("upgrade_net_proto_text", "net.caffemodel", "o"), f"net.caffemodel: {NO_PROTOTXT}"),
-        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder, not a file. Give a file name."),
+        (("upgrade_net_proto_text", "net.prototxt", "db"), "db: is a folder, not a file. Add a file name."),
         (("convert_imageset", "net.prototxt", "db", "o"), "db: is a folder, not a file"),
-        (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Give the database's folder."),
+        (("compute_image_mean", "net.prototxt", "o"), "net.prototxt: is not a folder. Use the folder of the database."),
     ],
 )
 def test_a_file_instead_of_another_is_reported_in_a_line(
@@ -114,7 +114,7 @@ HDF5 = f'{TOPS} type: "HDF5Data" hdf5_data_param {{ source: "$" batch_size: 1 }}
 WINDOWS = (
     f'{TOPS} type: "WindowData" transform_param {{ crop_size: 4 }} window_data_param {{ source: "$" batch_size: 1 }} }}'
 )
-NO_FILE = "is not a regular file. A net's files must be files."
+NO_FILE = "is not a regular file. Use a regular file."
 
 
 @pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])

@@ -203,7 +203,7 @@ def test_a_picture_without_graphviz_is_refused(
     assert run(["draw", "--model=net.prototxt", "--output=net.svg"]) == 1
     assert capsys.readouterr() == (
         "",
-        "ristretto: net.svg: an image needs graphviz's program dot, which is not installed. Install graphviz, or write dot source: --output=net.dot.\n",
+        "ristretto: net.svg: rendering an image requires graphviz (dot). Install graphviz, or write dot source: --output=net.dot.\n",
     )
     assert job.files() == before
 
@@ -228,8 +228,8 @@ Average time per layer:[ ]
         ip\tforward: \S+ ms\.
   accuracy\tforward: \S+ ms\.
       loss\tforward: \S+ ms\.
-Kernels of no layer: \S+ ms\. Outside of kernels: \S+ ms\.
-A profiled pass, all of the above except reading data: \S+ ms; without profiling:
+Kernels not attributed to a layer: \S+ ms. Time outside kernels: \S+ ms\.
+Profiled pass, without reading data: \S+ ms. Without profiling:
 Average Forward pass: \S+ ms\.
 Total Time: \S+ ms\.
 """
@@ -295,7 +295,7 @@ BAD = {
     "missing binary": ((BINARY, "x", "out"), 1, "x: this file does not exist"),
     "net as solver": ((SOLVER, "net", "out"), 1, 'net:1:1: unknown field "layer" in SolverParameter. It is a field of NetParameter: is this file a net?'),
     "empty solver": ((SOLVER, "empty", "out"), 1, "empty: the file is empty"),
-    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder, not a file. Give a file name."),
+    "output is a folder": ((TEXT, "net.prototxt", "db"), 1, "db: is a folder, not a file. Add a file name."),
     "output in no folder": ((SOLVER, "net.prototxt", "no/out"), 1, re.compile("no/out: the folder .*/no does not exist. Create it first.")),
     "summary without a model": (("summary",), 2, "missing: --model"),
     "summary of a missing model": (("summary", "--model=x"), 1, "x: this file does not exist"),
@@ -311,7 +311,7 @@ BAD = {
     "draw over the model": (("draw", NET_FLAG, "--output=net.prototxt"), 1, "net.prototxt: is an input of this command. Choose another name for the output."),
     "draw solver": (("draw", "--model=solver"), 1, re.compile("solver:1:1: .*")),
     "time without iterations": (("time", NET_FLAG, "--iterations=0"), 2, "Invalid value for '--iterations': 0 is not in the range x>=1."),
-    "time with a prototxt as weights": (("time", NET_FLAG, "--weights=net.prototxt"), 1, "net.prototxt: this is a text file, such as a prototxt, not weights. Give the .caffemodel or .h5 with the net's trained weights."),
+    "time with a prototxt as weights": (("time", NET_FLAG, "--weights=net.prototxt"), 1, "net.prototxt: this is a text file, such as a prototxt, not weights. Use the .caffemodel or .h5 with the net's trained weights."),
     "time in no phase": (("time", NET_FLAG, "--phase=DEPLOY"), 2, "Invalid value for '--phase': 'DEPLOY' is not one of 'TRAIN', 'TEST'."),
 }
 # fmt: on

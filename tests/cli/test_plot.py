@@ -131,7 +131,7 @@ def refused(ristretto: Run, *args: str, code: int = 1) -> str:
 def test_a_file_that_is_no_log_is_reported_in_one_line(ristretto: Run) -> None:
     Path("b.log").write_text("Testing for 50 iterations.\n")
     said = refused(ristretto, *ARGS, "b.log")
-    assert said.startswith('b.log: is not a training log: no line such as "Iteration 100, loss = 0.2"')
+    assert said.startswith('b.log: contains no training log lines, such as "Iteration 100, loss = 0.2"')
     assert said.count("\n") == 1
     assert refused(ristretto, *ARGS, "gone.log") == "gone.log: this file does not exist\n"
 
@@ -146,7 +146,7 @@ def test_a_file_that_is_no_log_is_reported_in_one_line(ristretto: Run) -> None:
         (
             ("plot", "a.log", "--output=curves.gif"),
             1,
-            "curves.gif: unknown format: expected a name that ends in .png or .svg",
+            "curves.gif: unsupported format: the name must end in .png or .svg",
         ),
         (("plot", "a.log", "--output=no/x.svg"), 1, "does not exist"),
         (("plot", "a.log", "--output=a.log"), 1, "is an input of this command"),

@@ -18,7 +18,7 @@ import pytest
 
 from ristretto_cli.cli import log
 from ristretto_cli.cli.gflags import GflagsCommand, option
-from ristretto_cli.cli.main import run
+from ristretto_cli.cli.main import Shell, run
 from ristretto_cli.cli.progress import Progress, progress
 
 HEAVY = ("numpy", "onnx", "onnxruntime", "cv2", "google.protobuf", "rich", "h5py", "lmdb")
@@ -167,6 +167,15 @@ def test_help_shows_names_with_underscores_units_and_defaults() -> None:
     assert "--gpu / --nogpu" in text
 
 
+def test_help_does_not_negate_a_negation() -> None:
+    command = Shell("ristretto_cli.cli").get_command(click.Context(click.Group()), "quantize")
+    assert isinstance(command, click.Command)
+    text = command.get_help(click.Context(command))
+    assert re.search(r"--noscore  +Measure", text)
+    assert re.search(r"--hold_margin / --nohold_margin\s+Widen a combined net [^[]*\[default: hold_margin]", text)
+    assert "nono" not in text
+
+
 # -- commands, faults, exit codes ---------------------------------------------------------------------------
 
 COMMANDS = {
@@ -197,7 +206,7 @@ COMMANDS = {
 
         def one():
             where = Location("a.prototxt", 41)
-            return RistrettoError('type "Crop2" is not known', where=where, hint="Did you mean Crop?")
+            return RistrettoError('unknown layer type "Crop2"', where=where, hint="Did you mean Crop?")
 
         FAULTS = {
             "one": one,
@@ -314,7 +323,7 @@ def test_help_lists_the_commands_and_the_exit_codes(
     assert re.search(r"^  greet +Say hello\.$", out, re.MULTILINE)
     assert re.search(r"^  two_words +Made by assignment\.$", out, re.MULTILINE)
     assert "helper" not in out
-    for exit_code in (0, 1, 2, 70, 130):
+    for exit_code in (0, 1, 2, 70, 130, 141):
         assert re.search(rf"^ +{exit_code}  +\w", out, re.MULTILINE)
 
 
@@ -363,12 +372,12 @@ def test_a_wrong_flag_is_a_line_and_a_hint(ristretto: Callable[..., tuple[int, s
 @pytest.mark.parametrize(
     ("how", "code", "lines"),
     [
-        ("one", 1, ['ristretto: a.prototxt:41: type "Crop2" is not known. Did you mean Crop?']),
+        ("one", 1, ['ristretto: a.prototxt:41: unknown layer type "Crop2". Did you mean Crop?']),
         (
             "several",
             1,
             [
-                'ristretto: a.prototxt:41: type "Crop2" is not known. Did you mean Crop?',
+                'ristretto: a.prototxt:41: unknown layer type "Crop2". Did you mean Crop?',
                 "ristretto: b.prototxt: no top",
             ],
         ),

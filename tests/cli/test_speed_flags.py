@@ -68,7 +68,7 @@ def test_early_stop_is_told_in_the_summary_and_the_json(two_classes: Any, capsys
     assert "1bit: \t0*" in out
     assert (
         out[out.index("Please fine-tune.") + 1]
-        == "* stopped early: the remaining batches could not change whether it passes"
+        == "* stopped early: the remaining batches could not change whether the candidate passes"
     )
     assert [trial["iterations"] for trial in found()["groups"][0]["trials"]] == [10, 10, 10, 10, 3]
     assert found()["combined"]["iterations"] == 10

@@ -210,7 +210,7 @@ def test_statistics_that_a_short_training_does_not_renew_are_warned_of(training:
     channels = len(read_weights("net.caffemodel").layers["conv"][1].array)
     sums = [np.zeros(channels), np.full(channels, 1000.0), np.full(1, 1000.0)]
     training.weights(lambda layers: layers.update(bn=sums), "bn.caffemodel")
-    reported = 'Layer "bn": after training, 100 % of the statistics that tests use will still be the initial ones. '
+    reported = 'Layer "bn": after this training, 100 % of its statistics will still be the initial ones. '
     assert reported in ristretto("train", "--solver=solver.prototxt", "--weights=bn.caffemodel")[1]
     # The resumed training updates its initial statistics.
     assert reported not in ristretto("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")[1]
@@ -255,7 +255,7 @@ def test_torch_that_is_missing_is_reported_in_one_line(ristretto: Run, monkeypat
         ('net: "net.prototxt"', 'net: "gone.prototxt"', "gone.prototxt: this file does not exist"),
         ('net: "net.prototxt"', 'train_net: "net.prototxt" test_net: "gone.prototxt"', "gone.prototxt: this file does"),
         ('snapshot_prefix: "P"', 'snapshot_prefix: "no/P"', "the folder .*/no does not exist"),
-        ("base_lr: 0.01\n", "", "solver.prototxt: the solver has no base_lr"),
+        ("base_lr: 0.01\n", "", "solver.prototxt: base_lr is missing. Add base_lr to the solver"),
         ('"fixed"', '"fixd"', "solver.prototxt:6: .*Did you mean fixed?"),
     ],
 )
@@ -269,7 +269,9 @@ def test_a_state_of_another_net_or_solver_type_is_refused(training: Job, ristret
     ristretto(*TRAIN)
     resume = ("train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")
     training.write("solver.prototxt", f'{SOLVER}type: "Adam"\n')
-    assert "its history has 4 arrays; expected 8 for this net with 4 parameters" in refused(ristretto, *resume)
+    assert "its history has 4 arrays; expected 8 for this solver type and 4 trainable parameters" in refused(
+        ristretto, *resume
+    )
     training.write("solver.prototxt", SOLVER)
     training.edit("num_output: 3", "num_output: 4")
     assert "history 2 has shape 3x8, but parameter ip/0 of this net has 4x8" in refused(ristretto, *resume)
@@ -283,8 +285,8 @@ def test_weights_that_lack_a_layer_may_be_a_start_but_not_a_resume(training: Job
     training.weights(lambda layers: layers.pop("ip"), "P_iter_2.caffemodel")
     said = refused(ristretto, "train", "--solver=solver.prototxt", "--snapshot=P_iter_2.solverstate")
     assert said == (
-        "P_iter_2.solverstate: its weights in P_iter_2.caffemodel lack the layers ip. To initialize these by "
-        "fillers, give only the weights, by --weights."
+        "P_iter_2.solverstate: its weights in P_iter_2.caffemodel lack the layers ip. To initialize these with "
+        "fillers, use only the weights, with --weights."
     )
 
 
@@ -294,7 +296,7 @@ def test_a_loss_that_is_not_a_number_is_warned_of_once_and_its_snapshot_refused(
     assert "Iteration 4, loss = nan" in out
     assert len(re.findall(r"^W.*The loss of iteration \d is nan: the training has diverged", err, re.MULTILINE)) == 1
     said = refused(ristretto, "train", "--solver=solver.prototxt", "--snapshot=P_iter_4.solverstate")
-    assert "holds NaN or infinite values" in said
+    assert "contains NaN or infinite values" in said
 
 
 # --- while it runs

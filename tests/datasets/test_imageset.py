@@ -87,7 +87,7 @@ def test_a_name_without_a_format_is_reported_and_refused(pictures: Any, caplog: 
     pictures({"a.png": [[1]]})
     Path("images/a.png").rename("images/a")
     Path("list.txt").write_text("a 0\n")
-    with pytest.raises(RistrettoError, match=r'^images/a: an image cannot be encoded as "a"\. Give --encode_type'):
+    with pytest.raises(RistrettoError, match=r'^images/a: an image cannot be encoded as "a"\. Set --encode_type'):
         convert(ConversionOptions(encoded=True))
     assert "Failed to guess the encoding of 'a'" in caplog.messages
     assert not Path("db").exists()
@@ -117,10 +117,10 @@ def test_every_bad_line_is_reported(here: Path) -> None:
     Path("list.txt").write_text("a.png 1\nb.png\nc.png\t1\n 4\nd.png x\ne.png 4294967296\nf.png 11111111111\n")
     with pytest.raises(RistrettoError) as caught:
         read_list("list.txt")
-    no_label = "no label after the last space. Write: file label."
+    no_label = "no label after the last space. Expected: file label."
     assert str(caught.value).splitlines() == [
         *(f"list.txt:{line}: {no_label}" for line in (2, 3, 4, 5)),
-        "list.txt:6: the label or the name is invalid. Write: file label.",
+        "list.txt:6: the label or the name is invalid. Expected: file label.",
         f"list.txt:7: {no_label}",
     ]
 

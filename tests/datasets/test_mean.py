@@ -123,8 +123,8 @@ def test_an_empty_database_is_refused(make: Make) -> None:
 @pytest.mark.parametrize(
     ("given", "reported", "line"),
     [
-        ("lmdb", "leveldb", "db: is an LMDB database. Give --backend=lmdb."),
-        ("leveldb", "lmdb", "db: is a LevelDB database. Give --backend=leveldb."),
+        ("lmdb", "leveldb", "db: is an LMDB database. Use --backend=lmdb."),
+        ("leveldb", "lmdb", "db: is a LevelDB database. Use --backend=leveldb."),
     ],
 )
 def test_the_other_backend_is_named(make: Make, given: str, reported: str, line: str) -> None:
@@ -137,8 +137,8 @@ def test_the_other_backend_is_named(make: Make, given: str, reported: str, line:
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("gone", "gone: this database does not exist. Give the database's folder."),
-        ("file", "file: is not a folder. Give the database's folder."),
+        ("gone", "gone: this database does not exist. Use the folder of the database."),
+        ("file", "file: is not a folder. Use the folder of the database."),
         ("folder", "folder is not an LMDB database: no data.mdb in it"),
         ("n" * 300, f"{'n' * 300!r}: invalid folder name"),
     ],

@@ -141,5 +141,5 @@ def test_an_onnx_model_needs_a_net(workshop: Any) -> None:
 def test_an_unknown_format_is_refused_with_those_there_are() -> None:
     with pytest.raises(RistrettoError) as refused:
         EXPORTS.get("tflite")
-    assert str(refused.value) == f'export format "tflite" is not known. Known: {", ".join(EXPORTS.names())}.'
+    assert str(refused.value) == f'unknown export format "tflite". Known: {", ".join(EXPORTS.names())}.'
     assert {"npz", "onnx"} <= {*EXPORTS.names()}

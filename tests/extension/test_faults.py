@@ -126,7 +126,7 @@ def test_a_mode_s_option_that_is_a_flag_of_quantize(site: Any) -> None:
     text += "@trimming_mode('gadget')\nclass Gadget(MinifloatMode):\n"
     install(site, "formats", "gadget", text + "    options = (ModeOption('gpu', 'Help.', ('1', '2'), '1'),)\n")
     assert refusal(site, "quantize", "--help") == (
-        "ristretto: trimming mode gadget declares --gpu, which quantize declares too. "
+        "ristretto: trimming mode gadget declares --gpu, which is already a flag of quantize. "
         "Rename the option, or uninstall the extension."
     )
 

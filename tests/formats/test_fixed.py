@@ -97,7 +97,7 @@ def test_absurd_fractional_lengths_do_no_harm(bench, frac_bits, expected):
 
 @pytest.mark.parametrize("bits", [0, -1, 129, 2**32 - 1])
 def test_impossible_widths_are_refused(bits):
-    with pytest.raises(LayerError, match=f"a width of {bits} bits is out of range. Give 1 to 128."):
+    with pytest.raises(LayerError, match=f"a width of {bits} bits is out of range. Use 1 to 128."):
         Fixed(bits, 4)
 
 

@@ -107,11 +107,11 @@ def test_23_bits_of_mantissa_and_8_of_exponent_are_float32_itself(bench, many_fl
 @pytest.mark.parametrize(
     ("mant_bits", "exp_bits", "says"),
     [
-        (65, 4, "mant_bits 65 is out of range. Give 0 to 64."),
-        (-1, 4, "mant_bits -1 is out of range. Give 0 to 64."),
-        (2**32 - 1, 4, "mant_bits 4294967295 is out of range. Give 0 to 64."),
-        (3, 31, "exp_bits 31 is out of range. Give 0 to 30."),
-        (3, -1, "exp_bits -1 is out of range. Give 0 to 30."),
+        (65, 4, "mant_bits 65 is out of range. Use 0 to 64."),
+        (-1, 4, "mant_bits -1 is out of range. Use 0 to 64."),
+        (2**32 - 1, 4, "mant_bits 4294967295 is out of range. Use 0 to 64."),
+        (3, 31, "exp_bits 31 is out of range. Use 0 to 30."),
+        (3, -1, "exp_bits -1 is out of range. Use 0 to 30."),
     ],
 )
 def test_impossible_formats_are_refused(mant_bits, exp_bits, says):

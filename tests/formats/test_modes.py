@@ -70,7 +70,7 @@ def test_configured_mode_has_its_options_and_leaves_the_registered_one_unchanged
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fl_params": "min"}, 'invalid value "min" of fl_params. Give max or mse.'),
+        ({"fl_params": "min"}, 'invalid value "min" of fl_params. Use max or mse.'),
         (
             {"fl_param": "mse"},
             'trimming mode "dynamic_fixed_point" has no option fl_param. Did you mean fl_params?',
@@ -106,7 +106,7 @@ def test_modes_of_one_precision_must_read_it_alike():
         def layer_formats(self, quantization):
             return MODES.get("dynamic_fixed_point").layer_formats(quantization)
 
-    with pytest.raises(ValueError, match="minifloat and other read precision MINIFLOAT differently"):
+    with pytest.raises(ValueError, match="minifloat and other interpret precision MINIFLOAT differently"):
         trimming_mode("other")(Other)
     assert "other" not in MODES
 
@@ -114,7 +114,7 @@ def test_modes_of_one_precision_must_read_it_alike():
 def test_an_unknown_mode_is_answered_with_the_nearest():
     with pytest.raises(RistrettoError) as refused:
         MODES.get("minifloats")
-    assert str(refused.value) == 'trimming mode "minifloats" is not known. Did you mean minifloat?'
+    assert str(refused.value) == 'unknown trimming mode "minifloats". Did you mean minifloat?'
 
 
 # -- reading -------------------------------------------------------------------------------------------------

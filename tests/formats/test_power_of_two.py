@@ -68,8 +68,8 @@ def test_exponents_beyond_float32_give_zero_and_infinity(bench):
 @pytest.mark.parametrize(
     ("ends", "says"),
     [
-        ((-1001, -1), "exp_min -1001 is out of range. Give -1000 to 1000."),
-        ((-8, 2**31 - 1), "exp_max 2147483647 is out of range. Give -1000 to 1000."),
+        ((-1001, -1), "exp_min -1001 is out of range. Use -1000 to 1000."),
+        ((-8, 2**31 - 1), "exp_max 2147483647 is out of range. Use -1000 to 1000."),
     ],
 )
 def test_absurd_exponents_are_refused(ends, says):

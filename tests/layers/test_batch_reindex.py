@@ -20,7 +20,7 @@ def test_fractions_are_cut_off(bench):
 
 @pytest.mark.parametrize("index", [3, -1, -0.5, np.nan, np.inf])
 def test_an_index_that_is_no_item_is_refused_when_it_turns_up(bench, index):
-    with pytest.raises(RistrettoError, match="an index into 3 entries is negative, too large or no number"):
+    with pytest.raises(RistrettoError, match="an index into 3 entries is negative, too large or not a number"):
         bench.run("BatchReindex", "", [ITEMS, [0, index]])
 
 

@@ -54,7 +54,7 @@ def test_without_spatial_axes_it_is_an_inner_product(bench):
     [
         ("kernel_size: 3", "num_output is missing"),
         ("num_output: 2 kernel_size: 3 group: 3", "group 3 does not divide both 4 channels and num_output 2"),
-        ("num_output: 2 kernel_size: 3 pad: 4", "padding 4x4 leaves nothing of"),
+        ("num_output: 2 kernel_size: 3 pad: 4", "padding 4x4 removes the whole output"),
         ("num_output: 2 kernel_size: 3 stride: 4000000000", "has too many elements"),
     ],
 )

@@ -174,10 +174,10 @@ def test_each_image_has_its_own_size_batch_after_batch_and_from_the_first_again(
     [
         (None, "name_size_file: .*sizes.txt: .*Without name_size_file, boxes are compared in relative coordinates"),
         ("", "sizes.txt is empty"),
-        ("a 10 10\nb 10\n", "sizes.txt:2 must hold a name, a height and a width"),
-        ("a 10 x\n", "sizes.txt:1 must hold"),
-        ("a 0 10\n", "sizes.txt:1 must hold"),
-        ("a 10 12345678901\n", "sizes.txt:1 must hold"),
+        ("a 10 10\nb 10\n", "sizes.txt:2: expected a name, a height and a width"),
+        ("a 10 x\n", "sizes.txt:1: expected a name, a height"),
+        ("a 0 10\n", "sizes.txt:1: expected a name, a height"),
+        ("a 10 12345678901\n", "sizes.txt:1: expected a name, a height"),
     ],
 )
 def test_what_is_no_file_of_sizes_is_refused_when_the_net_is_to_run(bench, tmp_path, lines, said):

@@ -26,7 +26,7 @@ def test_the_usual_ratio_is_one_half(bench):
 
 @pytest.mark.parametrize("ratio", ["1", "-0.5", "nan"])
 def test_a_ratio_that_is_no_probability_is_refused(bench, ratio):
-    assert "dropout_ratio is" in bench.refusal("Dropout", f"dropout_param {{ dropout_ratio: {ratio} }}", [(3,)])
+    assert "dropout_ratio must be in" in bench.refusal("Dropout", f"dropout_param {{ dropout_ratio: {ratio} }}", [(3,)])
 
 
 def test_it_may_run_in_place():

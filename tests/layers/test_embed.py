@@ -32,7 +32,7 @@ def test_fractions_are_cut_off(bench):
 @pytest.mark.parametrize("index", [3, -1, 1e10, np.nan, np.inf, -np.inf])
 def test_an_index_without_a_vector_is_refused_when_it_turns_up(bench, index):
     text = embed("num_output: 2 input_dim: 3 bias_term: false")
-    with pytest.raises(RistrettoError, match="an index into 3 entries is negative, too large or no number"):
+    with pytest.raises(RistrettoError, match="an index into 3 entries is negative, too large or not a number"):
         bench.run("Embed", text, [[0, index]], params=[VECTORS])
 
 

@@ -32,8 +32,8 @@ def test_the_defaults_are_5_channels_alpha_1_beta_075_k_1(bench):
 @pytest.mark.parametrize(
     ("size", "shape", "said"),
     [
-        (4, (1, 2, 3, 3), "local_size is 4. Give an odd number."),
-        (0, (1, 2, 3, 3), "local_size is 0. Give an odd number."),
+        (4, (1, 2, 3, 3), "local_size must be odd, not 4"),
+        (0, (1, 2, 3, 3), "local_size must be odd, not 0"),
         (3, (1, 2, 3), "its bottom has 3 axes and must have 4: (N, C, H, W)"),
     ],
 )

@@ -98,7 +98,12 @@ def test_the_parameters_stand_in_the_order_of_the_unrolled_net(bench):
         (SETTINGS, [(4, 2, 5), (4, 2), (1, 2, 1), (1, 2, 1)], 1, "expected 2 or 3 bottoms without"),
         (EXPOSED, [(4, 2, 5), (4, 2), (1, 2, 1)], 3, "expected 4 or 5 bottoms with"),
         (EXPOSED, [(4, 2, 5), (4, 2), (1, 2, 1), (1, 2, 1)], 2, "expected 3 tops with"),
-        (EXPOSED, [(4, 2, 5), (4, 2), (1, 2, 1), (1, 2, 2)], 3, "an initial state is 1x2x2. Give it the shape 1x2x1"),
+        (
+            EXPOSED,
+            [(4, 2, 5), (4, 2), (1, 2, 1), (1, 2, 2)],
+            3,
+            "an initial state has shape 1x2x2. Expected 1x2x1",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(bench, settings, shapes, tops, said):

@@ -49,8 +49,8 @@ def test_streams_are_apart(bench):
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
-        ([(3, 4), (1, 3, 16), (1, 3)], "the cell is 3x4"),
-        ([(2, 3, 4), (2, 3, 16), (2, 3)], "the cell is 2x3x4"),
+        ([(3, 4), (1, 3, 16), (1, 3)], "the cell has shape 3x4"),
+        ([(2, 3, 4), (2, 3, 16), (2, 3)], "the cell has shape 2x3x4"),
         ([(1, 3, 4), (1, 3, 12), (1, 3)], "Expected 1x3x16 and 1x3"),
         ([(1, 3, 4), (1, 2, 16), (1, 3)], "Expected 1x3x16 and 1x3"),
         ([(1, 3, 4), (1, 3, 16), (3,)], "Expected 1x3x16 and 1x3"),

@@ -30,9 +30,9 @@ def test_numbers_and_lists_of_numbers_are_read_by_name(text, settings):
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("'feat_strid': 16", '"feat_strid" of its param_str is not known. Did you mean feat_stride?'),
-        ("'num_classes': 21", '"num_classes" of its param_str is not known. Known: feat_stride, scales.'),
-        ("scales: [8]\nscales: [8]", '"scales" of its param_str is given twice'),
+        ("'feat_strid': 16", 'unknown name "feat_strid" in its param_str. Did you mean feat_stride?'),
+        ("'num_classes': 21", 'unknown name "num_classes" in its param_str. Known: feat_stride, scales.'),
+        ("scales: [8]\nscales: [8]", '"scales" is given twice in its param_str'),
         ("'feat_stride': 16 'scales': [8]", "from \"'feat_stride': 16"),
         ("'feat_stride': sixteen", "cannot be parsed from \"'feat_stride': sixteen\" on"),
         ("scales: [8, ]", "cannot be parsed"),

@@ -185,7 +185,7 @@ def test_what_is_no_map_of_anchors_is_refused(bench, settings, shapes, what):
         ("'scales': [8]", "feat_stride is missing"),
         ("'feat_stride': 0", "feat_stride is missing in its param_str or not a number from 1 to 32768"),
         ("'feat_stride': [16]", "feat_stride is missing"),
-        ("'feat_stride': 16\\n'ratios': [1]", '"ratios" of its param_str is not known'),
+        ("'feat_stride': 16\\n'ratios': [1]", 'unknown name "ratios" in its param_str'),
     ],
 )
 def test_a_param_str_with_other_settings_is_refused(bench, text, what):

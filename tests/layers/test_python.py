@@ -43,4 +43,4 @@ def test_a_known_one_is_held_to_its_own_numbers_of_bottoms_and_tops(bench, works
 
 def test_a_known_one_cannot_work_in_place(workshop):
     bottoms = 'bottom: "x" bottom: "x" bottom: "x" top: "x"'
-    assert "it cannot work in place" in refusal(workshop, KNOWN.replace('bottom: "x" top: "y"', bottoms))
+    assert "in-place computation is not supported" in refusal(workshop, KNOWN.replace('bottom: "x" top: "y"', bottoms))

@@ -41,7 +41,7 @@ def test_regions_may_have_more_axes(bench):
 
 @pytest.mark.parametrize("item", [1, -1, float("nan")])
 def test_a_region_of_an_item_that_is_not_there_is_reported(bench, item):
-    with pytest.raises(RistrettoError, match="negative, too large or no number"):
+    with pytest.raises(RistrettoError, match="negative, too large or not a number"):
         pooled(bench, "pooled_h: 1 pooled_w: 1", X, [[item, 0, 0, 1, 1]])
 
 

@@ -31,7 +31,7 @@ def test_one_weight_is_for_the_difference_and_one_for_its_loss(bench):
 @pytest.mark.parametrize(
     ("settings", "shapes", "what"),
     [
-        ("", [(2, 3)] * 3, "Give both or neither"),
+        ("", [(2, 3)] * 3, "Use both or neither"),
         ("", [(2, 3), (2, 4)], "2x3, 2x4 have different numbers of values"),
         ("", [(2, 3), (2, 3), (2, 3), (2, 2)], "different numbers of values"),
         ("", [(2, 3), (3, 2)], "differ on axis 0"),

@@ -256,7 +256,7 @@ def test_shared_parameters_must_agree_on_their_multipliers(nets, field):
     nets.build(INPUT + first + same)
     assert nets.refusals(INPUT + first + other) == [
         f'net:3: layer "b" (InnerProduct): shared parameter "w" has {field} 2 here and 1 in another layer. '
-        "Give both the same value, or set only one."
+        "Set both to the same value, or set only one."
     ]
 
 
@@ -285,11 +285,11 @@ def test_shared_parameters_must_agree_on_their_multipliers(nets, field):
         ),
         (
             'layer { name: "p" type: "ReLu" bottom: "x" top: "y" }',
-            'net:2: layer "p" (ReLu): type "ReLu" is not known. Did you mean ReLU?',
+            'net:2: layer "p" (ReLu): unknown layer type "ReLu". Did you mean ReLU?',
         ),
         (
             'layer { name: "p" type: "Inputs" top: "y" }',
-            'net:2: layer "p" (Inputs): type "Inputs" is not known. Did you mean Input?',
+            'net:2: layer "p" (Inputs): unknown layer type "Inputs". Did you mean Input?',
         ),
         (
             'layer { name: "p" bottom: "x" top: "y" }',
@@ -325,7 +325,8 @@ def test_shared_parameters_must_agree_on_their_multipliers(nets, field):
         ),
         (
             fc("p", "x", "x"),
-            'net:2: layer "p" (InnerProduct): it cannot work in place. Give its top a name other than its bottom\'s.',
+            'net:2: layer "p" (InnerProduct): in-place computation is not supported. '
+            "Use different names for top and bottom.",
         ),
         (
             power("p", "x", "y", "propagate_down: true propagate_down: false"),
@@ -359,7 +360,7 @@ def test_shared_parameters_must_agree_on_their_multipliers(nets, field):
         (
             'layer { name: "p" type: "FcRistretto" bottom: "x" top: "y" inner_product_param { num_output: 1 } '
             "quantization_param { bw_params: 0 } }",
-            'net:2: layer "p" (FcRistretto): a width of 0 bits is out of range. Give 1 to 128.',
+            'net:2: layer "p" (FcRistretto): a width of 0 bits is out of range. Use 1 to 128.',
         ),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_walk_leaves_them_out_and_has_what_they_read(workshop: Any) -> None:
         ('name: "a" type: "Accuracy" bottom: "x" bottom: "some" top: "y"',
          f'layer "a" (Accuracy): its bottom "some" (?x2) has a variable number of items: {READERS}'),
         ('name: "g" type: "Filter" bottom: "some" bottom: "sel" top: "some"',
-         'layer "g" (Filter): it cannot work in place. Give its top a name other than its bottom\'s.'),
+         'layer "g" (Filter): in-place computation is not supported. Use different names for top and bottom.'),
         ('name: "g" type: "Filter" bottom: "x" bottom: "sel" top: "some"',
          'layer "g" (Filter): its top "some" is also produced by another layer. Rename one of them.'),
         ('name: "g" type: "Filter" bottom: "x" bottom: "sel" top: "y" loss_weight: 1',

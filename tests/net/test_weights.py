@@ -114,7 +114,7 @@ def test_another_number_of_parameters_is_refused(nets):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_no_numbers_are_refused(nets, value):
     assert refusals(nets.build(INPUT + fc("a")), stored(a=[W, [1, value]])) == [
-        'w.caffemodel: parameter 1 of layer "a" holds NaN or infinite values. '
+        'w.caffemodel: parameter 1 of layer "a" contains NaN or infinite values. '
         "The training diverged or the file is damaged."
     ]
 
@@ -265,5 +265,5 @@ def test_a_filler_that_is_not_known_is_reported_with_its_layer(nets, tmp_path):
     with pytest.raises(RistrettoError) as refused:
         fill_weights(net, rng=np.random.default_rng(0))
     assert str(refused.value).replace(str(tmp_path), "") == (
-        '/net.prototxt:2: layer "a" (InnerProduct): parameter 0: filler "xaver" is not known. Did you mean xavier?'
+        '/net.prototxt:2: layer "a" (InnerProduct): parameter 0: unknown filler "xaver". Did you mean xavier?'
     )

@@ -92,7 +92,9 @@ def test_a_job_stops_early_marks_it_and_finds_the_same(two_classes: Any) -> None
     assert found_early.net_file.message == found.net_file.message
     lines = found_early.summary_lines()
     assert "1bit: \t0*" in lines
-    assert found_early.notes()[0] == "* stopped early: the remaining batches could not change whether it passes"
+    assert (
+        found_early.notes()[0] == "* stopped early: the remaining batches could not change whether the candidate passes"
+    )
     assert "*" not in "".join([*found.summary_lines(), *found.notes()])
     conv, fc, _ = found_early.as_json()["groups"]
     # 0.8 in each batch: 8 of them sum up to 6.4, 7.8 are needed; of zeros, the third leaves 7 at most.

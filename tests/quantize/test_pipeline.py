@@ -75,7 +75,7 @@ def test_groups_that_pass_separately_but_not_together_are_widened(two_classes: A
     assert bits(outcome) == [4, 2, 4]
     assert outcome.notes()[1:3] == [
         "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
-        "Widened from 2bit CONV weights, 2bit FC weights, 4bit layer activations, where accuracy is 0.",
+        "Widened from the net with 2bit CONV weights, 2bit FC weights, 4bit layer activations, which has accuracy 0.",
     ]
     found = outcome.as_json()
     assert found["combined"]["bits"] == {"conv_params": 4, "fc_params": 2, "layer": 4}
@@ -87,7 +87,7 @@ def test_a_margin_that_no_width_holds_is_reported_with_the_best_net(two_classes:
     outcome = quantize(two_classes(low=100).job(bit_widths=(4, 2), bw={"layer": 1}))
     assert outcome.search.combined is not None
     assert not outcome.search.combined.passed
-    assert "No combination of the bit widths 4,2 that meets the margin was found." in outcome.notes()
+    assert "No combination of the bit widths 4,2 was found that keeps the error margin." in outcome.notes()
 
 
 def test_the_combined_net_may_miss_the_margin_where_it_need_not_be_held(two_classes: Any) -> None:
@@ -130,7 +130,7 @@ def test_fixed_point_is_the_old_name_of_dynamic_fixed_point(two_classes: Any) ->
 def test_an_unknown_mode_is_refused_with_the_nearest_one(two_classes: Any) -> None:
     with pytest.raises(RistrettoError) as refused:
         quantize(two_classes().job("dynamic_fixpoint"))
-    assert str(refused.value) == ('trimming mode "dynamic_fixpoint" is not known. Did you mean dynamic_fixed_point?')
+    assert str(refused.value) == ('unknown trimming mode "dynamic_fixpoint". Did you mean dynamic_fixed_point?')
 
 
 def test_bit_widths_choose_what_is_tried(two_classes: Any) -> None:
@@ -358,7 +358,9 @@ def test_a_width_for_layers_that_the_net_has_not_is_warned_of(
 ) -> None:
     text = without(NET, '"InnerProduct"').replace('bottom: "fc"', 'bottom: "conv"')
     planned_nets(two_classes().job(text=text, bw={"fc_params": 4, "layer": 8}))
-    assert [line for line in caplog.messages if "--bw" in line] == ["--bw fc_params: the net has no such layers."]
+    assert [line for line in caplog.messages if "--bw" in line] == [
+        "--bw fc_params has no effect: the net has no layers of this group."
+    ]
 
 
 @pytest.mark.parametrize(("mode", "bits"), [("minifloat", 5), ("integer_power_of_2_weights", 8)])
@@ -452,7 +454,7 @@ def test_a_net_that_names_no_weights_asks_for_them(workshop: Any, text: str) -> 
     workshop.net(text)
     with pytest.raises(RistrettoError) as refused:
         weights_of("net.prototxt")
-    assert str(refused.value) == "net.prototxt: the header names no weights. Give --weights."
+    assert str(refused.value) == "net.prototxt: no weights file is named in its header. Use --weights."
 
 
 def test_the_written_net_keeps_sources_and_leaves_the_input_net_unchanged(two_classes: Any) -> None:

@@ -175,7 +175,7 @@ def test_equal_nets_are_scored_once(two_classes: Any, caplog: pytest.LogCaptureF
     text = (TWO[:start] + TWO[TWO.index('    layer { name: "acc"') :]).replace('bottom: "fc"', 'bottom: "conv"')
     outcome = quantize(two_classes().job(text=text, legacy=True, bit_widths=(16, 8)))
     assert [t.score for t in outcome.search.groups[1].trials] == [outcome.baseline] * 2
-    assert caplog.messages.count("It is the same net as the float net and has the same scores.") == 2
+    assert caplog.messages.count("Same net as the float net: its scores are reused.") == 2
 
 
 class StopAfter:

@@ -169,8 +169,8 @@ def test_every_layer_that_is_trimmed_already_is_reported(workshop: Any) -> None:
     with pytest.raises(RistrettoErrors) as refused:
         trimmable_layers(net, legacy=True)
     assert str(refused.value).splitlines() == [
-        'net.prototxt:2: layer "conv" is already quantized (ConvolutionRistretto). Give the float net.',
-        'net.prototxt:5: layer "fc" is already quantized (FcRistretto). Give the float net.',
+        'net.prototxt:2: layer "conv" is already quantized (ConvolutionRistretto). Use the float net as --model.',
+        'net.prototxt:5: layer "fc" is already quantized (FcRistretto). Use the float net as --model.',
     ]
 
 

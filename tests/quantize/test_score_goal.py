@@ -202,7 +202,7 @@ def test_a_loss_of_zero_allows_nothing_and_that_is_said(regress: Any, caplog: py
     with caplog.at_level("WARNING", "ristretto"):
         outcome = quantize(job)
     assert outcome.baseline == 0
-    assert "--score" in caplog.text and "The loss of the float net is 0" in caplog.text
+    assert "--score" in caplog.text and "The float net's loss is 0" in caplog.text
     text = "\n".join([*outcome.summary_lines(), *outcome.notes()])
     assert "inf" not in text and "nan" not in text
 

@@ -150,8 +150,8 @@ def test_a_net_without_an_output_to_score_by_is_written(
     reported = capsys.readouterr()
     assert "Accuracy: not scored" in reported.out
     warning = (
-        "All widths are given and nothing is scored; scoring flags are ignored. net.prototxt: the net has "
-        "no Accuracy layer and no loss to score by."
+        "All widths are given, so the net is written without scoring; scoring flags have no effect. "
+        "net.prototxt: the net has no Accuracy layer and no loss to score by."
     )
     assert (warning in reported.err) == (not flags)
     assert "bw_params: 3" in Path("quantized.prototxt").read_text()
@@ -174,5 +174,5 @@ def test_a_deploy_net_is_rejected_first_for_its_missing_data(
     assert run([*FIXED, *flags]) == 1
     assert (
         'net.prototxt:1: layer "in" (Input): there is no data for data. '
-        "Replace it with a layer that reads images and labels, such as Data or ImageData."
+        "Replace it with a data layer such as Data or ImageData."
     ) in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_the_file_uses_at_most_half_of_the_free_space_and_warns_once(
     assert cache.put({"a": A}) is None
     assert got(first) == {"a": A.tolist()}
     assert caplog.messages == [
-        f"{temporary} has no room for data (half of the free space is used): they are read again for each net."
+        f"{temporary} has no space for the cache (half of the free space is in use): data are read again for each net."
     ]
 
 
@@ -98,7 +98,7 @@ def test_a_disk_that_is_full_is_no_error(
     assert cache.put({"a": A}) is None
     assert cache.full
     assert caplog.messages == [
-        f"{temporary} has no room for data (No space left on device): they are read again for each net."
+        f"{temporary} has no space for the cache (No space left on device): data are read again for each net."
     ]
 
 
@@ -117,6 +117,6 @@ def test_without_any_folder_for_temporary_files_it_is_full(
         assert cache.put({"a": A}) is None
     assert cache.full
     assert caplog.messages == [
-        "The folder for temporary files has no room for data (No usable temporary directory found): "
-        "they are read again for each net."
+        "The folder for temporary files has no space for the cache (No usable temporary directory found): "
+        "data are read again for each net."
     ]

@@ -63,7 +63,7 @@ def test_an_input_layer_without_arrays_asks_for_them(workshop: Any) -> None:
         DataLoader(workshop.load(INPUT))
     assert str(refused.value).endswith(
         'layer "i" (Input): there is no data for x. '
-        "Give arrays by `ristretto forward --input=x.npz`, or replace it with a data layer."
+        "Use `ristretto forward --input=x.npz`, or replace it with a data layer such as Data or ImageData."
     )
 
 
@@ -89,7 +89,7 @@ def test_a_given_blob_of_another_shape_is_refused(workshop: Any) -> None:
     net = workshop.load(INPUT)
     with pytest.raises(RistrettoError) as refused:
         DataLoader(net, given={"x": np.zeros((3, 1), np.float32)})
-    assert str(refused.value) == 'input "x" has shape 3x1; the net expects 1x3'
+    assert str(refused.value) == 'input "x" has shape 3x1; expected 1x3'
 
 
 def test_a_source_that_cannot_be_opened_leaves_none_open(workshop: Any) -> None:

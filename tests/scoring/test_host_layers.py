@@ -90,7 +90,7 @@ def test_given_blobs_may_have_any_extent_that_varies_and_no_other(bright_halves:
         assert feeds.next()["label"].shape == (1, 1, 7, 8)
     with pytest.raises(RistrettoError) as refused:
         DataLoader(net, given={"label": np.zeros((1, 1, 7, 9), np.float32)})
-    assert str(refused.value) == 'input "label" has shape 1x1x7x9; the net expects 1x1x?x8'
+    assert str(refused.value) == 'input "label" has shape 1x1x7x9; expected 1x1x?x8'
 
 
 def test_a_fault_of_a_host_layer_has_its_place(workshop: Any) -> None:

@@ -145,7 +145,7 @@ def test_several_heads_are_warned_of_with_the_flag_that_chooses(
     net = workshop.load(INPUTS + aux + fc("x", "a") + fc("a", "b") + accuracy("b y", "acc"))
     assert default_score(net) == "acc"
     assert caplog.messages == [
-        "The net has 3 heads. acc is scored, at the end of the longest path, not aux2 or aux. Choose with --score."
+        "The net has 3 heads. The score is acc, at the end of the longest path; others: aux2, aux. Choose with --score."
     ]
 
 

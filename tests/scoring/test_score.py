@@ -136,7 +136,7 @@ def test_a_score_that_is_no_number_is_warned_of(workshop: Any, caplog: pytest.Lo
     layers = 'layer { name: "p" type: "Power" bottom: "data" top: "y" }'
     net = workshop.load(DATA.replace('top: "label"', "") % 1 + layers)
     assert math.isnan(score(net, 1).of("y"))
-    assert caplog.messages == ["y is NaN or infinite: the scores of this net cannot be trusted"]
+    assert caplog.messages == ["y is NaN or infinite, so the scores of this net are not reliable."]
 
 
 def test_a_net_without_outputs_is_refused(workshop: Any) -> None:

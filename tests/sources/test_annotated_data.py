@@ -316,7 +316,7 @@ def test_fit_small_size_needs_a_batch_size_of_1(write: Any, open_layer: Any) -> 
     write({"a": record()})
     with pytest.raises(LayerError) as caught:
         open_layer(LAYER % (2, FIT_SMALL % "", ""))
-    assert str(caught.value) == "resize_mode FIT_SMALL_SIZE gives images of several sizes. Set batch_size to 1."
+    assert str(caught.value) == "resize_mode FIT_SMALL_SIZE gives images of different sizes. Set batch_size to 1."
 
 
 def test_label_map_file_is_not_read(write: Any, open_layer: Any) -> None:

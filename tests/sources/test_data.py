@@ -176,7 +176,7 @@ def test_settings_of_the_old_format_have_no_effect_and_are_named(
         ((LMDB % 1).replace('"db"', '"/gone"'), "data_param.source /gone does not exist"),
         (
             (LMDB % 1).replace('"db"', '"db/data.mdb"'),
-            "data_param.source db/data.mdb is not a folder. Give the database's folder.",
+            "data_param.source db/data.mdb is not a folder. Use the folder of the database.",
         ),
         ((LMDB % 1).replace('"db"', '"."'), ". is not an LMDB database: no data.mdb in it"),
         ((LMDB % 1).replace("LMDB", "LEVELDB"), "db is an LMDB database, not LevelDB. Set backend: LMDB."),

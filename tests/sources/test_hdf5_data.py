@@ -82,8 +82,8 @@ def change(path: Path, name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (None, 'a.h5 has no dataset "label". It has: data.'),
-        (np.array([b"x", b"y"]), "a.h5: dataset label holds |S1, not numbers"),
+        (None, 'a.h5 has no dataset "label". Its datasets: data.'),
+        (np.array([b"x", b"y"]), "a.h5: dataset label contains |S1, not numbers"),
         (np.zeros(3), "a.h5: label has 3 rows, but data has 2"),
         (np.zeros((0, 2)), "a.h5: dataset label has the shape 0x2"),
         (np.float32(1), "a.h5: dataset label has the shape scalar"),

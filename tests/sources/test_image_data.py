@@ -98,10 +98,10 @@ def test_with_batch_size_1_each_image_has_its_own_size(files: Any, open_layer: A
     [
         ("", "gone.png 0", "gone.png: the image cannot be read: No such file or directory"),
         ("", "list.txt 0", "list.txt: the image cannot be decoded"),
-        ("", "a.png 0\na.png", "list.txt:2: no label after the last space. Write: file label."),
-        ("", "a.png x", "list.txt:1: no label after the last space. Write: file label."),
-        ("", "a.png 99999999999", "list.txt:1: no label after the last space. Write: file label."),
-        ("", " 3", "list.txt:1: no label after the last space. Write: file label."),
+        ("", "a.png 0\na.png", "list.txt:2: no label after the last space. Expected: file label."),
+        ("", "a.png x", "list.txt:1: no label after the last space. Expected: file label."),
+        ("", "a.png 99999999999", "list.txt:1: no label after the last space. Expected: file label."),
+        ("", " 3", "list.txt:1: no label after the last space. Expected: file label."),
         ("", "\n", "image_data_param.source list.txt lists no images"),
         ("batch_size: 0", "a.png 0", "image_data_param.batch_size is 0. Set it to 1 or more."),
         ("new_width: 3", "a.png 0", "image_data_param sets only one of new_height and new_width. Set both."),
@@ -123,7 +123,7 @@ def test_bad_settings_are_reported_in_a_line(
 
 def test_skipping_all_images_is_refused(files: Any, open_layer: Any) -> None:
     files("a.png 0", {"a.png": plain(1)})
-    with pytest.raises(RistrettoError, match=r"^rand_skip skips \d+ of 1 images. Lower rand_skip.$"):
+    with pytest.raises(RistrettoError, match=r"^rand_skip skips \d+ of 1 images. Reduce rand_skip.$"):
         open_layer(TEXT % "rand_skip: 1000000")
 
 

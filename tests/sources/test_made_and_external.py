@@ -57,14 +57,14 @@ def test_one_random_filler_fills_each_top_again(open_layer: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ("", "dummy_data_param.shape is given 0 times for 2 tops. Give it once, or once per top."),
+        ("", "dummy_data_param.shape is given 0 times for 2 tops. Set it once, or once per top."),
         (
             "shape {} shape {} shape {}",
-            "dummy_data_param.shape is given 3 times for 2 tops. Give it once, or once per top.",
+            "dummy_data_param.shape is given 3 times for 2 tops. Set it once, or once per top.",
         ),
         (
             "num: 1 channels: 1 height: 1",
-            "dummy_data_param.width is given 0 times for 2 tops. Give it once, or once per top.",
+            "dummy_data_param.width is given 0 times for 2 tops. Set it once, or once per top.",
         ),
         (
             "shape { dim: 1 } num: 1",
@@ -72,7 +72,7 @@ def test_one_random_filler_fills_each_top_again(open_layer: Any) -> None:
         ),
         (
             "shape { dim: 1 } data_filler {} data_filler {} data_filler {}",
-            "dummy_data_param.data_filler is given 3 times for 2 tops. Give it once, or once per top.",
+            "dummy_data_param.data_filler is given 3 times for 2 tops. Set it once, or once per top.",
         ),
         ("shape { dim: 0 }", "top 0 has the shape 0. Every extent must be 1 or more."),
         ("shape { dim: 2 dim: -1 }", "top 0 has the shape 2x-1. Every extent must be 1 or more."),
@@ -82,7 +82,7 @@ def test_one_random_filler_fills_each_top_again(open_layer: Any) -> None:
         ),
         (
             'shape { dim: 1 } data_filler { type: "gausian" }',
-            'filler "gausian" is not known. Did you mean gaussian?',
+            'unknown filler "gausian". Did you mean gaussian?',
         ),
     ],
 )
@@ -103,7 +103,7 @@ def test_memory_data_knows_its_shapes_but_has_no_batches(open_layer: Any) -> Non
     with pytest.raises(RistrettoError) as caught:
         source.next()
     assert str(caught.value) == (
-        'layer "m": MemoryData layers have no data of their own. Give its blobs (data, label) with --input x.npz.'
+        'layer "m": MemoryData layers have no data of their own. Set its blobs (data, label) with --input x.npz.'
     )
 
 
@@ -130,7 +130,7 @@ def test_inputs_share_a_shape_or_have_one_each(open_layer: Any) -> None:
         (INPUT % "", "input_param.shape is not set. Add input_param { shape { dim: 1 ... } }."),
         (
             INPUT % "shape {} shape {} shape {}",
-            "input_param.shape is given 3 times for 2 tops. Give it once, or once per top.",
+            "input_param.shape is given 3 times for 2 tops. Set it once, or once per top.",
         ),
         (
             INPUT % "shape { dim: -3 }",

@@ -124,17 +124,17 @@ def test_sizes_that_no_image_has_are_refused(text: str, says: str) -> None:
         (
             "height: 300 width: 300 resize_mode: FIT_SMALL_SIZE",
             (1, 30000, 1),
-            "here: resize_param makes the image, 1x30000, 300x9000000. Its aspect ratio is too extreme.",
+            "here: resize_param would resize the 1x30000 image to 300x9000000. Its aspect ratio is too extreme.",
         ),
         (
             "height: 300 width: 300 resize_mode: FIT_LARGE_SIZE_AND_PAD",
             (1, 30000, 1),
-            "here: resize_param makes the image, 1x30000, 0x300. Its aspect ratio is too extreme.",
+            "here: resize_param would resize the 1x30000 image to 0x300. Its aspect ratio is too extreme.",
         ),
         (
             "height: 2 width: 2 pad_value: 1 pad_value: 2",
             (3, 3, 3),
-            "here: resize_param has 2 pad_values for 3 channels. Give one, or one per channel.",
+            "here: resize_param has 2 pad_values for 3 channels. Set one, or one per channel.",
         ),
         ("height: 2 width: 2", (3, 40000, 1), None),
     ],

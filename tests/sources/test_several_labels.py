@@ -98,5 +98,5 @@ def test_an_hdf5_file_instead_of_the_list_is_reported(tmp_path: Path, open_layer
         open_layer('type: "HDF5Data" top: "data" hdf5_data_param { source: "rows.h5" batch_size: 1 }')
     assert str(caught.value) == (
         "hdf5_data_param.source rows.h5 is an HDF5 file, not a list of such files. "
-        "Give a text file that contains its name."
+        "Use a text file that contains its name."
     )

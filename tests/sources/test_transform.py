@@ -98,12 +98,12 @@ def test_the_input_is_left_unchanged() -> None:
         ("crop_size: 4", "crop_size 4 is larger than the image, 3x4"),
         (
             "mean_value: [1, 2, 3]",
-            "transform_param has 3 mean_values for 2 channels. Give one, or one per channel.",
+            "transform_param has 3 mean_values for 2 channels. Set one, or one per channel.",
         ),
-        ('mean_file: "m" mean_value: 1', "transform_param has both mean_file and mean_value. Keep one."),
+        ('mean_file: "m" mean_value: 1', "transform_param has both mean_file and mean_value. Use only one of them."),
         (
             "force_color: true force_gray: true",
-            "transform_param has both force_color and force_gray. Keep one.",
+            "transform_param has both force_color and force_gray. Use only one of them.",
         ),
         ('mean_file: "no/m"', "mean_file no/m does not exist. Relative paths start at the current folder."),
         ('mean_file: ""', "mean_file is not set"),

@@ -184,7 +184,7 @@ def test_a_no_break_space_belongs_to_a_name(files: Any, open_layer: Any, tmp_pat
 def test_an_unknown_crop_mode_is_warned_of(files: Any, open_layer: Any, caplog: pytest.LogCaptureFixture) -> None:
     files()
     open_layer((TEXT % (2, 2)).replace("source", 'crop_mode: "sqare" source'))
-    assert caplog.messages == ['window_data_param.crop_mode "sqare" is unknown: windows are warped']
+    assert caplog.messages == ['unknown window_data_param.crop_mode "sqare": windows are warped']
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,7 @@ def test_an_unknown_crop_mode_is_warned_of(files: Any, open_layer: Any, caplog: 
         (LIST.replace("0.8", "0.4"), "list.txt has no windows of objects: none has an overlap of fg_threshold"),
         (
             LIST.replace("3 0.8", "0 0.8"),
-            "list.txt:5: a window that covers an object has label 0. Labels of objects start at 1; 0 is the "
-            "background.",
+            "list.txt:5: a window of an object has label 0. Labels of objects start at 1; 0 is the background.",
         ),
     ],
 )
@@ -236,7 +235,7 @@ def test_bad_lists_are_reported_by_line(listing: str, says: str, files: Any, ope
         ("batch_size: 2", "batch_size: 999999999", "the batch has the shape 999999999x3x2x2, which is too large "),
         ("list.txt", "gone.txt", "window_data_param.source gone.txt does not exist. Relative "),
         ('top: "label"', "", "expected 2 tops, got 1"),
-        ("crop_size", "mean_value: 1 mean_value: 2 crop_size", "transform_param has 2 mean_values. Give 1 or 3."),
+        ("crop_size", "mean_value: 1 mean_value: 2 crop_size", "transform_param has 2 mean_values. Set 1 or 3."),
         ("crop_size", "mean_value: 1 mean_file: 'm' crop_size", "transform_param has both mean_file and mean_value."),
         ("crop_size", "mean_file: 'small' crop_size", "mean_file small is 3x1x2, but the crop is 3x2x2"),
         ("crop_size", "mean_file: 'flat' crop_size", "mean_file flat is 3x2x6, but the crop is 3x2x2"),
@@ -260,6 +259,6 @@ def test_a_window_outside_of_its_image_is_reported_by_its_line(files: Any, open_
     with pytest.raises(RistrettoError) as caught:
         source.next()
     assert str(caught.value) == (
-        "list.txt:5: window (1, 1, 6, 2) lies outside a.png, which is 6 wide, 4 high. Corners count from 0: "
-        "x1 y1 x2 y2."
+        "list.txt:5: window (1, 1, 6, 2) is outside of a.png, which is 6 wide and 4 high. "
+        "Coordinates are x1 y1 x2 y2, starting at 0."
     )

@@ -98,7 +98,7 @@ def test_nan_and_infinity_are_values(curves: Any) -> None:
 def test_a_file_that_is_no_log_is_reported_with_what_was_looked_for(curves: Any, text: str) -> None:
     with pytest.raises(RistrettoError) as caught:
         curves(text)
-    assert 'a.log: is not a training log: no line such as "Iteration 100, loss = 0.2"' in str(caught.value)
+    assert 'a.log: contains no training log lines, such as "Iteration 100, loss = 0.2"' in str(caught.value)
 
 
 def test_bytes_of_all_kinds_are_read_past(tmp_path: Path) -> None:

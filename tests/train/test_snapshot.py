@@ -315,34 +315,34 @@ def test_missing_weights_are_reported_with_both_places(net: Net) -> None:
     Path("out").mkdir()
     write_solver_state("out/s", 7, 0, "gone/P.caffemodel", STATE.history)
     assert fault("out/s") == (
-        ": its weights are neither at gone/P.caffemodel nor at out/P.caffemodel. Put them next to the state."
+        ": its weights are neither at gone/P.caffemodel nor at out/P.caffemodel. Put them in the folder of the state."
     )
     write_solver_state("out/s", 7, 0, "", STATE.history)
-    assert fault("out/s") == ": names no weights. Give only the weights, by --weights."
+    assert fault("out/s") == ": names no weights file. Use only the weights, with --weights."
 
 
 def test_a_state_of_another_solver_type_is_refused(net: Net) -> None:
     write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
     said = fault("P_iter_7.solverstate", [*LAYOUT, *LAYOUT])
-    assert "its history has 2 arrays; expected 4 for this net with 2 parameters and this solver type" in said
-    assert "one of another solver type than Adam and AdaDelta" in said
+    assert "its history has 2 arrays; expected 4 for this solver type and 2 trainable parameters" in said
+    assert "from a solver type other than Adam and AdaDelta" in said
     write_snapshot(Snapshots("P"), net, SolverState(7, 2, STATE.history * 2), WEIGHTS)
-    assert fault("P_iter_7.solverstate").endswith("and this solver type. It looks like one of Adam or AdaDelta.")
+    assert fault("P_iter_7.solverstate").endswith("and this solver type. It seems to be from Adam or AdaDelta.")
 
 
 def test_a_state_of_another_net_is_refused(net: Net) -> None:
     write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
-    assert fault("P_iter_7.solverstate", LAYOUT[:1]).endswith("It looks like one of Adam or AdaDelta.")
-    assert fault("P_iter_7.solverstate", [*LAYOUT, ("b/0", (1,))]).endswith("It looks like one of another net.")
+    assert fault("P_iter_7.solverstate", LAYOUT[:1]).endswith("It seems to be from Adam or AdaDelta.")
+    assert fault("P_iter_7.solverstate", [*LAYOUT, ("b/0", (1,))]).endswith("It seems to be from another net.")
     assert fault("P_iter_7.solverstate", [("fc/0", (3, 3)), ("fc/1", (2,))]) == (
-        ": history 0 has shape 2x3, but parameter fc/0 of this net has 3x3. It looks like the state of another net."
+        ": history 0 has shape 2x3, but parameter fc/0 of this net has 3x3. It seems to be from another net."
     )
 
 
 def test_history_that_is_not_finite_is_refused(net: Net) -> None:
     history = (STATE.history[0], np.array([1, np.nan], np.float32))
     write_snapshot(Snapshots("P"), net, SolverState(7, 2, history), WEIGHTS)
-    assert fault("P_iter_7.solverstate").startswith(": history 1, of parameter fc/1, holds NaN")
+    assert fault("P_iter_7.solverstate").startswith(": history 1, of parameter fc/1, contains NaN")
 
 
 def test_legacy_shapes_fit_by_their_last_extents(net: Net) -> None:
@@ -387,7 +387,8 @@ def test_damaged_states(net: Net, content: Any, said: str) -> None:
 def test_weights_given_as_a_state_are_reported(net: Net) -> None:
     model = write_snapshot(Snapshots("P"), net, STATE, WEIGHTS)
     assert fault(model) == (
-        ": the file is not a solver state. Give weights by --weights, and the .solverstate next to them by --snapshot."
+        ": the file is not a solver state. "
+        "Use weights as --weights, and the .solverstate from the same snapshot as --snapshot."
     )
     model = write_snapshot(Snapshots("P", hdf5=True), net, STATE, WEIGHTS)
     assert fault(model).startswith(": the file is not a solver state: `iter` is missing")

@@ -272,7 +272,7 @@ def test_a_layer_that_is_another_in_the_test_net_is_reported_with_its_line(open_
     with pytest.raises(RistrettoError) as refused, open_solver(TESTS, net=net):
         pass
     assert str(refused.value) == (
-        'net.prototxt:10: layer "fc" has parameters 2x1 in the test net, but 1x1 in the trained net'
+        'net.prototxt:10: layer "fc" has parameters 2x1 in the test net, but 1x1 in the training net'
     )
 
 

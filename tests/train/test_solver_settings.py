@@ -94,33 +94,39 @@ def test_a_level_and_stages_of_the_command_are_the_train_states(read: Callable[[
 
 
 REFUSED = [
-    (REST, 'solver.prototxt: the solver has no net to train. Add one: net: "train_val.prototxt".'),
+    (REST, 'solver.prototxt: no net to train is given. Add net: "train_val.prototxt".'),
     (
         f'{WHOLE}train_net: "t"',
-        "solver.prototxt:5: the solver has several nets to train: net, train_net. Keep one of them.",
+        "solver.prototxt:5: the solver has several nets to train: net, train_net. Use only one of them.",
     ),
-    (f'{WHOLE}type: "Adamm"', 'solver.prototxt:5: solver type "Adamm" is not known. Did you mean Adam?'),
-    (f'{WHOLE}type: "AdaGrad" momentum: 0.9', "solver.prototxt:5: solver type AdaGrad has no momentum. Remove it."),
-    (f'{WHOLE}type: "RMSProp"\nmomentum: 0.9', "solver.prototxt:6: solver type RMSProp has no momentum. Remove it."),
+    (f'{WHOLE}type: "Adamm"', 'solver.prototxt:5: unknown solver type "Adamm". Did you mean Adam?'),
+    (
+        f'{WHOLE}type: "AdaGrad" momentum: 0.9',
+        "solver.prototxt:5: momentum cannot be used with solver type AdaGrad. Remove it.",
+    ),
+    (
+        f'{WHOLE}type: "RMSProp"\nmomentum: 0.9',
+        "solver.prototxt:6: momentum cannot be used with solver type RMSProp. Remove it.",
+    ),
     (
         f'{WHOLE}type: "RMSProp"\nrms_decay: 1',
-        "solver.prototxt:6: rms_decay is 1. It must be from 0 to less than 1.",
+        "solver.prototxt:6: rms_decay is 1. It must be in [0, 1).",
     ),
     (
         f'{WHOLE}type: "Adam"\nmomentum: 1',
-        "solver.prototxt:6: momentum is 1. It must be from 0 to less than 1 for Adam.",
+        "solver.prototxt:6: momentum is 1. It must be in [0, 1) for Adam.",
     ),
     (
         f'{WHOLE}regularization_type: "L3"',
-        'solver.prototxt:5: regularization type "L3" is not known. Known: L1, L2.',
+        'solver.prototxt:5: unknown regularization type "L3". Known: L1, L2.',
     ),
     (
         'net: "n"\nbase_lr: 1\nmax_iter: 1\nlr_policy: "multi_step"',
-        'solver.prototxt:4: learning rate policy "multi_step" is not known. Did you mean multistep?',
+        'solver.prototxt:4: unknown learning rate policy "multi_step". Did you mean multistep?',
     ),
     (
         'net: "n"\nbase_lr: 1\nmax_iter: 1',
-        "solver.prototxt: the solver has no lr_policy. Known: fixed, step, exp, inv, multistep, poly, sigmoid.",
+        "solver.prototxt: lr_policy is missing. Known: fixed, step, exp, inv, multistep, poly, sigmoid.",
     ),
     (
         'net: "n"\nbase_lr: 1\nmax_iter: 1\nlr_policy: "step"',
@@ -130,8 +136,8 @@ REFUSED = [
         'net: "n"\nbase_lr: 1\nmax_iter: 1\nlr_policy: "exp"\ngamma: -1',
         "solver.prototxt:5: gamma is -1. It must be 0 or more for policy exp.",
     ),
-    ('net: "n"\nlr_policy: "fixed"\nmax_iter: 1', "solver.prototxt: the solver has no base_lr. Add base_lr."),
-    ('net: "n"\nlr_policy: "fixed"\nbase_lr: 1', "solver.prototxt: the solver has no max_iter. Add max_iter."),
+    ('net: "n"\nlr_policy: "fixed"\nmax_iter: 1', "solver.prototxt: base_lr is missing. Add base_lr to the solver."),
+    ('net: "n"\nlr_policy: "fixed"\nbase_lr: 1', "solver.prototxt: max_iter is missing. Add max_iter to the solver."),
     (f"{WHOLE}average_loss: 0", "solver.prototxt:5: average_loss is 0. It must be 1 or more."),
     (f"{WHOLE}iter_size: 0", "solver.prototxt:5: iter_size is 0. It must be 1 or more."),
     (f"{WHOLE}momentum: nan", "solver.prototxt:5: momentum is nan. It must be a number."),
@@ -142,15 +148,15 @@ REFUSED = [
     ),
     (
         f'{WHOLE}test_interval: 1\ntest_net: "t"',
-        "solver.prototxt:6: the solver has 0 test_iter for 1 test nets. Give one for each test net.",
+        "solver.prototxt:6: the solver has 0 test_iter for 1 test nets. Set one for each test net.",
     ),
     (
         f'train_net: "n"\n{REST}test_interval: 1\ntest_iter: 2',
-        "solver.prototxt:6: the solver has 1 test_iter for 0 test nets. Give one for each test net.",
+        "solver.prototxt:6: the solver has 1 test_iter for 0 test nets. Set one for each test net.",
     ),
     (
         f"{WHOLE}test_interval: 1\ntest_iter: 2\ntest_state {{ }}\ntest_state {{ }}",
-        "solver.prototxt:7: the solver has 2 test_state for 1 test nets. Give one for each test net, or none.",
+        "solver.prototxt:7: the solver has 2 test_state for 1 test nets. Set one for each test net, or none.",
     ),
     (
         f"{WHOLE}test_interval: 1\ntest_iter: 2\ntest_iter: -1",

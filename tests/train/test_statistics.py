@@ -45,7 +45,7 @@ def test_a_short_training_is_warned_of_with_the_layer_that_lags_most(
     with caplog.at_level(logging.WARNING, "ristretto"):
         warn_of_stale_statistics(net, 100)
     (line,) = caplog.messages
-    said = 'Layer "two": after training, 90 % of the statistics that tests use will still be the initial ones'
+    said = 'Layer "two": after this training, 90 % of its statistics will still be the initial ones'
     assert line.startswith(said)
 
 
