@@ -25,10 +25,10 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.open import DataLayers
-from ristretto_cli.train.net import TrainNet
 from ristretto_cli.train.solver import Solver
 from ristretto_cli.train.solver_settings import LrPolicy, NetSource, Snapshots, SolverSettings, UpdateRule
 from ristretto_cli.train.torch_import import import_torch
+from ristretto_cli.train.trained_net import TrainNet
 
 BITS = 8
 

@@ -29,8 +29,8 @@ from ristretto_cli.caffe_io.weights import read_blob, read_net_binary, read_weig
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.engine import record
-from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources import image_records
 from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, decode, resize
 from ristretto_cli.sources.open import DataLayers, open_source

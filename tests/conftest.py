@@ -21,8 +21,8 @@ import lmdb
 import numpy as np
 import pytest
 
+from ristretto_cli.backends.exact_kernels import exact_kernels
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS
-from ristretto_cli.backends.onnx_kernels import exact_kernels
 from ristretto_cli.caffe_io.messages import TEST, new
 from ristretto_cli.caffe_io.weights import write_weights
 from ristretto_cli.net.build import NetState

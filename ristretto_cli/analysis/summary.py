@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ristretto_cli.analysis.known_shapes import NetWithoutData
 from ristretto_cli.analysis.macs import macs_of
+from ristretto_cli.analysis.nets_without_data import NetWithoutData
 from ristretto_cli.analysis.widths import Widths, widths_of
 from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.net.ir import Layer

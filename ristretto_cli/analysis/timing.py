@@ -16,13 +16,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ristretto_cli.analysis.kernels import Shares
+from ristretto_cli.analysis.kernel_layers import Shares
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import DYNAMIC, Array
 from ristretto_cli.scoring.evaluation import TOTAL_LOSS
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.profile import NetProfiler
+from ristretto_cli.scoring.net_profile import NetProfiler
 from ristretto_cli.scoring.score import scoring_runner
 from ristretto_cli.sources.open import open_source
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ristretto_cli.backends import onnx_marks as marks
+from ristretto_cli.backends.exact_kernels import NONE
 from ristretto_cli.backends.facts import Facts
 from ristretto_cli.backends.graph_passes.graph_pass import GRAPH_PASSES, Context, GraphPass, Guard, Target
 from ristretto_cli.backends.onnx_graph import Graph, Node, Tensor
 from ristretto_cli.backends.onnx_integers import record_quantized
-from ristretto_cli.backends.onnx_kernels import NONE
 from ristretto_cli.backends.onnx_model import ModelProto, model_of
 from ristretto_cli.backends.onnx_ops import OnnxOps
 from ristretto_cli.backends.onnx_session import Session

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ristretto_cli.backends.gpu import GpuUnusable
+from ristretto_cli.backends.device_choice import GpuUnusable
 from ristretto_cli.backends.onnx_graph import Graph, Tensor, is_large
 from ristretto_cli.backends.onnx_model import model_of
 from ristretto_cli.backends.onnx_profile import Profiler

@@ -6,9 +6,9 @@ import logging
 
 import click
 
+from ristretto_cli.cli.flag_rules import Needs
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
-from ristretto_cli.cli.rules import Needs
 
 _SIDE = click.IntRange(0, 32767)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from ristretto_cli.cli.flag_rules import Needs
 from ristretto_cli.cli.flags import RegistryOption, check_outputs, phase_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
-from ristretto_cli.cli.rules import Needs
 
 _RULES = [
     Needs("--phase", "--format", "onnx"),

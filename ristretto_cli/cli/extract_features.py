@@ -12,7 +12,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
-    from ristretto_cli.backends.gpu import GpuRequest
+    from ristretto_cli.backends.device_choice import GpuRequest
 
 
 def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[
 
 
 def _gpu(context: click.Context, param: click.Parameter, value: str) -> GpuRequest:
-    from ristretto_cli.backends.gpu import parse_gpu
+    from ristretto_cli.backends.device_choice import parse_gpu
 
     # The help of Caffe's tool shows DEVICE_ID=0, so scripts write it like that.
     number = value.removeprefix("DEVICE_ID=")

@@ -21,7 +21,7 @@ from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.registry import Registry
 
 if TYPE_CHECKING:
-    from ristretto_cli.backends.gpu import GpuRequest
+    from ristretto_cli.backends.device_choice import GpuRequest
 
 _GRAPH_PASSES = "ristretto_cli.graph_passes"  # key of the names that --graph_passes gives
 _REQUIRED = "ristretto_cli.require_gpu"  # key of --require_gpu in click's context
@@ -108,7 +108,7 @@ def gpu_required(context: click.Context) -> bool:
 
 def usable_gpu(request: GpuRequest) -> int | None:
     """The GPU for nets on onnxruntime, None for the CPU; logs a warning, or raises, if it cannot be used."""
-    from ristretto_cli.backends.gpu import choose_gpu
+    from ristretto_cli.backends.device_choice import choose_gpu
     from ristretto_cli.backends.onnx_session import probe
 
     return choose_gpu(request, probe)
@@ -327,7 +327,7 @@ def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[
 
 
 def _gpu(context: click.Context, param: click.Parameter, value: str | None) -> GpuRequest:
-    from ristretto_cli.backends.gpu import GpuRequest, parse_gpu
+    from ristretto_cli.backends.device_choice import GpuRequest, parse_gpu
 
     required = gpu_required(context)
     if not value:

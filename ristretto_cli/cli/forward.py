@@ -19,7 +19,7 @@ from ristretto_cli.cli.flags import (
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 if TYPE_CHECKING:
-    from ristretto_cli.backends.gpu import GpuRequest
+    from ristretto_cli.backends.device_choice import GpuRequest
 
 
 @click.command(cls=GflagsCommand)
@@ -65,15 +65,15 @@ def command(
         raise click.UsageError("--graph applies to onnxruntime; --backward runs on torch")
     import numpy as np
 
-    from ristretto_cli.backends.gpu import choose_gpu
+    from ristretto_cli.backends.device_choice import choose_gpu
     from ristretto_cli.caffe_io.npz import read_npz, write_npz
     from ristretto_cli.net.build import NetState
     from ristretto_cli.ops import show
+    from ristretto_cli.scoring.all_blobs import OnePass
     from ristretto_cli.scoring.data_loader import DataLoader
     from ristretto_cli.scoring.engine import log_device
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import load_net
-    from ristretto_cli.scoring.one_pass import OnePass
 
     check_outputs([output], [model, weights, input])
     if backward:
@@ -91,7 +91,7 @@ def command(
     names = tuple(name for name in blobs.split(",") if name)
     with DataLoader(net, given=given, seed=seed) as feeds:
         if backward:
-            from ristretto_cli.train.gradients import Gradients
+            from ristretto_cli.train.backward_pass import Gradients
 
             results = Gradients(net, rng=rng, blobs=names, gpu=device, threads=threads).run(feeds.next())
         else:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeGuard, TypeVar
 import click
 from click.core import ParameterSource
 
-from ristretto_cli.cli.rules import Rule
+from ristretto_cli.cli.flag_rules import Rule
 from ristretto_cli.errors import did_you_mean
 
 log = logging.getLogger("ristretto")

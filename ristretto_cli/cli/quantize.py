@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ristretto_cli.cli.flag_rules import Excludes
 from ristretto_cli.cli.flags import (
     Percent,
     RegistryOption,
@@ -28,7 +29,6 @@ from ristretto_cli.cli.flags import (
 )
 from ristretto_cli.cli.gflags import GflagsCommand, NegativeFlag, given_flags, option
 from ristretto_cli.cli.progress import progress
-from ristretto_cli.cli.rules import Excludes
 from ristretto_cli.errors import RistrettoError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _FOR_SCORES = (
 )
 
 if TYPE_CHECKING:
-    from ristretto_cli.backends.gpu import GpuRequest
+    from ristretto_cli.backends.device_choice import GpuRequest
 
 
 def _mode_flags() -> Sequence[click.Option]:

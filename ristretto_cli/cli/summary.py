@@ -36,7 +36,7 @@ def command(
 
     Needs neither weights nor data: without a database, crop_size, mean_file or --input_shape gives the shape.
     """
-    from ristretto_cli.analysis.known_shapes import build_without_data
+    from ristretto_cli.analysis.nets_without_data import build_without_data
     from ristretto_cli.analysis.summary import summarize, summary_as_json, summary_lines
     from ristretto_cli.caffe_io.net_file import read_net
     from ristretto_cli.net.build import NetState

@@ -24,7 +24,7 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
-    from ristretto_cli.backends.gpu import GpuRequest
+    from ristretto_cli.backends.device_choice import GpuRequest
     from ristretto_cli.layers.host_layer import MetricOptions
 
 _QUANTIZED = "quantized.prototxt"

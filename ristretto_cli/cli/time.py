@@ -12,7 +12,7 @@ from ristretto_cli.cli.net_flags import Words, input_shape_option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
-    from ristretto_cli.backends.gpu import GpuRequest
+    from ristretto_cli.backends.device_choice import GpuRequest
 
 
 @click.command(cls=GflagsCommand)
@@ -46,7 +46,7 @@ def command(
     """
     import numpy as np
 
-    from ristretto_cli.analysis.known_shapes import build_without_data
+    from ristretto_cli.analysis.nets_without_data import build_without_data
     from ristretto_cli.analysis.timing import time_net, timing_lines
     from ristretto_cli.caffe_io.messages import TEST, TRAIN
     from ristretto_cli.caffe_io.net_file import read_net

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ristretto_cli.cli.flag_rules import Excludes
 from ristretto_cli.cli.flags import (
     STDOUT,
     ap_version_option,
@@ -19,10 +20,9 @@ from ristretto_cli.cli.flags import (
 )
 from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
 from ristretto_cli.cli.progress import progress
-from ristretto_cli.cli.rules import Excludes
 
 if TYPE_CHECKING:
-    from ristretto_cli.backends.gpu import GpuRequest
+    from ristretto_cli.backends.device_choice import GpuRequest
     from ristretto_cli.layers.host_layer import MetricOptions
 
 _BOTH = "give --snapshot to resume training or --weights to finetune, but not both"
@@ -67,7 +67,7 @@ def command(
     """
     check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
     given = given_flags(click.get_current_context())
-    from ristretto_cli.train.config import TrainConfig, run
+    from ristretto_cli.train.run import TrainConfig, run
     from ristretto_cli.train.signals import Request
 
     config = TrainConfig(

@@ -20,8 +20,8 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
 from ristretto_cli.quantize.config import ReuseOptions
 from ristretto_cli.scoring.array_cache import ArrayCache
-from ristretto_cli.scoring.cut_points import Prefix, worthwhile_cut_point
 from ristretto_cli.scoring.execution import Execution
+from ristretto_cli.scoring.prefix_cache import Prefix, worthwhile_cut_point
 from ristretto_cli.scoring.score import Scorer, ScoringOptions, StoppingRule
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers

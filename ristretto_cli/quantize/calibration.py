@@ -12,7 +12,7 @@ from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.data_loader import check_has_data
 from ristretto_cli.scoring.evaluation import OnBatch
-from ristretto_cli.scoring.phase_timer import PhaseTimer
+from ristretto_cli.scoring.step_timer import StepTimer
 
 log = logging.getLogger("ristretto")
 
@@ -20,7 +20,7 @@ _IN_THE_LOG = {Role.LAYER_IN: "input", Role.LAYER_OUT: "output", Role.PARAMS: "p
 
 
 def calibrate(
-    prepared: Prepared, *, test_batches: CachedBatches | None, on_batch: OnBatch, timer: PhaseTimer
+    prepared: Prepared, *, test_batches: CachedBatches | None, on_batch: OnBatch, timer: StepTimer
 ) -> tuple[Trimmable, ...]:
     """The layers to trim with their ranges, which are logged; RistrettoError for an unsuitable fixed width.
 

@@ -15,8 +15,8 @@ from ristretto_cli.quantize.trimmable import Trimmable, family_of
 from ristretto_cli.scoring.array_cache import ArrayCache
 from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.evaluation import OnBatch
-from ristretto_cli.scoring.phase_timer import PhaseTimer
 from ristretto_cli.scoring.score import ScoringOptions
+from ristretto_cli.scoring.step_timer import StepTimer
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Evaluator:
         return Evaluation(candidate.bits, score, self.margin.allows(score), scores)
 
 
-def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: PhaseTimer) -> tuple[CachingScorer, CachedBatches]:
+def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> tuple[CachingScorer, CachedBatches]:
     """A scorer for the net and its candidates, and the batches that it scores them on."""
     config = prepared.config
     cache = ArrayCache(config.cache_mb << 20)

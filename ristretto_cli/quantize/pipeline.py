@@ -26,7 +26,7 @@ from ristretto_cli.quantize.search import (
 from ristretto_cli.quantize.trimmable import Trimmable, family_of, left_float
 from ristretto_cli.scoring.engine import log_device
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
-from ristretto_cli.scoring.phase_timer import PhaseTimer
+from ristretto_cli.scoring.step_timer import StepTimer
 
 log = logging.getLogger("ristretto")
 
@@ -34,7 +34,7 @@ log = logging.getLogger("ristretto")
 def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> QuantizationResult:
     """Quantize a net; no file is written. Raises RistrettoError(s) for errors in the net, its weights and its data."""
     log_device(config.execution.gpu)
-    timer = PhaseTimer()
+    timer = StepTimer()
     prepared = prepare(config)
     if prepared.metric is None:
         layers = calibrate(prepared, test_batches=None, on_batch=on_batch, timer=timer)
@@ -63,7 +63,7 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
     return [first, ranges, *others]
 
 
-def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: PhaseTimer) -> QuantizationResult:
+def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTimer) -> QuantizationResult:
     config = prepared.config
     scorer, batches = caching_scorer(prepared, on_batch, timer)
     log.info("Scored by %s: %s is better.", metric.blob, metric.goal.better)

@@ -23,7 +23,7 @@ from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.phase_timer import PhaseTimer
+from ristretto_cli.scoring.step_timer import StepTimer
 
 log = logging.getLogger("ristretto")
 
@@ -54,7 +54,7 @@ def measure_ranges(
     execution: Execution = DEFAULT,
     batches: CachedBatches | None = None,
     on_batch: OnBatch = ignore_progress,
-    timer: PhaseTimer | None = None,
+    timer: StepTimer | None = None,
 ) -> dict[str, Ranges]:
     """The ranges of the layers with these names, over `iterations` batches from the first record on.
 
@@ -75,7 +75,7 @@ def measure_ranges(
                     picked.update({f"{extreme} {value.name}": node for extreme, node in _extremes(ops, value).items()})
         return picked
 
-    timer = timer or PhaseTimer()
+    timer = timer or StepTimer()
     with timer.measure("building nets"):
         session = compile_net(net, select, rng=rng, execution=execution)
     largest: dict[str, float] = {}

@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ristretto_cli.backends.exact_kernels import NONE, exact_kernels
 from ristretto_cli.backends.graph_passes.graph_pass import Target
 from ristretto_cli.backends.onnx import Graph, Node, OnnxOps
-from ristretto_cli.backends.onnx_kernels import NONE, exact_kernels
 from ristretto_cli.backends.onnx_lower import ANYWHERE, Lowered, lower
 from ristretto_cli.backends.onnx_session import Session, has_blocks
 from ristretto_cli.layers.layer_type import LAYERS
@@ -23,7 +23,7 @@ from ristretto_cli.ops import AnyArray, Array, Shape
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.guarded import BOUND, GuardedRunner
 from ristretto_cli.scoring.host_layers import HostLayers, PostProcessingRunner, Runner, host_layers
-from ristretto_cli.scoring.profile import NetProfiler
+from ristretto_cli.scoring.net_profile import NetProfiler
 
 log = logging.getLogger("ristretto")
 

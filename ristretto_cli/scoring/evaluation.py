@@ -14,8 +14,8 @@ from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.host_layers import Runner
 from ristretto_cli.scoring.metrics import loss_weights, metrics_of, scored
-from ristretto_cli.scoring.phase_timer import PhaseTimer
 from ristretto_cli.scoring.scores import Output, Scores
+from ristretto_cli.scoring.step_timer import StepTimer
 
 OnBatch = Callable[[int, int, str], None]  # batches done, batches in total, the label of the run
 
@@ -40,7 +40,7 @@ def run_batches(
     *,
     label: str = "",
     on_batch: OnBatch = ignore_progress,
-    timer: PhaseTimer | None = None,
+    timer: StepTimer | None = None,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> Iterator[dict[str, Array]]:
     """The results of `iterations` batches, one after another.
@@ -48,7 +48,7 @@ def run_batches(
     on_batch: called with `label` after each batch. timer: measures reading and running. keep_going: called before each
     batch; the run ends when it returns False.
     """
-    timer = timer or PhaseTimer()
+    timer = timer or StepTimer()
     for i in range(iterations):
         if not keep_going():
             return

@@ -15,15 +15,15 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.batches import BatchReader, CachedBatches
-from ristretto_cli.scoring.cut_points import Prefix, activations_at
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ScoredOutputs, Tally, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.host_layers import Runner
 from ristretto_cli.scoring.metrics import log_unscored
-from ristretto_cli.scoring.phase_timer import PhaseTimer
-from ristretto_cli.scoring.profile import NetProfiler
+from ristretto_cli.scoring.net_profile import NetProfiler
+from ristretto_cli.scoring.prefix_cache import Prefix, activations_at
 from ristretto_cli.scoring.scores import Scores, number, score_lines
+from ristretto_cli.scoring.step_timer import StepTimer
 
 log = logging.getLogger("ristretto")
 
@@ -52,7 +52,7 @@ class ScoringOptions:
     single_precision: bool = False
     metric_options: MetricOptions = field(default_factory=MetricOptions)
     stopping: StoppingRule | None = None
-    timer: PhaseTimer = field(default_factory=PhaseTimer)
+    timer: StepTimer = field(default_factory=StepTimer)
 
 
 def score_net(

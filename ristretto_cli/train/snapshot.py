@@ -19,7 +19,7 @@ from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array, Shape, show
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.solver_settings import Snapshots
-from ristretto_cli.train.state import SolverState
+from ristretto_cli.train.solver_state import SolverState
 
 log = logging.getLogger("ristretto")
 

@@ -15,12 +15,12 @@ from ristretto_cli.scoring.evaluation import BatchSource
 from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.lr_policies import rate, step_of
-from ristretto_cli.train.net import TrainNet, TrainPass
 from ristretto_cli.train.optimizers import OPTIMIZERS, Optimizer
 from ristretto_cli.train.signals import Request
 from ristretto_cli.train.solver_settings import SolverSettings
-from ristretto_cli.train.state import SolverState
+from ristretto_cli.train.solver_state import SolverState
 from ristretto_cli.train.test_nets import Tester
+from ristretto_cli.train.trained_net import TrainNet, TrainPass
 
 log = logging.getLogger("ristretto")
 

@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import Any
 
-from ristretto_cli.backends.gpu import GpuUnusable
+from ristretto_cli.backends.device_choice import GpuUnusable
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.threads import default_threads
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ristretto_cli.analysis.known_shapes import build_without_data
+from ristretto_cli.analysis.nets_without_data import build_without_data
 from ristretto_cli.analysis.summary import Summary, summarize, summary_as_json, summary_lines
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.net.build import NetState

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from ristretto_cli.backends.exact_kernels import ALL, NONE, IntegerKernels, exact_kernels
 from ristretto_cli.backends.graph_passes.graph_pass import Target, all_passes
 from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_graph import conv_attributes
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS, IntegerForm, Weights
-from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact_kernels
 from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.backends.shapes import ShapeOps, Sized
 from ristretto_cli.errors import LayerError

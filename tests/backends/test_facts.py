@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from ristretto_cli.backends.exact_kernels import NONE
 from ristretto_cli.backends.facts import Facts
 from ristretto_cli.backends.graph_passes.graph_pass import Target
 from ristretto_cli.backends.onnx import OnnxOps
-from ristretto_cli.backends.onnx_kernels import NONE
 from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 

@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from ristretto_cli.backends.gpu import GpuUnusable
+from ristretto_cli.backends.device_choice import GpuUnusable
+from ristretto_cli.backends.exact_kernels import ALL, NONE, is_exact
 from ristretto_cli.backends.graph_passes.graph_pass import Target
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS
-from ristretto_cli.backends.onnx_kernels import ALL, NONE, is_exact
 from ristretto_cli.backends.onnx_ops import OnnxOps
 from ristretto_cli.backends.onnx_session import CUDA, Session, probe
 from ristretto_cli.cli.main import run

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from ristretto_cli.backends.gpu import GpuRequest, GpuUnusable, choose_gpu, parse_gpu
+from ristretto_cli.backends.device_choice import GpuRequest, GpuUnusable, choose_gpu, parse_gpu
 from ristretto_cli.errors import RistrettoError
 
 

@@ -6,8 +6,8 @@
 import numpy as np
 import pytest
 
+from ristretto_cli.backends.exact_kernels import NONE
 from ristretto_cli.backends.facts import lowest_magnitude
-from ristretto_cli.backends.onnx_kernels import NONE
 from ristretto_cli.backends.onnx_session import Session
 from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 

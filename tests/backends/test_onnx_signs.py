@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from ristretto_cli.backends.exact_kernels import IntegerKernels
 from ristretto_cli.backends.facts import Facts
 from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS, Weights
-from ristretto_cli.backends.onnx_kernels import IntegerKernels
 from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 
 from .conftest import Machine

@@ -249,8 +249,8 @@ def test_test_nets_are_scored_on_the_cpu_where_only_torch_can_use_the_gpu(
     no_gpu: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch", reason="training needs torch")
-    from ristretto_cli.backends.gpu import GpuRequest
-    from ristretto_cli.train import config as config
+    from ristretto_cli.backends.device_choice import GpuRequest
+    from ristretto_cli.train import run as config
 
     monkeypatch.setattr(config, "probe", lambda gpu: None)
     monkeypatch.setattr(config, "device_of", lambda gpu: "cpu")

@@ -12,9 +12,9 @@ import pytest
 from click import Context, Option
 
 from ristretto_cli.caffe_io.npz import read_npz
+from ristretto_cli.cli.flag_rules import Excludes, Needs
 from ristretto_cli.cli.gflags import GflagsCommand
 from ristretto_cli.cli.main import Shell, run
-from ristretto_cli.cli.rules import Excludes, Needs
 
 from .conftest import EXPORT, FORWARD, QUANTIZE, TEST, Job
 

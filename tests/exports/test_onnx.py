@@ -14,8 +14,8 @@ from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
 from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.one_pass import OnePass
 
 LENET = """
     name: "small LeNet"

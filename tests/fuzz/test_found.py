@@ -21,8 +21,8 @@ from ristretto_cli.caffe_io.npz import read_npz
 from ristretto_cli.caffe_io.prototxt import parse
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.images import COLOR, decode
 from ristretto_cli.sources.open import open_source
 
@@ -48,7 +48,7 @@ def test_a_small_png_of_billions_of_pixels_is_refused() -> None:
 import struct, zlib
 from ristretto_cli.net.build import NetState
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.one_pass import OnePass
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.sources.images import COLOR, decode
 def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

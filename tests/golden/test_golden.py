@@ -21,9 +21,9 @@ from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.one_pass import OnePass
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))
 GOLDEN = SHARED / "golden"

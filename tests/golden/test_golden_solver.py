@@ -43,7 +43,7 @@ def test_a_training_gives_what_the_original_gave(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from ristretto_cli.train.setup import TrainingSetup, open_solver, resume, save
+    from ristretto_cli.train.prepare import TrainingSetup, open_solver, resume, save
     from ristretto_cli.train.solver_settings import settings_of
 
     copy_writable(folder, tmp_path)

@@ -15,9 +15,9 @@ from ristretto_cli.caffe_io.messages import enum_value
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.build import NetState
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.source import SOURCES
 
 SHARED = Path(os.environ.get("RISTRETTO_SHARED", Path(__file__).parents[3] / "shared"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ristretto_cli.scoring.one_pass import OnePass
+from ristretto_cli.scoring.all_blobs import OnePass
 
 NET = """
     layer { name: "i" type: "Input" top: "x" top: "y" input_param { shape { dim: 1 dim: 2 } } }

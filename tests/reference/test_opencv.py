@@ -14,9 +14,9 @@ from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.net_files import load_net
-from ristretto_cli.scoring.one_pass import OnePass
 from ristretto_cli.sources.open import DataLayers
 
 from .conftest import Recorded

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.engine import compile_net
-from ristretto_cli.scoring.one_pass import OnePass
 
 NET = """
     layer { name: "i" type: "Input" top: "x" top: "sel" input_param { shape { dim: 3 } shape { dim: 3 } } }

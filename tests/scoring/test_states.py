@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.execution import Execution
-from ristretto_cli.scoring.one_pass import OnePass
 
 # One step a pass. Hidden h = tanh(x + h / 2), top tanh(h).
 NET = """

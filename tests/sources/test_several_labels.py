@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.data_loader import DataLoader
-from ristretto_cli.scoring.one_pass import OnePass
 
 ROWS = 3
 IMAGES = np.arange(ROWS * 3 * 2 * 2, dtype=np.float32).reshape(ROWS, 3, 2, 2)

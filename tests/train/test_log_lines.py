@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.config import TrainConfig, run
+from ristretto_cli.train.run import TrainConfig, run
 
 from ..conftest import copy_writable
 

@@ -25,7 +25,7 @@ from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Net
 from ristretto_cli.train.snapshot import prepare_snapshots, read_state, write_snapshot
 from ristretto_cli.train.solver_settings import Snapshots
-from ristretto_cli.train.state import SolverState
+from ristretto_cli.train.solver_state import SolverState
 
 from ..conftest import Workshop
 
@@ -245,7 +245,7 @@ KILLED = """
     import numpy as np
     from ristretto_cli.train.solver_settings import Snapshots
     from ristretto_cli.train.snapshot import write_snapshot
-    from ristretto_cli.train.state import SolverState
+    from ristretto_cli.train.solver_state import SolverState
     from ristretto_cli.scoring.net_files import load_net
     from ristretto_cli.net.build import NetState
 

@@ -64,8 +64,8 @@ Open = Callable[..., Any]
 @pytest.fixture
 def open_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Open:
     """Opens a training of NET, of which only the lines after its opening are kept."""
-    from ristretto_cli.train.setup import TrainingSetup
-    from ristretto_cli.train.setup import open_solver as open_job
+    from ristretto_cli.train.prepare import TrainingSetup
+    from ristretto_cli.train.prepare import open_solver as open_job
 
     monkeypatch.chdir(tmp_path)
     rows("train", [1, 0, 1], [0, 0, 0])

@@ -16,7 +16,7 @@ from ristretto_cli.backends import onnx_marks as marks
 from ristretto_cli.backends.facts import Fact
 from ristretto_cli.backends.graph_passes.graph_pass import Context, GraphPass, Guard, graph_pass, is_move
 from ristretto_cli.backends.onnx_graph import Node, Tensor
-from ristretto_cli.backends.products import can_scale_product, scaled_product
+from ristretto_cli.backends.scalable_products import can_scale_product, scaled_product
 from ristretto_cli.formats.minifloat import nearest
 from ristretto_cli.ops import Floats
 

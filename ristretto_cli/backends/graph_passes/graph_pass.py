@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
+from ristretto_cli.backends.exact_kernels import IntegerKernels
 from ristretto_cli.backends.facts import Facts
 from ristretto_cli.backends.onnx_graph import Graph, Node, Tensor
-from ristretto_cli.backends.onnx_kernels import IntegerKernels
 from ristretto_cli.backends.onnx_ops import OnnxOps
 from ristretto_cli.registry import Registry
 

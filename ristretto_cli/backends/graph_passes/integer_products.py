@@ -18,7 +18,7 @@ from ristretto_cli.backends.facts import Fact
 from ristretto_cli.backends.graph_passes.graph_pass import Context, GraphPass, graph_pass, has_blocks, is_move
 from ristretto_cli.backends.onnx_graph import Node, Tensor, conv_geometry
 from ristretto_cli.backends.onnx_integers import MAX_STEPS_BITS, Product, fits_bytes, record_rescaled, zero_point
-from ristretto_cli.backends.products import MAX_SHIFT, bias_of, can_scale_product, product_of
+from ristretto_cli.backends.scalable_products import MAX_SHIFT, bias_of, can_scale_product, product_of
 from ristretto_cli.ops import Grid
 
 

@@ -19,7 +19,7 @@ from ristretto_cli.backends.facts import Fact
 from ristretto_cli.backends.graph_passes.graph_pass import Context, GraphPass, graph_pass, has_blocks, is_move
 from ristretto_cli.backends.onnx_graph import Node, Tensor, conv_attributes
 from ristretto_cli.backends.onnx_integers import fits_bytes, record_quantized, zero_point
-from ristretto_cli.backends.products import MAX_SHIFT, bias_of, can_scale, can_scale_product, scaled_product
+from ristretto_cli.backends.scalable_products import MAX_SHIFT, bias_of, can_scale, can_scale_product, scaled_product
 from ristretto_cli.ops import ConvGeometry, Grid
 
 _SHORTS = Grid(0, -(2**15), 2**15 - 1)

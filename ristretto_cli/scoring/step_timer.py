@@ -11,7 +11,7 @@ _PHASES = ("reading data", "building nets", "running")
 
 
 @dataclass
-class PhaseTimer:
+class StepTimer:
     """Seconds by phase: waiting for data, waiting for nets to be built, running nets."""
 
     clock: Callable[[], float] = perf_counter

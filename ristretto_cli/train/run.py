@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ristretto_cli.backends import onnx_session
-from ristretto_cli.backends.gpu import GpuRequest, GpuUnusable, choose_gpu
+from ristretto_cli.backends.device_choice import GpuRequest, GpuUnusable, choose_gpu
 from ristretto_cli.caffe_io.net_file import read_solver
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import layer_formats
@@ -21,12 +21,12 @@ from ristretto_cli.net.param_formats import param_formats
 from ristretto_cli.net.trimmed_weights import trimmed_weights
 from ristretto_cli.scoring.scores import number
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.setup import TrainingSetup, open_solver, resume, save
+from ristretto_cli.train.prepare import TrainingSetup, open_solver, resume, save
 from ristretto_cli.train.signals import Request, Requests, listening
 from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
 from ristretto_cli.train.solver import Solver
 from ristretto_cli.train.solver_settings import SolverSettings, settings_of, split_files
-from ristretto_cli.train.statistics import warn_of_stale_statistics
+from ristretto_cli.train.stale_statistics import warn_of_stale_statistics
 from ristretto_cli.train.torch_import import device_of, import_torch, probe, use_threads
 
 log = logging.getLogger("ristretto")

@@ -17,7 +17,7 @@ DATA = {"x": np.arange(8, dtype=np.float32).reshape(2, 2, 1, 2)}
 
 
 def train_net(workshop: Any, text: str, weights: Any = None, **settings: Any) -> Any:
-    from ristretto_cli.train.net import TrainNet
+    from ristretto_cli.train.trained_net import TrainNet
 
     net = workshop.load(INPUT + text + LOSS, weights, phase=TRAIN)
     return TrainNet(net, rng=np.random.default_rng(0), **settings)

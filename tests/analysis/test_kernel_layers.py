@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx import helper
 
-from ristretto_cli.analysis.kernels import Shares
+from ristretto_cli.analysis.kernel_layers import Shares
 from ristretto_cli.backends.onnx_profile import Kernel
 
 LAYERS = {"conv1", "relu1", "b/pool", "fc", "relu2", "b", "Reorder"}

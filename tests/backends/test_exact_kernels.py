@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ristretto_cli.backends import onnx_kernels
+from ristretto_cli.backends import exact_kernels as onnx_kernels
+from ristretto_cli.backends.exact_kernels import ALL, NONE, IntegerKernels, exact_kernels, is_exact, rescales_exactly
 from ristretto_cli.backends.onnx_integers import ALL_KERNELS, IntegerForm, Kernel, Operation, Product, Weights
-from ristretto_cli.backends.onnx_kernels import ALL, NONE, IntegerKernels, exact_kernels, is_exact, rescales_exactly
 from ristretto_cli.ops import Grid
 
 BYTES = Grid(0, -128, 127)

@@ -10,7 +10,7 @@ import pytest
 
 from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.layers.batch_norm import remaining_fraction
-from ristretto_cli.train.statistics import warn_of_stale_statistics
+from ristretto_cli.train.stale_statistics import warn_of_stale_statistics
 
 NET = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 2 dim: 1 dim: 2 } } }

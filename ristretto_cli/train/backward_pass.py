@@ -18,8 +18,8 @@ from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, forward, passes_gradients
 from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.scoring.all_blobs import chosen_blobs, values_by_key, without_repetitions
 from ristretto_cli.scoring.host_layers import HostLayers, host_layers
-from ristretto_cli.scoring.one_pass import chosen_blobs, values_by_key, without_repetitions
 from ristretto_cli.train.torch_import import device_of, import_torch, use_threads
 
 Tensor: TypeAlias = Any  # torch may be missing where types are checked

@@ -27,7 +27,7 @@ X, T = np.array([[1, 2], [3, 4]], np.float32), np.array([[1, 1], [1, 1]], np.flo
 def gradients(workshop):
     """The results of a pass: text, and arrays for the Input layers by blob name."""
     pytest.importorskip("torch", reason="gradients need torch: pip install 'ristretto-cli[train]'")
-    from ristretto_cli.train.gradients import Gradients
+    from ristretto_cli.train.backward_pass import Gradients
 
     def compute(text, **feeds):
         net = workshop.load(text, phase=TRAIN)

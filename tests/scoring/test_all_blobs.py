@@ -9,7 +9,7 @@ import pytest
 
 from ristretto_cli.caffe_io.messages import TRAIN
 from ristretto_cli.errors import RistrettoErrors
-from ristretto_cli.scoring.one_pass import OnePass
+from ristretto_cli.scoring.all_blobs import OnePass
 
 INPUT = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
 X = {"x": np.array([[3, -8]], np.float32)}

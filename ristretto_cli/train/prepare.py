@@ -21,12 +21,12 @@ from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.metrics import check_metric_options
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.train import log_lines
-from ristretto_cli.train.net import TrainNet
 from ristretto_cli.train.signals import Request
 from ristretto_cli.train.snapshot import check_complete, read_state, write_snapshot
 from ristretto_cli.train.solver import Solver
 from ristretto_cli.train.solver_settings import NetSource, SolverSettings
 from ristretto_cli.train.test_nets import Tester
+from ristretto_cli.train.trained_net import TrainNet
 
 log = logging.getLogger("ristretto")
 

@@ -11,7 +11,7 @@ import pytest
 from ristretto_cli.net.ir import Net
 from ristretto_cli.scoring.array_cache import ArrayCache
 from ristretto_cli.scoring.batches import CachedBatches
-from ristretto_cli.scoring.cut_points import Prefix, cut_point_at, first_difference, worthwhile_cut_point
+from ristretto_cli.scoring.prefix_cache import Prefix, cut_point_at, first_difference, worthwhile_cut_point
 from ristretto_cli.scoring.score import Scorer, ScoringOptions
 from ristretto_cli.scoring.scores import Scores
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ristretto_cli.analysis.known_shapes import NetWithoutData, build_without_data
+from ristretto_cli.analysis.nets_without_data import NetWithoutData, build_without_data
 from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.errors import RistrettoError
