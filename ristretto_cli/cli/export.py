@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from ristretto_cli.cli.flag_rules import Needs
 from ristretto_cli.cli.flags import RegistryOption, check_outputs, phase_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
 _RULES = [
-    Needs("--phase", "--format", "onnx"),
     Needs("--level", "--model"),
     Needs("--stage", "--model"),
     Needs("--allow_missing_weights", "--model"),
@@ -49,6 +49,9 @@ def command(
     from ristretto_cli.exports.exporter import EXPORTS, ExportRequest
 
     exporter = EXPORTS.get(format)
+    source = click.get_current_context().get_parameter_source("phase")
+    if source is not ParameterSource.DEFAULT and not exporter.takes_phase:
+        raise click.UsageError(f"--phase has no effect with --format={format}")
     check_outputs([output], [model, weights])
     request = ExportRequest(model, weights, output, phase, level, stage, allow_missing_weights)
     click.echo(exporter.write(request))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.registry import Registry
@@ -26,7 +26,9 @@ class ExportRequest:
 
 
 class Exporter(ABC):
-    """One file format."""
+    """One file format. takes_phase: whether it can export a phase other than TEST."""
+
+    takes_phase: ClassVar[bool] = False
 
     @abstractmethod
     def write(self, request: ExportRequest) -> str:

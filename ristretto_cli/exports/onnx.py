@@ -25,6 +25,8 @@ class OnnxExporter(Exporter):
     quantized if the layer quantizes them.
     """
 
+    takes_phase = True
+
     def write(self, request: ExportRequest) -> str:
         import onnx
 

@@ -66,7 +66,7 @@ REFUSED = [
         "--bit_widths has no effect with --trimming_mode=integer_power_of_2_weights, which has fixed widths",
     ),
     ((*QUANTIZE[:-1], "--calibration_iterations=0"), "Invalid value for '--calibration_iterations'"),
-    ((*NPZ, "--phase=TRAIN"), "--phase has no effect with --format=npz, only with --format=onnx"),
+    ((*NPZ, "--phase=TRAIN"), "--phase has no effect with --format=npz"),
     ((*NPZ, "--model=net.prototxt", "--phase=TEST"), "--phase has no effect with --format=npz"),
     ((*NPZ, "--level=1"), "--level has no effect without --model"),
     ((*NPZ, "--level=0"), "--level has no effect without --model"),
