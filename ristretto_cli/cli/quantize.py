@@ -120,7 +120,8 @@ def _mode_flags() -> Sequence[click.Option]:
 @option("--bit_widths", "The bit widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
 @option(
     "--bw",
-    "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8.",
+    "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8. In dynamic fixed "
+    "point bias=16 gives biases a format of their own.",
     unit="part=bits,...",
     default="",
     callback=widths,
@@ -217,11 +218,18 @@ def _check(
 
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
-    unknown = [name for name in bw if name not in names]
+    optional = [group.name for group in mode.optional_groups]
+    unknown = [name for name in bw if name not in (*names, *optional)]
     if unknown:
-        raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {", ".join(names)}')
+        known = ", ".join([*names, *optional])
+        raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {known}')
+    gives_all = all(name in bw for name in names)
     no_effect = f"has no effect with --trimming_mode={trimming_mode}"
-    faults = []
+    faults = [
+        f"--bw {name}= has no effect with --legacy, which writes only what the original reads"
+        for name in optional
+        if name in bw and legacy
+    ]
     for name, (declared, modes) in mode_options().items():
         if f"--{name}" in given and declared not in mode.options:
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
@@ -229,15 +237,15 @@ def _check(
             faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
     if "--bit_widths" in given and mode.widths((), []):
         faults.append(f"--bit_widths {no_effect}, which has fixed widths")
-    elif "--bit_widths" in given and len(bw) == len(names):
+    elif "--bit_widths" in given and gives_all:
         faults.append("--bit_widths has no effect with --bw, which gives all widths")
     if "--early_stop" in given and len(names) == 1:
         faults.append(f"--early_stop {no_effect}, which scores all nets in full")
-    elif "--early_stop" in given and len(bw) == len(names):
+    elif "--early_stop" in given and gives_all:
         faults.append("--early_stop has no effect with --bw, which gives all widths")
     if "--nohold_margin" in given and len(names) == 1:
         faults.append(f"--nohold_margin {no_effect}, which combines no widths")
-    elif "--nohold_margin" in given and len(bw) == len(names):
+    elif "--nohold_margin" in given and gives_all:
         faults.append("--nohold_margin has no effect with --bw, which gives all widths")
     elif "--nohold_margin" in given and legacy:
         faults.append("--nohold_margin has no effect with --legacy, which never widens the combined net")

@@ -7,18 +7,26 @@ from pathlib import Path
 
 from ristretto_cli import __version__
 from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.formats.number_format import has_bias_format
 from ristretto_cli.quantize.config import QuantizeConfig
 
 _WEIGHTS_LINE = "# Weights: "
+_OWN_BIASES_LINE = "# Biases have a format of their own, bw_bias and fl_bias, which the original cannot read.\n"
 
 
-def header(config: QuantizeConfig) -> str:
-    """The version, the trimming mode and the weights' path, relative to the folder of the quantized prototxt."""
+def header(config: QuantizeConfig, net: Message) -> str:
+    """The version, the trimming mode and the weights' path, relative to the folder of the quantized prototxt.
+
+    net: the quantized net; a line says whether only this tool can read it.
+    """
     folder = Path(config.model_quantized).resolve().parent
+    own_biases = any(has_bias_format(layer.quantization_param) for layer in net.layer)
     return (
         f"# Trimmed by ristretto {__version__}, {config.trimming_mode}.\n"
         f"{_WEIGHTS_LINE}{os.path.relpath(Path(config.weights).resolve(), folder)}\n"
+        f"{_OWN_BIASES_LINE if own_biases else ''}"
     )
 
 

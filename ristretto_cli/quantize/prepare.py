@@ -20,7 +20,7 @@ from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.early_stopping import check_early_stop
 from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.quantize.search import searched_groups
-from ristretto_cli.quantize.trimmable import family_of, trimmable_layers
+from ristretto_cli.quantize.trimmable import family_of, is_in, trimmable_layers
 from ristretto_cli.scoring.data_loader import check_has_data
 from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.scores import Scores
@@ -130,8 +130,9 @@ def _load(net: Net, weights: WeightsFile | None, config: QuantizeConfig, rng: np
 
 
 def _warn_of_unused_widths(prepared: Prepared) -> None:
-    for group in prepared.mode.groups:
-        if group.name in prepared.config.bw and not group.families & prepared.families:
+    for group in prepared.mode.groups_with(prepared.config.bw):
+        found = any(is_in(group, family_of(layer), layer) for layer in prepared.trimmable)
+        if group.name in prepared.config.bw and not found:
             log.warning("--bw %s: the net has no such layers.", group.name)
 
 

@@ -53,7 +53,7 @@ class QuantizationResult:
 
     def prototxt(self) -> str:
         """The quantized net as text, under a header with its version, trimming mode and weights."""
-        return header(self.config) + to_text(self.net_file.message)
+        return header(self.config, self.net_file.message) + to_text(self.net_file.message)
 
     def summary_lines(self) -> list[str]:
         """The lines of the original's summary."""
