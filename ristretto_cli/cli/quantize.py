@@ -28,7 +28,7 @@ from ristretto_cli.cli.flags import (
 )
 from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
 from ristretto_cli.cli.progress import progress
-from ristretto_cli.cli.rules import Excludes
+from ristretto_cli.cli.rules import Excludes, Needs
 from ristretto_cli.errors import RistrettoError
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def _mode_flags() -> Sequence[click.Option]:
     rules=[
         Excludes("--json", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
+        Needs("--weights_folded", "--fold_batchnorm"),
+        Excludes("--fold_batchnorm", "--legacy"),
     ],
 )
 @net_options
@@ -126,6 +128,17 @@ def _mode_flags() -> Sequence[click.Option]:
     default="",
     callback=widths,
 )
+@option(
+    "--fold_batchnorm",
+    "First fold BatchNorm, Scale and BN layers, and write the folded weights. In dynamic fixed point, biases then have "
+    "a format of their own, of 16 bits unless --bw bias= gives another width.",
+    is_flag=True,
+)
+@option(
+    "--weights_folded",
+    "The folded weights to write, .caffemodel or .h5. Default: as --model_quantized, ending in .caffemodel.",
+    unit="file",
+)
 @option("--noscore", "Measure ranges and write the net without scoring. --bw must give all widths.", is_flag=True)
 @option("--nohold_margin", "Do not widen a combined net that misses the error margin.", is_flag=True)
 @option("--early_stop", "Early stopping: end a trial as soon as its outcome is certain.", is_flag=True)
@@ -141,6 +154,7 @@ def _mode_flags() -> Sequence[click.Option]:
 @option("--dry_run", "Only list the nets that would be scored.", is_flag=True)
 def command(
     model_quantized: str | None,
+    weights_folded: str | None,
     error_margin: float,
     score_goal: str | None,
     nohold_margin: bool,
@@ -168,8 +182,10 @@ def command(
     from ristretto_cli.scoring.execution import Execution
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
+    weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
     config = QuantizeConfig(
         model_quantized=target,
+        weights_folded=weights_target if flags["fold_batchnorm"] else "",
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
@@ -177,7 +193,7 @@ def command(
         hold_margin=not nohold_margin,
         **flags,
     )
-    check_outputs([target, json_file(json)], [config.model, config.weights])
+    check_outputs([target, config.weights_folded or None, json_file(json)], [config.model, config.weights])
     try:
         if dry_run:
             click.echo("\n".join(planned_nets(config)))
