@@ -137,6 +137,7 @@ def format_reference() -> str:
     def row(name: str) -> list[str]:
         mode = MODES.get(name)
         parts = [f"`{group.name}`" for group in mode.groups]
+        parts += [f"`{group.name}` (optional)" for group in mode.optional_groups]
         aliases = [f"`{other}`" for other in MODES.names() if other != name and MODES.get(other) is mode]
         return [f"`{name}`", ", ".join(aliases), _doc(mode), ", ".join(parts)]
 

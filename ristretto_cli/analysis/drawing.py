@@ -55,7 +55,7 @@ def _label(layer: Message) -> str:
         widths = widths_in(layer)
     except LayerError as error:
         raise RistrettoError(f'layer "{layer.name}" ({layer.type}): {error}') from error
-    trimmed = [f"{widths} bits in/weights/out"] if widths is not None else []
+    trimmed = [f"{widths} {widths.legend}"] if widths is not None else []
     return _quoted([layer.name, f"({kind})", *_window(layer), *trimmed])
 
 

@@ -85,7 +85,9 @@ def summarize(known: NetWithoutData) -> Summary:
 
 def summary_lines(summary: Summary) -> list[str]:
     """The table of the layers, followed by the totals."""
-    header = ("layer", "type", "output", "parameters", "MACs", "bits in/weights/out")
+    widths = [layer.widths for layer in summary.layers if layer.widths is not None]
+    legend = max((each.legend for each in widths), key=len, default="")  # with biases, if some layer has them
+    header = ("layer", "type", "output", "parameters", "MACs", legend)
     rows = [
         (
             layer.name,
@@ -97,12 +99,11 @@ def summary_lines(summary: Summary) -> list[str]:
         )
         for layer in summary.layers
     ]
-    trimmed = any(layer.widths is not None for layer in summary.layers)
-    columns = len(header) if trimmed else len(header) - 1
+    columns = len(header) if widths else len(header) - 1
     lines = [f"{summary.name or 'Net'} ({summary.file}), phase {summary.phase}", ""]
     lines += _table([row[:columns] for row in (header, *rows)], right={3, 4})
     lines += ["", f"Parameters: {_amount(summary.parameters)}, {_size(summary.float_bytes)} in 32 bits"]
-    if trimmed:
+    if widths:
         lines.append(f"Trimmed: {_size(summary.trimmed_bytes)}{_times(summary)}")
     lines.append(f"MACs: {_amount(summary.macs)} for {_inputs(summary)}")
     lines.append(_COUNTED)
@@ -134,7 +135,7 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
                 ],
                 "parameters": layer.parameters,
                 "macs": layer.macs // summary.inputs,
-                "bits": None if layer.widths is None else vars(layer.widths),
+                "bits": None if layer.widths is None else layer.widths.as_json(),
             }
             for layer in summary.layers
         ],

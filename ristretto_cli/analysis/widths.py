@@ -5,22 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.formats.number_format import LOSSLESS_BITS, layer_formats
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, NumberFormat, has_bias_format, layer_formats
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Bits of a quantized layer's inputs, weights, biases and outputs."""
+    """Bits of a quantized layer's inputs, weights, biases and outputs.
+
+    own_bias: biases have a format of their own. As text: in/weights/out, or in/weights+biases/out.
+    """
 
     layer_in: int
     weights: int
     bias: int
     layer_out: int
+    own_bias: bool = False
 
     def __str__(self) -> str:
-        return f"{self.layer_in}/{self.weights}/{self.layer_out}"
+        return f"{self.layer_in}/{self.weights}{f'+{self.bias}' if self.own_bias else ''}/{self.layer_out}"
+
+    @property
+    def legend(self) -> str:
+        """The meaning of the numbers in the text."""
+        return f"bits in/weights{'+biases' if self.own_bias else ''}/out"
+
+    def as_json(self) -> dict[str, int]:
+        """The widths for JSON."""
+        return {"layer_in": self.layer_in, "weights": self.weights, "bias": self.bias, "layer_out": self.layer_out}
 
 
 def widths_of(layer: Layer) -> Widths | None:
@@ -36,5 +49,14 @@ def widths_in(message: Message) -> Widths | None:
     if message.type not in LAYERS or not LAYERS.get(message.type).quantized:
         return None
     formats = layer_formats(message.quantization_param)
-    number_formats = (formats.layer_in, formats.weights, formats.bias, formats.layer_out)
-    return Widths(*(LOSSLESS_BITS if each is None else each.width() for each in number_formats))
+    return Widths(
+        layer_in=_width(formats.layer_in),
+        weights=_width(formats.weights),
+        bias=_width(formats.bias),
+        layer_out=_width(formats.layer_out),
+        own_bias=formats.bias is not None and has_bias_format(message.quantization_param),
+    )
+
+
+def _width(number_format: NumberFormat | None) -> int:
+    return LOSSLESS_BITS if number_format is None else number_format.width()

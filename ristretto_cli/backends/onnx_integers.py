@@ -61,7 +61,8 @@ ALL_KERNELS = frozenset(Kernel(operation, weights) for operation in Operation fo
 class Product:
     """A convolution or an inner product of a value with constants, (C', ...) and (C').
 
-    steps: the grid of what is multiplied. geometry: that of a convolution; None for an inner product.
+    steps: the grid of what is multiplied. geometry: that of a convolution; None for an inner product. bias_grid: None
+    if the bias is on no known grid.
     """
 
     steps: Grid
@@ -70,6 +71,7 @@ class Product:
     bias: Array | None
     shape: Shape
     geometry: ConvGeometry | None
+    bias_grid: Grid | None = None
 
     @property
     def unit_bits(self) -> int:
@@ -136,10 +138,8 @@ class IntegerForm:
         return np.asarray(self._bias != np.floor(self._bias))
 
     @cached_property
-    def is_exact(self) -> bool:
-        """Whether no sum is rounded before it is rounded to the grid."""
-        if not np.isfinite(self._bias).all():
-            return False
+    def _largest_sum(self) -> float:
+        """A bound of all sums, in their unit."""
         largest = max(-self.product.steps.low, self.product.steps.high)
         sums = np.concatenate(
             [
@@ -147,7 +147,14 @@ class IntegerForm:
                 for rows in chunks(self.weight)
             ]
         )
-        most = float((sums * largest + np.abs(self._bias)).max(initial=0.0)) + 1
+        return float((sums * largest + np.abs(self._bias)).max(initial=0.0)) + 1
+
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether no sum is rounded before it is rounded to the grid."""
+        if not np.isfinite(self._bias).all():
+            return False
+        most = self._largest_sum
         # Sums that float32 cannot hold do no harm where they saturate anyway.
         saturated = math.ldexp(max(-self.grid.low, self.grid.high) + 1, self._dropped_bits)
         return most < 2**31 and (most < _EXACT or saturated <= _EXACT)
@@ -156,7 +163,15 @@ class IntegerForm:
     def is_exact_if_rectified(self) -> bool:
         """Whether it is also exact for what is above 0 if biases have rests: see `record`."""
         ties_end = math.ldexp(max(-self.grid.low, self.grid.high) + 1, self._dropped_bits)
-        return self._dropped_bits >= 1 and ties_end <= _EXACT / 4
+        return self._dropped_bits >= 1 and ties_end <= _EXACT / 4 and self._floats_keep_remainders
+
+    @property
+    def _floats_keep_remainders(self) -> bool:
+        """Whether float32 sums have all bits of biases that are on a finer grid than the products."""
+        if self.product.bias_grid is None:
+            return True
+        finer = self.product.bias_grid.frac_bits - self.product.unit_bits
+        return finer <= _MAX_SHIFT and math.ldexp(self._largest_sum, finer) <= _EXACT
 
     def is_faster(self, kernel: Kernel) -> bool:
         """Whether a kernel is faster than a float32 product and what rounds its top.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ristretto_cli.cli.flag_rules import Excludes
+from ristretto_cli.cli.flag_rules import Excludes, Needs
 from ristretto_cli.cli.flags import (
     Percent,
     RegistryOption,
@@ -76,6 +76,8 @@ def _mode_flags() -> Sequence[click.Option]:
     rules=[
         Excludes("--json", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
+        Needs("--weights_folded", "--fold_batchnorm"),
+        Excludes("--fold_batchnorm", "--legacy"),
     ],
 )
 @net_options
@@ -121,10 +123,22 @@ def _mode_flags() -> Sequence[click.Option]:
 @option("--bit_widths", "The bit widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
 @option(
     "--bw",
-    "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8.",
+    "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8. In dynamic fixed "
+    "point bias=16 gives biases a format of their own.",
     unit="group=bits,...",
     default="",
     callback=widths,
+)
+@option(
+    "--fold_batchnorm",
+    "First fold BatchNorm, Scale and BN layers, and write the folded weights. In dynamic fixed point, biases then have "
+    "a format of their own, of 16 bits unless --bw bias= gives another width.",
+    is_flag=True,
+)
+@option(
+    "--weights_folded",
+    "The folded weights to write, .caffemodel or .h5. Default: as --model_quantized, ending in .caffemodel.",
+    unit="file",
 )
 @option(
     "--noscore",
@@ -155,6 +169,7 @@ def _mode_flags() -> Sequence[click.Option]:
 @option("--dry_run", "Only list the nets that would be scored.", is_flag=True)
 def command(
     model_quantized: str | None,
+    weights_folded: str | None,
     error_margin: float,
     score_goal: str | None,
     json: str | None,
@@ -181,15 +196,17 @@ def command(
     from ristretto_cli.scoring.execution import Execution
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
+    weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
     config = QuantizeConfig(
         model_quantized=target,
+        weights_folded=weights_target if flags["fold_batchnorm"] else "",
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
         metric_options=ap_version,
         **flags,
     )
-    check_outputs([target, json_file(json)], [config.model, config.weights])
+    check_outputs([target, config.weights_folded or None, json_file(json)], [config.model, config.weights])
     try:
         if dry_run:
             click.echo("\n".join(planned_nets(config)))
@@ -230,11 +247,18 @@ def _check(
 
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
-    unknown = [name for name in bw if name not in names]
+    optional = [group.name for group in mode.optional_groups]
+    unknown = [name for name in bw if name not in (*names, *optional)]
     if unknown:
-        raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {", ".join(names)}')
+        known = ", ".join([*names, *optional])
+        raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {known}')
+    gives_all = all(name in bw for name in names)
     no_effect = f"has no effect with --trimming_mode={trimming_mode}"
-    faults = []
+    faults = [
+        f"--bw {name}= has no effect with --legacy, which writes only what the original reads"
+        for name in optional
+        if name in bw and legacy
+    ]
     for name, (declared, modes) in mode_options().items():
         if f"--{name}" in given and declared not in mode.options:
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
@@ -242,15 +266,15 @@ def _check(
             faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
     if "--bit_widths" in given and mode.widths((), []):
         faults.append(f"--bit_widths {no_effect}, which has fixed widths")
-    elif "--bit_widths" in given and len(bw) == len(names):
+    elif "--bit_widths" in given and gives_all:
         faults.append("--bit_widths has no effect with --bw, which gives all widths")
     if "--early_stop" in given and len(names) == 1:
         faults.append(f"--early_stop {no_effect}, which scores all nets in full")
-    elif "--early_stop" in given and len(bw) == len(names):
+    elif "--early_stop" in given and gives_all:
         faults.append("--early_stop has no effect with --bw, which gives all widths")
     if "--nohold_margin" in given and len(names) == 1:
         faults.append(f"--nohold_margin {no_effect}, which combines no widths")
-    elif "--nohold_margin" in given and len(bw) == len(names):
+    elif "--nohold_margin" in given and gives_all:
         faults.append("--nohold_margin has no effect with --bw, which gives all widths")
     elif "--nohold_margin" in given and legacy:
         faults.append("--nohold_margin has no effect with --legacy, which never widens the combined net")

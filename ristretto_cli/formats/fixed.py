@@ -14,6 +14,8 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.formats.number_format import (
+    BIAS_LENGTHS,
+    BIAS_WIDTHS,
     HEADROOM,
     LOSSLESS_BITS,
     UNSATURATED_BITS,
@@ -36,6 +38,8 @@ _ZERO_RANGE_INTEGER_LENGTH = -(2**31)  # result of casting log2(0) to int in C++
 _HEADROOM_BITS = 4
 _MAX_FEWER = 16  # integer bits
 _SAMPLE_SIZE = 2**20  # weights; larger arrays are sampled
+_ACTIVATIONS = frozenset({Role.LAYER_IN, Role.LAYER_OUT})
+_PARAMS = frozenset({Role.PARAMS})
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def integer_length(largest: float, role: Role) -> int:
     if largest == 0:
         return _ZERO_RANGE_INTEGER_LENGTH
     exponent = math.log2(largest)
-    return math.ceil(exponent + 1) if role is Role.PARAMS else math.ceil(exponent)
+    return math.ceil(exponent) if role in _ACTIVATIONS else math.ceil(exponent + 1)
 
 
 def unsaturated_integer_length(bits: int, largest: float) -> int:
@@ -119,10 +123,6 @@ def _fractional_length(bits: int, integer_bits: int) -> int:
     return (bits - integer_bits + 2**31) % 2**32 - 2**31
 
 
-_ACTIVATIONS = frozenset({Role.LAYER_IN, Role.LAYER_OUT})
-_PARAMS = frozenset({Role.PARAMS})
-
-
 class FlParams(Enum):
     """The rule that chooses the fractional length of weights; the values are those of --fl_params."""
 
@@ -132,9 +132,10 @@ class FlParams(Enum):
 
 @trimming_mode("dynamic_fixed_point", "fixed_point")
 class DynamicFixedPoint(TrimmingMode):
-    """Convolution weights, inner product weights and activations, each with its own width."""
+    """Convolution weights, inner product weights, activations and optionally biases, each with its own width."""
 
     precision = "DYNAMIC_FIXED_POINT"
+    has_bias_format = True
     combined_title = "Dynamic fixed point net:"
     groups: ClassVar[tuple[SearchGroup, ...]] = (
         SearchGroup(
@@ -147,6 +148,11 @@ class DynamicFixedPoint(TrimmingMode):
             "layer activations",
             frozenset({"CONV", "FC"}),
             _ACTIVATIONS,
+        ),
+    )
+    optional_groups = (
+        SearchGroup(
+            "bias", ("Dynamic fixed point", "biases:"), "biases", frozenset({"CONV", "FC"}), frozenset({Role.BIAS})
         ),
     )
     options: ClassVar[tuple[ModeOption, ...]] = (
@@ -166,7 +172,7 @@ class DynamicFixedPoint(TrimmingMode):
             layer_in=Fixed(quantization.bw_layer_in, quantization.fl_layer_in),
             layer_out=Fixed(quantization.bw_layer_out, quantization.fl_layer_out),
             weights=weights,
-            bias=weights,
+            bias=_bias_format(quantization) or weights,
             rounding=rounding_of(quantization),
         )
 
@@ -186,33 +192,55 @@ class DynamicFixedPoint(TrimmingMode):
         write_fixed(quantization, widths, ranges, legacy=legacy, min_error=min_error)
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
-        return {role: integer_length(ranges.of(role), role) for role in Role}
+        return {role: integer_length(ranges.of(role), role) for role in Role if role is not Role.BIAS}
+
+
+def _bias_format(quantization: Message) -> Fixed | None:
+    """The format that biases have of their own; None if they share the weights'."""
+    bits, length = (_given(quantization, names) for names in (BIAS_WIDTHS, BIAS_LENGTHS))
+    if bits is None and length is None:
+        return None
+    if bits is None or length is None:
+        lone, other = (length, BIAS_WIDTHS[0]) if bits is None else (bits, BIAS_LENGTHS[0])
+        raise LayerError(f"{lone} without {other}", hint="The format of biases needs both: give both, or neither.")
+    return Fixed(getattr(quantization, bits), getattr(quantization, length))
+
+
+def _given(quantization: Message, names: Sequence[str]) -> str | None:
+    """The one of several names of a field that is given; LayerError if more than one is."""
+    given = [name for name in names if quantization.HasField(name)]
+    if len(given) > 1:
+        raise LayerError(f"{' and '.join(given)} are names of the same field", hint="Give one of them.")
+    return given[0] if given else None
 
 
 def write_fixed(
     quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool, min_error: bool = False
 ) -> None:
-    """Set bw_* and fl_* of each role that has a width in bits.
+    """Set bw_* and fl_* of each role that has a width in bits; those of biases only if the layer has some.
 
     min_error: weights get the fractional length with minimal squared error, if ranges have the weights.
     """
+    in_params = replace(ranges, biases=()) if Role.BIAS in widths else ranges  # what the weights' format is for
     for role, bits in widths.items():
+        if role is Role.BIAS and not ranges.biases:
+            continue
         largest = ranges.of(role)
         if legacy:
             integer_bits = integer_length(largest, role)
         elif bits >= LOSSLESS_BITS:
             # DIFFERS(D4): headroom beyond the measured range, with steps still finer than float32's.
             integer_bits = integer_length(largest or 1.0, Role.PARAMS)
-            for_biases = _bits_for_biases(bits, integer_bits, ranges) if role is Role.PARAMS else 0
+            for_biases = _bits_for_biases(bits, integer_bits, in_params) if role is Role.PARAMS else 0
             integer_bits += max(_HEADROOM_BITS, for_biases)
         else:
             integer_bits = integer_length(largest or 1.0, role)  # DIFFERS(D6)
             if role in _ACTIVATIONS and bits >= UNSATURATED_BITS:
                 integer_bits = unsaturated_integer_length(bits, largest or 1.0)  # DIFFERS(D13)
             if role is Role.PARAMS:
-                integer_bits += _bits_for_biases(bits, integer_bits, ranges)  # DIFFERS(D5)
+                integer_bits += _bits_for_biases(bits, integer_bits, in_params)  # DIFFERS(D5)
                 if min_error and ranges.weights is not None:
-                    integer_bits = _integer_bits_of_min_error(bits, integer_bits, ranges, ranges.weights)
+                    integer_bits = _integer_bits_of_min_error(bits, integer_bits, in_params, ranges.weights)
         setattr(quantization, f"bw_{role.value}", bits)
         setattr(quantization, f"fl_{role.value}", _fractional_length(bits, integer_bits))
 
@@ -220,8 +248,8 @@ def write_fixed(
 def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:
     """The number of extra integer bits for weights at which the layer's output is most accurate.
 
-    Biases share the weights' format. Each extra bit saturates fewer of them and doubles the weights' step;
-    an output's expected squared error is the sum of both.
+    Biases share the weights' format unless they have their own. Each extra bit saturates fewer of them and doubles the
+    weights' step; an output's expected squared error is the sum of both.
     """
     largest_bias = max(map(abs, ranges.biases), default=0.0)
     max_extra = max(0, integer_length(largest_bias, Role.PARAMS) - integer_bits) if largest_bias else 0

@@ -7,7 +7,7 @@ that --trimming_mode takes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -21,6 +21,11 @@ from ristretto_cli.registry import Registry
 LOSSLESS_BITS = 32  # the width of values that are not quantized
 UNSATURATED_BITS = 16  # activations of at least this width do not saturate
 HEADROOM = 1.5  # factor by which activations may exceed the measured range on other data
+
+# The fields of QuantizationParameter for the format of biases: ours, then those of two forks.
+BIAS_WIDTHS = ("bw_bias", "bw_bias_params", "bw_params_bias")
+BIAS_LENGTHS = ("fl_bias", "fl_bias_params", "fl_params_bias")
+BIAS_FIELDS = (*BIAS_WIDTHS, *BIAS_LENGTHS)
 
 MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "", "ristretto.formats")
 
@@ -63,11 +68,15 @@ class NumberFormat(ABC):
 
 
 class Role(Enum):
-    """The part of a layer that a width is for; the values occur in QuantizationParameter's field names."""
+    """The part of a layer that a width is for; the values occur in QuantizationParameter's field names.
+
+    BIAS: biases with a format of their own. Without it they share that of PARAMS.
+    """
 
     LAYER_IN = "layer_in"
     LAYER_OUT = "layer_out"
     PARAMS = "params"
+    BIAS = "bias"
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Ranges:
 
     def of(self, role: Role) -> float:
         """The range of one role."""
+        if role is Role.BIAS:
+            return max(map(abs, self.biases), default=0.0)
         return float(getattr(self, role.value))
 
 
@@ -134,11 +145,14 @@ class TrimmingMode(ABC):
     """A quantization scheme: how the layers of a net are quantized in one number format.
 
     groups are searched one after another and then combined. A mode with a single group has nothing to
-    combine: its last passing trial is the result. options: the mode's options; see `option`.
+    combine: its last passing trial is the result. optional_groups have a width only if it is given; they are never
+    searched. options: the mode's options; see `option`.
     """
 
     precision: ClassVar[str]  # its name in QuantizationParameter.Precision
+    has_bias_format: ClassVar[bool] = False  # whether biases may have a format of their own
     groups: ClassVar[tuple[SearchGroup, ...]]
+    optional_groups: ClassVar[tuple[SearchGroup, ...]] = ()
     combined_title: ClassVar[str] = ""  # the summary's heading for the combined groups, if there are several
     fallback_bits: ClassVar[int] = LOSSLESS_BITS  # the width if none is within the margin
     options: ClassVar[tuple[ModeOption, ...]] = ()
@@ -155,6 +169,10 @@ class TrimmingMode(ABC):
         mode = copy(self)
         mode._chosen = dict(chosen)
         return mode
+
+    def groups_with(self, given: Collection[str]) -> tuple[SearchGroup, ...]:
+        """The groups, including the optional ones with these names."""
+        return (*self.groups, *(group for group in self.optional_groups if group.name in given))
 
     @abstractmethod
     def layer_formats(self, quantization: Message) -> LayerFormats:
@@ -238,6 +256,12 @@ def layer_formats(quantization: Message) -> LayerFormats:
     mode = _mode_of(precision, MODES.registered()) or _mode_of(precision, MODES.usable())
     if mode is None:
         raise LayerError(f"no trimming mode for precision {precision}")
+    if has_bias_format(quantization) and not mode.has_bias_format:
+        names = [name for name in BIAS_FIELDS if quantization.HasField(name)]
+        raise LayerError(
+            f"{names[0]}: biases cannot have a format of their own with precision {precision}",
+            hint=f"Remove {' and '.join(names)}.",
+        )
     formats = mode.layer_formats(quantization)
     return LayerFormats(
         layer_in=formats.layer_in if quantization.trim_layer_in else None,
@@ -246,6 +270,11 @@ def layer_formats(quantization: Message) -> LayerFormats:
         bias=formats.bias if quantization.trim_params else None,
         rounding=formats.rounding,
     )
+
+
+def has_bias_format(quantization: Message) -> bool:
+    """Whether a QuantizationParameter gives biases a format of their own."""
+    return any(quantization.HasField(name) for name in BIAS_FIELDS)
 
 
 def _mode_of(precision: str, modes: Mapping[str, TrimmingMode]) -> TrimmingMode | None:

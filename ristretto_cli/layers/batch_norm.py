@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
+import numpy as np
+
 from ristretto_cli.caffe_io.messages import TEST, Message
 from ristretto_cli.errors import LayerError
-from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
+from ristretto_cli.layers.layer_type import ChannelAffine, LayerType, constant_filler, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
-from ristretto_cli.ops import Array, Ops, Shape, V, show
+from ristretto_cli.ops import AnyArray, Array, Ops, Shape, V, show
 
 
 @layer_type("BatchNorm")
@@ -44,6 +46,13 @@ class BatchNorm(LayerType):
         fraction = float(layer.message.batch_norm_param.moving_average_fraction)
         return 0.0 if _uses_stored(layer) else remaining_fraction(float(params[2].item()), fraction, passes)
 
+    def channel_affine(self, layer: Layer, params: Sequence[Array]) -> ChannelAffine:
+        if not _uses_stored(layer):
+            raise LayerError("it normalizes by the statistics of each batch")
+        means, variances, factor = (np.asarray(param, np.float64) for param in params)
+        weight = 0.0 if factor.item() == 0 else 1 / factor.item()
+        return normalization(means * weight, variances * weight, layer.message.batch_norm_param.eps, axis=1)
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         if _uses_stored(layer):
@@ -60,6 +69,14 @@ class BatchNorm(LayerType):
         (x,) = bottoms
         top, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
         return [top], _moved(ops, layer, x, mean, variance, params)
+
+
+def normalization(mean: AnyArray, variance: AnyArray, eps: float, *, axis: int) -> ChannelAffine:
+    """(x - mean) / sqrt(variance + eps) for each channel. LayerError if that is not a number."""
+    if not (variance + eps > 0).all():
+        raise LayerError("a variance plus eps is not positive")
+    scale = 1 / np.sqrt(variance + eps)
+    return ChannelAffine(axis, scale, -mean * scale)
 
 
 def remaining_fraction(factor: float, fraction: float, passes: int) -> float:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
+
 from ristretto_cli.caffe_io.messages import TRAIN, Message, enum_name
 from ristretto_cli.errors import LayerError
-from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
+from ristretto_cli.layers.batch_norm import normalization
+from ristretto_cli.layers.layer_type import ChannelAffine, LayerType, constant_filler, layer_type
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import Array, Ops, Shape, V, show
 
@@ -46,6 +49,19 @@ class BN(LayerType):
     def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
         moves = _has_statistics(layer.message) and not layer.message.bn_param.frozen
         return min(1.0, float(layer.message.bn_param.momentum)) ** passes if moves else 0.0
+
+    def channel_affine(self, layer: Layer, params: Sequence[Array]) -> ChannelAffine:
+        param = layer.message.bn_param
+        scale, shift, *statistics = (np.asarray(each, np.float64).ravel() for each in params)
+        if not statistics:
+            if enum_name(param, "bn_mode") == "LEARN":
+                raise LayerError("it normalizes by the statistics of each batch", hint="Set bn_mode: INFERENCE.")
+            return ChannelAffine(1, scale, shift)
+        if layer.phase == TRAIN and not param.frozen:
+            raise LayerError("it normalizes by the statistics of each batch")
+        mean, variance = statistics
+        normal = normalization(mean, variance, param.eps, axis=1)
+        return ChannelAffine(1, normal.scale * scale, normal.shift * scale + shift)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         return self.forward_and_updates(ops, layer, bottoms, params)[0]

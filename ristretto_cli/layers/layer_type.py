@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ristretto_cli.caffe_io.messages import Message, new
 from ristretto_cli.net.ir import Layer, ParamDef
-from ristretto_cli.ops import Array, Ops, Shape, V
+from ristretto_cli.ops import AnyArray, Array, Ops, Shape, V
 from ristretto_cli.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelAffine:
+    """x * scale + shift with one scale and one shift for each channel.
+
+    scale, shift: float64 (C,). axis: the axis of the channels, from 0; None if one pair of numbers, (1,), is for all.
+    """
+
+    axis: int | None
+    scale: AnyArray
+    shift: AnyArray
+
 
 LAYERS: Registry[LayerType] = Registry("layer type", __package__ or "", "ristretto.layers")
 
@@ -47,6 +61,13 @@ class LayerType(ABC):
     def params(self, message: Message, bottoms: Sequence[Shape]) -> tuple[ParamDef, ...]:
         """The parameters, in the order of weight files. bottoms: their shapes."""
         return ()
+
+    def channel_affine(self, layer: Layer, params: Sequence[Array]) -> ChannelAffine | None:
+        """The function of the only bottom that the layer computes in its phase, if its type is of this kind.
+
+        LayerError with the reason if this layer is not of the kind, unlike others of its type.
+        """
+        return None
 
     @abstractmethod
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:

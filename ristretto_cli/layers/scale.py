@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.layers.layer_type import LayerType, constant_filler, layer_type
+from ristretto_cli.errors import LayerError
+from ristretto_cli.layers.axes import canonical_axis
+from ristretto_cli.layers.layer_type import ChannelAffine, LayerType, constant_filler, layer_type
 from ristretto_cli.layers.operand import covered, spread
 from ristretto_cli.net.ir import Layer, ParamDef
-from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.ops import Array, Ops, Shape, V, show
 
 
 @layer_type("Scale")
@@ -34,6 +38,18 @@ class Scale(LayerType):
         if param.bias_term:
             defs.append(ParamDef(shape, param.bias_filler))
         return tuple(defs)
+
+    def channel_affine(self, layer: Layer, params: Sequence[Array]) -> ChannelAffine:
+        if len(layer.bottoms) == 2:
+            raise LayerError("its scale is a bottom")
+        shape, covers = layer.bottoms[0].shape, layer.params[0].shape
+        start = canonical_axis(layer.message.scale_param.axis, shape) if covers else 0
+        axes = [start + i for i, extent in enumerate(covers) if extent != 1]
+        if len(axes) > 1:
+            raise LayerError(f"its scale has shape {show(covers)}: more than one axis")
+        scale = np.asarray(params[0], np.float64).ravel()
+        shift = np.asarray(params[1], np.float64).ravel() if len(params) == 2 else np.zeros_like(scale)
+        return ChannelAffine(axes[0] if axes else None, scale, shift)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, *others = bottoms

@@ -9,6 +9,8 @@ from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.scoring.execution import Execution
 
+FOLDED_BIAS_BITS = 16  # biases of folded nets are large and many: they get a format of their own
+
 
 @dataclass(frozen=True)
 class ReuseOptions:
@@ -27,10 +29,11 @@ class QuantizeConfig:
 
     mode_options: options that the trimming mode declares, by name; missing ones have their defaults.
     error_margin_percent: see Margin. score_goal: None for the score's default. bit_widths: in bits. bw: fixed
-    widths of groups, by name, which are then not searched. noscore: score no net; bw must have a width for each group
-    with layers. hold_margin: widen a combined net that misses the error margin. early_stop: end a trial as soon as the
-    remaining batches cannot change whether it passes. cache_mb: memory for data and values that several nets need, in
-    units of 2^20 bytes; 0: no caching.
+    widths of groups, by name, which are then not searched. fold_batchnorm: fold normalizations first, and give biases
+    FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore: score no
+    net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the error
+    margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb: memory
+    for data and values that several nets need, in units of 2^20 bytes; 0: no caching.
     """
 
     model: str
@@ -46,6 +49,8 @@ class QuantizeConfig:
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     bw: Mapping[str, int] = field(default_factory=dict)
+    fold_batchnorm: bool = False
+    weights_folded: str = ""
     noscore: bool = False
     allow_missing_weights: bool = False
     legacy: bool = False
@@ -54,3 +59,8 @@ class QuantizeConfig:
     cache_mb: int = 512
     execution: Execution = field(default_factory=Execution)
     reuse: ReuseOptions = field(default_factory=ReuseOptions)
+
+    @property
+    def weights_quantized(self) -> str:
+        """The weights file of the quantized net."""
+        return self.weights_folded if self.fold_batchnorm else self.weights

@@ -1,4 +1,4 @@
-"""The header of a quantized prototxt: a comment that names its weights."""
+"""The header of a quantized or folded prototxt: a comment that names its weights."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ from pathlib import Path
 
 from ristretto_cli import __version__
 from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.formats.number_format import has_bias_format
 from ristretto_cli.quantize.config import QuantizeConfig
 
 _WEIGHTS_LINE = "# Weights: "
+_OWN_BIASES_LINE = "# Biases have a format of their own, bw_bias and fl_bias, which the original cannot read.\n"
 
 
-def header(config: QuantizeConfig) -> str:
-    """The version, the trimming mode and the weights' path, relative to the folder of the quantized prototxt."""
-    folder = Path(config.model_quantized).resolve().parent
+def header(config: QuantizeConfig, net: Message) -> str:
+    """The version, the trimming mode and the weights' path, relative to the folder of the quantized prototxt.
+
+    net: the quantized net; a line says whether only this tool can read it.
+    """
+    own_biases = any(has_bias_format(layer.quantization_param) for layer in net.layer)
     return (
         f"# Trimmed by ristretto {__version__}, {config.trimming_mode}.\n"
-        f"{_WEIGHTS_LINE}{os.path.relpath(Path(config.weights).resolve(), folder)}\n"
+        f"{_weights_line(config.weights_quantized, config.model_quantized)}"
+        f"{_OWN_BIASES_LINE if own_biases else ''}"
     )
+
+
+def folded_header(model: str, weights: str) -> str:
+    """The version and the weights' path, for a net whose normalizations were folded. model: the file to be written."""
+    return f"# Folded by ristretto {__version__}.\n{_weights_line(weights, model)}"
+
+
+def _weights_line(weights: str, model: str) -> str:
+    return f"{_WEIGHTS_LINE}{os.path.relpath(Path(weights).resolve(), Path(model).resolve().parent)}\n"
 
 
 def weights_of(model: str) -> str:

@@ -108,5 +108,6 @@ def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult
         layers=tuple(layers),
         search=found,
         net_file=apply_bit_widths(prepared.net_file, layers, found.widths, prepared.mode, legacy=legacy),
+        folded=prepared.folded,
         left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,15 +12,16 @@ from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile, read_net
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
 from ristretto_cli.errors import Location, RistrettoError
-from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, TrimmingMode, configured_mode
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, Role, TrimmingMode, configured_mode
 from ristretto_cli.net.build import NetState, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.net.weights import load_weights
-from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.config import FOLDED_BIAS_BITS, QuantizeConfig
 from ristretto_cli.quantize.early_stopping import check_early_stop
+from ristretto_cli.quantize.fold import FoldedNet, fold_net
 from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.quantize.search import searched_groups
-from ristretto_cli.quantize.trimmable import family_of, trimmable_layers
+from ristretto_cli.quantize.trimmable import family_of, is_in, trimmable_layers
 from ristretto_cli.scoring.data_loader import check_has_data
 from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, is_loss, scored
 from ristretto_cli.scoring.scores import Scores
@@ -55,7 +56,8 @@ class Prepared:
     """The float net of phase TEST with everything known about it before it is run.
 
     weights: None in a dry run, where nets have no weights. trimmable: the layers that can be trimmed. metric: None
-    if no net is scored. rng: for fillers and random layers.
+    if no net is scored. rng: for fillers and random layers. folded: the result of folding; net_file, weights and net
+    are those of the folded net then.
     """
 
     config: QuantizeConfig
@@ -66,6 +68,7 @@ class Prepared:
     trimmable: tuple[Layer, ...]
     metric: Metric | None
     rng: np.random.Generator
+    folded: FoldedNet | None = None
 
     @property
     def families(self) -> frozenset[str]:
@@ -102,11 +105,19 @@ class Prepared:
 
 def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     """Read the net and, unless it is a dry run, its weights. Raises RistrettoError(s) for errors in either."""
-    mode = configured_mode(config.trimming_mode, config.mode_options)
+    mode, given = configured_mode(config.trimming_mode, config.mode_options), config.bw
     rng = np.random.default_rng(0)
     net_file = read_net(config.model)
     weights = None if dry_run else read_weights(config.weights)
     net = _load(build(net_file, NetState(TEST), DataLayers()), weights, config, rng)
+    folded = None
+    if config.fold_batchnorm:
+        biases = {group.name: FOLDED_BIAS_BITS for group in mode.optional_groups if Role.BIAS in group.roles}
+        config = replace(config, bw={**biases, **config.bw})
+        if weights is not None:
+            folded = fold_net(net_file, net, weights, NetState(TEST))
+            net_file, weights = folded.net_file, folded.weights
+            net = _load(build(net_file, NetState(TEST), DataLayers()), weights, config, rng)
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(
@@ -114,9 +125,9 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
             where=config.model,
             hint="Only Convolution and InnerProduct layers can be quantized.",
         )
-    prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng)
+    prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng, folded)
     prepared.check_given_widths([])
-    _warn_of_unused_widths(prepared)
+    _warn_of_unused_widths(prepared, given)
     metric = _metric(prepared)
     if metric is not None:
         check_metric_options([net], config.metric_options, config.model)
@@ -139,9 +150,10 @@ def _load(
     return load_weights(net, weights, rng=rng, allow_missing=allow_missing, check_formats=check_formats)
 
 
-def _warn_of_unused_widths(prepared: Prepared) -> None:
-    for group in prepared.mode.groups:
-        if group.name in prepared.config.bw and not group.families & prepared.families:
+def _warn_of_unused_widths(prepared: Prepared, given: Collection[str]) -> None:
+    for group in prepared.mode.groups_with(given):
+        found = any(is_in(group, family_of(layer), layer) for layer in prepared.trimmable)
+        if group.name in given and not found:
             log.warning("--bw %s has no effect: the net has no layers of this group.", group.name)
 
 

@@ -12,6 +12,7 @@ from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
 from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.fold import FoldedNet
 from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.margin import Goal, Margin
 from ristretto_cli.quantize.search import Combination, Evaluation, SearchResult
@@ -29,7 +30,8 @@ class QuantizationResult:
     """The result of a quantization: the search's, and the quantized net.
 
     score_blob: the output that nets were compared by. margin: the error margin, with the baseline. These and
-    baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float.
+    baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
+    float net that was quantized, if normalizations were folded.
     """
 
     config: QuantizeConfig
@@ -41,6 +43,7 @@ class QuantizationResult:
     search: SearchResult
     net_file: NetFile
     left_float: tuple[LeftFloat, ...] = ()
+    folded: FoldedNet | None = None
 
     @property
     def baseline(self) -> float | None:
@@ -48,12 +51,14 @@ class QuantizationResult:
         return None if self.margin is None else self.margin.baseline
 
     def write(self) -> None:
-        """Write the quantized net to the configured file, atomically."""
+        """Write the quantized net to the configured file, atomically; before it, the weights if they were folded."""
+        if self.folded is not None:
+            self.folded.write_weights(self.config.weights_folded)
         write_atomically(self.config.model_quantized, self.prototxt())
 
     def prototxt(self) -> str:
         """The quantized net as text, under a header with its version, trimming mode and weights."""
-        return header(self.config) + to_text(self.net_file.message)
+        return header(self.config, self.net_file.message) + to_text(self.net_file.message)
 
     def summary_lines(self) -> list[str]:
         """The lines of the original's summary."""
@@ -98,6 +103,8 @@ class QuantizationResult:
         if others:
             lines.append("Other outputs (float net, quantized net):")
             lines += [f"{blob}: {number(before)}, {number(after)}" for blob, (before, after) in others.items()]
+        if self.folded is not None:
+            lines += [*self.folded.lines(), f"Folded weights written to {self.config.weights_folded}"]
         return [*lines, *_left_float_lines(self.left_float), f"Written to {self.config.model_quantized}"]
 
     def as_json(self) -> dict[str, Any]:
@@ -130,8 +137,16 @@ class QuantizationResult:
             "other_outputs": {
                 blob: {"float": before, "combined": after} for blob, (before, after) in self._other_outputs().items()
             },
+            "folded": None if self.folded is None else self._folded_as_json(self.folded),
             "left_float": [asdict(layer) for layer in self.left_float],
             "summary": [*self.summary_lines(), *self.notes()],
+        }
+
+    def _folded_as_json(self, folded: FoldedNet) -> dict[str, Any]:
+        return {
+            "weights": self.config.weights_folded,
+            "layers": [asdict(each) for each in folded.folded],
+            "left": [{"name": each.name, "type": each.type, "reason": each.reason} for each in folded.left],
         }
 
     def _widening_lines(self, margin: Margin, combined: Evaluation) -> list[str]:

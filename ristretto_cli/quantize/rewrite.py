@@ -19,7 +19,8 @@ def apply_bit_widths(
 ) -> NetFile:
     """The net with the layers of the families in `widths` trimmed to these widths, in every phase.
 
-    A role without a width is not trimmed; with legacy it has the schema's defaults.
+    A role without a width is not trimmed; with legacy it has the schema's defaults. Biases are trimmed with the
+    weights, in a format of their own if Role.BIAS has a width.
     """
     by_name = {each.layer.name: each for each in layers if each.family in widths}
     everywhere = [each.ranges for each in layers]
@@ -34,7 +35,7 @@ def apply_bit_widths(
         layer.type = layer_type.quantized_type
         set_precision(layer.quantization_param, mode)
         for role in Role:
-            if role not in widths[chosen.family] and not legacy:
+            if role not in widths[chosen.family] and role is not Role.BIAS and not legacy:
                 setattr(layer.quantization_param, f"trim_{role.value}", False)
         mode.write(
             layer.quantization_param,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Role, SearchGroup, TrimmingMode
 from ristretto_cli.quantize.rewrite import Widths
-from ristretto_cli.quantize.trimmable import Trimmable, each_family
+from ristretto_cli.quantize.trimmable import Trimmable, each_family, is_in
 from ristretto_cli.scoring.scores import Scores
 
 
@@ -126,8 +126,24 @@ class SearchSpace:
                 parts = zip(self.groups, group_bits, strict=True)
                 named = ", ".join(f"{width}bit {each.group.label}" for each, width in parts if not each.skipped)
                 candidate = self._combination(f"the combined net with {named}", group_bits)
-                steps.append(((wider - bits) * _values(group.group, self.layers), candidate))
+                steps.append(((wider - bits) * self._values(group.group), candidate))
         return [candidate for _, candidate in sorted(steps, key=lambda step: step[0])]
+
+    def _values(self, group: SearchGroup) -> int:
+        """The number of the net's values in a group: its parameters, and the activations of one image."""
+        own_biases = any(Role.BIAS in other.group.roles for other in self.groups)
+        found = 0
+        for each in self.layers:
+            if each.family in group.families:
+                layer = each.layer
+                for role, shapes in (
+                    (Role.PARAMS, [param.shape for param in layer.params[: 1 if own_biases else None]]),
+                    (Role.LAYER_IN, [blob.shape[1:] for blob in layer.bottoms[:1]]),
+                    (Role.LAYER_OUT, [blob.shape[1:] for blob in layer.tops[:1]]),
+                ):
+                    if role in group.roles:
+                        found += sum(math.prod(max(extent, 1) for extent in shape) for shape in shapes)
+        return found
 
     def _combination(self, name: str, group_bits: Sequence[int]) -> Candidate:
         widths: dict[str, dict[Role, int]] = {}
@@ -168,10 +184,11 @@ def search_space(
     legacy: groups without layers are searched as well. hold_margin: widen a combined net that misses the margin.
     """
     widths = mode.widths(offered, [each.ranges for each in layers])
+    biases = {role: given[group.name] for group in mode.optional_groups if group.name in given for role in group.roles}
     groups = []
-    for group in mode.groups:
+    for group in mode.groups_with(given):
         families = list(each_family(group.families, layers))
-        if not families and not legacy:
+        if not legacy and not any(is_in(group, each.family, each.layer) for each in layers):
             groups.append(GroupCandidates(group, skipped=True))
         elif group.name in given:
             groups.append(GroupCandidates(group, given=given[group.name]))
@@ -180,7 +197,13 @@ def search_space(
                 Candidate(
                     f"{bits}bit {group.label}",
                     bits,
-                    {family: dict.fromkeys(group.roles, bits) for family in families},  # DIFFERS(D4)
+                    {
+                        family: {
+                            **dict.fromkeys(group.roles, bits),
+                            **(biases if Role.PARAMS in group.roles else {}),
+                        }
+                        for family in families
+                    },  # DIFFERS(D4)
                     in_full=len(mode.groups) == 1,  # its score is that of the result
                 )
                 for bits in widths
@@ -202,22 +225,6 @@ def search(space: SearchSpace, passed: Passed, missed_by: MissedBy) -> Iterator[
         yield result
     if space.hold_margin:
         yield from space.widened(passed, missed_by)
-
-
-def _values(group: SearchGroup, layers: Sequence[Trimmable]) -> int:
-    """The number of a net's values in a group: its parameters, and the activations of one image."""
-    found = 0
-    for each in layers:
-        if each.family in group.families:
-            layer = each.layer
-            for role, shapes in (
-                (Role.PARAMS, [param.shape for param in layer.params]),
-                (Role.LAYER_IN, [blob.shape[1:] for blob in layer.bottoms[:1]]),
-                (Role.LAYER_OUT, [blob.shape[1:] for blob in layer.tops[:1]]),
-            ):
-                if role in group.roles:
-                    found += sum(math.prod(max(extent, 1) for extent in shape) for shape in shapes)
-    return found
 
 
 def _comparable(missed_by: float) -> float:

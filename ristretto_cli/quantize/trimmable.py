@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.formats.number_format import Ranges
+from ristretto_cli.formats.number_format import Ranges, Role, SearchGroup
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 
@@ -37,6 +37,11 @@ class LeftFloat:
 def family_of(layer: Layer) -> str:
     """The family of a layer, "CONV" or "FC"; empty if it cannot be trimmed."""
     return "" if layer.is_source or LAYERS.get(layer.type).quantized else LAYERS.get(layer.type).family
+
+
+def is_in(group: SearchGroup, family: str, layer: Layer) -> bool:
+    """Whether a layer of a family has values of a group: only layers with biases have some of a group of biases."""
+    return family in group.families and (group.roles != {Role.BIAS} or len(layer.params) > 1)
 
 
 def each_family(families: frozenset[str], layers: Sequence[Trimmable]) -> Iterator[str]:

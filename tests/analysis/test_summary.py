@@ -61,11 +61,18 @@ def test_without_trimmed_layers_there_are_no_bits(workshop: Any) -> None:
         # exponents -8 to -1 are 8, so 3 bits and the sign; biases stay
         ("precision: INTEGER_POWER_OF_2_WEIGHTS exp_min: -8 exp_max: -1 bw_layer_in: 8 bw_layer_out: 8", "8/4/8", 544),
         ("", "32/32/32", 80 * 32),
+        (f"{FIXED} bw_bias: 12 fl_bias: 3", "8/4+12/16", 72 * 4 + 8 * 12),
     ],
 )
 def test_bits_of_every_format(workshop: Any, settings: str, widths: str, size: int) -> None:
     layer = summary_of(workshop.net(TINY % settings)).layers[1]
     assert (str(layer.widths), layer.trimmed_bits) == (widths, size)
+
+
+def test_the_column_of_bits_names_biases_that_have_a_format_of_their_own(workshop: Any) -> None:
+    lines = summary_lines(summary_of(workshop.net(TINY % f"{FIXED} bw_bias: 16 fl_bias: 3")))
+    assert lines[2].endswith("bits in/weights+biases/out")
+    assert lines[4].endswith("8/4+16/16")
 
 
 def test_shared_parameters_count_once(workshop: Any) -> None:

@@ -1,5 +1,7 @@
 """Products of eight-bit integers: when they are exact, and which kernels can compute them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,14 @@ def test_convolutions_of_few_channels_and_filters_are_faster_in_float32(weight, 
 )
 def test_grids_that_fit_bytes(grid, fits):
     assert fits_bytes(grid) is fits
+
+
+@pytest.mark.parametrize(
+    ("largest_sum", "finer", "expected"),
+    [(2**10, 13, True), (2**10, 15, False), (2**20, 3, True), (2**20, 5, False), (2**10, -4, True), (2**10, 61, False)],
+)
+def test_biases_on_a_finer_grid_must_fit_into_float32_together_with_the_sums(largest_sum, finer, expected):
+    # The reference adds them as floats: a bias that is lost there must not decide a tie in the integer kernel.
+    weight = np.full((1, largest_sum // 128), 1)
+    given = replace(product(weight, [2.0**-10]), bias_grid=Grid(finer, -(2**15), 2**15 - 1))
+    assert IntegerForm(given, Grid(-3, 0, 255)).is_exact_if_rectified == expected

@@ -163,7 +163,14 @@ def test_trimmed_weights_lie_on_the_grid_and_score_the_same(trimmed: Job, ristre
     assert scores[0] == scores[1]
 
 
-@pytest.mark.parametrize("settings", ["bw_params: 4 fl_params: 2", "precision: MINIFLOAT mant_bits: 2 exp_bits: 4"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "bw_params: 4 fl_params: 2",
+        "bw_params: 4 fl_params: 2 bw_bias: 6 fl_bias: 5",
+        "precision: MINIFLOAT mant_bits: 2 exp_bits: 4",
+    ],
+)
 @pytest.mark.parametrize("rounding", ["NEAREST", "STOCHASTIC"])
 def test_trimmed_weights_are_those_that_export_writes(
     training: Job, ristretto: Run, settings: str, rounding: str

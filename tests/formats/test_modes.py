@@ -485,3 +485,88 @@ def test_a_width_that_is_lossless_is_never_below_float32s_precision():
         found = layer_formats(written("dynamic_fixed_point", 32, Ranges(largest, largest, largest)))
         step = math.ldexp(1.0, -found.layer_in.frac_bits)
         assert step <= largest * 2**-24
+
+
+# -- biases with a format of their own
+
+
+@pytest.mark.parametrize("names", ["bw_bias fl_bias", "bw_bias_params fl_bias_params", "bw_params_bias fl_params_bias"])
+def test_the_format_of_biases_is_read_under_our_name_and_the_forks(names):
+    bits, length = names.split()
+    formats = read(f"bw_params: 4 fl_params: 3 {bits}: 16 {length}: 9")
+    assert (formats.weights, formats.bias) == (Fixed(4, 3), Fixed(16, 9))
+
+
+def test_without_a_format_of_their_own_biases_have_the_weights():
+    formats = read("bw_params: 4 fl_params: 3")
+    assert formats.bias == formats.weights == Fixed(4, 3)
+
+
+def test_biases_that_are_not_trimmed_have_no_format():
+    assert read("bw_bias: 16 fl_bias: 9 trim_params: false").bias is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bw_bias: 16", "bw_bias without fl_bias"),
+        ("fl_params_bias: 3", "fl_params_bias without bw_bias"),
+        ("bw_bias: 8 bw_bias_params: 8 fl_bias: 2", "bw_bias and bw_bias_params are names of the same field"),
+        ("bw_bias: 0 fl_bias: 2", "a width of 0 bits is out of range"),
+        (
+            "precision: MINIFLOAT bw_bias: 8 fl_bias: 2",
+            "bw_bias: biases cannot have a format of their own with precision MINIFLOAT",
+        ),
+        (
+            "precision: INTEGER_POWER_OF_2_WEIGHTS fl_bias_params: 2",
+            "fl_bias_params: biases cannot have a format of their own with precision INTEGER_POWER_OF_2_WEIGHTS",
+        ),
+    ],
+)
+def test_an_incomplete_or_contradictory_format_of_biases_is_refused(text, message):
+    with pytest.raises(LayerError) as refused:
+        read(text)
+    assert str(refused.value).startswith(message)
+
+
+BIASED = Ranges(layer_in=1.0, layer_out=1.0, params=0.4, biases=(-7.3, 0.2), input_energy=1.0)
+
+
+def test_with_their_own_format_biases_do_not_widen_the_weights():
+    quantization = new("QuantizationParameter")
+    mode = MODES.get("dynamic_fixed_point")
+    mode.write(quantization, {Role.PARAMS: 8}, BIASED, everywhere=[BIASED], legacy=False)
+    assert (quantization.fl_params, quantization.HasField("bw_bias")) == (4, False)
+    mode.write(quantization, {Role.PARAMS: 8, Role.BIAS: 16}, BIASED, everywhere=[BIASED], legacy=False)
+    # 0.4 is below 2^-1, so that even the bit of the sign is a fractional one; 7.3 needs three bits and the sign
+    assert (quantization.bw_params, quantization.fl_params) == (8, 8)
+    assert (quantization.bw_bias, quantization.fl_bias) == (16, 12)
+
+
+def test_biases_of_32_bits_have_headroom_and_biases_of_zero_a_range_of_one():
+    mode, zeros = MODES.get("dynamic_fixed_point"), replace(BIASED, biases=(0.0,))
+    wide, zero = new("QuantizationParameter"), new("QuantizationParameter")
+    mode.write(wide, {Role.BIAS: 32}, BIASED, everywhere=[BIASED], legacy=False)
+    mode.write(zero, {Role.BIAS: 16}, zeros, everywhere=[zeros], legacy=False)
+    assert (wide.fl_bias, zero.fl_bias) == (32 - 4 - 4, 15)
+
+
+def test_a_layer_without_biases_gets_no_format_for_them():
+    unbiased = replace(BIASED, biases=())
+    quantization = new("QuantizationParameter")
+    widths = {Role.PARAMS: 8, Role.BIAS: 16}
+    MODES.get("dynamic_fixed_point").write(quantization, widths, unbiased, everywhere=[unbiased], legacy=False)
+    assert [field.name for field, _ in quantization.ListFields()] == ["bw_params", "fl_params"]
+
+
+def test_the_least_squared_error_of_weights_ignores_biases_with_their_own_format():
+    weights = np.array([0.1, -0.1, 0.05, 0.9], np.float32)
+    ranges = Ranges(1.0, 1.0, 0.9, biases=(30.0,), input_energy=0.01, weights=weights)
+    mode = configured_mode("dynamic_fixed_point", {"fl_params": "mse"})
+    lengths = []
+    for widths in ({Role.PARAMS: 4}, {Role.PARAMS: 4, Role.BIAS: 16}):
+        quantization = new("QuantizationParameter")
+        mode.write(quantization, widths, ranges, everywhere=[ranges], legacy=False)
+        lengths.append(quantization.fl_params)
+    alone = written("dynamic_fixed_point", 4, replace(ranges, biases=()), roles=[Role.PARAMS], fl_params="mse")
+    assert lengths[1] == alone.fl_params > lengths[0]

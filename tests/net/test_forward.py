@@ -120,6 +120,12 @@ def test_fixed_point_trims_weights_and_bias_in_the_weights_format(nets, run):
     assert run(net, {"x": [[1, 1]]}).end("y") == [[5]]
 
 
+def test_biases_with_a_format_of_their_own_are_trimmed_to_it(nets, run):
+    net = with_weights(nets.build(fc("bw_params: 4 fl_params: 1 bw_bias: 16 fl_bias: 3")), [[0.8, 9]], [0.3])
+    # The weights become 1 and 3.5 as before; with steps of 1/8 the bias is 0.25.
+    assert run(net, {"x": [[1, 1]]}).end("y") == [[4.75]]
+
+
 def test_minifloat_trims_the_bias_as_well(nets, run):
     net = with_weights(nets.build(fc("precision: MINIFLOAT mant_bits: 2 exp_bits: 4")), [[1.1, 0]], [0.3])
     # 1.1 becomes 1, 0.3 becomes 0.3125.
@@ -129,6 +135,13 @@ def test_minifloat_trims_the_bias_as_well(nets, run):
 def test_powers_of_two_leave_the_bias_unchanged_and_have_no_zero_weight(nets, run):
     net = with_weights(nets.build(fc("precision: INTEGER_POWER_OF_2_WEIGHTS")), [[0.3, 0]], [0.8125])
     assert run(net, {"x": [[1, 1]]}).end("y") == [[0.8125 + 0.25 + 2**-8]]
+
+
+def test_training_rounds_biases_at_random_in_their_own_format(nets, run):
+    net = nets.build(fc("bw_params: 8 fl_params: 0 bw_bias: 8 fl_bias: 1", outputs=1000), TRAIN)
+    net = with_weights(net, np.zeros((1000, 2)), np.full(1000, 0.75))
+    (found,) = run(net, {"x": [[1, 1]]}).end("y")
+    assert set(np.float32(found).tolist()) == {0.5, 1.0}
 
 
 def test_training_trims_weights_and_bias_at_random_and_no_activations(nets, run):

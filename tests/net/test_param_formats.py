@@ -37,6 +37,8 @@ def layer(quantization: str, name: str = "c", type: str = "ConvolutionRistretto"
         ("precision: MINIFLOAT mant_bits: 3 exp_bits: 4", [Minifloat(3, 4), Minifloat(3, 4)]),
         ("precision: INTEGER_POWER_OF_2_WEIGHTS exp_min: -6 exp_max: -1", [PowerOfTwo(-6, -1), None]),
         ("bw_params: 5 fl_params: 7 trim_params: false", [None, None]),
+        ("bw_params: 5 fl_params: 7 bw_bias: 16 fl_bias: 12", [Fixed(5, 7), Fixed(16, 12)]),
+        ("bw_params: 5 fl_params: 7 bw_params_bias: 4 fl_params_bias: 3", [Fixed(5, 7), Fixed(4, 3)]),
     ],
 )
 @pytest.mark.parametrize("type_", ["ConvolutionRistretto", "DeconvolutionRistretto"])
@@ -68,11 +70,20 @@ def test_in_training_the_rounding_is_that_of_training(workshop: Any) -> None:
         # Stochastic rounding of activations draws random numbers between those of the two layers' weights.
         layer(STOCHASTIC) + layer(STOCHASTIC, "d"),
         layer("bw_params: 4 fl_params: 3", shared="phase: TRAIN"),
+        layer("bw_params: 4 fl_params: 3 bw_bias: 16 fl_bias: 12"),
         layer("bw_params: 4 fl_params: 3", shared='param { name: "w" }')
         + layer("bw_params: 2 fl_params: 1", "d", shared='param { name: "w" }'),
         layer(STOCHASTIC, shared='param { name: "w" }') + layer(STOCHASTIC, "d", shared='param { name: "w" }'),
     ],
-    ids=["fixed and minifloat", "powers of two", "stochastic", "phase TRAIN", "shared", "shared, stochastic"],
+    ids=[
+        "fixed and minifloat",
+        "powers of two",
+        "stochastic",
+        "phase TRAIN",
+        "biases of their own",
+        "shared",
+        "shared, stochastic",
+    ],
 )
 def test_parameters_in_use_are_the_constants_of_the_graph(text: str, workshop: Any) -> None:
     net = workshop.load(INPUT + text)

@@ -102,8 +102,10 @@ class IntegerProducts(GraphPass):
         if steps is None or weight_grid is None:
             return None
         geometry = conv_geometry(node) if node.op == "Conv" else None
-        weights, bias = self.graph.initializers[weight.name], self.graph.array(bias_of(node))
-        form = Product(steps, weights, weight_grid, bias, x.shape, geometry).integer_form(grid)
+        weights, bias = self.graph.initializers[weight.name], bias_of(node)
+        bias_grid = None if bias is None else self.graph.grids.get(bias.name)
+        product = Product(steps, weights, weight_grid, self.graph.array(bias), x.shape, geometry, bias_grid)
+        form = product.integer_form(grid)
         if form is None or (form.has_remainder.any() and not (grid.low >= 0 and form.is_exact_if_rectified)):
             return None
         kernel = self.target.kernels.fastest(form)
