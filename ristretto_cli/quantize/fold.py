@@ -94,14 +94,20 @@ class _Folding:
         self._file = replace(net_file, message=message)
         self._source = weights
         self._net = net
-        self._state = state
         self._layers = {layer.name: layer for layer in net.layers if layer.params}
         self._arrays: dict[str, list[AnyArray]] = {}  # float64, of the layers that others were folded into
         self._removed: set[str] = set()
         self._folded: list[Folded] = []
         self._left: dict[str, str] = {}  # reasons by layer
+        numbered = replace(net_file, layers=tuple(Location("", i) for i in range(len(net_file.layers))))
         self._graphs: dict[int, MessageGraph] = {}
-        self._of_a_phase: set[int] = set()  # the positions of layers that TEST or TRAIN has in the given state
+        in_a_phase: set[int] = set()
+        for phase in _PHASES:
+            layers = list(included(numbered, replace(state, phase=phase)))
+            self._graphs[phase] = MessageGraph([message for message, _ in layers])
+            in_a_phase.update(where.line for _, where in layers)
+        # For each layer of the file, whether TEST or TRAIN has it in the given state.
+        self._in_a_phase = [i in in_a_phase for i in range(len(net_file.layers))]
 
     def run(self) -> FoldedNet:
         candidates = [layer for layer in self._net.layers if can_be_folded(layer.type)]
@@ -109,19 +115,9 @@ class _Folding:
         # A layer may be folded only after its neighbour was, such as a BatchNorm in front of a Scale and a convolution.
         while len(self._folded) != before:
             before = len(self._folded)
-            self._connect()
             candidates = [layer for layer in candidates if not self._fold(layer)]
         left = [NotFolded(each.name, each.type, self._left[each.name], each.where) for each in candidates]
         return FoldedNet(self._file, self._weights(), tuple(self._folded), (*left, *self._of_other_states()))
-
-    def _connect(self) -> None:
-        """Find the connections of the layers that are left."""
-        numbered = replace(self._file, layers=tuple(Location("", i) for i in range(len(self._file.layers))))
-        self._of_a_phase.clear()
-        for phase in _PHASES:
-            layers = list(included(numbered, replace(self._state, phase=phase)))
-            self._graphs[phase] = MessageGraph([message for message, _ in layers])
-            self._of_a_phase.update(where.line for _, where in layers)
 
     def _fold(self, layer: Layer) -> bool:
         """Fold a layer; if that is not possible, remember the reason."""
@@ -144,18 +140,16 @@ class _Folding:
             self._folded.append(Folded(layer.name, layer.type, into))
             self._removed.add(layer.name)
             log.info('Layer "%s" (%s) was folded into "%s".', layer.name, layer.type, into)
-            self._connect()
             return True
         self._left[layer.name] = "; ".join(dict.fromkeys(reasons))
         return False
 
     def _fold_into_producer(self, layer: Layer, affine: ChannelAffine) -> str:
-        graph = self._graphs[TEST]
         bottom = layer.message.bottom[0]
-        producer = graph.producer(graph.index(layer.name))
+        producer = self._graphs[TEST][layer.name].producer
         if producer is None:
             raise LayerError(f'no layer writes its bottom "{bottom}"')
-        name = str(producer.name)
+        name = producer.name
         product = self._product(name, producer.type, f'its bottom "{bottom}" is written by')
         self._check_pair(name, layer.name)
         self._replace(product, product.fold_top(affine))
@@ -165,12 +159,11 @@ class _Folding:
         return name
 
     def _fold_into_reader(self, layer: Layer, affine: ChannelAffine) -> str:
-        graph = self._graphs[TEST]
         top = layer.tops[0].name
-        readers = graph.readers(graph.index(layer.name))
+        readers = self._graphs[TEST][layer.name].readers
         if len(readers) != 1:
             raise LayerError(f'its top "{top}" has {len(readers) or "no"} readers')
-        name = str(readers[0].name)
+        name = readers[0].name
         product = self._product(name, readers[0].type, f'its top "{top}" is read by')
         self._check_pair(layer.name, name)
         self._check_memory(layer, name)
@@ -226,11 +219,11 @@ class _Folding:
             if len(there) == 1:
                 raise LayerError(f'phase {_PHASES[phase]} has only "{there[0]}" of "{first}" and "{second}"')
             if there:
-                others = [other.name for other in graph.readers(graph.index(first)) if other.name != second]
+                others = [other.name for other in graph[first].readers if other.name != second]
                 if others:
                     in_phase = "" if phase == TEST else f" in phase {_PHASES[phase]}"
                     raise LayerError(f'the top of "{first}" is also read by "{others[0]}"{in_phase}')
-                producer = graph.producer(graph.index(second))
+                producer = graph[second].producer
                 if producer is None or producer.name != first:
                     raise LayerError(f'in phase {_PHASES[phase]} "{second}" does not read the top of "{first}"')
         self._check_other_states(first, second)
@@ -242,9 +235,7 @@ class _Folding:
             blob for message in messages if message.name in (first, second) for blob in (*message.bottom, *message.top)
         }
         for i, message in enumerate(messages):
-            if i not in self._of_a_phase and (
-                message.name in (first, second) or blobs & {*message.bottom, *message.top}
-            ):
+            if not self._in_a_phase[i] and (message.name in (first, second) or blobs & {*message.bottom, *message.top}):
                 raise LayerError(f'layer "{message.name}" of another state uses the same blobs')
 
     def _check_memory(self, layer: Layer, reader: str) -> None:
@@ -278,6 +269,9 @@ class _Folding:
         removed = [i for i, layer in enumerate(message.layer) if layer.name == name]
         for i in reversed(removed):
             del message.layer[i]
+            del self._in_a_phase[i]
+        for graph in self._graphs.values():
+            graph.remove(name)
         left = (where for i, where in enumerate(self._file.layers) if i not in removed)
         self._file = replace(self._file, layers=tuple(left))
 
