@@ -327,7 +327,7 @@ def test_a_state_of_another_solver_type_is_refused(net: Net) -> None:
     assert "its history has 2 arrays; expected 4 for this solver type and 2 trainable parameters" in said
     assert "from a solver type other than Adam and AdaDelta" in said
     write_snapshot(Snapshots("P"), net, SolverState(7, 2, STATE.history * 2), WEIGHTS)
-    assert fault("P_iter_7.solverstate").endswith("and this solver type. It seems to be from Adam or AdaDelta.")
+    assert fault("P_iter_7.solverstate").endswith("and 2 trainable parameters. It seems to be from Adam or AdaDelta.")
 
 
 def test_a_state_of_another_net_is_refused(net: Net) -> None:
