@@ -125,7 +125,7 @@ class IntegerProducts(GraphPass):
         return self._of_others[x.name]
 
     def _of_floats(self, x: Tensor, grid: Grid) -> Bytes | None:
-        """A value that is no product, or one that cannot be computed on the grid's scale, quantized."""
+        """A value, quantized, that is not a product, or a product that cannot be computed on the grid's scale."""
         if not self.facts[x].is_finite or can_scale_product(self.facts, x, grid.frac_bits):
             return None
         operands = [x, self.graph.number(math.ldexp(1.0, -grid.frac_bits)), zero_point(self.graph, grid.low)]
