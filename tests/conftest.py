@@ -200,7 +200,7 @@ class TwoClasses:
 
     An image is two pixels, and the larger one is its class. Both layers have the identity as their weights. Of
     the ten images two are labelled wrongly, so that the float net scores 0.8. Trimmed:
-    - weights of 2 bits are 0.5 in place of 1, which changes no class; of 1 bit they are 0, which leaves a tie;
+    - weights of 2 bits are 0.5 instead of 1, which changes no class; of 1 bit they are 0, which leaves a tie;
     - pixels of 200 / 256 and 50 / 256 become 7/16 and 3/16 with 4 bits, and both 1/4 with 2 bits.
     """
 

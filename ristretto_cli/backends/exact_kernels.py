@@ -1,6 +1,6 @@
 """Which of onnxruntime's integer kernels compute exactly on this machine.
 
-Each is tried once, when a graph could use it, on numbers that saturate where a kernel can. There is no list of
+Each is probed once, when a graph could use it, with numbers that saturate where a kernel can. There is no list of
 processors: what onnxruntime runs depends on the processor, on how onnxruntime was built and on its release.
 """
 

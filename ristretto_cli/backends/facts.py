@@ -1,4 +1,4 @@
-"""What is known of the tensors of a recorded graph: bounds, signs, grids.
+"""Facts about the tensors of a recorded graph: bounds, signs, grids.
 
 One transfer function for each operation says what is known of its output, from what is known of its inputs.
 """
@@ -23,9 +23,9 @@ _ROWS = 2**20  # elements of a weight that are looked at in one go
 
 @dataclass(frozen=True)
 class Fact:
-    """What is known of a tensor, whatever the inputs are.
+    """Properties of a tensor that hold for all inputs.
 
-    bound: a magnitude that no element exceeds, but for what rounding adds; such a tensor has neither NaN nor infinity.
+    bound: a magnitude that no element exceeds, apart from rounding errors; such a tensor has neither NaN nor infinity.
     None: elements may be anything. low: no element is below it, though some may be NaN. grid: all elements are on it.
     floats: all elements are such minifloats, none above the largest.
     """

@@ -39,7 +39,7 @@ class Operation(Enum):
 
 
 class Weights(Enum):
-    """How the weights of a product are multiplied with unsigned bytes; the fastest first."""
+    """The ways to multiply the weights of a product with unsigned bytes, the fastest first."""
 
     SIGNED = "signed"
     SIGNED_BOUNDED = "signed, so small that no sum of two products exceeds 16 bits"
@@ -79,7 +79,7 @@ class Product:
         return self.steps.frac_bits + self.weight_grid.frac_bits
 
     def integer_form(self, grid: Grid) -> IntegerForm | None:
-        """How it is computed on integers with a top on this grid of up to eight bits; None where that is not exact."""
+        """The integer computation with a top on this grid of up to eight bits; None where it is not exact."""
         if abs(self.unit_bits - grid.frac_bits) > _MAX_SHIFT:
             return None
         low = math.ldexp(float(self.weight.min(initial=0)), self.weight_grid.frac_bits)
@@ -109,7 +109,7 @@ class IntegerForm:
 
     @property
     def _dropped_bits(self) -> int:
-        """How many bits of the sums are rounded away."""
+        """The number of bits by which rounding shortens the sums."""
         return self.product.unit_bits - self.grid.frac_bits
 
     @cached_property
@@ -129,7 +129,7 @@ class IntegerForm:
 
     @property
     def bias(self) -> AnyArray:
-        """The bias as int32, rounded down where it is no multiple of the unit."""
+        """The bias as int32, rounded down to a multiple of the unit."""
         return np.floor(self._bias).astype(np.int32)
 
     @property

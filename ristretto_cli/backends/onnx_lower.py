@@ -111,7 +111,7 @@ class ExpandMarks(GraphPass):
             grid = marks.grid_of(node)
             step = self.graph.number(math.ldexp(1.0, -grid.frac_bits))
             return [record_quantized(self.graph, x, step, grid)]
-        raise ValueError(f"there is no such mark as {node.op}")
+        raise ValueError(f"unknown mark {node.op}")
 
 
 class _ExpandingOps(OnnxOps):

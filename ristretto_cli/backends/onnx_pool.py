@@ -1,7 +1,7 @@
 """Pooling over Caffe's windows as ONNX nodes.
 
-ONNX's ceil_mode is left alone: it places the last window otherwise than Caffe and its meaning has changed
-from opset to opset. Instead the padding behind the image is made just so large that the windows are Caffe's.
+ONNX's ceil_mode is not used: it places the last window differently from Caffe, and its meaning depends on the
+opset. Instead, the padding after the image is chosen so that the windows are Caffe's.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LOWEST = float(np.finfo(np.float32).min)  # Caffe's -FLT_MAX
 class Windows:
     """The windows along one spatial axis.
 
-    cells: what each one counts for an average; a window that lies wholly behind the image has a count of 0 or
-    less, and there is one such at most, the last. real: how many of them are no padding. inside: how many
-    windows do not lie behind. after: the padding that these need behind the image.
+    cells: the divisors of averages; only the last window can lie entirely after the image, and then its divisor is 0
+    or less. real: for each window, the number of its elements that are not padding. inside: the number of windows that
+    do not lie entirely after the image. after: the padding that these need after the image.
     """
 
     cells: tuple[int, ...]
@@ -37,7 +37,7 @@ class Windows:
 
     @property
     def outside(self) -> int:
-        """How many windows lie behind."""
+        """The number of windows entirely after the image."""
         return len(self.cells) - self.inside
 
     @classmethod
@@ -59,7 +59,7 @@ class Windows:
 
 
 class PoolNodes:
-    """The pooling primitives of OnnxOps, and what all primitives record nodes with."""
+    """The pooling primitives of OnnxOps, and the helpers with which all primitives record nodes."""
 
     def __init__(self, graph: Graph | None = None) -> None:
         self.graph = Graph() if graph is None else graph
@@ -86,7 +86,7 @@ class PoolNodes:
         windows, inner, settings = _plan(x.shape, geometry)
         if all(axis.real == axis.cells == (extent,) for axis, extent in zip(windows, x.shape[2:], strict=True)):
             return self.graph.record("GlobalAveragePool", [x], [shape])[0]
-        # With count_include_pad, onnxruntime 1.23 errs where the padding is not the same on both sides.
+        # With count_include_pad, onnxruntime 1.23 is wrong if the padding differs between the two sides.
         (top,) = self.graph.record("AveragePool", [x], [inner], **settings)
         scale = _rescale(windows)
         if np.any(scale != 1):
@@ -96,7 +96,7 @@ class PoolNodes:
         return self._fill(top, [int(w.cells[-1] == 0) for w in windows], float("nan"))
 
     def _fill(self, x: Tensor, count: Sequence[int], value: float) -> Tensor:
-        """x with so many windows more at the end of each spatial axis, all of this value."""
+        """x with `count` more windows of this value at the end of each spatial axis."""
         if not any(count):
             return x
         before, after = [0] * (2 + len(count)), [0, 0, *count]
@@ -126,7 +126,7 @@ def _plan(x: Shape, geometry: PoolGeometry) -> tuple[list[Windows], Shape, dict[
 
 
 def _rescale(windows: Sequence[Windows]) -> Array:
-    """What a mean over a window's part of the image is to be multiplied by: real / cells, (1, 1, H', W')."""
+    """The factors for means over the windows' parts of the image: real / cells, (1, 1, H', W')."""
     scale = np.ones((1, 1) + (1,) * len(windows), np.float64)
     for number, axis in enumerate(windows):
         along = [1] * scale.ndim

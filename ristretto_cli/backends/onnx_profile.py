@@ -1,4 +1,4 @@
-"""What onnxruntime's profile says of sessions: which kernels ran, for which nodes of the graph, and for how long."""
+"""Reads onnxruntime's profile of a session: which kernels ran, for which nodes of the graph, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What detection and segmentation nets need as ONNX nodes: boxes, regions, planes of another size."""
+"""The operations of detection and segmentation nets as ONNX nodes: boxes, regions, resizing."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ Runtime: TypeAlias = Any  # onnxruntime is not typed
 
 
 class Session:
-    """A graph made ready to run; it cannot be used for anything else behind that.
+    """A graph compiled by onnxruntime. The Graph must not be used afterwards.
 
     outputs: what `run` returns, by any names. gpu: the number of the CUDA device, None for the CPU. threads:
     how many the CPU may use, 0 for the default. profiler: profiles it. GpuUnusable where onnxruntime cannot use the
@@ -59,21 +59,21 @@ class Session:
         options.intra_op_num_threads = threads or default_threads()
         if profiler is not None:
             profiler.prepare(options)
-        # onnxruntime would compute other things of what is quantized than the graph says.
+        # onnxruntime would replace quantized operations by others with different results.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         large = [t.name for t in model.graph.initializer if is_large(graph.initializers[t.name])]
         # Weights viewed in a file can lie at any address, also an odd one: onnxruntime reads them as they are.
         arrays = [np.require(graph.initializers[name], requirements=["C"]) for name in large]
         self._held = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
         if large:
-            options.add_external_initializers(large, self._held)  # what it copies to optimize the graph, and lets go
+            options.add_external_initializers(large, self._held)  # copied while the graph is optimized, then released
         if gpu is None:
             for name, value in zip(large, self._held, strict=True):
-                options.add_initializer(name, value)  # what it computes with
+                options.add_initializer(name, value)  # the arrays that kernels read
         onnxruntime.set_default_logger_severity(FATAL_ONLY)  # for what is logged outside of sessions
         providers = _providers(onnxruntime, gpu)
         try:
-            # Left to itself, onnxruntime prints to stdout and goes on without the GPU.
+            # By default onnxruntime prints to stdout and continues without the GPU.
             with releasing_pages(arrays):
                 self._session = onnxruntime.InferenceSession(
                     model.SerializeToString(),
@@ -97,8 +97,7 @@ class Session:
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, Array]:
         """The outputs for these inputs; inputs that no output depends on may be missing.
 
-        MemoryError where the machine has too little; RistrettoError for an index that is out of range, and where
-        the GPU fails.
+        MemoryError if memory runs out; RistrettoError for an index that is out of range, or if the GPU fails.
         """
         given = {}
         for name in self._feeds:
@@ -111,15 +110,15 @@ class Session:
 
 
 def _unwanted_optimizers(graph: Any) -> list[str]:
-    """What onnxruntime is not to do to a graph."""
-    # It would join rounding to two grids, one after the other, into one; and a Pad into a pooling behind it, which it
-    # then refuses, as no kernel may be smaller than its padding.
+    """The names of onnxruntime's optimizers that must not run on a graph."""
+    # The first merges two consecutive roundings to different grids; the second merges a Pad into the next pooling,
+    # which is then rejected if the padding is not smaller than the kernel.
     unwanted = ["DoubleQDQPairsRemover", "Pad_Fusion"]
-    # What is transposed and then quantized it would quantize before, also where that is an output of the graph.
+    # It would move a quantization before a transposition, even if the transposed value is an output of the graph.
     if any(node.op_type == "QuantizeLinear" for node in graph.node):
         unwanted += ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
-    # For integer convolutions it moves the channels behind the image, throughout the graph. There, whatever has a
-    # number for each channel (BatchNorm, Scale) takes three times as long.
+    # For integer convolutions it makes channels the last axis in the whole graph. Operations with one number per
+    # channel (BatchNorm, Scale) then take three times as long.
     convolutions = sum(node.op_type == "QLinearConv" for node in graph.node)
     by_channel = {t.name for t in graph.initializer if len(t.dims) > 1 and max(t.dims) == math.prod(t.dims) > 1}
     spread = sum(node.op_type in _SPREADING and not by_channel.isdisjoint(node.input) for node in graph.node)
@@ -133,7 +132,7 @@ def has_blocks() -> bool:
 
 @contextmanager
 def run_faults() -> Iterator[None]:
-    """What onnxruntime raises in a run, as MemoryError or RistrettoError where it is no fault of ours."""
+    """Convert errors of onnxruntime that have another cause than a bug to MemoryError or RistrettoError."""
     try:
         yield
     except Exception as error:  # onnxruntime's errors have no common class
@@ -177,7 +176,7 @@ def unusable(gpu: int, why: object = None) -> GpuUnusable:
 
 
 def _providers(onnxruntime: Runtime, gpu: int | None) -> list[Any]:
-    """What onnxruntime is to run on, best first."""
+    """The execution providers for onnxruntime, best first."""
     if gpu is None:
         return ["CPUExecutionProvider"]
     if CUDA not in onnxruntime.get_available_providers():

@@ -47,7 +47,7 @@ def can_scale_product(facts: Facts, x: Tensor, exponent: int) -> bool:
 def scaled_product(graph: Graph, x: Tensor, exponent: int) -> Tensor:
     """A product times 2^exponent: the convolution of constants that are so many times as large.
 
-    The constants of an inner product are more than what it computes: its result is multiplied.
+    An inner product has more constants than results, so its result is multiplied instead.
     """
     node = graph.producer(x)
     if exponent == 0 or node is None:

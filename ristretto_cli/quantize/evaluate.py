@@ -72,7 +72,7 @@ def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> t
 
 
 def first_layers_of_groups(prepared: Prepared) -> list[int]:
-    """The position of the first layer that each group trims."""
+    """The position of the first layer that each group quantizes."""
     positions = [
         next((i for i, layer in enumerate(prepared.net.layers) if layer in layers), None)
         for group in prepared.mode.groups

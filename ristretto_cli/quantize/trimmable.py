@@ -11,7 +11,7 @@ from ristretto_cli.formats.number_format import Ranges, Role, SearchGroup
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 
-# The only types that the original trims.
+# The only types that the original quantizes.
 _LEGACY_TYPES = frozenset({"Convolution", "InnerProduct"})
 
 

@@ -44,7 +44,7 @@ class CachedBatches:
         if cached is not None:
             self._cached.append(cached)
             return
-        # The files must be read from the beginning anyway, so the first batches alone are of no use.
+        # The files must be read from the beginning anyway, so a cache of only the first batches is useless.
         self._cache = None
         self._cached.clear()
 

@@ -24,7 +24,7 @@ class GuardedRunner:
     """Runs a fast graph that is valid for finite inputs only; from the first invalid batch on, the fallback.
 
     guard: the name of a result of the fast graph that must be below 1 as well, if it has one. The fallback is built
-    when it is first needed, and then used for all later batches: such batches seldom come alone.
+    when it is first needed, and then used for all later batches, since more such batches are likely.
     """
 
     def __init__(self, fast: Runner, fallback: Callable[[], Runner], *, guard: str | None) -> None:

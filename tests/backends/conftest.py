@@ -23,7 +23,7 @@ def _as_list(values):
 
 
 def _compute(build, *arrays):
-    """What onnxruntime makes of build(ops, *values): an array, or a tuple of them."""
+    """build(ops, *values), computed by onnxruntime: an array, or a tuple of them."""
     arrays = [np.asarray(array, np.float32) for array in arrays]
     predicted = _as_list(build(ShapeOps(), *[Sized(array.shape) for array in arrays]))
     ops = OnnxOps()
@@ -117,7 +117,7 @@ class Machine:
             return runner.run(feeds), len(made) == 1
 
 
-# What processors are able to do: nothing; AVX2 without VNNI; the same but for the bounds; VNNI or ARM. The last one has
+# The abilities of processors: none; AVX2 without VNNI; the same except the bounds; VNNI or ARM. The last one has
 # everything: what `agree` tells of nodes is of a graph that was recorded for it.
 MACHINES = {
     "no integer kernels, no blocks": Machine(NONE, False),
@@ -171,7 +171,7 @@ def _is_exact_here(kernels):
 
 
 def _agree(build, *arrays):
-    """What the fast ops make of build(ops, *values), on all kinds of machines: the same as OnnxOps, bit for bit but for
+    """build(ops, *values), computed by the fast ops on all kinds of machines: as by OnnxOps, bit for bit except for
     the sign of zero."""
     arrays = [np.asarray(array, np.float32) for array in arrays]
     feeds = {f"x{i}": array for i, array in enumerate(arrays)}

@@ -15,7 +15,7 @@ from ristretto_cli.ops import ConvGeometry, Grid, PoolGeometry
 NAN, INF = float("nan"), float("inf")
 ONE_CELL = ConvGeometry.dense(2)
 POOL = PoolGeometry(kernel=(2, 2), stride=(2, 2), pad=(0, 0), ceil=True)
-# Rounded up, a last window starts behind 2x2.
+# Rounded up, a last window starts after 2x2.
 OUTSIDE = PoolGeometry(kernel=(1, 1), stride=(3, 3), pad=(0, 0), ceil=True)
 
 

@@ -1,4 +1,4 @@
-"""Random graphs: the fast ops compute what the plain ones compute, bit for bit but for the sign of zero.
+"""Random graphs: the fast ops compute what the plain ones compute, bit for bit except the sign of zero.
 
 Numbers are small multiples of powers of two, so that few float32 sums are rounded. The examples are the same in every
 run, unless RISTRETTO_EXAMPLES sets their number: then they are random, and `--hypothesis-seed N` repeats them.

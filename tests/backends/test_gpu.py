@@ -40,8 +40,8 @@ TRIMMED = """
 class Sessions:
     """What onnxruntime was asked for: the arguments of each session, and its model.
 
-    fault: what making a session raises, where only_on_gpu is set only with CUDA. run: what sessions run in place of
-    their graphs.
+    fault: an exception that is raised instead of making a session, with only_on_gpu only for CUDA. run: a function
+    that sessions run instead of their graphs.
     """
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ def test_a_session_that_came_to_be_without_cuda_is_refused(cuda: Sessions) -> No
 
 
 def scores(workshop: Any, gpu: int | None) -> np.ndarray[Any, Any]:
-    """What the trimmed net makes of one batch."""
+    """The outputs of the quantized net for one batch."""
     net = workshop.load(TRIMMED)
     runner = engine.compile_net(
         net, lambda made, _: {"fc": made.final["fc"]}, rng=np.random.default_rng(0), execution=Execution(gpu)
@@ -178,10 +178,10 @@ def test_quantize_and_test_run_on_the_gpu_that_they_are_given(
     files = ["--model=net.prototxt", "--weights=net.caffemodel"]
     search = ["quantize", *files, "--trimming_mode=dynamic_fixed_point", "--iterations=2", "--gpu=1"]
     assert run([*search, "--calibration_iterations=2"]) == 0
-    told = capsys.readouterr()
-    assert "Use GPU with device ID 1" in told.err
-    assert not re.search(r"^W", told.err, re.MULTILINE)
-    assert "Baseline 32bit float: 0.8" in told.out
+    printed = capsys.readouterr()
+    assert "Use GPU with device ID 1" in printed.err
+    assert not re.search(r"^W", printed.err, re.MULTILINE)
+    assert "Baseline 32bit float: 0.8" in printed.out
     assert run(["test", "--iterations=2", "--gpu=1"]) == 0
     assert "accuracy = 0.8" in capsys.readouterr().out
     devices = [asked["providers"][0] for asked in cuda.asked]
@@ -229,10 +229,10 @@ def test_a_device_that_no_session_can_be_made_on_is_replaced_by_the_cpu(
     args = ["time", "--model=net.prototxt", "--iterations=1", "--gpu=7"]
     cuda.only_on_gpu = True
     assert run(args) == 0
-    told = capsys.readouterr()
-    assert "Average Forward pass: " in told.out
-    assert "Use CPU." in told.err
-    (warning,) = [line for line in told.err.splitlines() if line.startswith("W")]
+    printed = capsys.readouterr()
+    assert "Average Forward pass: " in printed.out
+    assert "Use CPU." in printed.err
+    (warning,) = [line for line in printed.err.splitlines() if line.startswith("W")]
     assert warning.endswith(
         "--gpu=7: the GPU cannot be used: onnxruntime cannot use CUDA device 7: CUDA failure 101: invalid device "
         f"ordinal. {REMEDY} Falling back to the CPU, which gives the same results. --require_gpu makes this an error."
@@ -249,9 +249,9 @@ def test_of_several_gpus_the_first_is_used_and_that_is_told(
 ) -> None:
     two_classes()
     assert run(["test", "--model=net.prototxt", "--weights=net.caffemodel", "--iterations=1", "--gpu=2,3"]) == 0
-    told = capsys.readouterr().err.splitlines()
-    assert told[0].endswith("--gpu=2,3: only one GPU is used, GPU 2.")
-    assert told[1].endswith("Use GPU with device ID 2")
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0].endswith("--gpu=2,3: only one GPU is used, GPU 2.")
+    assert printed[1].endswith("Use GPU with device ID 2")
     assert {asked["providers"][0][1]["device_id"] for asked in cuda.asked} == {2}
 
 

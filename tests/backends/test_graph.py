@@ -1,4 +1,4 @@
-"""What a graph makes of names, outputs and constants, and how a session gets them."""
+"""Names, outputs and constants of a graph, and how a session gets them."""
 
 import os
 import subprocess

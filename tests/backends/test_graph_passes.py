@@ -1,4 +1,4 @@
-"""Each graph pass alone: what it rewrites, and that results do not depend on which passes run."""
+"""Each single graph pass: what it rewrites, and that results do not depend on which passes run."""
 
 from collections import Counter
 

@@ -52,14 +52,14 @@ def test_what_is_rounded_twice_is_rounded_once(agree):
     assert nodes == {"Clip": 1, "Abs": 1, "HardSigmoid": 1, "Mul": 3, "Sub": 1}
 
 
-@pytest.mark.parametrize("trims", [once, twice])
+@pytest.mark.parametrize("quantizing", [once, twice])
 @pytest.mark.parametrize(("mant_bits", "exp_bits"), [(3, 4), (10, 5), (2, 6), (21, 4)])
-def test_what_is_below_the_smallest_number_is_0_to_the_last_place(agree, trims, mant_bits, exp_bits):
+def test_what_is_below_the_smallest_number_is_0_to_the_last_place(agree, quantizing, mant_bits, exp_bits):
     floats = Floats(mant_bits, exp_bits)
     smallest = np.float32(floats.smallest)
     below = np.nextafter(smallest, np.float32(0))
     x = np.array([smallest, below, smallest / 2, smallest * 2.0**-60, 1e-45, 0, 2.0**60], np.float32)
-    fast = agree(trims(floats), np.concatenate([x, -x]))
+    fast = agree(quantizing(floats), np.concatenate([x, -x]))
     assert fast.top.tolist()[:6] == [smallest, 0, 0, 0, 0, 0]
     assert fast.top.tolist()[7:13] == [-smallest, 0, 0, 0, 0, 0]
 

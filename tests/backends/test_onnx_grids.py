@@ -1,4 +1,4 @@
-"""LayerFormats to fixed point made cheap: values that know their grid, whole numbers, bytes, channels in blocks.
+"""Cheap fixed-point quantization: values with known grids, integers, bytes, channels in blocks.
 
 `agree` compares each result with that of the plain ops, bit for bit.
 """
@@ -39,7 +39,7 @@ def image(numbers, channels=1):
     return np.broadcast_to(np.asarray(numbers, np.float32), (1, channels, 1, len(numbers))).copy()
 
 
-# --- trims that are left out
+# --- quantization that is omitted
 
 
 @pytest.mark.parametrize("finer", [fixed(8, 2), fixed(16, 2), fixed(16, 4), fixed(32, 16)])
@@ -299,11 +299,11 @@ def test_a_large_sum_just_below_a_tie_stays_below_it(agree):
 @pytest.mark.parametrize("frac_bits", [(-60, 60), (60, -60), (-60, -60), (60, 60), (0, 60), (0, -60), (60, 0)])
 def test_weights_that_would_leave_float32s_range_are_not_scaled(agree, factor, frac_bits):
     """Infinity times 0 would be NaN; below 2^-126 bits would be lost."""
-    before, behind = frac_bits
+    before, after = frac_bits
 
     def build(ops, x):
         product = scaled(ops, ops.quantize_fixed(x, fixed(16, before)), factor * 1.5, factor)
-        return product, ops.quantize_fixed(product, fixed(16, behind)), ops.quantize_fixed(product, fixed(8, behind))
+        return product, ops.quantize_fixed(product, fixed(16, after)), ops.quantize_fixed(product, fixed(8, after))
 
     agree(build, image([0, 1, 1e-18, 3e18, -2e18]))
 

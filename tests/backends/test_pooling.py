@@ -75,8 +75,8 @@ def test_windows_are_caffes(compute, case):
     [
         (6, 2, 5, 0),  # the second window starts at 5 and is cut off
         (6, 2, 3, 1),  # the last would start in the padding and is dropped
-        (4, 1, 4, 0),  # the second starts right behind the image
-        (4, 1, 5, 0),  # the second starts further behind it
+        (4, 1, 4, 0),  # the second starts right after the image
+        (4, 1, 5, 0),  # the second starts further after it
         (2, 3, 2, 0),  # the only window is larger than the image
         (7, 3, 2, 2),
     ],

@@ -1,4 +1,4 @@
-"""Whole nets: the fast graph computes every blob as the plain graph does, bit for bit but for the sign of zero.
+"""Whole nets: the fast graph computes every blob as the plain graph does, bit for bit except the sign of zero.
 
 A few nets and formats are compared always, all of them with RISTRETTO_FULL=1, each on every kind of machine.
 """
@@ -110,7 +110,7 @@ def every_blob(net: Net, run: Run[Any]) -> dict[str, Any]:
 
 
 def outputs(net: Net, run: Run[Any]) -> dict[str, Any]:
-    """The net's outputs alone, as scoring has them: other nodes are joined, and others left out."""
+    """Only the net's outputs, as in scoring: some nodes are merged, others omitted."""
     return {f"end {blob.name}": run.final[blob.name] for blob in in_graph(net.outputs)}
 
 

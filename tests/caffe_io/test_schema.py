@@ -1,6 +1,6 @@
 """The schema that is compiled at build time is Caffe's, field by field and value by value.
 
-What forks have beside it is in a file of its own, and looked at in test_forks.py.
+The additional fields of forks are in a file of their own, and tested in test_forks.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Old nets and solvers become what Caffe makes of them."""
+"""Old nets and solvers are upgraded as by Caffe."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def found() -> Any:
 
 @pytest.fixture
 def models(tried_kernels: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The models that onnxruntime is given, but for those that it is tried with."""
+    """The models given to onnxruntime, except those of probes."""
     given: list[Any] = []
     real = onnxruntime.InferenceSession
 
@@ -159,7 +159,7 @@ def test_graph_passes_chooses_rewrites(two_classes: Any, models: list[Any], pass
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["test", *TRIMMED, "--graph_passes=drop_quantise"],
@@ -182,9 +182,9 @@ def test_graph_passes_chooses_rewrites(two_classes: Any, models: list[Any], pass
     ids=["unknown pass", "both ways", "passes of the plain graph", "unknown", "with torch"],
 )
 def test_what_cannot_be_is_a_usage_error(
-    two_classes: Any, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    two_classes: Any, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     two_classes()
     assert run(words) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not Path("x.npz").exists()

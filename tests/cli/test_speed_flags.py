@@ -17,7 +17,7 @@ QUANTIZE = ["quantize", *NET, "--trimming_mode=dynamic_fixed_point", "--iteratio
 
 @pytest.fixture
 def threads(tried_kernels: None, two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many threads each session was given, but for those that onnxruntime itself is tried with."""
+    """The number of threads of each session, except those of probes."""
     two_classes()
     given: list[int] = []
     inner = Session.__init__

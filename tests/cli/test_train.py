@@ -191,8 +191,8 @@ def test_trimmed_weights_are_those_that_export_writes(
 def test_activations_are_trimmed_in_training_if_wanted(trimmed: Job, ristretto: Run) -> None:
     trimmed.edit("fl_params: 2 }", "fl_params: 2 bw_layer_out: 2 fl_layer_out: 0 }")
     _, without = ristretto(*TRAIN)
-    _, trims = ristretto(*TRAIN, "--trim_activations")
-    first = [re.search(r"Iteration 0 .*loss = (\S+)", err) for err in (without, trims)]
+    _, quantizing = ristretto(*TRAIN, "--trim_activations")
+    first = [re.search(r"Iteration 0 .*loss = (\S+)", err) for err in (without, quantizing)]
     assert first[0] and first[1]
     assert first[0][1] != first[1][1]
 

@@ -69,7 +69,7 @@ def test_a_file_of_another_format_is_encoded_again(pictures: Any) -> None:
 
 def test_jpg_also_means_files_named_jpeg_but_not_the_other_way_round(pictures: Any) -> None:
     pictures({"a.jpeg": np.zeros((8, 8)), "b.jpg": np.zeros((8, 8))})
-    Path("images/b.jpg").write_bytes(Path("images/b.jpg").read_bytes() + b"behind the end")
+    Path("images/b.jpg").write_bytes(Path("images/b.jpg").read_bytes() + b"after the end")
     convert(ConversionOptions(encode_type="jpeg"))
     a, b = datums("db").values()
     assert a.data == Path("images/a.jpeg").read_bytes()
@@ -168,7 +168,7 @@ def test_names_of_any_bytes_come_through(pictures: Any) -> None:
 
 def test_images_that_cannot_be_read_are_logged_and_left_out(pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
     pictures({"a.png": [[1]], "b.png": [[2]]})
-    Path("images/text.png").write_text("this is no image")
+    Path("images/text.png").write_text("this is not an image")
     Path("images/empty.png").touch()
     os.mkfifo("images/pipe.png")  # reading it would never end
     names = ["a.png", "gone.png", "text.png", "empty.png", "pipe.png", ".", "a/x", "b.png"]

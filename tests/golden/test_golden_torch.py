@@ -58,7 +58,7 @@ def test_a_forward_pass_on_torch_gives_what_the_original_gave(
     host = {top.name for layer in net.layers for top in layer.tops if top.on_host}
     compared = [key for key in expected if key.split("@")[0] not in host]
     if not compared:
-        pytest.skip("all of it is computed behind the graph")
+        pytest.skip("all of it is computed after the graph")
     differing = {
         key: text
         for key in compared

@@ -117,7 +117,7 @@ def test_what_the_original_refuses_is_refused_by_a_line_that_says_where(
     if "not implemented on CPU" in case["message"]:
         pytest.skip("the original's CPU code lacks what we have")
     if folder.name == "error_solver_no_net":
-        pytest.skip("solvers are read by upgrade_solver_proto_text alone, which needs no net")
+        pytest.skip("solvers are read only by upgrade_solver_proto_text, which needs no net")
     monkeypatch.chdir(folder)
     output = tmp_path / "out"
     if Path("net.prototxt").exists() and case["stage"] != "training":

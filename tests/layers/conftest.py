@@ -89,7 +89,7 @@ def _on_host(layer_type, layer, bottoms):
 
 
 def _computed(method, layer, bottoms, params):
-    """What onnxruntime makes of a method's values, by their keys: indices, for a sequence."""
+    """The values of a method, computed by onnxruntime, by their keys: indices, for a sequence."""
     ops = OnnxOps()
     inputs = [ops.input(f"bottom{i}", x.shape) for i, x in enumerate(bottoms)]
     values = method(ops, layer, inputs, [ops.constant(param) for param in params])

@@ -9,7 +9,7 @@ from ristretto_cli.caffe_io.messages import TEST, TRAIN
 from ristretto_cli.net.weights import fill_weights
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }\n'
-# Its bottom is trimmed to whole numbers, its weights (all 1) and its top are not touched by 24 bits.
+# Its bottom is quantized to integers, its weights (all 1) and its top are not touched by 24 bits.
 TRIM = """layer { name: "%s" type: "FcRistretto" bottom: "%s" top: "%s"
   inner_product_param { num_output: 1 bias_term: false weight_filler { value: 1 } }
   quantization_param { bw_layer_in: 8 fl_layer_in: 0 bw_params: 24 bw_layer_out: 24 fl_layer_out: 10 } }
@@ -205,11 +205,11 @@ def test_updates_of_the_pass_have_the_parameters_keys(nets, run):
 
 
 def test_what_is_not_to_be_trimmed_is_left_unchanged(nets, run):
-    trims = "bw_layer_in: 4 fl_layer_in: 0 bw_params: 4 fl_params: 1 bw_layer_out: 4 fl_layer_out: 0"
+    formats = "bw_layer_in: 4 fl_layer_in: 0 bw_params: 4 fl_params: 1 bw_layer_out: 4 fl_layer_out: 0"
     x = {"x": [[1.25, 0]]}
 
     def result(left: str) -> list[list[float]]:
-        net = with_weights(nets.build(fc(f"{trims} {left}")), [[0.8, 0]], [0])
+        net = with_weights(nets.build(fc(f"{formats} {left}")), [[0.8, 0]], [0])
         return run(net, x).end("y")
 
     assert result("") == [[1]]  # 1 * 1

@@ -97,7 +97,9 @@ print(peak_bytes() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of one process is known on Linux alone")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the peak memory of a process is known only on Linux"
+)
 @pytest.mark.parametrize(
     ("type_", "bits", "most"),
     [

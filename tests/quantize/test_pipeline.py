@@ -24,7 +24,7 @@ def bits(outcome: QuantizationResult) -> list[int]:
     return [group.bits for group in outcome.search.groups]
 
 
-def trims(outcome: QuantizationResult) -> dict[str, dict[str, int]]:
+def quantization_params(outcome: QuantizationResult) -> dict[str, dict[str, int]]:
     return {
         layer.name: {field.name: value for field, value in layer.quantization_param.ListFields()}
         for layer in outcome.net_file.message.layer
@@ -66,7 +66,7 @@ def test_dynamic_fixed_point_finds_the_widths_that_can_be_worked_out_by_hand(two
         "bw_params": 2,
         "fl_params": 1,
     }
-    assert trims(outcome) == {"conv": expected, "fc": expected}
+    assert quantization_params(outcome) == {"conv": expected, "fc": expected}
 
 
 def test_groups_that_pass_separately_but_not_together_are_widened(two_classes: Any) -> None:
@@ -103,7 +103,7 @@ def test_minifloat_under_its_name_and_its_old_one(two_classes: Any, mode: str) -
     outcome = quantize(two_classes().job(mode))
     assert bits(outcome) == [8]
     expected = {"precision": 1, "mant_bits": 3, "exp_bits": 4}
-    assert trims(outcome) == {"conv": expected, "fc": expected}
+    assert quantization_params(outcome) == {"conv": expected, "fc": expected}
 
 
 @pytest.mark.parametrize("mode", ["integer_power_of_2_weights", "power_of_2_weights"])
@@ -120,7 +120,7 @@ def test_power_of_two_weights_under_their_name_and_their_old_one(two_classes: An
         "bw_layer_out": 8,
         "fl_layer_out": 8,
     }
-    assert trims(outcome) == {"conv": expected, "fc": expected}
+    assert quantization_params(outcome) == {"conv": expected, "fc": expected}
 
 
 def test_fixed_point_is_the_old_name_of_dynamic_fixed_point(two_classes: Any) -> None:
@@ -167,7 +167,7 @@ def test_a_score_that_is_no_output_is_refused(two_classes: Any) -> None:
 
 
 def fl_layer_in(outcome: QuantizationResult) -> int:
-    return trims(outcome)["conv"]["fl_layer_in"]
+    return quantization_params(outcome)["conv"]["fl_layer_in"]
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -224,7 +224,7 @@ def test_dropout_takes_no_bit_of_the_layer_after_it_except_in_legacy(two_classes
         'bottom: "conv" top: "fc"', 'bottom: "dropped" top: "fc"'
     )
     fl_of_fc = [
-        trims(quantize(two_classes().job(text=text, bit_widths=(8,), legacy=legacy)))["fc"]["fl_layer_in"]
+        quantization_params(quantize(two_classes().job(text=text, bit_widths=(8,), legacy=legacy)))["fc"]["fl_layer_in"]
         for legacy in (False, True)
     ]
     assert fl_of_fc == [8, 7]
@@ -248,7 +248,7 @@ EXTRA_WEIGHTS = {**IDENTITY, "extra": [[[[[1]], [[1]]]]]}
 def test_a_layer_of_one_phase_does_no_harm(two_classes: Any, phase: str, legacy: bool, trimmed: bool) -> None:
     made = two_classes(weights=EXTRA_WEIGHTS)
     outcome = quantize(made.job(text=NET + EXTRA % (phase, phase), bit_widths=(8,), legacy=legacy))
-    assert trims(outcome).keys() == {"conv", "fc"} | ({"extra"} if trimmed else set())
+    assert quantization_params(outcome).keys() == {"conv", "fc"} | ({"extra"} if trimmed else set())
 
 
 def test_a_layer_of_both_phases_is_trimmed_in_both(two_classes: Any) -> None:
@@ -349,8 +349,8 @@ def test_widths_that_are_given_are_neither_planned_nor_scored(two_classes: Any) 
     assert planned_nets(job)[2:] == ["8bit FC weights, 2 iterations", "the combined net, 2 iterations"]
     outcome = quantize(job)
     assert bits(outcome) == [4, 8, 8]
-    assert trims(outcome)["conv"]["bw_params"] == 4
-    assert trims(outcome)["fc"]["bw_layer_in"] == 8
+    assert quantization_params(outcome)["conv"]["bw_params"] == 4
+    assert quantization_params(outcome)["fc"]["bw_layer_in"] == 8
 
 
 def test_a_width_for_layers_that_the_net_has_not_is_warned_of(
@@ -371,7 +371,10 @@ def test_a_width_that_a_mode_has_not_is_refused(two_classes: Any, mode: str, bit
 
 def test_a_width_of_minifloat_is_scored_and_written(two_classes: Any) -> None:
     outcome = quantize(two_classes().job("minifloat", bw={"net": 9}))
-    assert (trims(outcome)["conv"]["mant_bits"], trims(outcome)["conv"]["exp_bits"]) == (4, 4)
+    assert (quantization_params(outcome)["conv"]["mant_bits"], quantization_params(outcome)["conv"]["exp_bits"]) == (
+        4,
+        4,
+    )
     assert outcome.search.combined is not None
     assert outcome.search.combined.score == outcome.baseline
 
@@ -380,7 +383,7 @@ def test_with_mse_small_weights_are_kept_rather_than_the_largest(two_classes: An
     """In halves 0.55 becomes 0.5, and each 0.3 as well, an error of 0.2; in quarters up to 0.25, it loses 0.05."""
     files = two_classes(weights={**IDENTITY, "conv": [[[[[0.55]], [[0.3]]], [[[0.3]], [[0.3]]]]]})
     by_max, by_mse = (
-        trims(quantize(files.job(bw={"conv_params": 2}, mode_options={"fl_params": rule})))["conv"]
+        quantization_params(quantize(files.job(bw={"conv_params": 2}, mode_options={"fl_params": rule})))["conv"]
         for rule in ("max", "mse")
     )
     assert (by_max["fl_params"], by_mse["fl_params"]) == (1, 2)

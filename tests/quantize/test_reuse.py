@@ -82,11 +82,11 @@ def found(job: QuantizeConfig) -> tuple[dict[str, Any], str]:
 @pytest.mark.parametrize("mode", ["dynamic_fixed_point", "minifloat", "integer_power_of_2_weights"])
 def test_nothing_that_is_found_depends_on_what_is_shared(small: Any, mode: str, legacy: bool) -> None:
     settings = {"trimming_mode": mode, "legacy": legacy, "score": "loss", "error_margin_percent": 3.0}
-    alone = found(small(cache_mb=0, reuse=NOTHING, **settings))
-    assert found(small(**settings)) == alone
-    assert found(small(cache_mb=0, **settings)) == alone
+    unshared = found(small(cache_mb=0, reuse=NOTHING, **settings))
+    assert found(small(**settings)) == unshared
+    assert found(small(cache_mb=0, **settings)) == unshared
     for what in ("prefixes", "equal_nets"):
-        assert found(small(reuse=ReuseOptions(**{**vars(NOTHING), what: True}), **settings)) == alone
+        assert found(small(reuse=ReuseOptions(**{**vars(NOTHING), what: True}), **settings)) == unshared
 
 
 class Runs:
@@ -209,7 +209,7 @@ def test_a_score_of_some_batches_is_not_taken_for_that_of_all(small: Any) -> Non
     assert (stopped.iterations, in_full.iterations, again.iterations) == (2, 3, 3)
 
 
-@pytest.mark.parametrize("layer", ["drop0", "drop1"], ids=["in front of a cut", "behind it"])
+@pytest.mark.parametrize("layer", ["drop0", "drop1"], ids=["before a cut", "after it"])
 def test_what_is_random_is_the_same_whatever_is_shared(small: Any, layer: str) -> None:
     # A layer that is always in TRAIN drops at random.
     plain = found(small(score="loss", bit_widths=(16,)))[0]
@@ -219,9 +219,9 @@ def test_what_is_random_is_the_same_whatever_is_shared(small: Any, layer: str) -
     )
     job = small(score="loss", error_margin_percent=100.0, bit_widths=(16, 8))
     Path(job.model).write_text(text)
-    alone = found(replace(job, cache_mb=0, reuse=NOTHING))
-    assert found(job) == alone
-    assert alone[0]["baseline"]["loss"] != plain["baseline"]["loss"]
+    unshared = found(replace(job, cache_mb=0, reuse=NOTHING))
+    assert found(job) == unshared
+    assert unshared[0]["baseline"]["loss"] != plain["baseline"]["loss"]
 
 
 def test_the_time_is_logged(small: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -147,7 +147,7 @@ def test_a_combined_net_that_misses_the_margin_is_reported_as_such() -> None:
     assert (combined.score, combined.passed) == (0.5, False)
 
 
-# --- what a trial trims
+# --- what a trial quantizes
 
 
 @pytest.mark.parametrize("legacy", [False, True])

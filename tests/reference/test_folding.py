@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ristretto_cli.analysis.known_shapes import build_without_data
+from ristretto_cli.analysis.nets_without_data import build_without_data
 from ristretto_cli.backends.onnx import OnnxOps
 from ristretto_cli.backends.onnx_lower import lower
 from ristretto_cli.caffe_io.messages import TEST

@@ -159,7 +159,7 @@ FIXED = "bw_layer_in: {} fl_layer_in: {} bw_layer_out: {} fl_layer_out: {} bw_pa
 
 
 def a_net(draw: Any) -> str:
-    """A random small net that trims."""
+    """A random small quantized net."""
     height = draw(st.sampled_from([4, 5]))
     channels = draw(st.sampled_from([3, 16]))
     layers = [

@@ -55,7 +55,7 @@ def test_a_pass_has_all_blobs_under_their_names(workshop: Any) -> None:
 
 
 def test_what_a_trim_leaves_is_what_a_later_host_layer_reads(workshop: Any) -> None:
-    # The trimmed layer's input is rounded to whole numbers where it lies, and prototxt order says who sees it.
+    # The quantized layer's input is rounded to integers in place; the order in the prototxt decides who sees that.
     trimmed = """
         layer { name: "i" type: "Input" top: "x" top: "one"
                 input_param { shape { dim: 1 dim: 2 } shape { dim: 1 } } }

@@ -46,7 +46,7 @@ def test_detections_of_all_batches_are_evaluated_together(
 
 
 def test_it_is_no_mean_over_the_batches(bright_halves: Any) -> None:
-    # The first batch alone: both objects are found first. The second alone: nothing right is found.
+    # Only the first batch: both objects are found first. Only the second: nothing right is found.
     net = detector(bright_halves)
     assert score(net, 1).of("detection_eval") == 1
     assert score(net, 4).of("detection_eval") == pytest.approx(2 / 3, abs=1e-6)

@@ -285,7 +285,7 @@ def test_kill_9_at_any_time_leaves_no_half_file_under_a_final_name(net: Net) -> 
         assert "P_iter_8.solverstate" not in there or "P_iter_8.caffemodel" in there
         assert read_state("P_iter_7.solverstate", LAYOUT).iteration == 7
         left += len(list(Path().glob(".P_iter_8.*")))
-    assert left  # what it was writing has a name of its own,
+    assert left  # the unfinished file has a name of its own,
     prepare_snapshots(Snapshots("P"))  # until the next training with this prefix
     assert not list(Path().glob(".P_iter_*"))
     assert Path("P_iter_7.caffemodel").exists()
@@ -327,7 +327,7 @@ def test_a_state_of_another_solver_type_is_refused(net: Net) -> None:
     assert "its history has 2 arrays; expected 4 for this solver type and 2 trainable parameters" in said
     assert "from a solver type other than Adam and AdaDelta" in said
     write_snapshot(Snapshots("P"), net, SolverState(7, 2, STATE.history * 2), WEIGHTS)
-    assert fault("P_iter_7.solverstate").endswith("and this solver type. It seems to be from Adam or AdaDelta.")
+    assert fault("P_iter_7.solverstate").endswith("and 2 trainable parameters. It seems to be from Adam or AdaDelta.")
 
 
 def test_a_state_of_another_net_is_refused(net: Net) -> None:

@@ -64,7 +64,7 @@ class GraphPass(ABC):
     """One rewrite of a graph.
 
     It sees the nodes that the outputs need in the order in which they are computed, each with the inputs that earlier
-    replacements gave it. An object serves one graph once, and may keep what it learns on the way. order: passes run
+    replacements gave it. Each graph gets a new object, which may have state. order: passes run
     from low to high.
     """
 
