@@ -32,14 +32,16 @@ class Mode:
     widths: Mapping[Role, int]
 
 
+_ROLES = (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)  # biases share the format of weights
+
 MODES_TIMED = {
-    "8/8 bit": Mode("dynamic_fixed_point", dict.fromkeys(Role, 8)),
-    "16/16 bit": Mode("dynamic_fixed_point", dict.fromkeys(Role, 16)),
+    "8/8 bit": Mode("dynamic_fixed_point", dict.fromkeys(_ROLES, 8)),
+    "16/16 bit": Mode("dynamic_fixed_point", dict.fromkeys(_ROLES, 16)),
     "activations 16": Mode("dynamic_fixed_point", dict.fromkeys(_ACTIVATIONS, 16)),
     "weights 8": Mode("dynamic_fixed_point", {Role.PARAMS: 8}),
-    "minifloat 16": Mode("minifloat", dict.fromkeys(Role, 16)),
-    "minifloat 8": Mode("minifloat", dict.fromkeys(Role, 8)),
-    "power of two": Mode("integer_power_of_2_weights", dict.fromkeys(Role, 4)),
+    "minifloat 16": Mode("minifloat", dict.fromkeys(_ROLES, 16)),
+    "minifloat 8": Mode("minifloat", dict.fromkeys(_ROLES, 8)),
+    "power of two": Mode("integer_power_of_2_weights", dict.fromkeys(_ROLES, 4)),
 }
 
 

@@ -15,6 +15,8 @@ from ristretto_cli.formats.number_format import (
     trimming_mode,
 )
 
+_ROLES = frozenset({Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS})  # biases share the format of weights
+
 
 @trimming_mode("static_fixed_point")
 class StaticFixedPoint(DynamicFixedPoint):
@@ -24,9 +26,7 @@ class StaticFixedPoint(DynamicFixedPoint):
     combined_title = ""
     options = ()
     groups = (
-        SearchGroup(
-            "net", ("Static fixed point net:",), "static fixed point net", frozenset({"CONV", "FC"}), frozenset(Role)
-        ),
+        SearchGroup("net", ("Static fixed point net:",), "static fixed point net", frozenset({"CONV", "FC"}), _ROLES),
     )
 
     def write(
@@ -42,7 +42,7 @@ class StaticFixedPoint(DynamicFixedPoint):
             raise RistrettoError("the original has no mode static_fixed_point", hint="Omit --legacy.")
         bits = widths[Role.PARAMS]
         frac_bits = bits - integer_bits(bits, everywhere)
-        for role in Role:
+        for role in _ROLES:
             setattr(quantization, f"bw_{role.value}", bits)
             setattr(quantization, f"fl_{role.value}", frac_bits)
 

@@ -16,13 +16,14 @@ from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.number_format import MODES, Ranges, Role, layer_formats
 from ristretto_cli.formats.static_fixed import integer_bits
 
+ROLES = (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)
 SMALL = Ranges(layer_in=1.0, layer_out=3.0, params=0.4)
 LARGE = Ranges(layer_in=3.0, layer_out=100.0, params=0.1, biases=(0.5, -9.0))
 
 
 def written(bits: int, ranges: Ranges, everywhere: list[Ranges]) -> Any:
     quantization = new("QuantizationParameter")
-    widths = dict.fromkeys(Role, bits)
+    widths = dict.fromkeys(ROLES, bits)
     MODES.get("static_fixed_point").write(quantization, widths, ranges, everywhere=everywhere, legacy=False)
     return quantization
 
@@ -52,7 +53,7 @@ def test_nothing_that_was_measured_saturates(bits: int, ranges: list[Ranges], ex
 def test_the_original_has_no_such_mode() -> None:
     with pytest.raises(RistrettoError, match="the original has no mode static_fixed_point"):
         MODES.get("static_fixed_point").write(
-            new("QuantizationParameter"), dict.fromkeys(Role, 8), SMALL, everywhere=[SMALL], legacy=True
+            new("QuantizationParameter"), dict.fromkeys(ROLES, 8), SMALL, everywhere=[SMALL], legacy=True
         )
 
 
@@ -63,6 +64,7 @@ def test_a_search_writes_one_format(two_classes: Any, capsys: pytest.CaptureFixt
     assert "Static fixed point net:" in capsys.readouterr().out
     text = Path("quantized.prototxt").read_text()
     assert len(set(re.findall(r"fl_\w+: (-?\d+)", text))) == 1
+    assert not re.search("(bw|fl)_bias", text)  # fields of ours, which the original cannot read
     assert "precision" not in text  # the original reads it as dynamic fixed point
     assert set(json.loads(Path("found.json").read_text())["combined"]["bits"]) == {"net"}
     assert run(["test", "--model=quantized.prototxt", "--weights=net.caffemodel", "--iterations=2"]) == 0
