@@ -15,7 +15,7 @@ fi
 
 echo "== Trimming a small LeNet to few bits, as few as cost at most 3 percentage points each; fine-tuning follows: writes quantized.prototxt"
 "$bin/ristretto" quantize --model train_val.prototxt --weights digits.caffemodel --model_quantized quantized.prototxt \
-  --trimming_mode dynamic_fixed_point --bit_widths 16,8,4 --iterations 10 --error_margin 3 --nohold_margin
+  --trimming_mode dynamic_fixed_point --bit_widths 16,8,4 --iterations 10 --error_margin 3 --nohold_margin --fl_layer original
 
 score() {  # WEIGHTS
   "$bin/ristretto" test --model quantized.prototxt --weights "$1" --iterations 10

@@ -186,7 +186,7 @@ def command(
     other outputs, the layers that stay float, and the file written.
     """
     given = given_flags(click.get_current_context())
-    mode_options = _pop_mode_options(flags)
+    mode_options = _pop_mode_options(flags, given)
     _check(given, flags["trimming_mode"], flags["bw"], mode_options, legacy=flags["legacy"])
     from ristretto_cli.formats.number_format import MODES
     from ristretto_cli.quantize.config import QuantizeConfig
@@ -227,11 +227,16 @@ def command(
 _OWN_FLAGS = frozenset(param.name for param in command.params)  # before those of trimming modes are added
 
 
-def _pop_mode_options(flags: dict[str, Any]) -> dict[str, str]:
-    """The values of the options that modes declare, removed from the command's flags."""
+def _pop_mode_options(flags: dict[str, Any], given: Collection[str]) -> dict[str, str]:
+    """The values of the options that modes declare, removed from the command's flags. given: those on the command line.
+
+    --legacy has defaults of its own.
+    """
     from ristretto_cli.formats.number_format import mode_options
 
-    return {name: flags.pop(name) for name in mode_options()}
+    values = {name: flags.pop(name) for name in mode_options()}
+    defaults = {name: option.default_for(legacy=flags["legacy"]) for name, (option, _) in mode_options().items()}
+    return {name: value if f"--{name}" in given else defaults[name] for name, value in values.items()}
 
 
 def _check(
@@ -262,7 +267,7 @@ def _check(
     for name, (declared, modes) in mode_options().items():
         if f"--{name}" in given and declared not in mode.options:
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
-        if mode_values[name] != declared.default and legacy and not declared.in_legacy:
+        if legacy and not declared.in_legacy and mode_values[name] != declared.default_for(legacy=True):
             faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
     if "--bit_widths" in given and mode.widths((), []):
         faults.append(f"--bit_widths {no_effect}, which has fixed widths")

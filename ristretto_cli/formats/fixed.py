@@ -13,6 +13,7 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
+from ristretto_cli.formats.activations import FlLayer, integer_bits_of_min_error
 from ristretto_cli.formats.number_format import (
     BIAS_LENGTHS,
     BIAS_WIDTHS,
@@ -25,6 +26,7 @@ from ristretto_cli.formats.number_format import (
     Ranges,
     Role,
     Rounding,
+    Sample,
     SearchGroup,
     TrimmingMode,
     rounding_of,
@@ -107,14 +109,14 @@ def integer_length(largest: float, role: Role) -> int:
     return math.ceil(exponent) if role in _ACTIVATIONS else math.ceil(exponent + 1)
 
 
-def unsaturated_integer_length(bits: int, largest: float) -> int:
-    """The smallest number of integer bits, including the sign, at which HEADROOM * `largest` does not saturate.
+def unsaturated_integer_length(bits: int, largest: float, headroom: float = HEADROOM) -> int:
+    """The smallest number of integer bits, including the sign, at which headroom * `largest` does not saturate.
 
     >>> unsaturated_integer_length(16, 1.0), unsaturated_integer_length(16, 4 / 3)
     (2, 3)
     """
     # Two's complement has no positive 2^(bits-1): the grid ends half a step below the next power of two.
-    fraction, exponent = math.frexp(HEADROOM * largest)
+    fraction, exponent = math.frexp(headroom * largest)
     return exponent + (1 if fraction < 1 - 2.0**-bits else 2)
 
 
@@ -164,6 +166,16 @@ class DynamicFixedPoint(TrimmingMode):
             default=FlParams.MAX.value,
             in_legacy=False,
         ),
+        ModeOption(
+            "fl_layer",
+            "How to choose the fractional length of activations: original saturates the top half of their range, range "
+            "fits all of it, mse minimizes the squared error, auto uses mse's where that is clearly better than "
+            "original's. --legacy implies original.",
+            choices=tuple(rule.value for rule in FlLayer),
+            default=FlLayer.AUTO.value,
+            in_legacy=False,
+            legacy_default=FlLayer.ORIGINAL.value,
+        ),
     )
 
     def layer_formats(self, quantization: Message) -> LayerFormats:
@@ -189,7 +201,12 @@ class DynamicFixedPoint(TrimmingMode):
         legacy: bool,
     ) -> None:
         min_error = FlParams(self.option("fl_params")) is FlParams.MSE
-        write_fixed(quantization, widths, ranges, legacy=legacy, min_error=min_error)
+        fl_layer = FlLayer(self.option("fl_layer"))
+        write_fixed(quantization, widths, ranges, legacy=legacy, min_error=min_error, fl_layer=fl_layer)
+
+    def needs_samples(self) -> bool:
+        has_rule = any(option.name == "fl_layer" for option in self.options)  # modes that inherit may have no such rule
+        return has_rule and FlLayer(self.option("fl_layer")) in (FlLayer.MSE, FlLayer.AUTO)
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
         return {role: integer_length(ranges.of(role), role) for role in Role if role is not Role.BIAS}
@@ -215,11 +232,18 @@ def _given(quantization: Message, names: Sequence[str]) -> str | None:
 
 
 def write_fixed(
-    quantization: Message, widths: Mapping[Role, int], ranges: Ranges, *, legacy: bool, min_error: bool = False
+    quantization: Message,
+    widths: Mapping[Role, int],
+    ranges: Ranges,
+    *,
+    legacy: bool,
+    fl_layer: FlLayer,
+    min_error: bool = False,
 ) -> None:
     """Set bw_* and fl_* of each role that has a width in bits; those of biases only if the layer has some.
 
-    min_error: weights get the fractional length with minimal squared error, if ranges have the weights.
+    min_error: weights get the fractional length with minimal squared error, if ranges have the weights. fl_layer: how
+    that of activations is chosen; without samples, AUTO and MSE do as the original does.
     """
     in_params = replace(ranges, biases=()) if Role.BIAS in widths else ranges  # what the weights' format is for
     for role, bits in widths.items():
@@ -235,14 +259,29 @@ def write_fixed(
             integer_bits += max(_HEADROOM_BITS, for_biases)
         else:
             integer_bits = integer_length(largest or 1.0, role)  # DIFFERS(D6)
-            if role in _ACTIVATIONS and bits >= UNSATURATED_BITS:
-                integer_bits = unsaturated_integer_length(bits, largest or 1.0)  # DIFFERS(D13)
+            if role in _ACTIVATIONS:
+                integer_bits = _integer_bits_of_activations(bits, largest, ranges.samples.get(role), fl_layer)
             if role is Role.PARAMS:
                 integer_bits += _bits_for_biases(bits, integer_bits, in_params)  # DIFFERS(D5)
                 if min_error and ranges.weights is not None:
                     integer_bits = _integer_bits_of_min_error(bits, integer_bits, in_params, ranges.weights)
         setattr(quantization, f"bw_{role.value}", bits)
         setattr(quantization, f"fl_{role.value}", _fractional_length(bits, integer_bits))
+
+
+def _integer_bits_of_activations(bits: int, largest: float, sample: Sample | None, fl_layer: FlLayer) -> int:
+    original = integer_length(largest or 1.0, Role.LAYER_OUT)
+    if fl_layer is FlLayer.ORIGINAL:
+        return original
+    if bits >= UNSATURATED_BITS:
+        return unsaturated_integer_length(bits, largest or 1.0)  # DIFFERS(D13)
+    whole = unsaturated_integer_length(bits, largest or 1.0, headroom=1.0)
+    if fl_layer is FlLayer.RANGE:
+        return whole
+    if sample is None or not sample.values.size:
+        return original
+    # DIFFERS(D14)
+    return integer_bits_of_min_error(bits, sample, whole=whole, original=original, rule=fl_layer)
 
 
 def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:

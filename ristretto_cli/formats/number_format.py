@@ -80,12 +80,23 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Some of the values of an activation, for choosing its format.
+
+    values: (n,). weights: (n,), how much the squared error of each counts.
+    """
+
+    values: Array
+    weights: Array
+
+
+@dataclass(frozen=True)
 class Ranges:
     """The largest absolute values of a layer's input, output and weights.
 
     biases: of its biases, if they must stay in range too. input_energy: the mean sum of squares of the
     inputs of one output; it weighs errors of weights against errors of biases.
-    weights: the weights themselves; None if not available.
+    weights: the weights themselves; None if not available. samples: of the input and the output, if they were taken.
     """
 
     layer_in: float
@@ -94,6 +105,7 @@ class Ranges:
     biases: tuple[float, ...] = ()
     input_energy: float = 0.0
     weights: Array | None = field(default=None, compare=False)
+    samples: Mapping[Role, Sample] = field(default_factory=dict, compare=False)
 
     def of(self, role: Role) -> float:
         """The range of one role."""
@@ -131,7 +143,8 @@ class SearchGroup:
 class ModeOption:
     """An option of a trimming mode: a command-line flag, `--name`, with a choice of values.
 
-    in_legacy: whether it has an effect with --legacy.
+    in_legacy: whether it has an effect with --legacy. legacy_default: its value with --legacy if it has none, unless
+    that is the default.
     """
 
     name: str
@@ -139,6 +152,11 @@ class ModeOption:
     choices: tuple[str, ...]
     default: str
     in_legacy: bool = True
+    legacy_default: str | None = None
+
+    def default_for(self, *, legacy: bool) -> str:
+        """The value if none is given."""
+        return self.legacy_default if legacy and self.legacy_default is not None else self.default
 
 
 class TrimmingMode(ABC):
@@ -197,6 +215,10 @@ class TrimmingMode(ABC):
 
         everywhere: the ranges of all layers. legacy: choose as the original does, flaws included.
         """
+
+    def needs_samples(self) -> bool:
+        """Whether `write` uses samples of activations."""
+        return False
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
         """The integer bits for a layer's ranges by the original's rule, for the log; empty if the format has

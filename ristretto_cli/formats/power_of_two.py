@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
+from ristretto_cli.formats.activations import FlLayer
 from ristretto_cli.formats.fixed import Fixed, integer_length, write_fixed
 from ristretto_cli.formats.number_format import (
     LayerFormats,
@@ -90,7 +91,7 @@ class IntegerPowerOfTwoWeights(TrimmingMode):
         quantization.exp_min = _EXP_MIN
         quantization.exp_max = _EXP_MAX
         activations = {Role.LAYER_IN: _ACTIVATION_BITS, Role.LAYER_OUT: _ACTIVATION_BITS}
-        write_fixed(quantization, activations, ranges, legacy=legacy)
+        write_fixed(quantization, activations, ranges, legacy=legacy, fl_layer=FlLayer.ORIGINAL)
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
         return {role: integer_length(ranges.of(role), role) for role in (Role.LAYER_IN, Role.LAYER_OUT)}

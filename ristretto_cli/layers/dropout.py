@@ -20,6 +20,9 @@ class Dropout(LayerType):
 
     in_place = True
 
+    def keeps_elements(self, layer: Layer) -> bool:
+        return layer.phase != TRAIN and bool(layer.message.dropout_param.scale_train)
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         ratio = layer.message.dropout_param.dropout_ratio

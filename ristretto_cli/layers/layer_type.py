@@ -55,6 +55,13 @@ class LayerType(ABC):
         """Whether the tops are the same for all values of the bottom up to zero, as with ReLU."""
         return False
 
+    def keeps_elements(self, layer: Layer) -> bool:
+        """Whether each element of the top is one of the bottom or 0, and the largest of those that it is chosen from.
+
+        Elements of the bottom may then be quantized before or after the layer.
+        """
+        return False
+
     def fill_in_defaults(self, message: Message, bottoms: Sequence[Shape]) -> None:
         """Set defaults that the type implies, in a copy of the message, before quantized_type replaces the type."""
 

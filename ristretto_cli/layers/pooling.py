@@ -29,6 +29,9 @@ class Pooling(LayerType):
 
     tops = (1, 2)
 
+    def keeps_elements(self, layer: Layer) -> bool:
+        return enum_name(layer.message.pooling_param, "pool") == "MAX"
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         param = layer.message.pooling_param

@@ -28,5 +28,8 @@ class ReLU(LayerType):
         zero = ops.constant(0.0)
         return [ops.where(ops.less(zero, x), x, ops.mul(x, ops.constant(slope)))]
 
+    def keeps_elements(self, layer: Layer) -> bool:
+        return self.is_constant_below_zero(layer) and not layer.message.relu_param.relu6
+
     def is_constant_below_zero(self, layer: Layer) -> bool:
         return bool(layer.message.relu_param.negative_slope == 0)

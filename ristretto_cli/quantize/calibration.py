@@ -34,7 +34,7 @@ def calibrate(
         net,
         frozenset(layer.name for layer in prepared.trimmable),
         config.calibration_iterations,
-        probe=Probe(legacy=config.legacy),
+        probe=Probe(legacy=config.legacy, samples=prepared.mode.needs_samples() and not config.legacy),
         rng=prepared.rng,
         execution=config.execution,
         batches=test_batches if net is prepared.net else None,

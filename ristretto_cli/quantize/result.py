@@ -116,7 +116,10 @@ class QuantizationResult:
             "model_quantized": config.model_quantized,
             "trimming_mode": config.trimming_mode,
             "legacy": config.legacy,
-            **{name: config.mode_options.get(name, option.default) for name, (option, _) in mode_options().items()},
+            **{
+                name: config.mode_options.get(name, option.default_for(legacy=config.legacy))
+                for name, (option, _) in mode_options().items()
+            },
             "calibration_iterations": config.calibration_iterations,
             **self._scoring_as_json(),
             "layers": {each.layer.name: self._layer_as_json(each) for each in self.layers},

@@ -14,7 +14,7 @@ import numpy as np
 from ristretto_cli.backends.facts import Facts
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.formats.number_format import Ranges
+from ristretto_cli.formats.number_format import Ranges, Role
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Layer, Net
@@ -23,11 +23,12 @@ from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
+from ristretto_cli.scoring.samples import Seen, joined_sample, only_reader, sampled, seen_by_readers
 from ristretto_cli.scoring.step_timer import StepTimer
 
 log = logging.getLogger("ristretto")
 
-_HIGHEST, _LOWEST, _SQUARES = "highest", "lowest", "sum of squares"
+_HIGHEST, _LOWEST, _SQUARES, _SAMPLE = "highest", "lowest", "sum of squares", "sample"
 
 _Parts: TypeAlias = list[Node]  # the values whose concatenation is a blob
 
@@ -39,9 +40,11 @@ class Probe:
     legacy: as in the original, the first bottom and top as they are at the end of the pass, and weights without
     biases. Otherwise, the values that will be quantized: all bottoms before the layer and all tops right after it,
     without their negative values if only a ReLU reads them; and biases.
+    samples: whether samples of the inputs and outputs are taken as well.
     """
 
     legacy: bool = False
+    samples: bool = False
 
 
 def measure_ranges(
@@ -64,6 +67,7 @@ def measure_ranges(
     # Only one of the layers with a name has parameters.
     chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers and layer.params]
     places: dict[str, tuple[list[_Parts], list[_Parts]]] = {}
+    to_sample: dict[str, dict[Role, list[Seen]]] = {}
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         picked: dict[str, Node] = {}
@@ -73,6 +77,12 @@ def measure_ranges(
             for value in itertools.chain(*itertools.chain(*places[layer.name])):
                 if f"{_HIGHEST} {value.name}" not in picked:
                     picked.update({f"{extreme} {value.name}": node for extreme, node in _extremes(ops, value).items()})
+            if probe.samples:
+                to_sample[layer.name] = _seen(net, i, run, *places[layer.name])
+                for each in itertools.chain(*to_sample[layer.name].values()):
+                    for value in each.nodes:
+                        if f"{_SAMPLE} {value.name}" not in picked:
+                            picked[f"{_SAMPLE} {value.name}"] = sampled(ops, value, iterations)
         return picked
 
     timer = timer or StepTimer()
@@ -80,6 +90,7 @@ def measure_ranges(
         session = compile_net(net, select, rng=rng, execution=execution)
     largest: dict[str, float] = {}
     energy: dict[str, float] = {}
+    elements: dict[str, list[Array]] = {}
     log.info("Running for %d iterations.", iterations)
     with (batches or CachedBatches(net)).reader() as reader:
         batches_run = run_batches(session, reader, iterations, label="reading ranges", on_batch=on_batch, timer=timer)
@@ -93,6 +104,9 @@ def measure_ranges(
                     if not math.isfinite(largest[key]):
                         _reject(net, key)
                 energy[name] = energy.get(name, 0.0) + _mean_square(found, read[0]) / iterations
+            for key, array in found.items():
+                if key.startswith(f"{_SAMPLE} "):
+                    elements.setdefault(key.removeprefix(f"{_SAMPLE} "), []).append(array)
     ranges = {}
     for _, layer in chosen:
         ranges[layer.name] = Ranges(
@@ -101,6 +115,10 @@ def measure_ranges(
             params=_largest_of(net.weights[layer.params[0].key]),
             biases=_biases(net, layer, probe),
             input_energy=0.0 if probe.legacy else energy[layer.name] * _fan_in(layer),
+            samples={
+                role: joined_sample(values, elements, iterations)
+                for role, values in to_sample.get(layer.name, {}).items()
+            },
         )
         _warn_of_zero_ranges(layer, ranges[layer.name])
     return ranges
@@ -118,8 +136,8 @@ def _inputs_and_outputs(
         read = list(run.inputs[index])
         written = list(run.outputs[index])
         for i, top in enumerate(layer.tops):
-            reader = _only_reader(net, index, top.name)  # DIFFERS(D3)
-            if reader is not None and LAYERS.get(reader.type).is_constant_below_zero(reader):
+            found = only_reader(net, index, top.name)  # DIFFERS(D3)
+            if found is not None and LAYERS.get(found[1].type).is_constant_below_zero(found[1]):
                 written[i] = ops.relu(written[i])
     joins = [i for i, each in enumerate(net.layers) if each.type == "Concat" and len(each.bottoms) > 1]
     joined = {run.outputs[i][0].name: run.inputs[i] for i in joins}
@@ -157,15 +175,14 @@ def _mean_square(found: Mapping[str, Array], parts: _Parts) -> float:
     return squares / sum(math.prod(part.shape) for part in parts)
 
 
-def _only_reader(net: Net, index: int, blob: str) -> Layer | None:
-    """The only layer that reads a blob as layer `index` wrote it; None if there are none or several."""
-    readers = []
-    for layer in net.layers[index + 1 :]:
-        if blob in (bottom.name for bottom in layer.bottoms):
-            readers.append(layer)
-        if blob in (top.name for top in layer.tops):
-            break
-    return readers[0] if len(readers) == 1 and not readers[0].is_source else None
+def _seen(
+    net: Net, index: int, run: Run[Node], read: Sequence[_Parts], written: Sequence[_Parts]
+) -> dict[Role, list[Seen]]:
+    """What is seen of the values of a layer's input and output."""
+    outputs: list[Seen] = []
+    for top, parts in enumerate(written):
+        outputs += [seen_by_readers(net, index, top, parts[0], run)] if len(parts) == 1 else map(Seen, parts)
+    return {Role.LAYER_IN: [Seen(value) for parts in read for value in parts], Role.LAYER_OUT: outputs}
 
 
 def _biases(net: Net, layer: Layer, probe: Probe) -> tuple[float, ...]:

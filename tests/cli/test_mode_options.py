@@ -54,8 +54,29 @@ def test_json_has_the_value_or_the_default_of_each_option(command: GflagsCommand
 
 
 @pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        ((), "auto"),
+        (("--fl_layer=range",), "range"),
+        (("--legacy",), "original"),
+        (("--legacy", "--fl_layer=original"), "original"),
+    ],
+)
+def test_legacy_has_a_default_of_its_own(command: GflagsCommand, flags: Sequence[str], value: str) -> None:
+    run(command, [*FIXED_POINT, *flags, "--json=found.json"], 0)
+    assert json.loads(Path("found.json").read_text())["fl_layer"] == value
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ((*FIXED_POINT, "--fl_layer=mse", "--legacy"), "--fl_layer=mse has no effect with --legacy"),
+        ((*FIXED_POINT, "--fl_layer=auto", "--legacy"), "--fl_layer=auto has no effect with --legacy"),
+        (
+            (*MINIFLOAT, "--fl_layer=mse"),
+            "--fl_layer has no effect with --trimming_mode=minifloat, only with dynamic_fixed_point",
+        ),
+        ((*FIXED_POINT, "--fl_layer=best"), "'best' is not one of 'original', 'range', 'mse', 'auto'"),
         (
             (*FIXED_POINT, "--denormals=none"),
             "--denormals has no effect with --trimming_mode=dynamic_fixed_point, only with minifloat",

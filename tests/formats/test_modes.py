@@ -20,6 +20,7 @@ from ristretto_cli.formats.number_format import (
     Ranges,
     Role,
     Rounding,
+    Sample,
     configured_mode,
     layer_formats,
     mode_options,
@@ -75,7 +76,7 @@ def test_configured_mode_has_its_options_and_leaves_the_registered_one_unchanged
             {"fl_param": "mse"},
             'trimming mode "dynamic_fixed_point" has no option fl_param. Did you mean fl_params?',
         ),
-        ({"colour": "red"}, 'trimming mode "dynamic_fixed_point" has no option colour. Options: fl_params.'),
+        ({"colour": "red"}, 'trimming mode "dynamic_fixed_point" has no option colour. Options: fl_params, fl_layer.'),
     ],
 )
 def test_configured_mode_refuses_unknown_options_and_values(options, message):
@@ -354,6 +355,110 @@ def test_legacy_32_bits_still_saturate_activations(bench):
 
 def test_fixed_point_tries_all_widths_that_are_offered_largest_first():
     assert MODES.get("dynamic_fixed_point").widths([4, 16, 8], [RANGES]) == [16, 8, 4]
+
+
+@pytest.mark.parametrize(
+    ("largest", "frac_bits"),
+    # 127 steps must not be exceeded by half a step or more, and -128 is no help: the sign is not known.
+    [(200.0, -1), (127.4, 0), (127.5, -1), (1.0, 6), (0.99, 7), (0.997, 6), (0.0, 6)],
+)
+def test_the_range_rule_fits_the_whole_range(largest, frac_bits):
+    found = written("dynamic_fixed_point", 8, Ranges(largest, largest, 1.0), fl_layer="range")
+    assert (found.fl_layer_in, found.fl_layer_out) == (frac_bits, frac_bits)
+
+
+@settings(deadline=None)
+@given(bits=st.integers(2, 15), largest=st.floats(2.0**-100, 2.0**100, width=32))
+def test_nothing_in_its_range_saturates_by_the_range_rule(bench, bits, largest):
+    number_format = layer_formats(
+        written("dynamic_fixed_point", bits, Ranges(largest, largest, 1.0), fl_layer="range")
+    ).layer_in
+    found = bench.quantize(number_format, [largest, -largest]).astype(np.float64)
+    assert abs(found - [largest, -largest]).max() <= math.ldexp(0.5, -number_format.frac_bits)
+
+
+@pytest.mark.parametrize(("bits", "frac_bits"), [(8, 0), (16, 8), (31, 23)])
+def test_the_original_rule_saturates_the_top_half_at_every_width(bits, frac_bits):
+    assert written("dynamic_fixed_point", bits, fl_layer="original").fl_layer_in == frac_bits
+
+
+@pytest.mark.parametrize("rule", ["range", "mse", "auto"])
+def test_from_16_bits_on_the_other_rules_leave_headroom(rule):
+    ranges = replace(RANGES, samples=samples([200.0], [0.01]))
+    assert written("dynamic_fixed_point", 16, ranges, fl_layer=rule).fl_layer_in == 6
+
+
+@pytest.mark.parametrize("rule", ["original", "range", "mse", "auto"])
+def test_32_bits_are_lossless_by_every_rule(rule, bench):
+    formats = layer_formats(written("dynamic_fixed_point", 32, fl_layer=rule))
+    assert bench.quantize(formats.layer_in, [1600.0]).tolist() == [1600]
+
+
+def samples(values, weights):
+    found = Sample(np.array(values, np.float32), np.array(weights, np.float32))
+    return {Role.LAYER_IN: found, Role.LAYER_OUT: found}
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8, 12])
+@pytest.mark.parametrize("shape", ["laplace", "normal", "rectified", "whole numbers"])
+def test_the_mse_rule_has_the_least_weighted_error_of_all(bits, shape, bench):
+    rng = np.random.default_rng(bits)
+    values = {
+        "laplace": rng.laplace(scale=3, size=2000),
+        "normal": rng.normal(size=2000),
+        "rectified": np.maximum(rng.normal(size=2000), 0) * 100,
+        "whole numbers": rng.integers(-100, 156, 2000),
+    }[shape].astype(np.float32)
+    weights = rng.uniform(0.1, 10, 2000).astype(np.float32)
+    ranges = Ranges(abs(values).max(), abs(values).max(), 1.0, samples=samples(values, weights))
+
+    def error(frac_bits):
+        found = bench.quantize(Fixed(bits, frac_bits), values).astype(np.float64)
+        return float((np.square(found - values) * weights).sum())
+
+    chosen = written("dynamic_fixed_point", bits, ranges, fl_layer="mse").fl_layer_in
+    assert error(chosen) == min(map(error, range(-12, 20)))
+
+
+def test_weights_of_a_sample_decide_between_precision_and_range():
+    # 3 bits. In halves, 3 becomes 1.5 (error 2.25) and 0.5 is kept; in ones, 3 is kept and 0.5 becomes 0 (0.25).
+    for weight_of_small, frac_bits in ((8.9, 0), (9.1, 1)):
+        ranges = Ranges(3.0, 3.0, 1.0, samples=samples([3.0, 0.5], [1.0, weight_of_small]))
+        assert written("dynamic_fixed_point", 3, ranges, fl_layer="mse").fl_layer_out == frac_bits
+
+
+@pytest.mark.parametrize(
+    ("weight_of_small", "mse", "auto"),
+    # 3 bits for up to 3: ones up to 3; the original's halves, up to 1.5; quarters, up to 0.75. The errors of 3 are 0,
+    # 2.25 and 5.0625, and those of 0.7 are 0.09, 0.04 and 0.0025, so quarters are better than halves for weights above
+    # 75, and by a fifth above 110.6. Ones are better below 45, and by three fifths below 12.1.
+    [(12.0, 0, 0), (12.5, 0, 1), (44.0, 0, 1), (46.0, 1, 1), (90.0, 2, 1), (110.0, 2, 1), (111.0, 2, 2)],
+)
+def test_auto_leaves_the_format_of_the_original_only_for_a_clear_gain(weight_of_small, mse, auto):
+    ranges = Ranges(3.0, 3.0, 1.0, samples=samples([3.0, 0.7], [1.0, weight_of_small]))
+    assert written("dynamic_fixed_point", 3, ranges, fl_layer="mse").fl_layer_in == mse
+    assert written("dynamic_fixed_point", 3, ranges, fl_layer="auto").fl_layer_in == auto
+
+
+@pytest.mark.parametrize("rule", ["mse", "auto"])
+@pytest.mark.parametrize("found", [{}, {Role.LAYER_IN: Sample(np.zeros(0, np.float32), np.zeros(0, np.float32))}])
+def test_without_a_sample_the_original_rule_applies(rule, found):
+    assert written("dynamic_fixed_point", 8, replace(RANGES, samples=found), fl_layer=rule).fl_layer_in == 0
+
+
+@pytest.mark.parametrize("largest", [2.0**-149, 1e-30, 3e38])
+def test_tiny_and_huge_activations_have_a_format(largest):
+    ranges = Ranges(largest, largest, 1.0, samples=samples([largest, largest / 2], [1.0, 1.0]))
+    found = layer_formats(written("dynamic_fixed_point", 8, ranges)).layer_in
+    assert found.largest >= largest / 4
+
+
+def test_only_some_rules_need_samples():
+    mode = "dynamic_fixed_point"
+    needed = {rule: configured_mode(mode, {"fl_layer": rule}).needs_samples() for rule in ("original", "range", "mse")}
+    assert needed == {"original": False, "range": False, "mse": True}
+    assert configured_mode(mode, {}).needs_samples()
+    assert not MODES.get("minifloat").needs_samples()
 
 
 # -- minifloat -----------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from ristretto_cli.scoring.net_files import score_file
 
 from ..conftest import IDENTITY, NET
 
+ORIGINAL_RANGES = {"fl_layer": "original"}
+
 
 def bits(outcome: QuantizationResult) -> list[int]:
     return [group.bits for group in outcome.search.groups]
@@ -34,7 +36,7 @@ def quantization_params(outcome: QuantizationResult) -> dict[str, dict[str, int]
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_dynamic_fixed_point_finds_the_widths_that_can_be_worked_out_by_hand(two_classes: Any, legacy: bool) -> None:
-    job = two_classes().job(legacy=legacy)
+    job = two_classes().job(legacy=legacy, mode_options=ORIGINAL_RANGES)
     outcome = quantize(job)
     assert outcome.summary_lines()[4:] == [
         "Baseline 32bit float: 0.8",
@@ -71,7 +73,7 @@ def test_dynamic_fixed_point_finds_the_widths_that_can_be_worked_out_by_hand(two
 
 def test_groups_that_pass_separately_but_not_together_are_widened(two_classes: Any) -> None:
     # With 2-bit weights 100 / 256 and 200 / 256 come out of the 4-bit net as 2/16 both.
-    outcome = quantize(two_classes(low=100).job())
+    outcome = quantize(two_classes(low=100).job(mode_options=ORIGINAL_RANGES))
     assert bits(outcome) == [4, 2, 4]
     assert outcome.notes()[1:3] == [
         "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
@@ -91,7 +93,7 @@ def test_a_margin_that_no_width_holds_is_reported_with_the_best_net(two_classes:
 
 
 def test_the_combined_net_may_miss_the_margin_where_it_need_not_be_held(two_classes: Any) -> None:
-    outcome = quantize(two_classes(low=100).job(hold_margin=False))
+    outcome = quantize(two_classes(low=100).job(hold_margin=False, mode_options=ORIGINAL_RANGES))
     assert bits(outcome) == [2, 2, 4]
     assert outcome.summary_lines()[-2:] == ["Accuracy: 0", "Please fine-tune."]
     verdict = "The error margin is missed: accuracy is 80 percentage points below the baseline; the margin is 2."
@@ -172,11 +174,43 @@ def fl_layer_in(outcome: QuantizationResult) -> int:
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_ranges_are_measured_on_training_data(two_classes: Any, legacy: bool) -> None:
-    # 100 / 256 lies below 2^-1, 200 / 256 below 2^0.
+    # 100 / 256 lies below 2^-1, 200 / 256 below 2^0; the original's format ends at half of these.
     learn_from_100 = quantize(two_classes(train=100).job(bit_widths=(8,), legacy=legacy))
-    assert fl_layer_in(learn_from_100) == 9
+    assert fl_layer_in(learn_from_100) == (9 if legacy else 8)
     learn_from_200 = quantize(two_classes(train=200).job(bit_widths=(8,), legacy=legacy))
-    assert fl_layer_in(learn_from_200) == 8
+    assert fl_layer_in(learn_from_200) == (8 if legacy else 7)
+
+
+@pytest.mark.parametrize(
+    ("fl_layer", "bits", "frac_bits"),
+    # With steps of 2^-7, 8 bits have both pixels, 200 / 256 and 50 / 256; with steps of 2^-8, 200 / 256 saturates.
+    [("original", 8, 8), ("range", 8, 7), ("mse", 8, 7), ("auto", 8, 7), ("original", 16, 16), ("range", 16, 14)],
+)
+def test_the_rule_for_activations_can_be_chosen(two_classes: Any, fl_layer: str, bits: int, frac_bits: int) -> None:
+    outcome = quantize(two_classes().job(bit_widths=(bits,), mode_options={"fl_layer": fl_layer}))
+    assert [trim["fl_layer_in"] for trim in quantization_params(outcome).values()] == [frac_bits] * 2
+    assert outcome.as_json()["fl_layer"] == fl_layer
+
+
+def test_legacy_implies_the_originals_rule(two_classes: Any) -> None:
+    outcome = quantize(two_classes().job(bit_widths=(8,), legacy=True))
+    assert outcome.as_json()["fl_layer"] == "original"
+    assert quantize(two_classes().job(bit_widths=(8,))).as_json()["fl_layer"] == "auto"
+
+
+def test_with_few_bits_the_range_fits_and_fewer_bits_suffice(two_classes: Any) -> None:
+    # With 4 bits, 200 / 256 is 6 eighths; in sixteenths it would saturate at 7. With 2 bits it is 1, which is closer
+    # than 1 half, and 50 / 256 is 0.
+    outcome = quantize(two_classes().job())
+    assert [(trial.bits, trial.passed) for trial in outcome.search.groups[2].trials] == [
+        (16, True),
+        (8, True),
+        (4, True),
+        (2, True),
+        (1, False),
+    ]
+    assert quantization_params(quantize(two_classes().job(bit_widths=(4,))))["conv"]["fl_layer_in"] == 3
+    assert quantization_params(quantize(two_classes().job(bit_widths=(2,))))["conv"]["fl_layer_in"] == 0
 
 
 def without(text: str, first_word: str) -> str:
@@ -192,7 +226,7 @@ def test_without_training_data_the_test_data_is_used_with_a_warning(
     caplog.set_level(logging.WARNING, "ristretto")
     outcome = quantize(two_classes(train=100).job(text=without(NET, "train_db"), bit_widths=(8,)))
     assert caplog.messages == ["net.prototxt has no data layers for TRAIN: calibrating on TEST data."]
-    assert fl_layer_in(outcome) == 8
+    assert fl_layer_in(outcome) == 7
 
 
 def test_the_original_needs_training_data(two_classes: Any) -> None:
@@ -224,7 +258,9 @@ def test_dropout_takes_no_bit_of_the_layer_after_it_except_in_legacy(two_classes
         'bottom: "conv" top: "fc"', 'bottom: "dropped" top: "fc"'
     )
     fl_of_fc = [
-        quantization_params(quantize(two_classes().job(text=text, bit_widths=(8,), legacy=legacy)))["fc"]["fl_layer_in"]
+        quantization_params(
+            quantize(two_classes().job(text=text, bit_widths=(8,), legacy=legacy, mode_options=ORIGINAL_RANGES))
+        )["fc"]["fl_layer_in"]
         for legacy in (False, True)
     ]
     assert fl_of_fc == [8, 7]
