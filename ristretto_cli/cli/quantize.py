@@ -11,6 +11,7 @@ import click
 
 from ristretto_cli.cli.flag_rules import Excludes, Needs
 from ristretto_cli.cli.flags import (
+    NotNegative,
     Percent,
     RegistryOption,
     ap_version_option,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _FOR_SCORES = (
     "iterations",
     "error_margin",
+    "error_margin_absolute",
     "score",
     "score_goal",
     "ap_version",
@@ -76,6 +78,8 @@ def _mode_flags() -> Sequence[click.Option]:
     rules=[
         Excludes("--json", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
+        Excludes("--error_margin", "--error_margin_absolute"),
+        Excludes("--error_margin_absolute", "--legacy"),
         Needs("--weights_folded", "--fold_batchnorm"),
         Excludes("--fold_batchnorm", "--legacy"),
     ],
@@ -94,10 +98,15 @@ def _mode_flags() -> Sequence[click.Option]:
 @option(
     "--error_margin",
     "The largest allowed loss of accuracy, in percentage points; "
-    "if the score is a loss, its largest allowed increase, in percent.",
+    "if the score is a loss, its largest allowed increase, in percent. Default: 2.",
     unit="percent",
     type=Percent(),
-    default=2.0,
+)
+@option(
+    "--error_margin_absolute",
+    "The same in the unit of the score, instead of --error_margin: the largest allowed loss of a score, or increase of "
+    "a loss.",
+    type=NotNegative(),
 )
 @gpu_option
 @threads_option
@@ -170,7 +179,7 @@ def _mode_flags() -> Sequence[click.Option]:
 def command(
     model_quantized: str | None,
     weights_folded: str | None,
-    error_margin: float,
+    error_margin: float | None,
     score_goal: str | None,
     json: str | None,
     dry_run: bool,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ristretto_cli.layers.host_layer import MetricOptions
-from ristretto_cli.quantize.margin import Goal
+from ristretto_cli.quantize.margin import DEFAULT_MARGIN, Goal, Margin, Unit
 from ristretto_cli.scoring.execution import Execution
 
 FOLDED_BIAS_BITS = 16  # biases of folded nets are large and many: they get a format of their own
@@ -28,7 +28,8 @@ class QuantizeConfig:
     """The settings of `ristretto quantize`.
 
     mode_options: options that the trimming mode declares, by name; missing ones have their defaults.
-    error_margin_percent: see Margin. score_goal: None for the score's default. bit_widths: in bits. bw: fixed
+    error_margin_percent, error_margin_absolute: see Margin; at most one is given, by default DEFAULT_MARGIN percent.
+    score_goal: None for the score's default. bit_widths: in bits. bw: fixed
     widths of groups, by name, which are then not searched. fold_batchnorm: fold normalizations first, and give biases
     FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore: score no
     net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the error
@@ -42,7 +43,8 @@ class QuantizeConfig:
     trimming_mode: str
     mode_options: Mapping[str, str] = field(default_factory=dict)
     iterations: int = 50
-    error_margin_percent: float = 2.0
+    error_margin_percent: float | None = None
+    error_margin_absolute: float | None = None
     score: str | None = None
     score_goal: Goal | None = None
     metric_options: MetricOptions = field(default_factory=MetricOptions)
@@ -59,6 +61,13 @@ class QuantizeConfig:
     cache_mb: int = 512
     execution: Execution = field(default_factory=Execution)
     reuse: ReuseOptions = field(default_factory=ReuseOptions)
+
+    def margin(self, baseline: float, goal: Goal) -> Margin:
+        """The error margin of scores with this baseline and goal."""
+        if self.error_margin_absolute is not None:
+            return Margin(baseline, self.error_margin_absolute, goal=goal, of_unit=Unit.SCORE)
+        percent = DEFAULT_MARGIN if self.error_margin_percent is None else self.error_margin_percent
+        return Margin(baseline, percent, exact=self.legacy, goal=goal)
 
     @property
     def weights_quantized(self) -> str:

@@ -96,8 +96,7 @@ class QuantizationResult:
         if combined is not None and margin is not None:
             lines.append(f"Scored by {self.score_blob}: {margin.goal.better} is better.")
             if not self.config.legacy:  # DIFFERS(D9)
-                outcome = "kept" if combined.passed else "missed"
-                lines.append(f"The error margin is {outcome}: {self.score_blob} is {margin.distance(combined.score)}")
+                lines.append(margin.verdict(self.score_blob or "", combined.score, passed=combined.passed))
                 lines += self._widening_lines(margin, combined)
         others = self._other_outputs()
         if others:
@@ -185,11 +184,12 @@ class QuantizationResult:
         """The scoring settings and the float net's scores; null if nothing was scored."""
         margin, baseline = self.margin, self.baseline_scores
         if margin is None or baseline is None:
-            keys = ("iterations", "error_margin", "score", "score_goal", "ap_version", "baseline")
+            keys = ("iterations", "error_margin", "error_margin_unit", "score", "score_goal", "ap_version", "baseline")
             return dict.fromkeys(keys)
         return {
             "iterations": self.config.iterations,
-            "error_margin": self.config.error_margin_percent,
+            "error_margin": margin.size,
+            "error_margin_unit": margin.unit.value,
             "score": self.score_blob,
             "score_goal": margin.goal.value,
             "ap_version": self.config.metric_options.ap_version.value,
