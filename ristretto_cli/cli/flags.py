@@ -156,11 +156,8 @@ def ap_version_option(command: F) -> F:
     )(command)
 
 
-class NotNegative(click.FloatRange):
-    """A finite number of at least 0. most: the largest one, if there is a limit."""
-
-    def __init__(self, most: float | None = None) -> None:
-        super().__init__(0, most)
+class Finite(click.FloatRange):
+    """A finite number, by default of any size."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -169,11 +166,18 @@ class NotNegative(click.FloatRange):
         return number
 
 
-class Percent(NotNegative):
+class NotNegative(Finite):
+    """A finite number of at least 0."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class Percent(Finite):
     """A number from 0 to 100."""
 
     def __init__(self) -> None:
-        super().__init__(100)
+        super().__init__(0, 100)
 
 
 STDOUT = "-"  # the value of --json that means stdout

@@ -11,6 +11,7 @@ import click
 
 from ristretto_cli.cli.flag_rules import Excludes, Needs
 from ristretto_cli.cli.flags import (
+    Finite,
     NotNegative,
     Percent,
     RegistryOption,
@@ -40,6 +41,7 @@ _FOR_SCORES = (
     "iterations",
     "error_margin",
     "error_margin_absolute",
+    "min_sqnr",
     "score",
     "score_goal",
     "ap_version",
@@ -80,6 +82,7 @@ def _mode_flags() -> Sequence[click.Option]:
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
         Excludes("--error_margin", "--error_margin_absolute"),
         Excludes("--error_margin_absolute", "--legacy"),
+        Excludes("--min_sqnr", "--legacy"),
         Needs("--weights_folded", "--fold_batchnorm"),
         Excludes("--fold_batchnorm", "--legacy"),
     ],
@@ -108,14 +111,22 @@ def _mode_flags() -> Sequence[click.Option]:
     "a loss.",
     type=NotNegative(),
 )
+@option(
+    "--min_sqnr",
+    "The lowest allowed signal to noise ratio, in dB; only with --score sqnr. Default: 30.",
+    unit="db",
+    type=Finite(),
+)
 @gpu_option
 @threads_option
 @graph_option
 @option(
     "--score",
-    "The output to use as the score. Default: an Accuracy layer's, else a DetectionEvaluate layer's, else a loss; of "
-    "several, the one on the longest path through the net.",
-    unit="blob",
+    "The output to use as the score; or, without labels, agreement (share of images with the class of the float net) "
+    "or sqnr (signal to quantization noise ratio) of the net's prediction, or agreement:BLOB, sqnr:BLOB. Default: "
+    "the output of an Accuracy layer, else of DetectionEvaluate, else a loss; of several, the one on the longest path "
+    "through the net; without any, the agreement of a Softmax output.",
+    unit="score",
 )
 @option(
     "--score_goal",
@@ -201,7 +212,7 @@ def command(
     from ristretto_cli.quantize.config import QuantizeConfig
     from ristretto_cli.quantize.margin import Goal
     from ristretto_cli.quantize.pipeline import planned_nets, quantize
-    from ristretto_cli.quantize.prepare import MissingWidths
+    from ristretto_cli.quantize.prepare import UnsuitableFlags
     from ristretto_cli.scoring.execution import Execution
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
@@ -223,7 +234,7 @@ def command(
         config = replace(config, execution=Execution(usable_gpu(gpu), threads, graph))
         with progress("quantize") as bar:
             result = quantize(config, on_batch=bar.on_batch)
-    except MissingWidths as fault:
+    except UnsuitableFlags as fault:
         raise click.UsageError(str(fault), click.get_current_context()) from fault
     result.write()
     if json is not None:

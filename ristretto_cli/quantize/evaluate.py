@@ -66,7 +66,10 @@ def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> t
         rng=prepared.rng,
         execution=config.execution,
         cache=cache,
-        reuse=config.reuse if config.cache_mb else replace(config.reuse, prefixes=False),
+        reuse=config.reuse if config.cache_mb else replace(config.reuse, prefixes=False, float_outputs=False),
+        comparisons=()
+        if prepared.metric is None or prepared.metric.comparison is None
+        else [prepared.metric.comparison],
     )
     return scorer, batches
 

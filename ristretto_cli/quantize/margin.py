@@ -28,6 +28,11 @@ class Goal(Enum):
         return "higher" if self is Goal.MAX else "lower"
 
 
+def scored_by(name: str, meaning: str, goal: Goal) -> str:
+    """The score that nets are compared by, as a sentence. meaning: what it is, if its name does not say it."""
+    return f"Scored by {name}{f', {meaning}' if meaning else ''}: {goal.better} is better."
+
+
 class Unit(Enum):
     """The unit of a margin; the values are for the log and the JSON."""
 

@@ -10,7 +10,7 @@ from ristretto_cli.formats.number_format import Ranges
 from ristretto_cli.quantize.calibration import calibrate
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
-from ristretto_cli.quantize.margin import Unit
+from ristretto_cli.quantize.margin import Unit, scored_by
 from ristretto_cli.quantize.prepare import Metric, Prepared, prepare
 from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.quantize.rewrite import apply_bit_widths
@@ -66,12 +66,12 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
 def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTimer) -> QuantizationResult:
     config = prepared.config
     scorer, batches = caching_scorer(prepared, on_batch, timer)
-    log.info("Scored by %s: %s is better.", metric.blob, metric.goal.better)
+    log.info("%s", scored_by(metric.blob, metric.meaning, metric.goal))
     float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
     layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, timer=timer)
     if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
         log.warning("--bit_widths has no width that %s can use for this net.", config.trimming_mode)
-    margin = config.margin(metric.value(float_scores), metric.goal)
+    margin = config.margin(metric.value(float_scores), metric.goal, decibels=metric.in_decibels)
     log.info("%s", margin.description())
     if margin.unit is Unit.PERCENT and margin.baseline == 0:
         log.warning(
@@ -104,6 +104,7 @@ def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult
         config=prepared.config,
         mode=prepared.mode,
         score_blob=None if prepared.metric is None else prepared.metric.blob,
+        score_meaning="" if prepared.metric is None else prepared.metric.meaning,
         margin=None,
         baseline_scores=None,
         layers=tuple(layers),

@@ -440,7 +440,7 @@ SILENT = lines(1, 2, 3, 4, end='layer { name: "s" type: "Silence" bottom: "ip" b
 
 NETS = [
     bad("neither an Accuracy layer nor a loss", QUANTIZE, lines(1, 2, 3, 4),
-        "net.prototxt: the net has no Accuracy layer and no loss to score by. Name one of its outputs with --score: ip, label."),
+        "net.prototxt: the net has no Accuracy layer and no loss to score by. Compare it with its float net by --score agreement (classes) or --score sqnr (any output), or name one of its outputs: ip, label."),
     bad("score of an unknown output", flags(QUANTIZE, "--score=acuracy"), nothing,
         'net.prototxt: "acuracy" is not an output of the net. Did you mean accuracy? Outputs: accuracy, loss.'),
     bad("score of a blob that is not an output", flags(QUANTIZE, "--score=ip"), nothing,
@@ -448,7 +448,7 @@ NETS = [
     bad("no outputs at all", TEST, SILENT,
         "net.prototxt: the net has no outputs to score"),
     bad("no outputs to quantize by", QUANTIZE, SILENT,
-        "net.prototxt: the net has no outputs to score"),
+        "net.prototxt: the net has no Accuracy layer and no loss to score by. Compare it with its float net by --score agreement (classes) or --score sqnr (any output)."),
     bad("no layers in TEST", TEST, every_layer("include { phase: TRAIN }"),
         "net.prototxt: the net has no layers for phase TEST, level 0. Check the include and exclude rules of its layers."),
     bad("no layers at that level", flags(TEST, "--level=3"), every_layer("include { max_level: 2 }"),
