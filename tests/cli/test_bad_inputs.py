@@ -580,7 +580,7 @@ DATA = [
         'net.prototxt:2: layer "data" (HDF5Data): data.h5: dataset label contains object, not numbers'),
     bad("image list missing", TEST, data_layer(IMAGE_LAYER),
         'net.prototxt:2: layer "data" (ImageData): image_data_param.source list.txt does not exist. Relative paths start at the current folder.'),
-    bad("image list without labels", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png\n")),
+    bad("image list with a line without a label", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png\nb.png 1\n")),
         'net.prototxt:2: layer "data" (ImageData): list.txt:1: no label after the last space. Expected: file label.'),
     bad("image missing", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png 0\n")),
         'net.prototxt:2: layer "data" (ImageData): a.png: the image cannot be read: No such file or directory'),
