@@ -156,8 +156,21 @@ def ap_version_option(command: F) -> F:
     )(command)
 
 
-class Finite(click.FloatRange):
-    """A finite number, by default of any size."""
+class Finite(click.types.FloatParamType):
+    """A finite number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+class NotNegative(click.FloatRange):
+    """A finite number of at least 0, up to `most`."""
+
+    def __init__(self, most: float | None = None) -> None:
+        super().__init__(0, most)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -166,18 +179,11 @@ class Finite(click.FloatRange):
         return number
 
 
-class NotNegative(Finite):
-    """A finite number of at least 0."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-
-
-class Percent(Finite):
+class Percent(NotNegative):
     """A number from 0 to 100."""
 
     def __init__(self) -> None:
-        super().__init__(0, 100)
+        super().__init__(100)
 
 
 STDOUT = "-"  # the value of --json that means stdout

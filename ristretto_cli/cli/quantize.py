@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ristretto_cli.cli.data_flags import DATA_RULES, data_options, user_data
 from ristretto_cli.cli.flag_rules import Excludes, Needs
 from ristretto_cli.cli.flags import (
     Finite,
@@ -74,8 +76,28 @@ def _mode_flags() -> Sequence[click.Option]:
     ]
 
 
+_EXAMPLES = """\b
+Examples:
+  # A net with data layers and labels: a classifier, a detector, a regression
+  ristretto quantize --model train_val.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point
+  # A deploy net of a classifier, with images and no labels
+  ristretto quantize --model deploy.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --images photos --resize 256,256 --mean 104,117,123
+  # A deploy net of a detector or a regression, with arrays
+  ristretto quantize --model deploy.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --input x.npz --score sqnr --min_sqnr 30
+  # All widths given, nothing to search
+  ristretto quantize --model train_val.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --bw conv_params=8,fc_params=8,layer=8"""
+
+
 @click.command(
     cls=GflagsCommand,
+    epilog=_EXAMPLES,
     late_params=_mode_flags,
     rules=[
         Excludes("--json", "--dry_run"),
@@ -83,6 +105,9 @@ def _mode_flags() -> Sequence[click.Option]:
         Excludes("--error_margin", "--error_margin_absolute"),
         Excludes("--error_margin_absolute", "--legacy"),
         Excludes("--min_sqnr", "--legacy"),
+        Excludes("--images", "--legacy"),
+        Excludes("--input", "--legacy"),
+        *DATA_RULES,
         Needs("--weights_folded", "--fold_batchnorm"),
         Excludes("--fold_batchnorm", "--legacy"),
     ],
@@ -117,6 +142,7 @@ def _mode_flags() -> Sequence[click.Option]:
     unit="db",
     type=Finite(),
 )
+@data_options
 @gpu_option
 @threads_option
 @graph_option
@@ -217,6 +243,7 @@ def command(
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
+    data = user_data(**{name: flags.pop(name) for name in inspect.signature(user_data).parameters})
     config = QuantizeConfig(
         model_quantized=target,
         weights_folded=weights_target if flags["fold_batchnorm"] else "",
@@ -224,6 +251,7 @@ def command(
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
         metric_options=ap_version,
+        data=data,
         **flags,
     )
     check_outputs([target, config.weights_folded or None, json_file(json)], [config.model, config.weights])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ristretto_cli.cli.data_flags import DATA_RULES, data_options, user_data
 from ristretto_cli.cli.flag_rules import Needs
 from ristretto_cli.cli.flags import (
     ap_version_option,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 _QUANTIZED = "quantized.prototxt"
 
 
-@click.command(cls=GflagsCommand, rules=[Needs("--score", "--against"), Needs("--against_weights", "--against")])
+@click.command(
+    cls=GflagsCommand,
+    rules=[Needs("--score", "--against"), Needs("--against_weights", "--against"), *DATA_RULES],
+)
 @option("--model", f"The net's definition, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")
 @option("--weights", "The weights. Default: the file named in the model's header.", unit="file")
 @option("--iterations", "Number of batches to run.", type=click.IntRange(min=1), default=50)
@@ -50,6 +54,7 @@ _QUANTIZED = "quantized.prototxt"
     "The comparison: agreement, sqnr, or one of them for another blob, agreement:BLOB, sqnr:BLOB. Default: both.",
     unit="score",
 )
+@data_options
 @state_options
 @ap_version_option
 @gpu_option
@@ -72,6 +77,7 @@ def command(
     graph: tuple[str, ...] | None,
     allow_missing_weights: bool,
     json: str | None,
+    **data_flags: Any,
 ) -> None:
     """Score a net, quantized or not.
 
@@ -94,6 +100,7 @@ def command(
         against_weights = named_weights(against) or weights
         click.echo(f"Comparing with {against} with {against_weights}.", err=True)
     check_outputs([json_file(json)], [model, weights, against, against_weights])
+    data = user_data(**data_flags)
     device = usable_gpu(gpu)
     with progress("test") as bar:
         scores = score_file(
@@ -107,6 +114,7 @@ def command(
             on_batch=bar.on_batch,
             against=None if against is None or against_weights is None else (against, against_weights),
             score=score,
+            data=data,
         )
     if json is not None:
         found = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.quantize.margin import DEFAULT_MARGIN, DEFAULT_MIN_SQNR, Goal, Margin, Unit
 from ristretto_cli.scoring.execution import Execution
+from ristretto_cli.scoring.user_data import UserData
 
 FOLDED_BIAS_BITS = 16  # biases of folded nets are large and many: they get a format of their own
 
@@ -37,7 +38,8 @@ class QuantizeConfig:
     FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore: score no
     net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the error
     margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb: memory
-    for data and values that several nets need, in units of 2^20 bytes; 0: no caching.
+    for data and values that several nets need, in units of 2^20 bytes; 0: no caching. data: the user's, for inputs of
+    the net, which is then calibrated and scored on it.
     """
 
     model: str
@@ -64,6 +66,7 @@ class QuantizeConfig:
     early_stop: bool = False
     cache_mb: int = 512
     execution: Execution = field(default_factory=Execution)
+    data: UserData | None = None
     reuse: ReuseOptions = field(default_factory=ReuseOptions)
 
     def margin(self, baseline: float, goal: Goal, *, decibels: bool = False) -> Margin:

@@ -50,7 +50,7 @@ def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> t
     """A scorer for the net and its candidates, and the batches that it scores them on."""
     config = prepared.config
     cache = ArrayCache(config.cache_mb << 20)
-    batches = CachedBatches(prepared.net, cache if config.cache_mb else None)
+    batches = CachedBatches(prepared.net, cache if config.cache_mb else None, config.data)
     options = ScoringOptions(
         config.iterations,
         batches,

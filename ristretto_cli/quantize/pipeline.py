@@ -51,6 +51,7 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
     Raises RistrettoError(s) for errors in the net and the configuration.
     """
     prepared = prepare(config, dry_run=True)
+    config = prepared.config
     phase = "TRAIN" if prepared.calibration_net() is not prepared.net else "TEST"
     ranges = f"calibration on {phase} data, {config.calibration_iterations} iterations"
     if prepared.metric is None:

@@ -29,9 +29,9 @@ from ristretto_cli.scoring.comparisons import (
     default_comparison,
     names_comparison,
 )
-from ristretto_cli.scoring.data_loader import check_has_data
 from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, heads, is_loss, scored
 from ristretto_cli.scoring.scores import Scores
+from ristretto_cli.scoring.user_data import check_has_data
 from ristretto_cli.sources.open import DataLayers
 
 log = logging.getLogger("ristretto")
@@ -111,7 +111,9 @@ class Prepared:
                 )
 
     def calibration_net(self) -> Net:
-        """The net for calibration: on TRAIN data, or the TEST net itself if there are none."""
+        """The net for calibration: on TRAIN data, or the TEST net itself if there are none, or data of the user."""
+        if self.config.data is not None:
+            return self.net
         data = DataLayers()
         if self.config.legacy:
             return self._load(build(self.net_file, NetState(TRAIN), data))
@@ -141,6 +143,13 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
             folded = fold_net(net_file, net, weights, NetState(TEST))
             net_file, weights = folded.net_file, folded.weights
             net = _load(build(net_file, NetState(TEST), DataLayers()), weights, config, rng)
+    if config.data is not None:
+        config.data.check(net)
+        config = replace(
+            config,
+            iterations=config.data.iterations(net, config.iterations, "Scoring"),
+            calibration_iterations=config.data.iterations(net, config.calibration_iterations, "Calibration"),
+        )
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(
@@ -191,7 +200,7 @@ def _metric(prepared: Prepared) -> Metric | None:
                 hint=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
             )
         return None
-    check_has_data(net)
+    check_has_data(net, config.data)
     try:
         metric = _chosen_metric(config, net)
     except UnsuitableFlags:

@@ -17,6 +17,7 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
 from ristretto_cli.ops import Shape, show
+from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.comparisons import Comparison, comparisons_for
 from ristretto_cli.scoring.engine import compile_net, log_device
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
@@ -26,6 +27,7 @@ from ristretto_cli.scoring.host_layers import Runner
 from ristretto_cli.scoring.metrics import check_metric_options
 from ristretto_cli.scoring.score import Scorer, ScoringOptions
 from ristretto_cli.scoring.scores import Scores
+from ristretto_cli.scoring.user_data import UserData, check_has_data
 from ristretto_cli.sources.open import DataLayers
 
 
@@ -51,17 +53,24 @@ def score_file(
     on_batch: OnBatch = ignore_progress,
     against: tuple[str, str] | None = None,
     score: str | None = None,
+    data: UserData | None = None,
 ) -> Scores:
     """The scores of a net file over `iterations` batches; RistrettoError(s) for all its errors.
 
     against: the prototxt and the weights of another net to compare it with on the same batches, normally its float
-    net; score: the comparison, by default all (see comparisons_for).
+    net; score: the comparison, by default all (see comparisons_for). data: the user's, for inputs of the net; at most
+    one pass over it is run.
     """
     log_device(execution.gpu)
     rng = np.random.default_rng(0)
     net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
+    check_has_data(net, data)
     options = ScoringOptions(
-        iterations, label="testing", on_batch=on_batch, metric_options=metric_options or MetricOptions()
+        iterations if data is None else data.iterations(net, iterations, "Scoring"),
+        CachedBatches(net, data=data),
+        label="testing",
+        on_batch=on_batch,
+        metric_options=metric_options or MetricOptions(),
     )
     check_metric_options([net], options.metric_options, model)
     float_outputs = None

@@ -513,6 +513,11 @@ def mean_file(*dims: int, values: int) -> Change:
     )
 
 
+NO_DATA = (
+    'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give images with --images LIST_OR_FOLDER, or '
+    "arrays with --input x.npz: data (Nx1x4x4), label (N); or replace it with a data layer such as Data."
+)
+
 DATA = [
     bad("LMDB missing", QUANTIZE, remove("db"),
         'net.prototxt:2: layer "data" (Data): data_param.source db does not exist. Relative paths start at the current folder.'),
@@ -588,10 +593,9 @@ DATA = [
         'net.prototxt:2: layer "data" (ImageData): a.png: the image cannot be decoded'),
     bad("image of another size", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png 0\nb.png 1\n"), write("a.png", png(4)), write("b.png", png(5))),
         'net.prototxt:2: layer "data" (ImageData): b.png: the image is 1x5x5, but the first one is 1x4x4. Set new_height and new_width.'),
-    bad("Input net to test", TEST, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Use `ristretto forward --input=x.npz`, or replace it with a data layer such as Data or ImageData.'),
+    bad("Input net to test", TEST, data_layer(INPUT_LAYER), NO_DATA),
     bad("Input net to quantize", QUANTIZE, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Replace it with a data layer such as Data or ImageData.'),
+        NO_DATA),
     bad("Input net without its blobs", FORWARD, data_layer(INPUT_LAYER),
         'net.prototxt:2: layer "data" (Input): there is no data for data, label. Use `ristretto forward --input=x.npz`, or replace it with a data layer such as Data or ImageData.'),
     bad("npz missing", flags(FORWARD, "--input=in.npz"), data_layer(INPUT_LAYER),
