@@ -67,9 +67,7 @@ def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> t
         execution=config.execution,
         cache=cache,
         reuse=config.reuse if config.cache_mb else replace(config.reuse, prefixes=False, float_outputs=False),
-        comparisons=()
-        if prepared.metric is None or prepared.metric.comparison is None
-        else [prepared.metric.comparison],
+        comparisons=() if prepared.metric is None else prepared.metric.comparisons,
     )
     return scorer, batches
 

@@ -25,6 +25,7 @@ from ristretto_cli.quantize.trimmable import family_of, is_in, trimmable_layers
 from ristretto_cli.scoring.comparisons import (
     Comparison,
     SignalToNoise,
+    companions,
     comparison_of,
     default_comparison,
     names_comparison,
@@ -50,13 +51,19 @@ class Metric:
     """The output that nets are compared by, and which values of it are better.
 
     first_element: of an output with several elements the first one counts, otherwise their mean. comparison: with the
-    float net, if the score is one; blob is its name then.
+    float net, if the score is one; blob is its name then. companions: further comparisons, to report.
     """
 
     blob: str
     goal: Goal
     first_element: bool = False
     comparison: Comparison | None = None
+    companions: tuple[Comparison, ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All comparisons with the float net."""
+        return () if self.comparison is None else (self.comparison, *self.companions)
 
     @property
     def in_decibels(self) -> bool:
@@ -223,7 +230,7 @@ def _chosen_metric(config: QuantizeConfig, net: Net) -> Metric:
     elif config.score is None and not config.legacy and not heads(net):
         comparison = default_comparison(net)
     if comparison is not None:
-        return Metric(comparison.name, Goal.MAX, comparison=comparison)
+        return Metric(comparison.name, Goal.MAX, comparison=comparison, companions=tuple(companions(net, comparison)))
     if config.score is not None:
         if config.legacy and names_comparison(net, config.score):
             raise UnsuitableFlags(f"--score {config.score} has no effect with --legacy, which scores by outputs only")

@@ -118,6 +118,11 @@ def default_comparison(net: Net) -> Comparison | None:
     return _default(net, Agreement.kind) if found and found[0].has_classes else None
 
 
+def companions(net: Net, judged: Comparison) -> list[Comparison]:
+    """The signal to noise ratios of a net's predictions, to show beside the comparison that nets are judged by."""
+    return [ratio for each in predictions(net) if (ratio := SignalToNoise(each.blob.name)) != judged]
+
+
 def comparisons_for(net: Net, score: str | None) -> list[Comparison]:
     """The comparisons of a net with another one: that which a score names, or by default both that are possible.
 

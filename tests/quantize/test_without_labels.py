@@ -14,7 +14,7 @@ from ristretto_cli.quantize.config import ReuseOptions
 from ristretto_cli.quantize.pipeline import quantize
 from ristretto_cli.quantize.result import QuantizationResult
 
-from ..conftest import NET
+from ..conftest import IDENTITY, NET
 from .test_unscored import GIVEN, without
 
 NO_HEAD = without(NET, "Accuracy", "SoftmaxWithLoss")
@@ -64,6 +64,21 @@ def test_the_signal_to_noise_ratio_is_in_decibels(two_classes: Any) -> None:
     assert bits(outcome)[0] == 8
     lower = quantize(two_classes().job(text=NO_HEAD, score="sqnr", min_sqnr=18.0, hold_margin=False))
     assert bits(lower)[0] == 4
+
+
+def test_the_noise_of_all_predictions_is_reported_beside_the_score(two_classes: Any) -> None:
+    other = (
+        'layer { name: "box" type: "InnerProduct" bottom: "data" top: "box" inner_product_param { num_output: 1 '
+        + ("bias_term: false } }\n")
+    )
+    files = two_classes(weights={**IDENTITY, "box": [[[1, 1]]]})
+    outcome = quantize(files.job(text=SOFTMAX + other))
+    notes = outcome.notes()
+    assert notes[0].startswith("Scored by agreement:prob, ")
+    shown = notes[notes.index("Other outputs (float net, quantized net):") + 1 :]
+    assert [line.partition(", ")[0] for line in shown[:2]] == ["sqnr:prob: inf", "sqnr:box: inf"]
+    by_noise = quantize(files.job(text=SOFTMAX + other, score="sqnr:box"))
+    assert [output.blob for output in by_noise.baseline_scores.outputs] == ["sqnr:box", "sqnr:prob"]
 
 
 def test_a_ratio_that_is_missed_is_reported(two_classes: Any, capsys: pytest.CaptureFixture[str]) -> None:
