@@ -51,7 +51,7 @@ _QUANTIZED = "quantized.prototxt"
 )
 @option(
     "--score",
-    "The comparison: agreement, sqnr, or one of them for another blob, agreement:BLOB, sqnr:BLOB. Default: both.",
+    "The comparison: agreement, sqnr, or one of them for another blob, agreement:BLOB, sqnr:BLOB. Default: all.",
     unit="score",
 )
 @data_options
@@ -82,7 +82,7 @@ def command(
     """Score a net, quantized or not.
 
     Prints the mean of each output; with --against, the share of images that both nets give the same class, and the
-    signal to noise ratio of the prediction in dB, which need no labels.
+    signal to noise ratio of each prediction in dB, which need no labels.
     """
     from ristretto_cli.net.build import NetState
     from ristretto_cli.quantize.header import named_weights, weights_of

@@ -154,7 +154,9 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
         config.data.check(net)
         config = replace(
             config,
-            iterations=config.data.iterations(net, config.iterations, "Scoring"),
+            iterations=config.iterations
+            if config.noscore
+            else config.data.iterations(net, config.iterations, "Scoring"),
             calibration_iterations=config.data.iterations(net, config.calibration_iterations, "Calibration"),
         )
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))

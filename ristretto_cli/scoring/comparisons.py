@@ -118,20 +118,21 @@ def default_comparison(net: Net) -> Comparison | None:
     return _default(net, Agreement.kind) if found and found[0].has_classes else None
 
 
-def companions(net: Net, judged: Comparison) -> list[Comparison]:
-    """The signal to noise ratios of a net's predictions, to show beside the comparison that nets are judged by."""
+def companions(net: Net, judged: Comparison | None = None) -> list[Comparison]:
+    """The signal to noise ratios of all predictions of a net, to show beside the comparison that nets are judged by."""
     return [ratio for each in predictions(net) if (ratio := SignalToNoise(each.blob.name)) != judged]
 
 
 def comparisons_for(net: Net, score: str | None) -> list[Comparison]:
-    """The comparisons of a net with another one: that which a score names, or by default both that are possible.
+    """The comparisons of a net with another one: that which a score names, or by default all.
 
-    Raises RistrettoError for a name that is neither, and for a blob that cannot be compared.
+    These are the agreement, if the net has class scores, and the signal to noise ratio of each prediction. Raises
+    RistrettoError for a name that is neither, and for a blob that cannot be compared.
     """
     if score is None:
-        found = predictions(net)
-        classes = [_default(net, Agreement.kind)] if found and found[0].has_classes else []
-        return [*classes, _default(net, SignalToNoise.kind)]
+        has_classes = any(each.has_classes for each in predictions(net))
+        classes = [_default(net, Agreement.kind)] if has_classes else []
+        return [*classes, *(companions(net) or [_default(net, SignalToNoise.kind)])]
     kind, colon, blob = score.partition(":")
     if kind not in _KINDS:
         raise RistrettoError(
@@ -143,7 +144,8 @@ def comparisons_for(net: Net, score: str | None) -> list[Comparison]:
 def _default(net: Net, kind: str) -> Comparison:
     found = predictions(net)
     if kind == Agreement.kind:
-        found = [each for each in found if each.class_axis is not None and each.blob.shape[each.class_axis] > 1]
+        classes = [each for each in found if each.class_axis is not None and each.blob.shape[each.class_axis] > 1]
+        found = [each for each in classes if each.has_classes] or classes
     if not found:
         what = "class scores" if kind == Agreement.kind else "outputs in the graph"
         other = " For other outputs use --score sqnr." if kind == Agreement.kind else ""

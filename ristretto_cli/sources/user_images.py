@@ -128,7 +128,7 @@ def image_files(path: str) -> list[str]:
     """The images of a folder and its subfolders, sorted; those that a list file names, one per line; or one image.
 
     Labels in a list are ignored. Names in a list are relative to the current folder or, if the first file is not
-    there, to the list's. RistrettoError if there are none.
+    there, to the list's. RistrettoError if there are none, or the first one of a list does not exist.
     """
     found = existing(path, "--images")
     if found.is_dir():
@@ -144,7 +144,13 @@ def image_files(path: str) -> list[str]:
         raise RistrettoError("the list names no images", where=path)
     folders = [Path(), found.parent]
     names = {folder: [_name(folder, line) for line in lines] for folder in folders}
-    folder = next((each for each in folders if (each / names[each][0]).exists()), folders[0])
+    folder = next((each for each in folders if (each / names[each][0]).exists()), None)
+    if folder is None:
+        raise RistrettoError(
+            f"the first image of the list, {names[folders[0]][0]}, does not exist",
+            where=path,
+            hint="Names are relative to the current folder, or else to that of the list.",
+        )
     return [str(folder / name) for name in names[folder]]
 
 

@@ -142,10 +142,13 @@ def test_only_a_softmax_makes_agreement_the_default(workshop: Any) -> None:
     assert default_comparison(workshop.load(INPUTS + fc("x", "a"))) is None
 
 
-def test_two_nets_are_compared_in_all_ways_by_default(workshop: Any) -> None:
+def test_two_nets_are_compared_in_all_ways_by_default(workshop: Any, caplog: pytest.LogCaptureFixture) -> None:
     classes = workshop.load(INPUTS + fc("x", "a") + layer("Softmax", "a", "p"))
     assert comparisons_for(classes, None) == [Agreement("p", 1), SignalToNoise("p")]
     assert comparisons_for(workshop.load(INPUTS + fc("x", "a")), None) == [SignalToNoise("a")]
+    tasks = workshop.load(INPUTS + fc("x", "a") + layer("Softmax", "a", "p") + fc("x", "box"))
+    assert comparisons_for(tasks, None) == [Agreement("p", 1), SignalToNoise("p"), SignalToNoise("box")]
+    assert caplog.messages == []
     with pytest.raises(RistrettoError, match='"loss" does not compare two nets'):
         comparisons_for(classes, "loss")
 

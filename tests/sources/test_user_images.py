@@ -150,9 +150,11 @@ def test_names_in_a_list_may_be_relative_to_it(here: Path) -> None:
 def test_where_there_are_no_images(here: Path) -> None:
     (here / "empty").mkdir()
     (here / "list.txt").write_text("\n")
+    (here / "other.txt").write_text("a.png 3\n")
     for path, message in (
         ("empty", "empty: the folder has no images."),
         ("list.txt", "list.txt: the list names no images"),
+        ("other.txt", "other.txt: the first image of the list, a.png, does not exist. Names are relative to"),
         ("none", "--images none does not exist."),
     ):
         with pytest.raises(RistrettoError, match=re.escape(message)):
