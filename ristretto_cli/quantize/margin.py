@@ -119,7 +119,8 @@ class Margin:
                 f"the margin is {self._size()} of the baseline."
             )
         if score == self.baseline:
-            return f"equal to the baseline; the margin is {self._size()}."
+            points = f" percentage point{'s' * (self.size != 1)}" if self.unit is Unit.POINTS else ""
+            return f"equal to the baseline; the margin is {self._size()}{points}."
         far = number(abs(worse)) if self.unit is Unit.SCORE else _short(abs(worse), self.size)
         of_what = {
             Unit.POINTS: f" percentage point{'s' * (far != '1')}",

@@ -214,7 +214,7 @@ def test_a_net_that_was_not_scored_has_a_file_without_the_margin() -> None:
         (0.9, 0.895, 2.0, "kept: accuracy is 0.5 percentage points below the baseline; the margin is 2."),
         (0.9, 0.89, 2.0, "kept: accuracy is 1 percentage point below the baseline; the margin is 2."),
         (0.9, 0.907, 2.0, "kept: accuracy is 0.7 percentage points above the baseline; the margin is 2."),
-        (0.9, 0.9, 2.5, "kept: accuracy is equal to the baseline; the margin is 2.5."),
+        (0.9, 0.9, 2.5, "kept: accuracy is equal to the baseline; the margin is 2.5 percentage points."),
         (0.9, 0.8698, 3.0, "missed: accuracy is 3.02 percentage points below the baseline; the margin is 3."),
         (0.9, 0.8996, 2.0, "kept: accuracy is 0.04 percentage points below the baseline; the margin is 2."),
         (0.92, 0.9, 2.0, "kept: accuracy is 2 percentage points below the baseline; the margin is 2."),

@@ -50,7 +50,7 @@ def test_wrong_labels_do_not_matter(two_classes: Any) -> None:
     lines = outcome.notes()
     assert lines[:2] == [
         "Scored by agreement:fc, the share of images with the class of the float net: higher is better.",
-        "The error margin is kept: agreement:fc is equal to the baseline; the margin is 2.",
+        "The error margin is kept: agreement:fc is equal to the baseline; the margin is 2 percentage points.",
     ]
     assert any(line.startswith("accuracy: 0.8, ") for line in lines)
     assert "Score: 1" in outcome.summary_lines()
