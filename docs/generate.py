@@ -70,7 +70,15 @@ def _command(name: str, command: click.Command) -> str:
     parts = [f"## {name}", f"```text\n{usage}\n```", _escaped(text)]
     if flags:
         parts.append(_table(["flag", "meaning", "default"], (_flag(flag) for flag in flags)))
+    if command.epilog:
+        parts.append(_examples(command.epilog))
     return "\n\n".join(parts)
+
+
+def _examples(epilog: str) -> str:
+    """The examples that end a command's help."""
+    title, *lines = epilog.removeprefix("\b\n").splitlines()
+    return f"{title}\n\n```shell\n{inspect.cleandoc(chr(10).join(lines))}\n```"
 
 
 def _argument(param: click.Argument) -> str:

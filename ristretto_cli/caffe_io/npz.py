@@ -77,6 +77,20 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
         ) from fault
 
 
+def read_npy(path: str | Path) -> npt.NDArray[np.float32]:
+    """The array of a .npy file as float32. RistrettoError if it is invalid or not numeric."""
+    try:
+        with open_to_read(path) as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
+                raise RistrettoError("not an .npy file, but an .npz file", where=str(path))
+            return _numbers(loaded)
+    except _FAULTS as fault:
+        hint = "Write it with numpy.save."
+        raise RistrettoError("not an .npy file of numbers", where=str(path), hint=hint) from fault
+
+
 def _numbers(array: npt.NDArray[Any] | bytes) -> npt.NDArray[np.float32]:
     # Other members than arrays are bytes. Complex numbers would lose a part, and text might look like numbers.
     if isinstance(array, bytes) or array.dtype.kind not in "biuf":

@@ -156,17 +156,34 @@ def ap_version_option(command: F) -> F:
     )(command)
 
 
-class Percent(click.FloatRange):
-    """A number from 0 to 100."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 100)
+class Finite(click.types.FloatParamType):
+    """A finite number."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
-        if math.isnan(number):  # click's comparisons let NaN pass every range
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+class NotNegative(click.FloatRange):
+    """A finite number of at least 0, up to `most`."""
+
+    def __init__(self, most: float | None = None) -> None:
+        super().__init__(0, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):  # click's comparisons let NaN pass every range
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
+
+
+class Percent(NotNegative):
+    """A number from 0 to 100."""
+
+    def __init__(self) -> None:
+        super().__init__(100)
 
 
 STDOUT = "-"  # the value of --json that means stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ristretto_cli.cli.data_flags import DATA_RULES, data_options, user_data
 from ristretto_cli.cli.flag_rules import Excludes, Needs
 from ristretto_cli.cli.flags import (
+    Finite,
+    NotNegative,
     Percent,
     RegistryOption,
     ap_version_option,
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 _FOR_SCORES = (
     "iterations",
     "error_margin",
+    "error_margin_absolute",
+    "min_sqnr",
     "score",
     "score_goal",
     "ap_version",
@@ -70,12 +76,38 @@ def _mode_flags() -> Sequence[click.Option]:
     ]
 
 
+_EXAMPLES = """\b
+Examples:
+  # A net with data layers and labels: a classifier, a detector, a regression
+  ristretto quantize --model train_val.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point
+  # A deploy net of a classifier, with images and no labels
+  ristretto quantize --model deploy.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --images photos --resize 256,256 --mean 104,117,123
+  # A deploy net of a detector or a regression, with arrays
+  ristretto quantize --model deploy.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --input x.npz --score sqnr --min_sqnr 30
+  # All widths given, nothing to search
+  ristretto quantize --model train_val.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --bw conv_params=8,fc_params=8,layer=8"""
+
+
 @click.command(
     cls=GflagsCommand,
+    epilog=_EXAMPLES,
     late_params=_mode_flags,
     rules=[
         Excludes("--json", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
+        Excludes("--error_margin", "--error_margin_absolute"),
+        Excludes("--error_margin_absolute", "--legacy"),
+        Excludes("--min_sqnr", "--legacy"),
+        Excludes("--images", "--legacy"),
+        Excludes("--input", "--legacy"),
+        *DATA_RULES,
         Needs("--weights_folded", "--fold_batchnorm"),
         Excludes("--fold_batchnorm", "--legacy"),
     ],
@@ -94,19 +126,33 @@ def _mode_flags() -> Sequence[click.Option]:
 @option(
     "--error_margin",
     "The largest allowed loss of accuracy, in percentage points; "
-    "if the score is a loss, its largest allowed increase, in percent.",
+    "if the score is a loss, its largest allowed increase, in percent. Default: 2.",
     unit="percent",
     type=Percent(),
-    default=2.0,
 )
+@option(
+    "--error_margin_absolute",
+    "The same in the unit of the score, instead of --error_margin: the largest allowed loss of a score, or increase of "
+    "a loss.",
+    type=NotNegative(),
+)
+@option(
+    "--min_sqnr",
+    "The lowest allowed signal to noise ratio, in dB; only with --score sqnr. Default: 30.",
+    unit="db",
+    type=Finite(),
+)
+@data_options
 @gpu_option
 @threads_option
 @graph_option
 @option(
     "--score",
-    "The output to use as the score. Default: an Accuracy layer's, else a DetectionEvaluate layer's, else a loss; of "
-    "several, the one on the longest path through the net.",
-    unit="blob",
+    "The output to use as the score; or, without labels, agreement (share of images with the class of the float net) "
+    "or sqnr (signal to quantization noise ratio) of the net's prediction, or agreement:BLOB, sqnr:BLOB. Default: "
+    "the output of an Accuracy layer, else of DetectionEvaluate, else a loss; of several, the one on the longest path "
+    "through the net; without any, the agreement of a Softmax output.",
+    unit="score",
 )
 @option(
     "--score_goal",
@@ -170,7 +216,7 @@ def _mode_flags() -> Sequence[click.Option]:
 def command(
     model_quantized: str | None,
     weights_folded: str | None,
-    error_margin: float,
+    error_margin: float | None,
     score_goal: str | None,
     json: str | None,
     dry_run: bool,
@@ -192,11 +238,12 @@ def command(
     from ristretto_cli.quantize.config import QuantizeConfig
     from ristretto_cli.quantize.margin import Goal
     from ristretto_cli.quantize.pipeline import planned_nets, quantize
-    from ristretto_cli.quantize.prepare import MissingWidths
+    from ristretto_cli.quantize.prepare import UnsuitableFlags
     from ristretto_cli.scoring.execution import Execution
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
+    data = user_data(**{name: flags.pop(name) for name in inspect.signature(user_data).parameters})
     config = QuantizeConfig(
         model_quantized=target,
         weights_folded=weights_target if flags["fold_batchnorm"] else "",
@@ -204,6 +251,7 @@ def command(
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
         metric_options=ap_version,
+        data=data,
         **flags,
     )
     check_outputs([target, config.weights_folded or None, json_file(json)], [config.model, config.weights])
@@ -214,7 +262,7 @@ def command(
         config = replace(config, execution=Execution(usable_gpu(gpu), threads, graph))
         with progress("quantize") as bar:
             result = quantize(config, on_batch=bar.on_batch)
-    except MissingWidths as fault:
+    except UnsuitableFlags as fault:
         raise click.UsageError(str(fault), click.get_current_context()) from fault
     result.write()
     if json is not None:

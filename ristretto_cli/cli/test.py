@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ristretto_cli.cli.data_flags import DATA_RULES, data_options, user_data
+from ristretto_cli.cli.flag_rules import Needs
 from ristretto_cli.cli.flags import (
     ap_version_option,
     check_outputs,
@@ -30,10 +32,29 @@ if TYPE_CHECKING:
 _QUANTIZED = "quantized.prototxt"
 
 
-@click.command(cls=GflagsCommand)
+@click.command(
+    cls=GflagsCommand,
+    rules=[Needs("--score", "--against"), Needs("--against_weights", "--against"), *DATA_RULES],
+)
 @option("--model", f"The net's definition, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")
 @option("--weights", "The weights. Default: the file named in the model's header.", unit="file")
 @option("--iterations", "Number of batches to run.", type=click.IntRange(min=1), default=50)
+@option(
+    "--against",
+    "Compare with this net, normally the float net, on the same data: agreement of classes, and signal to noise ratio.",
+    unit="file",
+)
+@option(
+    "--against_weights",
+    "The weights of that net. Default: the file named in its header, else those of --weights.",
+    unit="file",
+)
+@option(
+    "--score",
+    "The comparison: agreement, sqnr, or one of them for another blob, agreement:BLOB, sqnr:BLOB. Default: all.",
+    unit="score",
+)
+@data_options
 @state_options
 @ap_version_option
 @gpu_option
@@ -45,6 +66,9 @@ def command(
     model: str | None,
     weights: str | None,
     iterations: int,
+    against: str | None,
+    against_weights: str | None,
+    score: str | None,
     level: int,
     stage: tuple[str, ...],
     ap_version: MetricOptions,
@@ -53,10 +77,15 @@ def command(
     graph: tuple[str, ...] | None,
     allow_missing_weights: bool,
     json: str | None,
+    **data_flags: Any,
 ) -> None:
-    """Score a net, quantized or not."""
+    """Score a net, quantized or not.
+
+    Prints the mean of each output; with --against, the share of images that both nets give the same class, and the
+    signal to noise ratio of each prediction in dB, which need no labels.
+    """
     from ristretto_cli.net.build import NetState
-    from ristretto_cli.quantize.header import weights_of
+    from ristretto_cli.quantize.header import named_weights, weights_of
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
     from ristretto_cli.scoring.scores import score_lines, scores_as_json
@@ -67,7 +96,11 @@ def command(
     if weights is None:
         weights = weights_of(model)
         click.echo(f"Scoring {model} with {weights}, named in its header.", err=True)
-    check_outputs([json_file(json)], [model, weights])
+    if against is not None and against_weights is None:
+        against_weights = named_weights(against) or weights
+        click.echo(f"Comparing with {against} with {against_weights}.", err=True)
+    check_outputs([json_file(json)], [model, weights, against, against_weights])
+    data = user_data(**data_flags)
     device = usable_gpu(gpu)
     with progress("test") as bar:
         scores = score_file(
@@ -79,11 +112,15 @@ def command(
             allow_missing=allow_missing_weights,
             metric_options=ap_version,
             on_batch=bar.on_batch,
+            against=None if against is None or against_weights is None else (against, against_weights),
+            score=score,
+            data=data,
         )
     if json is not None:
         found = {
             "model": model,
             "weights": weights,
+            **({} if against is None else {"against": against, "against_weights": against_weights}),
             "ap_version": ap_version.ap_version.value,
             **scores_as_json(scores),
         }

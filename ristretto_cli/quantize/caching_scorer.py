@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -20,9 +21,13 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Shape
 from ristretto_cli.quantize.config import ReuseOptions
 from ristretto_cli.scoring.array_cache import ArrayCache
+from ristretto_cli.scoring.comparisons import Comparison
+from ristretto_cli.scoring.engine import CutPoint
 from ristretto_cli.scoring.execution import Execution
+from ristretto_cli.scoring.float_outputs import FloatOutputs
+from ristretto_cli.scoring.host_layers import Runner
 from ristretto_cli.scoring.prefix_cache import Prefix, worthwhile_cut_point
-from ristretto_cli.scoring.score import Scorer, ScoringOptions, StoppingRule
+from ristretto_cli.scoring.score import Scorer, ScoringOptions, StoppingRule, scoring_runner
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.sources.open import DataLayers
 
@@ -33,7 +38,7 @@ class CachingScorer:
     """Scores the float net, and then nets that differ from it only in their quantization.
 
     options: for scoring all of them. rng: for random layers; each net gets a copy of it. cache: for activations of the
-    float net.
+    float net. comparisons: of the nets with the float net.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class CachingScorer:
         execution: Execution,
         cache: ArrayCache,
         reuse: ReuseOptions,
+        comparisons: Sequence[Comparison] = (),
     ) -> None:
         self._net_file = net_file
         self._net = net
@@ -56,15 +62,23 @@ class CachingScorer:
         self._reuse = reuse
         self._prefixes: list[Prefix] = []
         self._known: dict[bytes, tuple[str, Scores]] = {}
+        self._float_outputs = None
+        if comparisons:
+            start = partial(self._float_runner, comparisons)
+            self._float_outputs = FloatOutputs(comparisons, start, cache if reuse.float_outputs else None)
 
     def score_float_net(self, cut_before: Sequence[int]) -> Scores:
         """The scores of the float net. cut_before: positions of the first layers in which later nets may differ."""
         cut_points = [worthwhile_cut_point(self._net, layer) for layer in cut_before] if self._reuse.prefixes else []
-        prefixes = [Prefix(cut_point, self._cache) for cut_point in cut_points if cut_point is not None]
+        prefixes = [
+            Prefix(cut_point, self._cache)
+            for cut_point in cut_points
+            if cut_point is not None and self._computes_compared(cut_point)
+        ]
         log.info("Scoring the float net.")
         rng = deepcopy(self._rng)
         with self._options.timer.measure("building nets"):
-            scorer = self._scorer(self._net, rng, save=prefixes)
+            scorer = self._scorer(self._net, rng, save=prefixes, is_float=True)
         scores = scorer.run(replace(self._options, label="the float net"))
         # A net that resumes at a cut point would draw different random numbers.
         if rng.bit_generator.state == self._rng.bit_generator.state:
@@ -95,13 +109,40 @@ class CachingScorer:
         net = build(net_file, NetState(TEST), _KnownData(self._net))
         net = replace(net, weights=self._net.weights)
         valid = [each for each in self._prefixes if each.is_valid_for(net, self._net, self._options.iterations)]
+        if self._float_outputs is not None and not self._float_outputs.is_cached:
+            valid = []  # the float net is run along with this one, and needs all inputs
         prefix = max(valid, key=lambda each: each.cut_point.layer, default=None)
         return self._scorer(net, deepcopy(self._rng), resume_from=prefix)
 
     def _scorer(
-        self, net: Net, rng: np.random.Generator, *, resume_from: Prefix | None = None, save: Sequence[Prefix] = ()
+        self,
+        net: Net,
+        rng: np.random.Generator,
+        *,
+        resume_from: Prefix | None = None,
+        save: Sequence[Prefix] = (),
+        is_float: bool = False,
     ) -> Scorer:
-        return Scorer(net, rng=rng, execution=self._execution, resume_from=resume_from, save=save)
+        return Scorer(
+            net,
+            rng=rng,
+            execution=self._execution,
+            resume_from=resume_from,
+            save=save,
+            float_outputs=self._float_outputs,
+            is_float=is_float,
+        )
+
+    def _float_runner(self, comparisons: Sequence[Comparison]) -> Runner:
+        rng = deepcopy(self._rng)
+        return scoring_runner(self._net, rng=rng, execution=self._execution, comparisons=comparisons)
+
+    def _computes_compared(self, cut_point: CutPoint) -> bool:
+        """Whether a net that resumes at a cut point computes all blobs that are compared."""
+        if self._float_outputs is None:
+            return True
+        later = {top.name for layer in self._net.layers[cut_point.layer :] for top in layer.tops}
+        return all(each.blob in later for each in self._float_outputs.comparisons)
 
 
 class _KnownData(DataLayers):

@@ -10,9 +10,9 @@ from ristretto_cli.quantize.prepare import Prepared
 from ristretto_cli.quantize.trimmable import Trimmable, family_of
 from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
-from ristretto_cli.scoring.data_loader import check_has_data
 from ristretto_cli.scoring.evaluation import OnBatch
 from ristretto_cli.scoring.step_timer import StepTimer
+from ristretto_cli.scoring.user_data import check_has_data
 
 log = logging.getLogger("ristretto")
 
@@ -28,7 +28,7 @@ def calibrate(
     """
     config = prepared.config
     net = prepared.calibration_net()
-    check_has_data(net)
+    check_has_data(net, config.data)
     log.info("Measuring ranges.")
     ranges = measure_ranges(
         net,
@@ -37,7 +37,7 @@ def calibrate(
         probe=Probe(legacy=config.legacy, samples=prepared.mode.needs_samples() and not config.legacy),
         rng=prepared.rng,
         execution=config.execution,
-        batches=test_batches if net is prepared.net else None,
+        batches=(test_batches if net is prepared.net else None) or CachedBatches(net, data=config.data),
         on_batch=on_batch,
         timer=timer,
     )

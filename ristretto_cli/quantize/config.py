@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ristretto_cli.layers.host_layer import MetricOptions
-from ristretto_cli.quantize.margin import Goal
+from ristretto_cli.quantize.margin import DEFAULT_MARGIN, DEFAULT_MIN_SQNR, Goal, Margin, Unit
 from ristretto_cli.scoring.execution import Execution
+from ristretto_cli.scoring.user_data import UserData
 
 FOLDED_BIAS_BITS = 16  # biases of folded nets are large and many: they get a format of their own
 
@@ -17,10 +18,12 @@ class ReuseOptions:
     """The work that evaluations share. Scores are unaffected.
 
     prefixes: the layers before the first trimmed one are run once. equal_nets: equal nets are scored once.
+    float_outputs: the float net is run once for comparisons with it.
     """
 
     prefixes: bool = True
     equal_nets: bool = True
+    float_outputs: bool = True
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,15 @@ class QuantizeConfig:
     """The settings of `ristretto quantize`.
 
     mode_options: options that the trimming mode declares, by name; missing ones have their defaults.
-    error_margin_percent: see Margin. score_goal: None for the score's default. bit_widths: in bits. bw: fixed
+    error_margin_percent, error_margin_absolute: see Margin; at most one is given, by default DEFAULT_MARGIN percent.
+    min_sqnr: the lowest allowed signal to noise ratio in dB, by default DEFAULT_MIN_SQNR; only for that score.
+    score_goal: None for the score's default. bit_widths: in bits. bw: fixed
     widths of groups, by name, which are then not searched. fold_batchnorm: fold normalizations first, and give biases
     FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore: score no
     net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the error
     margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb: memory
-    for data and values that several nets need, in units of 2^20 bytes; 0: no caching.
+    for data and values that several nets need, in units of 2^20 bytes; 0: no caching. data: the user's, for inputs of
+    the net, which is then calibrated and scored on it.
     """
 
     model: str
@@ -42,7 +48,9 @@ class QuantizeConfig:
     trimming_mode: str
     mode_options: Mapping[str, str] = field(default_factory=dict)
     iterations: int = 50
-    error_margin_percent: float = 2.0
+    error_margin_percent: float | None = None
+    error_margin_absolute: float | None = None
+    min_sqnr: float | None = None
     score: str | None = None
     score_goal: Goal | None = None
     metric_options: MetricOptions = field(default_factory=MetricOptions)
@@ -58,7 +66,18 @@ class QuantizeConfig:
     early_stop: bool = False
     cache_mb: int = 512
     execution: Execution = field(default_factory=Execution)
+    data: UserData | None = None
     reuse: ReuseOptions = field(default_factory=ReuseOptions)
+
+    def margin(self, baseline: float, goal: Goal, *, decibels: bool = False) -> Margin:
+        """The error margin of scores with this baseline and goal. decibels: the score is a signal to noise ratio."""
+        if decibels:
+            lowest = DEFAULT_MIN_SQNR if self.min_sqnr is None else self.min_sqnr
+            return Margin(baseline, lowest, of_unit=Unit.DECIBELS)
+        if self.error_margin_absolute is not None:
+            return Margin(baseline, self.error_margin_absolute, goal=goal, of_unit=Unit.SCORE)
+        percent = DEFAULT_MARGIN if self.error_margin_percent is None else self.error_margin_percent
+        return Margin(baseline, percent, exact=self.legacy, goal=goal)
 
     @property
     def weights_quantized(self) -> str:

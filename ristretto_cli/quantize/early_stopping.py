@@ -7,6 +7,7 @@ import numpy as np
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Net
 from ristretto_cli.quantize.margin import Margin
+from ristretto_cli.scoring.comparisons import Agreement, Comparison
 
 
 class EarlyStopping:
@@ -37,8 +38,10 @@ class EarlyStopping:
         return total / self._iterations / slack, (total + left) / self._iterations * slack
 
 
-def check_early_stop(net: Net, blob: str) -> None:
-    """RistrettoError unless a blob of the net is an accuracy, which lies in [0, 1] for each batch."""
+def check_early_stop(net: Net, blob: str, comparison: Comparison | None = None) -> None:
+    """RistrettoError unless a score is an accuracy or an agreement, which lies in [0, 1] for each batch."""
+    if isinstance(comparison, Agreement):
+        return
     if not any(layer.type == "Accuracy" and layer.tops[0].name == blob for layer in net.layers):
         raise RistrettoError(
             f'--early_stop needs a score with known bounds, but "{blob}" is not the top of an Accuracy layer',

@@ -50,7 +50,7 @@ def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> t
     """A scorer for the net and its candidates, and the batches that it scores them on."""
     config = prepared.config
     cache = ArrayCache(config.cache_mb << 20)
-    batches = CachedBatches(prepared.net, cache if config.cache_mb else None)
+    batches = CachedBatches(prepared.net, cache if config.cache_mb else None, config.data)
     options = ScoringOptions(
         config.iterations,
         batches,
@@ -66,7 +66,8 @@ def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> t
         rng=prepared.rng,
         execution=config.execution,
         cache=cache,
-        reuse=config.reuse if config.cache_mb else replace(config.reuse, prefixes=False),
+        reuse=config.reuse if config.cache_mb else replace(config.reuse, prefixes=False, float_outputs=False),
+        comparisons=() if prepared.metric is None else prepared.metric.comparisons,
     )
     return scorer, batches
 

@@ -40,6 +40,14 @@ def _weights_line(weights: str, model: str) -> str:
 
 def weights_of(model: str) -> str:
     """The path of the weights in a prototxt's header; RistrettoError if there is none."""
+    weights = named_weights(model)
+    if weights is None:
+        raise RistrettoError("no weights file is named in its header", where=model, hint="Use --weights.")
+    return weights
+
+
+def named_weights(model: str) -> str | None:
+    """The path of the weights in a prototxt's header; None if there is none."""
     with open_to_read(model) as stream:
         for raw in stream:
             line = raw.decode("utf-8", "replace")
@@ -48,4 +56,4 @@ def weights_of(model: str) -> str:
                 return os.path.relpath(Path(model).resolve().parent / path)
             if not line.startswith("#"):
                 break
-    raise RistrettoError("no weights file is named in its header", where=model, hint="Use --weights.")
+    return None

@@ -10,7 +10,7 @@ from ristretto_cli.formats.number_format import Ranges
 from ristretto_cli.quantize.calibration import calibrate
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
-from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.margin import Unit, scored_by
 from ristretto_cli.quantize.prepare import Metric, Prepared, prepare
 from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.quantize.rewrite import apply_bit_widths
@@ -51,6 +51,7 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
     Raises RistrettoError(s) for errors in the net and the configuration.
     """
     prepared = prepare(config, dry_run=True)
+    config = prepared.config
     phase = "TRAIN" if prepared.calibration_net() is not prepared.net else "TEST"
     ranges = f"calibration on {phase} data, {config.calibration_iterations} iterations"
     if prepared.metric is None:
@@ -66,16 +67,17 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
 def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTimer) -> QuantizationResult:
     config = prepared.config
     scorer, batches = caching_scorer(prepared, on_batch, timer)
-    log.info("Scored by %s: %s is better.", metric.blob, metric.goal.better)
+    log.info("%s", scored_by(metric.blob, metric.meaning, metric.goal))
     float_scores = scorer.score_float_net(first_layers_of_groups(prepared))
     layers = calibrate(prepared, test_batches=batches, on_batch=on_batch, timer=timer)
     if not prepared.mode.widths(config.bit_widths, [each.ranges for each in layers]):
         log.warning("--bit_widths has no width that %s can use for this net.", config.trimming_mode)
-    margin = Margin(metric.value(float_scores), config.error_margin_percent, exact=config.legacy, goal=metric.goal)
-    if margin.goal is Goal.MIN and margin.baseline == 0:
+    margin = config.margin(metric.value(float_scores), metric.goal, decibels=metric.in_decibels)
+    log.info("%s", margin.description())
+    if margin.unit is Unit.PERCENT and margin.baseline == 0:
         log.warning(
             "The float net's loss is 0, and the error margin is relative to it, so no increase is allowed. "
-            "Set widths with --bw, or choose another output with --score."
+            "Allow one with --error_margin_absolute, set widths with --bw, or choose another output with --score."
         )
     evaluator = Evaluator(prepared, layers, metric, margin, scorer)
     space = _space(prepared, layers)
@@ -103,6 +105,7 @@ def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult
         config=prepared.config,
         mode=prepared.mode,
         score_blob=None if prepared.metric is None else prepared.metric.blob,
+        score_meaning="" if prepared.metric is None else prepared.metric.meaning,
         margin=None,
         baseline_scores=None,
         layers=tuple(layers),

@@ -22,15 +22,27 @@ from ristretto_cli.quantize.fold import FoldedNet, fold_net
 from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.quantize.search import searched_groups
 from ristretto_cli.quantize.trimmable import family_of, is_in, trimmable_layers
-from ristretto_cli.scoring.data_loader import check_has_data
-from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, is_loss, scored
+from ristretto_cli.scoring.comparisons import (
+    Comparison,
+    SignalToNoise,
+    companions,
+    comparison_of,
+    default_comparison,
+    names_comparison,
+)
+from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, heads, is_loss, scored
 from ristretto_cli.scoring.scores import Scores
+from ristretto_cli.scoring.user_data import check_has_data
 from ristretto_cli.sources.open import DataLayers
 
 log = logging.getLogger("ristretto")
 
 
-class MissingWidths(RistrettoError):
+class UnsuitableFlags(RistrettoError):
+    """The flags contradict each other, which shows only once the net is known."""
+
+
+class MissingWidths(UnsuitableFlags):
     """Bit widths are missing that only a search could find, but nothing is to be scored."""
 
 
@@ -38,12 +50,30 @@ class MissingWidths(RistrettoError):
 class Metric:
     """The output that nets are compared by, and which values of it are better.
 
-    first_element: of an output with several elements the first one counts, otherwise their mean.
+    first_element: of an output with several elements the first one counts, otherwise their mean. comparison: with the
+    float net, if the score is one; blob is its name then. companions: further comparisons, to report.
     """
 
     blob: str
     goal: Goal
     first_element: bool = False
+    comparison: Comparison | None = None
+    companions: tuple[Comparison, ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All comparisons with the float net."""
+        return () if self.comparison is None else (self.comparison, *self.companions)
+
+    @property
+    def in_decibels(self) -> bool:
+        """Whether the score is a signal to noise ratio."""
+        return isinstance(self.comparison, SignalToNoise)
+
+    @property
+    def meaning(self) -> str:
+        """The meaning of a comparison; empty for outputs of the net."""
+        return "" if self.comparison is None else self.comparison.meaning
 
     def value(self, scores: Scores) -> float:
         """The metric's value among the scores of a net."""
@@ -88,7 +118,9 @@ class Prepared:
                 )
 
     def calibration_net(self) -> Net:
-        """The net for calibration: on TRAIN data, or the TEST net itself if there are none."""
+        """The net for calibration: on TRAIN data, or the TEST net itself if there are none, or data of the user."""
+        if self.config.data is not None:
+            return self.net
         data = DataLayers()
         if self.config.legacy:
             return self._load(build(self.net_file, NetState(TRAIN), data))
@@ -118,6 +150,15 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
             folded = fold_net(net_file, net, weights, NetState(TEST))
             net_file, weights = folded.net_file, folded.weights
             net = _load(build(net_file, NetState(TEST), DataLayers()), weights, config, rng)
+    if config.data is not None:
+        config.data.check(net)
+        config = replace(
+            config,
+            iterations=config.iterations
+            if config.noscore
+            else config.data.iterations(net, config.iterations, "Scoring"),
+            calibration_iterations=config.data.iterations(net, config.calibration_iterations, "Calibration"),
+        )
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(
@@ -132,7 +173,7 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     if metric is not None:
         check_metric_options([net], config.metric_options, config.model)
         if config.early_stop:
-            check_early_stop(net, metric.blob)
+            check_early_stop(net, metric.blob, metric.comparison)
     return replace(prepared, metric=metric)
 
 
@@ -168,9 +209,11 @@ def _metric(prepared: Prepared) -> Metric | None:
                 hint=f"Add {','.join(f'{name}=8' for name in searched)}, for example.",
             )
         return None
-    check_has_data(net)
+    check_has_data(net, config.data)
     try:
-        blob = _score_blob(config, net)
+        metric = _chosen_metric(config, net)
+    except UnsuitableFlags:
+        raise
     except RistrettoError as error:
         if searched or config.score is not None:
             raise
@@ -178,15 +221,44 @@ def _metric(prepared: Prepared) -> Metric | None:
             "All widths are given, so the net is written without scoring; scoring flags have no effect. %s", error
         )
         return None
+    _check_margin(config, metric)
+    return metric
+
+
+def _chosen_metric(config: QuantizeConfig, net: Net) -> Metric:
+    comparison = None
+    if config.score is not None and not config.legacy:
+        comparison = comparison_of(net, config.score)
+    elif config.score is None and not config.legacy and not heads(net):
+        comparison = default_comparison(net)
+    if comparison is not None:
+        return Metric(comparison.name, Goal.MAX, comparison=comparison, companions=tuple(companions(net, comparison)))
+    if config.score is not None:
+        if config.legacy and names_comparison(net, config.score):
+            raise UnsuitableFlags(f"--score {config.score} has no effect with --legacy, which scores by outputs only")
+        blob = check_score(net, config.score)
+    elif config.legacy:
+        blob = scored(net)[0].name
+    else:
+        blob = default_score(net)  # DIFFERS(D7)
     return Metric(blob, _goal(config, net, blob), first_element=config.legacy)
 
 
-def _score_blob(config: QuantizeConfig, net: Net) -> str:
-    if config.score is not None:
-        return check_score(net, config.score)
-    if config.legacy:
-        return scored(net)[0].name
-    return default_score(net)  # DIFFERS(D7)
+def _check_margin(config: QuantizeConfig, metric: Metric) -> None:
+    """UnsuitableFlags for flags of the margin and of the goal that do not apply to the score."""
+    decibels = metric.in_decibels
+    unused = {
+        "--error_margin": decibels and config.error_margin_percent is not None,
+        "--error_margin_absolute": decibels and config.error_margin_absolute is not None,
+        "--min_sqnr": not decibels and config.min_sqnr is not None,
+        "--score_goal": metric.comparison is not None and config.score_goal is not None,
+    }
+    flags = [flag for flag, is_unused in unused.items() if is_unused]
+    if flags:
+        raise UnsuitableFlags(
+            f"{', '.join(flags)}: no effect with the score {metric.blob}",
+            hint="Its lowest allowed value is --min_sqnr, in dB." if decibels else "",
+        )
 
 
 def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:

@@ -14,7 +14,7 @@ from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
 from ristretto_cli.quantize.config import QuantizeConfig
 from ristretto_cli.quantize.fold import FoldedNet
 from ristretto_cli.quantize.header import header
-from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.margin import Goal, Margin, Unit, scored_by
 from ristretto_cli.quantize.search import Combination, Evaluation, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
 from ristretto_cli.scoring.scores import Scores, number, scores_as_json
@@ -29,7 +29,8 @@ _MAX_NAMES = 3  # layers of a type named in the summary; JSON has all
 class QuantizationResult:
     """The result of a quantization: the search's, and the quantized net.
 
-    score_blob: the output that nets were compared by. margin: the error margin, with the baseline. These and
+    score_blob: the output that nets were compared by; score_meaning: what it is, if that is no output of the net.
+    margin: the error margin, with the baseline. These and
     baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
     float net that was quantized, if normalizations were folded.
     """
@@ -44,6 +45,7 @@ class QuantizationResult:
     net_file: NetFile
     left_float: tuple[LeftFloat, ...] = ()
     folded: FoldedNet | None = None
+    score_meaning: str = ""
 
     @property
     def baseline(self) -> float | None:
@@ -64,7 +66,7 @@ class QuantizationResult:
         """The lines of the original's summary."""
         mode, found, margin = self.mode, self.search, self.margin
         lines = [_RULE, *mode.heading(_NOT_SCORED if margin is None else number(margin.baseline))]
-        is_loss = margin is not None and margin.goal is Goal.MIN
+        is_accuracy = margin is None or (margin.goal is Goal.MAX and not self.score_meaning)
         for group in found.groups:
             lines += group.group.title
             if group.skipped:
@@ -80,7 +82,7 @@ class QuantizationResult:
             ends = [","] * (len(chosen) - 1) + [":"]
             lines += [f"{bits}bit {part}{end}" for (bits, part), end in zip(chosen, ends, strict=True)]
             if found.combined is not None:
-                lines.append(f"{'Score' if is_loss else 'Accuracy'}: {number(found.combined.score)}")
+                lines.append(f"{'Accuracy' if is_accuracy else 'Score'}: {number(found.combined.score)}")
             elif margin is None:
                 lines.append(f"Accuracy: {_NOT_SCORED}")
         elif found.combined is not None and found.combined not in found.groups[0].trials:
@@ -94,10 +96,9 @@ class QuantizationResult:
             lines.append("* stopped early: the remaining batches could not change whether the candidate passes")
         combined, margin = self.search.combined, self.margin
         if combined is not None and margin is not None:
-            lines.append(f"Scored by {self.score_blob}: {margin.goal.better} is better.")
+            lines.append(scored_by(self.score_blob or "", self.score_meaning, margin.goal))
             if not self.config.legacy:  # DIFFERS(D9)
-                outcome = "kept" if combined.passed else "missed"
-                lines.append(f"The error margin is {outcome}: {self.score_blob} is {margin.distance(combined.score)}")
+                lines.append(margin.verdict(self.score_blob or "", combined.score, passed=combined.passed))
                 lines += self._widening_lines(margin, combined)
         others = self._other_outputs()
         if others:
@@ -165,7 +166,8 @@ class QuantizationResult:
             )
         if not combined.passed:
             widths = ",".join(str(bits) for bits in self.config.bit_widths)
-            lines.append(f"No combination of the bit widths {widths} was found that keeps the error margin.")
+            goal = "reaches the lowest score" if margin.unit is Unit.DECIBELS else "keeps the error margin"
+            lines.append(f"No combination of the bit widths {widths} was found that {goal}.")
         return lines
 
     def _widths(self, group_bits: Sequence[int]) -> str:
@@ -188,11 +190,23 @@ class QuantizationResult:
         """The scoring settings and the float net's scores; null if nothing was scored."""
         margin, baseline = self.margin, self.baseline_scores
         if margin is None or baseline is None:
-            keys = ("iterations", "error_margin", "score", "score_goal", "ap_version", "baseline")
+            keys = (
+                "iterations",
+                "error_margin",
+                "error_margin_unit",
+                "min_sqnr",
+                "score",
+                "score_goal",
+                "ap_version",
+                "baseline",
+            )
             return dict.fromkeys(keys)
+        in_decibels = margin.unit is Unit.DECIBELS
         return {
             "iterations": self.config.iterations,
-            "error_margin": self.config.error_margin_percent,
+            "error_margin": None if in_decibels else margin.size,
+            "error_margin_unit": None if in_decibels else margin.unit.value,
+            "min_sqnr": margin.size if in_decibels else None,
             "score": self.score_blob,
             "score_goal": margin.goal.value,
             "ap_version": self.config.metric_options.ap_version.value,

@@ -9,17 +9,19 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import AnyArray
 from ristretto_cli.scoring.array_cache import ArrayCache, CachedArrays
 from ristretto_cli.scoring.data_loader import DataLoader
+from ristretto_cli.scoring.user_data import UserData
 
 
 class CachedBatches:
     """The batches of a net, from the first record on, for any number of passes.
 
     cache: holds the batches after their first use. Without a cache, or once it is full, each pass reads the files
-    again.
+    again. data: the user's, for inputs of the net.
     """
 
-    def __init__(self, net: Net, cache: ArrayCache | None = None) -> None:
+    def __init__(self, net: Net, cache: ArrayCache | None = None, data: UserData | None = None) -> None:
         self._net = net
+        self._data = data
         self._cache = cache
         self._cached: list[CachedArrays] = []
 
@@ -34,7 +36,7 @@ class CachedBatches:
 
     def open(self) -> DataLoader:
         """A loader that starts at the first record."""
-        return DataLoader(self._net)
+        return DataLoader(self._net, data=self._data)
 
     def store(self, number: int, batch: Mapping[str, AnyArray]) -> None:
         """Cache a batch that was read, unless an earlier one is missing."""

@@ -8,28 +8,33 @@ from types import TracebackType
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array, fits, show
+from ristretto_cli.scoring.user_data import UserData
 from ristretto_cli.sources.open import open_source
 from ristretto_cli.sources.prefetch import Prefetch
-from ristretto_cli.sources.source import SOURCES
+from ristretto_cli.sources.source import Source
 
 
 class DataLoader:
     """The inputs of a net, batch by batch, prefetched by threads. A context manager, which closes the files.
 
-    given: arrays by blob name that replace the data of each batch; a data layer is not opened if all its tops are
-    given.
+    given: arrays by blob name that replace the data of each batch; data: the user's, which replaces that of layers as
+    well. A data layer is not opened if all its tops are given.
 
     Raises RistrettoError(s) for arrays that fit no input of the net, and for layers without data of their own that
     are not given any.
     """
 
-    def __init__(self, net: Net, *, given: Mapping[str, Array] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, net: Net, *, given: Mapping[str, Array] | None = None, seed: int = 0, data: UserData | None = None
+    ) -> None:
         self._given = dict(given or {})
         self._sources: list[tuple[Layer, Prefetch]] = []
+        supplied: Mapping[str, Source] = {} if data is None else data.open(net)
+        self._supplied = {name: Prefetch(opened) for name, opened in supplied.items()}
         errors = _mismatches(net, self._given)
         try:
             for number, layer in enumerate(layer for layer in net.layers if layer.is_source):
-                missing = [blob.name for blob in layer.tops if blob.name not in self._given]
+                missing = [blob.name for blob in layer.tops if blob.name not in {**self._given, **supplied}]
                 if not missing:
                     continue
                 try:
@@ -59,11 +64,13 @@ class DataLoader:
                     what = f"a batch of {blob.name} {shapes}"
                     raise _of(layer, what, hint="Resize all images to the same size.")
                 batch[blob.name] = array
+        for name, supplied in self._supplied.items():
+            (batch[name],) = supplied.next()
         return {**batch, **self._given}
 
     def close(self) -> None:
         """Stop reading and close the files."""
-        for _, source in self._sources:
+        for source in [*(source for _, source in self._sources), *self._supplied.values()]:
             source.close()
 
     def __enter__(self) -> DataLoader:
@@ -88,20 +95,6 @@ def _mismatches(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
             what = f'input "{name}" has shape {show(array.shape)}; expected {show(shapes[name])}'
             errors.append(RistrettoError(what))
     return errors
-
-
-def check_has_data(net: Net) -> None:
-    """RistrettoError(s) for data layers without data of their own."""
-    sources = [layer for layer in net.layers if layer.is_source]
-    raise_all(
-        _of(
-            layer,
-            f"there is no data for {', '.join(blob.name for blob in layer.tops)}",
-            hint="Replace it with a data layer such as Data or ImageData.",
-        )
-        for layer in sources
-        if SOURCES.get(layer.type).is_external
-    )
 
 
 def _missing(layer: Layer, missing: list[str]) -> RistrettoError:

@@ -12,8 +12,9 @@ from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.scoring.comparisons import Comparison
 from ristretto_cli.scoring.host_layers import Runner
-from ristretto_cli.scoring.metrics import loss_weights, metrics_of, scored
+from ristretto_cli.scoring.metrics import loss_weights, measures, metrics_of, scored
 from ristretto_cli.scoring.scores import Output, Scores
 from ristretto_cli.scoring.step_timer import StepTimer
 
@@ -63,11 +64,16 @@ def run_batches(
 class ScoredOutputs:
     """The outputs of a net that have a score: means over the batches, metrics, and the loss.
 
-    blobs: the outputs; by default all with a score. Raises RistrettoError if there are none.
+    blobs: the outputs; by default all with a score. Raises RistrettoError if there are none. comparisons: further
+    scores; then the outputs are by default the net's measures, if it has any, since the means of predictions say
+    nothing.
     """
 
-    def __init__(self, net: Net, blobs: Sequence[Blob] | None = None) -> None:
-        self.blobs = scored(net) if blobs is None else blobs
+    def __init__(self, net: Net, blobs: Sequence[Blob] | None = None, comparisons: Sequence[Comparison] = ()) -> None:
+        self.comparisons = comparisons
+        if blobs is None:
+            blobs = measures(net) if comparisons else scored(net)
+        self.blobs = blobs
         self.metrics = metrics_of(net)
         self.averaged = [blob for blob in self.blobs if blob.name not in self.metrics]
         self.weights = loss_weights(net)
@@ -80,6 +86,7 @@ class ScoredOutputs:
     def select(self, run: Run[Node]) -> dict[str, Node]:
         """The values of a run that the scores need, by blob name; the loss is called TOTAL_LOSS."""
         picked = {blob.name: run.final[blob.name] for blob in in_graph(self.averaged)}
+        picked.update({each.blob: run.final[each.blob] for each in self.comparisons})
         return picked if run.loss is None else {**picked, TOTAL_LOSS: run.loss}
 
 
@@ -89,6 +96,7 @@ class Tally:
     def __init__(self, outputs: ScoredOutputs, dtype: Any = np.float64) -> None:
         self.done = 0
         self.sums: dict[str, AnyArray] = {blob.name: np.zeros(blob.shape, dtype).ravel() for blob in outputs.averaged}
+        self.sums.update({each.name: np.zeros(each.size) for each in outputs.comparisons})
         self._outputs = outputs
         self._dtype = dtype
         self._metric_tops: dict[str, list[Array]] = {name: [] for name in outputs.metrics}
@@ -110,4 +118,9 @@ class Tally:
         for name, (metric, layer) in self._outputs.metrics.items():
             value = metric.compute(layer, self._metric_tops[name], metric_options)
             found[name] = Output(name, 0.0, np.array([value.value]), value.parts)
-        return Scores(tuple(found[blob.name] for blob in self._outputs.blobs), float(self._loss / done), self.done)
+        compared = [
+            Output(each.name, 0.0, np.array([each.score(self.sums[each.name], self.done)]), may_be_infinite=True)
+            for each in self._outputs.comparisons
+        ]
+        outputs = (*(found[blob.name] for blob in self._outputs.blobs), *compared)
+        return Scores(outputs, float(self._loss / done), self.done)

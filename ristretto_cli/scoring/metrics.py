@@ -24,7 +24,8 @@ def default_score(net: Net) -> str:
         raise RistrettoError(
             "the net has no Accuracy layer and no loss to score by",
             where=net.file,
-            hint=f"Name one of its outputs with --score: {', '.join(blob.name for blob in scored(net))}.",
+            hint="Compare it with its float net by --score agreement (classes) or --score sqnr (any output)"
+            + _outputs_hint(net),
         )
     if len(found) > 1:
         log.warning(
@@ -44,7 +45,12 @@ def heads(net: Net) -> list[str]:
     represented by its Accuracy layer with the lowest top_k, or its first layer. The length of a path is the number of
     layers from the data to the layer that scores; of equally long paths, the last in the file comes first.
     """
-    depths, sources = _depths(net), _score_sources(net)
+    return [top for _, top in ranked_heads(net)]
+
+
+def ranked_heads(net: Net) -> list[tuple[Layer, str]]:
+    """The layer and the output that represent each head (see `heads`)."""
+    depths, sources = layer_depths(net), _score_sources(net)
     for scoring in (_accuracies(net), _metrics(net), _losses(net)):
         members: dict[tuple[int, ...], list[tuple[int, str]]] = {}
         for i, top in scoring:
@@ -52,8 +58,14 @@ def heads(net: Net) -> list[str]:
             members.setdefault(read, []).append((i, top))
         if members:
             ranked = sorted(members.values(), key=lambda head: max((depths[i], i) for i, _ in head), reverse=True)
-            return [min(head, key=lambda member: (_top_k(net.layers[member[0]]), member[0]))[1] for head in ranked]
+            chosen = [min(head, key=lambda member: (_top_k(net.layers[member[0]]), member[0])) for head in ranked]
+            return [(net.layers[i], top) for i, top in chosen]
     return []
+
+
+def _outputs_hint(net: Net) -> str:
+    outputs = ", ".join(blob.name for blob in net.outputs if has_score(net, blob))
+    return f", or name one of its outputs: {outputs}." if outputs else "."
 
 
 def check_score(net: Net, blob: str) -> str:
@@ -85,18 +97,34 @@ def is_loss(net: Net, blob: str) -> bool:
 
 def scored(net: Net) -> list[Blob]:
     """The outputs with a score, at least one, sorted by name; RistrettoError if there are none."""
-    metrics = metrics_of(net)
-    found = [blob for blob in net.outputs if DYNAMIC not in blob.shape or blob.name in metrics]
+    found = [blob for blob in net.outputs if has_score(net, blob)]
     if not found:
         raise RistrettoError("the net has no outputs to score", where=net.file)
     return found
 
 
+def has_score(net: Net, blob: Blob) -> bool:
+    """Whether an output has a score: its mean, or that of a metric."""
+    return DYNAMIC not in blob.shape or blob.name in metrics_of(net)
+
+
+def measures(net: Net) -> list[Blob]:
+    """The outputs that are measures of a net rather than its predictions: accuracies, losses, metrics."""
+    metrics = metrics_of(net)
+    of_scoring_layers = {
+        top.name
+        for layer in net.layers
+        if not layer.is_source
+        and (layer.type == "Accuracy" or any(layer.loss_weights) or LAYERS.get(layer.type).is_loss)
+        for top in layer.tops
+    }
+    return [blob for blob in net.outputs if blob.name in metrics or blob.name in of_scoring_layers]
+
+
 def log_unscored(net: Net) -> None:
     """Log the names of the outputs without a score."""
-    has_score = {blob.name for blob in scored(net)}
     for blob in net.outputs:
-        if blob.name not in has_score:
+        if not has_score(net, blob):
             log.info("%s (%s) has a variable number of items and no score.", blob.name, show(blob.shape))
 
 
@@ -153,7 +181,7 @@ def _losses(net: Net) -> Iterator[tuple[int, str]]:
                 yield i, top.name
 
 
-def _depths(net: Net) -> list[int]:
+def layer_depths(net: Net) -> list[int]:
     """For each layer, the number of layers on the longest path from the data to it, itself included.
 
     Data layers do not count, nor do layers that only rename memory, such as Split: they may be implicit or explicit.

@@ -15,9 +15,11 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.batches import BatchReader, CachedBatches
+from ristretto_cli.scoring.comparisons import Comparison
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ScoredOutputs, Tally, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
+from ristretto_cli.scoring.float_outputs import FloatOutputs
 from ristretto_cli.scoring.host_layers import Runner
 from ristretto_cli.scoring.metrics import log_unscored
 from ristretto_cli.scoring.net_profile import NetProfiler
@@ -84,12 +86,14 @@ def scoring_runner(
     resume_from: Prefix | None = None,
     save: Sequence[Prefix] = (),
     profiler: NetProfiler | None = None,
+    comparisons: Sequence[Comparison] = (),
 ) -> Runner:
     """The compiled net; it computes the outputs that have a score, and TOTAL_LOSS if the net has losses.
 
-    resume_from, save: see Scorer. profiler: see compile_net. Raises RistrettoError for a net without outputs.
+    resume_from, save: see Scorer. profiler: see compile_net. comparisons: whose blobs it computes as well. Raises
+    RistrettoError for a net without outputs.
     """
-    outputs = ScoredOutputs(net)
+    outputs = ScoredOutputs(net, comparisons=comparisons)
 
     # A closure, not a method: a bound method would make a reference cycle with the runner.
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
@@ -113,7 +117,8 @@ class Scorer:
     """A compiled net that can be scored any number of times.
 
     resume_from: the activations of another net to resume from, instead of running the layers before. save: the
-    activations to cache for other nets. Raises RistrettoError for a net without outputs.
+    activations to cache for other nets. float_outputs: the float net's blobs to compare with. is_float: the net is the
+    float net, whose blobs are cached there. Raises RistrettoError for a net without outputs.
     """
 
     def __init__(
@@ -124,21 +129,29 @@ class Scorer:
         execution: Execution = DEFAULT,
         resume_from: Prefix | None = None,
         save: Sequence[Prefix] = (),
+        float_outputs: FloatOutputs | None = None,
+        is_float: bool = False,
     ) -> None:
+        comparisons = () if float_outputs is None else float_outputs.comparisons
+        self._float_outputs = float_outputs
+        self._is_float = is_float
         self._net = net
         self._resume_from = resume_from
         self._save = save
-        self._outputs = ScoredOutputs(net)
-        self._runner = scoring_runner(net, rng=rng, execution=execution, resume_from=resume_from, save=save)
+        self._outputs = ScoredOutputs(net, comparisons=comparisons)
+        self._runner = scoring_runner(
+            net, rng=rng, execution=execution, resume_from=resume_from, save=save, comparisons=comparisons
+        )
 
     def run(self, options: ScoringOptions) -> Scores:
         """The scores of one pass. Layers with a state continue from the last pass."""
-        log_unscored(self._net)
+        if not self._outputs.comparisons:
+            log_unscored(self._net)
         tally = Tally(self._outputs, np.float32 if options.single_precision else np.float64)
         log.info("Running for %d iterations.", options.iterations)
         with self._reader(options) as reader:
             for results in run_batches(
-                self._runner,
+                self._comparing_runner(),
                 reader,
                 options.iterations,
                 label=options.label,
@@ -147,7 +160,9 @@ class Scorer:
             ):
                 for prefix in self._save:
                     prefix.store({name: results.pop(name) for name in prefix.cut_point.activations})
-                _log_batch(tally.done, {name: results[name] for name in tally.sums})
+                _log_batch(tally.done, {blob.name: results[blob.name] for blob in self._outputs.averaged})
+                for each in self._outputs.comparisons:
+                    _log_batch(tally.done, {each.name: np.array(each.score(results[each.name], 1))})
                 tally.add(results)
                 rule = options.stopping
                 if rule is not None and rule.should_stop(float(tally.sums[rule.blob][0]), tally.done):
@@ -156,9 +171,16 @@ class Scorer:
         for line in score_lines(scores):
             log.info("%s", line)
         for output in scores.outputs:
-            if not np.isfinite(output.means).all():
+            if np.isnan(output.means).any() or not (output.may_be_infinite or np.isfinite(output.means).all()):
                 log.warning("%s is NaN or infinite, so the scores of this net are not reliable.", output.blob)
         return scores
+
+    def _comparing_runner(self) -> Runner:
+        """The net, with the values of comparisons."""
+        if self._float_outputs is None:
+            return self._runner
+        compare = self._float_outputs.recording if self._is_float else self._float_outputs.comparing
+        return compare(self._runner)
 
     def _reader(self, options: ScoringOptions) -> BatchReader:
         batches = options.batches or CachedBatches(self._net)

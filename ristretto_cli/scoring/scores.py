@@ -13,13 +13,15 @@ from ristretto_cli.ops import AnyArray
 class Output:
     """The mean of an output blob over all batches, flat. weight: its loss weight, 0 if it is not a loss.
 
-    For a metric over all batches, means has its one value, and parts its components by name.
+    For a metric over all batches, means has its one value, and parts its components by name. may_be_infinite: an
+    infinite value is no sign of a fault.
     """
 
     blob: str
     weight: float
     means: AnyArray
     parts: Mapping[str, float] = field(default_factory=dict)
+    may_be_infinite: bool = False
 
     @property
     def score(self) -> float:
@@ -46,8 +48,10 @@ def score_lines(scores: Scores) -> list[str]:
     for output in scores.outputs:
         lines += [f"{name}: {number(part)}" for name, part in output.parts.items()]
         for mean in output.means:
-            weighted = f" (* {number(output.weight)} = {number(output.weight * mean)} loss)"
-            lines.append(f"{output.blob} = {number(mean)}{weighted if output.weight else ''}")
+            line = f"{output.blob} = {number(mean)}"
+            if output.weight:
+                line += f" (* {number(output.weight)} = {number(output.weight * mean)} loss)"
+            lines.append(line)
     return lines
 
 

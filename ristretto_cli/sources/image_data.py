@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from ristretto_cli.sources.settings import (
 from ristretto_cli.sources.source import Source, source
 from ristretto_cli.sources.transform import Transform
 
+log = logging.getLogger("ristretto")
+
 
 class Entry(NamedTuple):
     """A line of the list: the file, root_folder and name joined, and the label."""
@@ -35,8 +38,8 @@ class Entry(NamedTuple):
 class ImageData(Source):
     """Images (N, C, H, W) and labels (N,) of the files in a list, each line a name, a space and a label.
 
-    Names may contain spaces. With shuffle, each pass over the list is reshuffled. As in Data, images of
-    different sizes need batch_size 1 (or new_height and new_width).
+    Names may contain spaces, except in a list without any labels, where all labels are 0. With shuffle, each pass over
+    the list is reshuffled. As in Data, images of different sizes need batch_size 1 (or new_height and new_width).
     """
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
@@ -111,10 +114,16 @@ def _new_size(param: Message) -> tuple[int, int] | None:
 def _read_list(source: str, root: str) -> list[Entry]:
     path = existing(source, "image_data_param.source")
     entries = []
-    for number, line in enumerate(read_lines(path, "image_data_param.source"), start=1):
-        if not line.strip():
-            continue
-        name, _, label = line.rstrip().rpartition(" ")
+    lines = [
+        (number, line.rstrip()) for number, line in enumerate(read_lines(path, "image_data_param.source"), start=1)
+    ]
+    lines = [(number, line) for number, line in lines if line]
+    if lines and not any(" " in line for _, line in lines):
+        # In Caffe, too, a line without a space is a name, but its label is the number that it begins with.
+        log.warning("%s has no labels: the label of each image is 0.", path)
+        return [Entry(root + line, 0) for _, line in lines]
+    for number, line in lines:
+        name, _, label = line.rpartition(" ")
         # Caffe reads the label with atoi: trailing garbage is ignored.
         digits = re.match(r"[+-]?\d{1,10}(?!\d)", label)
         if not name or digits is None:

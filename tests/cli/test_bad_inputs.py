@@ -440,7 +440,7 @@ SILENT = lines(1, 2, 3, 4, end='layer { name: "s" type: "Silence" bottom: "ip" b
 
 NETS = [
     bad("neither an Accuracy layer nor a loss", QUANTIZE, lines(1, 2, 3, 4),
-        "net.prototxt: the net has no Accuracy layer and no loss to score by. Name one of its outputs with --score: ip, label."),
+        "net.prototxt: the net has no Accuracy layer and no loss to score by. Compare it with its float net by --score agreement (classes) or --score sqnr (any output), or name one of its outputs: ip, label."),
     bad("score of an unknown output", flags(QUANTIZE, "--score=acuracy"), nothing,
         'net.prototxt: "acuracy" is not an output of the net. Did you mean accuracy? Outputs: accuracy, loss.'),
     bad("score of a blob that is not an output", flags(QUANTIZE, "--score=ip"), nothing,
@@ -448,7 +448,7 @@ NETS = [
     bad("no outputs at all", TEST, SILENT,
         "net.prototxt: the net has no outputs to score"),
     bad("no outputs to quantize by", QUANTIZE, SILENT,
-        "net.prototxt: the net has no outputs to score"),
+        "net.prototxt: the net has no Accuracy layer and no loss to score by. Compare it with its float net by --score agreement (classes) or --score sqnr (any output)."),
     bad("no layers in TEST", TEST, every_layer("include { phase: TRAIN }"),
         "net.prototxt: the net has no layers for phase TEST, level 0. Check the include and exclude rules of its layers."),
     bad("no layers at that level", flags(TEST, "--level=3"), every_layer("include { max_level: 2 }"),
@@ -512,6 +512,11 @@ def mean_file(*dims: int, values: int) -> Change:
         write("mean.binaryproto", blob),
     )
 
+
+NO_DATA = (
+    'net.prototxt:2: layer "data" (Input): there is no data for data, label. Give images with --images LIST_OR_FOLDER, or '
+    "arrays with --input x.npz: data (Nx1x4x4), label (N); or replace it with a data layer such as Data."
+)
 
 DATA = [
     bad("LMDB missing", QUANTIZE, remove("db"),
@@ -580,7 +585,7 @@ DATA = [
         'net.prototxt:2: layer "data" (HDF5Data): data.h5: dataset label contains object, not numbers'),
     bad("image list missing", TEST, data_layer(IMAGE_LAYER),
         'net.prototxt:2: layer "data" (ImageData): image_data_param.source list.txt does not exist. Relative paths start at the current folder.'),
-    bad("image list without labels", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png\n")),
+    bad("image list with a line without a label", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png\nb.png 1\n")),
         'net.prototxt:2: layer "data" (ImageData): list.txt:1: no label after the last space. Expected: file label.'),
     bad("image missing", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png 0\n")),
         'net.prototxt:2: layer "data" (ImageData): a.png: the image cannot be read: No such file or directory'),
@@ -588,10 +593,9 @@ DATA = [
         'net.prototxt:2: layer "data" (ImageData): a.png: the image cannot be decoded'),
     bad("image of another size", TEST, both(data_layer(IMAGE_LAYER), write("list.txt", "a.png 0\nb.png 1\n"), write("a.png", png(4)), write("b.png", png(5))),
         'net.prototxt:2: layer "data" (ImageData): b.png: the image is 1x5x5, but the first one is 1x4x4. Set new_height and new_width.'),
-    bad("Input net to test", TEST, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Use `ristretto forward --input=x.npz`, or replace it with a data layer such as Data or ImageData.'),
+    bad("Input net to test", TEST, data_layer(INPUT_LAYER), NO_DATA),
     bad("Input net to quantize", QUANTIZE, data_layer(INPUT_LAYER),
-        'net.prototxt:2: layer "data" (Input): there is no data for data, label. Replace it with a data layer such as Data or ImageData.'),
+        NO_DATA),
     bad("Input net without its blobs", FORWARD, data_layer(INPUT_LAYER),
         'net.prototxt:2: layer "data" (Input): there is no data for data, label. Use `ristretto forward --input=x.npz`, or replace it with a data layer such as Data or ImageData.'),
     bad("npz missing", flags(FORWARD, "--input=in.npz"), data_layer(INPUT_LAYER),

@@ -48,7 +48,7 @@ SUMMARY = [
 ]
 NOTES = [
     "Scored by accuracy: higher is better.",
-    "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
+    "The error margin is kept: accuracy is equal to the baseline; the margin is 2 percentage points.",
     "Other outputs (float net, quantized net):",
     "loss: 0.559681, 0.562171",
     "Written to quantized.prototxt",

@@ -51,6 +51,13 @@ REFUSED = [
         (*QUANTIZE, "--legacy", "--nohold_margin"),
         "--nohold_margin has no effect with --legacy, which never widens the combined net",
     ),
+    (
+        (*QUANTIZE, "--error_margin=2", "--error_margin_absolute=0.1"),
+        "--error_margin has no effect with --error_margin_absolute",
+    ),
+    ((*QUANTIZE, "--legacy", "--error_margin_absolute=0.1"), "--error_margin_absolute has no effect with --legacy"),
+    ((*QUANTIZE, "--error_margin_absolute=-1"), "Invalid value for '--error_margin_absolute'"),
+    ((*QUANTIZE, "--error_margin_absolute=nan"), "Invalid value for '--error_margin_absolute'"),
     ((*QUANTIZE, "--legacy", "--fl_params=mse"), "--fl_params=mse has no effect with --legacy"),
     (
         (*MINIFLOAT, "--fl_params=max"),

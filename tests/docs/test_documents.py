@@ -35,7 +35,7 @@ def commands() -> dict[str, Command]:
 
 
 def flags(command: Command) -> set[str]:
-    options = [param for param in command.params if isinstance(param, Option)]
+    options = [param for param in command.get_params(Context(command)) if isinstance(param, Option)]
     return {name for option in options for name in (*option.opts, *option.secondary_opts)} | {"--help"}
 
 
@@ -59,6 +59,16 @@ def test_command_lines_parse(name: str, commands: dict[str, Command]) -> None:
             commands[command].make_context(command, arguments)
         except UsageError as fault:
             pytest.fail(f"{name}: ristretto {command} {shlex.join(arguments)}\n{fault.format_message()}")
+
+
+def test_examples_in_the_help_parse(commands: dict[str, Command]) -> None:
+    examples = {name: command.epilog for name, command in commands.items() if command.epilog}
+    assert "quantize" in examples
+    for text in examples.values():
+        lines = list(command_lines(re.sub("^  ", "    ", text, flags=re.MULTILINE)))
+        assert len(lines) == text.count("  ristretto ")
+        for command, *arguments in lines:
+            commands[command].make_context(command, arguments)
 
 
 def test_command_lines_are_found_in_both_kinds_of_code_blocks() -> None:

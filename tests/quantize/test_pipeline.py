@@ -76,7 +76,7 @@ def test_groups_that_pass_separately_but_not_together_are_widened(two_classes: A
     outcome = quantize(two_classes(low=100).job(mode_options=ORIGINAL_RANGES))
     assert bits(outcome) == [4, 2, 4]
     assert outcome.notes()[1:3] == [
-        "The error margin is kept: accuracy is equal to the baseline; the margin is 2.",
+        "The error margin is kept: accuracy is equal to the baseline; the margin is 2 percentage points.",
         "Widened from the net with 2bit CONV weights, 2bit FC weights, 4bit layer activations, which has accuracy 0.",
     ]
     found = outcome.as_json()

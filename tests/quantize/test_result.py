@@ -214,7 +214,7 @@ def test_a_net_that_was_not_scored_has_a_file_without_the_margin() -> None:
         (0.9, 0.895, 2.0, "kept: accuracy is 0.5 percentage points below the baseline; the margin is 2."),
         (0.9, 0.89, 2.0, "kept: accuracy is 1 percentage point below the baseline; the margin is 2."),
         (0.9, 0.907, 2.0, "kept: accuracy is 0.7 percentage points above the baseline; the margin is 2."),
-        (0.9, 0.9, 2.5, "kept: accuracy is equal to the baseline; the margin is 2.5."),
+        (0.9, 0.9, 2.5, "kept: accuracy is equal to the baseline; the margin is 2.5 percentage points."),
         (0.9, 0.8698, 3.0, "missed: accuracy is 3.02 percentage points below the baseline; the margin is 3."),
         (0.9, 0.8996, 2.0, "kept: accuracy is 0.04 percentage points below the baseline; the margin is 2."),
         (0.92, 0.9, 2.0, "kept: accuracy is 2 percentage points below the baseline; the margin is 2."),
@@ -314,7 +314,7 @@ def test_a_score_that_is_no_number_is_printed_as_such() -> None:
 
 def test_json_holds_the_job_the_ranges_and_every_trial() -> None:
     found = outcome(DYNAMIC, LENET, trial(8, 0.9873), 0.992)
-    data = as_json(job(DYNAMIC, iterations=100, error_margin_percent=1.0), found)
+    data = as_json(job(DYNAMIC, iterations=100), found)
     given = ("model", "weights", "model_quantized", "trimming_mode", "score", "score_goal")
     assert {key: data[key] for key in given} == {
         "model": "net.prototxt",
@@ -324,7 +324,8 @@ def test_json_holds_the_job_the_ranges_and_every_trial() -> None:
         "score": "accuracy",
         "score_goal": "max",
     }
-    assert (data["iterations"], data["calibration_iterations"], data["error_margin"]) == (100, 10, 1.0)
+    assert (data["iterations"], data["calibration_iterations"], data["error_margin"]) == (100, 10, 2.0)
+    assert data["error_margin_unit"] == "percentage points"
     assert data["legacy"] is False
     assert data["baseline"]["score"] == 0.992
     assert data["layers"] == {
@@ -351,7 +352,7 @@ def test_json_holds_the_job_the_ranges_and_every_trial() -> None:
     assert data["combined"]["score"] == 0.9873
     assert data["combined"]["bits"] == {"conv_params": 4, "fc_params": 4, "layer": 8}
     assert data["combined"]["worse_by"] == pytest.approx(0.47)
-    asked = job(DYNAMIC, error_margin_percent=1.0)
+    asked = job(DYNAMIC, iterations=100)
     assert data["summary"] == [*summary_lines(asked, found), *notes(asked, found)]
 
 

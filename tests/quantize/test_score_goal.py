@@ -12,7 +12,7 @@ import pytest
 
 from ristretto_cli.cli.main import run
 from ristretto_cli.quantize.config import QuantizeConfig
-from ristretto_cli.quantize.margin import Goal, Margin
+from ristretto_cli.quantize.margin import Goal, Margin, Unit
 from ristretto_cli.quantize.pipeline import quantize
 from ristretto_cli.quantize.result import QuantizationResult
 from ristretto_cli.scoring.metrics import is_loss
@@ -86,6 +86,23 @@ def test_a_baseline_that_is_no_number_allows_nothing() -> None:
 )
 def test_how_far_a_score_is_from_the_baseline_has_the_margins_unit(margin: Margin, score: float, missed: float) -> None:
     assert margin.missed_by(score) == pytest.approx(missed)
+
+
+@pytest.mark.parametrize(
+    ("margin", "score", "allowed"),
+    [
+        (Margin(0.0, 1e-6, goal=Goal.MIN, of_unit=Unit.SCORE), 3.7e-7, True),
+        (Margin(0.0, 1e-6, goal=Goal.MIN, of_unit=Unit.SCORE), 1.1e-6, False),
+        (Margin(0.0, 0.0, goal=Goal.MIN, of_unit=Unit.SCORE), 0.0, True),
+        (Margin(-50.0, 2.0, goal=Goal.MIN, of_unit=Unit.SCORE), -48.0, True),
+        (Margin(-50.0, 2.0, goal=Goal.MIN, of_unit=Unit.SCORE), -47.9, False),
+        (Margin(31.5, 0.5, of_unit=Unit.SCORE), 31.0, True),
+        (Margin(31.5, 0.5, of_unit=Unit.SCORE), 30.9, False),
+        (Margin(0.0, 1.0, goal=Goal.MIN, of_unit=Unit.SCORE), math.nan, False),
+    ],
+)
+def test_an_absolute_margin_has_the_unit_of_the_score(margin: Margin, score: float, allowed: bool) -> None:
+    assert margin.allows(score) is allowed
 
 
 # --- what is a loss
@@ -205,6 +222,28 @@ def test_a_loss_of_zero_allows_nothing_and_that_is_said(regress: Any, caplog: py
     assert "--score" in caplog.text and "The float net's loss is 0" in caplog.text
     text = "\n".join([*outcome.summary_lines(), *outcome.notes()])
     assert "inf" not in text and "nan" not in text
+
+
+def test_a_loss_of_zero_may_rise_by_an_absolute_margin(
+    workshop: Any, regress: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The float net copies its input, with which it is compared.
+    regress()
+    text = REGRESSION.replace("num_output: 1 bias_term: false", "num_output: 2 bias_term: false")
+    workshop.net(text.replace('bottom: "fc" bottom: "label"', 'bottom: "fc" bottom: "data"'))
+    workshop.weights(IDENTITY)
+    flags = ["quantize", "--model=net.prototxt", "--weights=net.caffemodel", "--trimming_mode=dynamic_fixed_point"]
+    assert run([*flags, "--iterations=2", "--bw=layer=16", "--error_margin_absolute=0.01", "--json=found.json"]) == 0
+    reported = capsys.readouterr()
+    found = json.loads(Path("found.json").read_text())
+    assert found["baseline"]["score"] == 0
+    assert (found["error_margin"], found["error_margin_unit"]) == (0.01, "the score's own unit")
+    assert found["combined"]["passed"] and 0 < found["combined"]["score"] == found["combined"]["worse_by"] <= 0.01
+    assert "The error margin is 0.01, in the unit of the score." in reported.err
+    assert "is relative to it" not in reported.err
+    score = f"{found['combined']['score']:g}"
+    verdict = f"l2 is {score} above the baseline; the margin is 0.01 in the score's unit."
+    assert f"The error margin is kept: {verdict}" in reported.out
 
 
 def test_the_summary_names_the_loss_and_which_way_is_better(regress: Any) -> None:

@@ -174,5 +174,5 @@ def test_a_deploy_net_is_rejected_first_for_its_missing_data(
     assert run([*FIXED, *flags]) == 1
     assert (
         'net.prototxt:1: layer "in" (Input): there is no data for data. '
-        "Replace it with a data layer such as Data or ImageData."
+        "Give arrays with --input x.npz: data (Nx2x1x1); or replace it with a data layer such as Data."
     ) in capsys.readouterr().err

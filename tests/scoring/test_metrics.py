@@ -161,5 +161,6 @@ def test_a_net_without_accuracy_and_loss_asks_for_a_score(workshop: Any) -> None
         default_score(workshop.load(INPUTS + layer("Softmax", "x", "prob")))
     assert str(refused.value) == (
         "net.prototxt: the net has no Accuracy layer and no loss to score by. "
-        "Name one of its outputs with --score: prob, y, z."
+        "Compare it with its float net by --score agreement (classes) or --score sqnr (any output), "
+        "or name one of its outputs: prob, y, z."
     )

@@ -39,6 +39,16 @@ def test_the_last_space_separates_the_label(files: Any, open_layer: Any) -> None
     assert images[:, 2, 1, 2].tolist() == [1, 2, 1]
 
 
+def test_in_a_list_without_labels_each_label_is_0(
+    files: Any, open_layer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    files("7.png\n\nb.png\r\n", {"7.png": plain(7), "b.png": plain(9)})
+    images, labels = open_layer(TEXT % "batch_size: 2").next()
+    assert images[:, 0, 0, 0].tolist() == [7, 9]
+    assert labels.tolist() == [0, 0]
+    assert caplog.messages == ["list.txt has no labels: the label of each image is 0."]
+
+
 def test_root_folder_is_put_before_each_name(files: Any, open_layer: Any) -> None:
     files("1.png 0", {"sub/img1.png": plain(9)})
     assert open_layer(TEXT % 'root_folder: "sub/img"').next()[0][0, 0, 0, 0] == 9
