@@ -20,6 +20,7 @@ from ristretto_cli.cli.flags import (
     integers,
     json_file,
     json_option,
+    names,
     net_options,
     print_result,
     threads_option,
@@ -48,6 +49,7 @@ _FOR_SCORES = (
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
+    from ristretto_cli.quantize.pins import Settings
 
 
 def _mode_flags() -> Sequence[click.Option]:
@@ -77,7 +79,7 @@ def _mode_flags() -> Sequence[click.Option]:
         Excludes("--json", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
         Needs("--weights_folded", "--fold_batchnorm"),
-        Excludes("--fold_batchnorm", "--legacy"),
+        *(Excludes(name, "--legacy") for name in ("--fold_batchnorm", "--skip", "--config")),
     ],
 )
 @net_options
@@ -124,11 +126,20 @@ def _mode_flags() -> Sequence[click.Option]:
 @option(
     "--bw",
     "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8. In dynamic fixed "
-    "point bias=16 gives biases a format of their own.",
-    unit="group=bits,...",
+    "point bias=16 gives biases a format of their own, and conv1.params=8 fixes the weights of layer conv1; its other "
+    "parts are layer, layer_in, layer_out and bias.",
+    unit="name=bits,...",
     default="",
     callback=widths,
 )
+@option(
+    "--skip",
+    "Layers to leave float; first and last are the first and the last layer that can be quantized.",
+    unit="layer,...",
+    default="",
+    callback=names,
+)
+@option("--config", "A file with settings of --bw and --skip, such as conv1.params: 8 and skip: ip2.", unit="file")
 @option(
     "--fold_batchnorm",
     "First fold BatchNorm, Scale and BN layers, and write the folded weights. In dynamic fixed point, biases then have "
@@ -170,6 +181,9 @@ def _mode_flags() -> Sequence[click.Option]:
 def command(
     model_quantized: str | None,
     weights_folded: str | None,
+    bw: dict[str, int],
+    skip: tuple[str, ...],
+    config: str | None,
     error_margin: float,
     score_goal: str | None,
     json: str | None,
@@ -187,7 +201,8 @@ def command(
     """
     given = given_flags(click.get_current_context())
     mode_options = _pop_mode_options(flags)
-    _check(given, flags["trimming_mode"], flags["bw"], mode_options, legacy=flags["legacy"])
+    settings = _settings(bw, skip, config)
+    _check(given, flags["trimming_mode"], settings, mode_options, legacy=flags["legacy"])
     from ristretto_cli.formats.number_format import MODES
     from ristretto_cli.quantize.config import QuantizeConfig
     from ristretto_cli.quantize.margin import Goal
@@ -197,23 +212,27 @@ def command(
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
-    config = QuantizeConfig(
+    job = QuantizeConfig(
         model_quantized=target,
         weights_folded=weights_target if flags["fold_batchnorm"] else "",
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
         metric_options=ap_version,
+        bw=settings.groups,
+        bw_lines=settings.lines,
+        pins=settings.pins,
+        skip=settings.skips,
         **flags,
     )
-    check_outputs([target, config.weights_folded or None, json_file(json)], [config.model, config.weights])
+    check_outputs([target, job.weights_folded or None, json_file(json)], [job.model, job.weights, config])
     try:
         if dry_run:
-            click.echo("\n".join(planned_nets(config)))
+            click.echo("\n".join(planned_nets(job)))
             return
-        config = replace(config, execution=Execution(usable_gpu(gpu), threads, graph))
+        job = replace(job, execution=Execution(usable_gpu(gpu), threads, graph))
         with progress("quantize") as bar:
-            result = quantize(config, on_batch=bar.on_batch)
+            result = quantize(job, on_batch=bar.on_batch)
     except MissingWidths as fault:
         raise click.UsageError(str(fault), click.get_current_context()) from fault
     result.write()
@@ -234,10 +253,25 @@ def _pop_mode_options(flags: dict[str, Any]) -> dict[str, str]:
     return {name: flags.pop(name) for name in mode_options()}
 
 
+def _settings(bw: Mapping[str, int], skip: Sequence[str], config: str | None) -> Settings:
+    """The settings of --bw, --skip and the file --config together; --bw has precedence over the file."""
+    from ristretto_cli.quantize.pins import Settings, Skip, is_pin, pin, read_settings
+
+    in_file = Settings() if config is None else read_settings(config)
+    groups = {name: bits for name, bits in bw.items() if not is_pin(name)}
+    pins = [pin(name, bits, f"--bw {name}={bits}") for name, bits in bw.items() if is_pin(name)]
+    return Settings(
+        {**in_file.groups, **groups},
+        {name: line for name, line in in_file.lines.items() if name not in groups},
+        (*in_file.pins, *pins),
+        (*in_file.skips, *(Skip(name, f"--skip {name}") for name in skip)),
+    )
+
+
 def _check(
     given: Collection[str],
     trimming_mode: str,
-    bw: Mapping[str, int],
+    settings: Settings,
     mode_values: Mapping[str, str],
     *,
     legacy: bool,
@@ -248,10 +282,13 @@ def _check(
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
     optional = [group.name for group in mode.optional_groups]
+    bw = settings.groups
     unknown = [name for name in bw if name not in (*names, *optional)]
     if unknown:
         known = ", ".join([*names, *optional])
-        raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {known}')
+        origin = settings.lines.get(unknown[0], "--bw")
+        parts = "; parts of layers: conv1.params, ..." if mode.per_layer else ""
+        raise click.UsageError(f'{origin}: {trimming_mode} has no group "{unknown[0]}"; its groups: {known}{parts}')
     gives_all = all(name in bw for name in names)
     no_effect = f"has no effect with --trimming_mode={trimming_mode}"
     faults = [
@@ -259,6 +296,11 @@ def _check(
         for name in optional
         if name in bw and legacy
     ]
+    if legacy and settings.pins:
+        pinned = settings.pins[0]
+        faults.append(
+            f"--bw {pinned.layer}.{pinned.part}= has no effect with --legacy, which gives all layers the same widths"
+        )
     for name, (declared, modes) in mode_options().items():
         if f"--{name}" in given and declared not in mode.options:
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")

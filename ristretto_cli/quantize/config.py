@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ristretto_cli.errors import Location
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.quantize.margin import Goal
+from ristretto_cli.quantize.pins import Pin, Skip
 from ristretto_cli.scoring.execution import Execution
 
 FOLDED_BIAS_BITS = 16  # biases of folded nets are large and many: they get a format of their own
@@ -28,12 +30,13 @@ class QuantizeConfig:
     """The settings of `ristretto quantize`.
 
     mode_options: options that the trimming mode declares, by name; missing ones have their defaults.
-    error_margin_percent: see Margin. score_goal: None for the score's default. bit_widths: in bits. bw: fixed
-    widths of groups, by name, which are then not searched. fold_batchnorm: fold normalizations first, and give biases
-    FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore: score no
-    net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the error
-    margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb: memory
-    for data and values that several nets need, in units of 2^20 bytes; 0: no caching.
+    error_margin_percent: see Margin. score_goal: None for the score's default. bit_widths: in bits. bw: fixed widths of
+    groups, by name, which are then not searched; bw_lines: the lines of a settings file that give some of them. pins:
+    fixed widths of parts of layers. skip: layers that stay float. fold_batchnorm: fold normalizations first, and give
+    biases FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore:
+    score no net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the
+    error margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb:
+    memory for data and values that several nets need, in units of 2^20 bytes; 0: no caching.
     """
 
     model: str
@@ -49,6 +52,9 @@ class QuantizeConfig:
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     bw: Mapping[str, int] = field(default_factory=dict)
+    bw_lines: Mapping[str, Location] = field(default_factory=dict)
+    pins: tuple[Pin, ...] = ()
+    skip: tuple[Skip, ...] = ()
     fold_batchnorm: bool = False
     weights_folded: str = ""
     noscore: bool = False

@@ -93,7 +93,13 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTi
 def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:
     config = prepared.config
     return search_space(
-        prepared.mode, layers, config.bit_widths, config.bw, legacy=config.legacy, hold_margin=config.hold_margin
+        prepared.mode,
+        layers,
+        config.bit_widths,
+        config.bw,
+        legacy=config.legacy,
+        pins=prepared.pins,
+        hold_margin=config.hold_margin,
     )
 
 
@@ -110,4 +116,6 @@ def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult
         net_file=apply_bit_widths(prepared.net_file, layers, found.widths, prepared.mode, legacy=legacy),
         folded=prepared.folded,
         left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),
+        skipped=prepared.skipped,
+        pins=prepared.pins,
     )

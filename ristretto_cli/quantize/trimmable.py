@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 
@@ -42,12 +42,6 @@ def family_of(layer: Layer) -> str:
 def is_in(group: SearchGroup, family: str, layer: Layer) -> bool:
     """Whether a layer of a family has values of a group: only layers with biases have some of a group of biases."""
     return family in group.families and (group.roles != {Role.BIAS} or len(layer.params) > 1)
-
-
-def each_family(families: frozenset[str], layers: Sequence[Trimmable]) -> Iterator[str]:
-    """The families that have layers."""
-    present = {each.family for each in layers}
-    yield from sorted(families & present)
 
 
 def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:

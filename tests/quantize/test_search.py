@@ -108,8 +108,8 @@ def test_the_smallest_width_that_passed_is_chosen_and_combined() -> None:
     result = run(net, "CONV", "FC")
     assert bits(result) == [8, 4, 16]
     assert result.widths == {
-        "CONV": {Role.PARAMS: 8, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
-        "FC": {Role.PARAMS: 4, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
+        "conv": {Role.PARAMS: 8, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
+        "fc": {Role.PARAMS: 4, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
     }
     assert net.widths["the combined net"] == result.widths
     assert result.combined is not None
@@ -154,8 +154,8 @@ def test_a_combined_net_that_misses_the_margin_is_reported_as_such() -> None:
 def test_a_trial_has_widths_only_for_the_searched_group(legacy: bool) -> None:
     net = Net({})
     run(net, "CONV", "FC", legacy=legacy)
-    assert net.widths["8bit CONV weights"] == {"CONV": {Role.PARAMS: 8}}
-    assert net.widths["8bit layer activations"] == {family: dict.fromkeys(ACTIVATIONS, 8) for family in ("CONV", "FC")}
+    assert net.widths["8bit CONV weights"] == {"conv": {Role.PARAMS: 8}}
+    assert net.widths["8bit layer activations"] == {name: dict.fromkeys(ACTIVATIONS, 8) for name in ("conv", "fc")}
 
 
 # --- groups without layers
@@ -167,7 +167,7 @@ def test_a_group_without_layers_is_skipped() -> None:
     assert not [name for name in net.names if "FC" in name]
     assert [group.skipped for group in result.groups] == [False, True, False]
     assert result.groups[1].trials == ()
-    assert result.widths == {"CONV": {Role.PARAMS: 1, Role.LAYER_IN: 1, Role.LAYER_OUT: 1}}
+    assert result.widths == {"conv": {Role.PARAMS: 1, Role.LAYER_IN: 1, Role.LAYER_OUT: 1}}
 
 
 def test_the_original_scores_the_float_net_five_times_for_it() -> None:
@@ -188,7 +188,7 @@ def test_where_all_widths_are_given_only_the_combined_net_is_scored(legacy: bool
     assert net.names == ["the combined net"]
     assert bits(result) == [3, 2, 5]
     assert [(group.given, group.trials) for group in result.groups] == [(True, ())] * 3
-    assert result.widths["FC"] == {Role.PARAMS: 2, Role.LAYER_IN: 5, Role.LAYER_OUT: 5}
+    assert result.widths["fc"] == {Role.PARAMS: 2, Role.LAYER_IN: 5, Role.LAYER_OUT: 5}
     assert result.combined is not None
     assert not result.combined.passed
 
@@ -210,7 +210,7 @@ def test_a_width_of_a_whole_net_is_scored_as_the_net_that_is_written(legacy: boo
     net = Net({})
     result = run(net, "CONV", mode="minifloat", legacy=legacy, given={"net": 9})
     assert net.names == ["the combined net"]
-    assert result.widths == {"CONV": dict.fromkeys(Role, 9)}
+    assert result.widths == {"conv": dict.fromkeys(Role, 9)}
     assert result.combined is not None
 
 
@@ -235,7 +235,7 @@ def test_minifloat_where_none_passes_scores_the_32_bit_net_that_is_written() -> 
     net = Net({"16bit minifloat net": 0.1, "the combined net": 0.9})
     result = run(net, "CONV", mode="minifloat")
     assert net.names == ["16bit minifloat net", "the combined net"]
-    assert result.widths == {"CONV": dict.fromkeys(Role, 32)}
+    assert result.widths == {"conv": dict.fromkeys(Role, 32)}
     assert result.combined is not None
     assert (result.combined.bits, result.combined.score, result.combined.passed) == (32, 0.9, True)
 
@@ -244,7 +244,7 @@ def test_the_original_writes_it_unscored() -> None:
     net = Net({"16bit minifloat net": 0.1})
     result = run(net, "CONV", mode="minifloat", legacy=True)
     assert net.names == ["16bit minifloat net"]
-    assert result.widths == {"CONV": dict.fromkeys(Role, 32)}
+    assert result.widths == {"conv": dict.fromkeys(Role, 32)}
     assert result.combined is None
 
 
