@@ -261,7 +261,9 @@ def _left_float_lines(layers: Sequence[LeftFloat]) -> list[str]:
         names = [layer.name for layer in by_type[layer_type]]
         more = len(names) - _MAX_NAMES
         named = ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
-        lines.append(f"{named} ({layer_type}): {_percent(shares[layer_type])} of the parameters")
+        macs = sum(layer.macs_share for layer in by_type[layer_type])
+        of_macs = f"{_percent(macs)} of the MACs" if macs else "no MACs"
+        lines.append(f"{named} ({layer_type}): {_percent(shares[layer_type])} of the parameters, {of_macs}")
     return ["Left float:", *lines] if lines else []
 
 

@@ -10,6 +10,7 @@ from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import Ranges, Role, SearchGroup
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
+from ristretto_cli.net.macs import macs_of
 
 # The only types that the original quantizes.
 _LEGACY_TYPES = frozenset({"Convolution", "InnerProduct"})
@@ -26,12 +27,16 @@ class Trimmable:
 
 @dataclass(frozen=True)
 class LeftFloat:
-    """A layer with parameters that is not trimmed; parameters: their number, share: of all parameters of the net."""
+    """A layer with parameters that is not trimmed.
+
+    parameters: their number; share: of all parameters of the net; macs_share: of all its multiply-accumulates.
+    """
 
     name: str
     type: str
     parameters: int
     share: float
+    macs_share: float = 0.0
 
 
 def family_of(layer: Layer) -> str:
@@ -67,8 +72,10 @@ def left_float(net: Net, trimmed_layers: Collection[str]) -> list[LeftFloat]:
         if layer.params
     }
     total = sum(sizes.values())
+    macs = [macs_of(layer) for layer in net.layers]
+    all_macs = max(1, sum(macs))
     return [
-        LeftFloat(layer.name, layer.type, size, size / total)
-        for layer in net.layers
+        LeftFloat(layer.name, layer.type, size, size / total, own / all_macs)
+        for layer, own in zip(net.layers, macs, strict=True)
         if (size := sizes.get(layer.name, 0)) and layer.name not in trimmed_layers
     ]

@@ -106,7 +106,9 @@ def test_skipped_layers_stay_float_in_every_mode(two_classes: Any, mode: str, na
     (other,) = {"conv", "fc"} - {kept}
     assert f"Skipped: {other}" in outcome.notes()
     assert outcome.as_json()["skipped"] == [other]
-    assert [layer["name"] for layer in outcome.as_json()["left_float"]] == [other]
+    # Of eight products for each image, four are in each layer.
+    left = {"name": other, "parameters": 4, "share": 0.5, "macs_share": 0.5}
+    assert [{key: layer[key] for key in left} for layer in outcome.as_json()["left_float"]] == [left]
 
 
 def test_a_group_whose_layers_are_all_skipped_says_so(two_classes: Any) -> None:
