@@ -43,6 +43,7 @@ _FOR_SCORES = (
     "score_goal",
     "ap_version",
     "bit_widths",
+    "search",
     "nohold_margin",
     "early_stop",
 )
@@ -79,7 +80,7 @@ def _mode_flags() -> Sequence[click.Option]:
         Excludes("--json", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
         Needs("--weights_folded", "--fold_batchnorm"),
-        *(Excludes(name, "--legacy") for name in ("--fold_batchnorm", "--skip", "--config")),
+        *(Excludes(name, "--legacy") for name in ("--fold_batchnorm", "--skip", "--config", "--search")),
     ],
 )
 @net_options
@@ -123,6 +124,12 @@ def _mode_flags() -> Sequence[click.Option]:
     default=10,
 )
 @option("--bit_widths", "The bit widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
+@option(
+    "--search",
+    "groups tries --bit_widths for each group of layers; smallest finds the smallest width for each group.",
+    type=click.Choice(["groups", "smallest"]),
+    default="groups",
+)
 @option(
     "--bw",
     "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8. In dynamic fixed "
@@ -184,6 +191,7 @@ def command(
     bw: dict[str, int],
     skip: tuple[str, ...],
     config: str | None,
+    search: str,
     error_margin: float,
     score_goal: str | None,
     json: str | None,
@@ -204,7 +212,7 @@ def command(
     settings = _settings(bw, skip, config)
     _check(given, flags["trimming_mode"], settings, mode_options, legacy=flags["legacy"])
     from ristretto_cli.formats.number_format import MODES
-    from ristretto_cli.quantize.config import QuantizeConfig
+    from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
     from ristretto_cli.quantize.margin import Goal
     from ristretto_cli.quantize.pipeline import planned_nets, quantize
     from ristretto_cli.quantize.prepare import MissingWidths
@@ -219,6 +227,7 @@ def command(
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
         metric_options=ap_version,
+        search=SearchKind(search),
         bw=settings.groups,
         bw_lines=settings.lines,
         pins=settings.pins,
@@ -310,6 +319,10 @@ def _check(
         faults.append(f"--bit_widths {no_effect}, which has fixed widths")
     elif "--bit_widths" in given and gives_all:
         faults.append("--bit_widths has no effect with --bw, which gives all widths")
+    if "--search" in given and mode.widths((), []):
+        faults.append(f"--search {no_effect}, which has fixed widths")
+    elif "--search" in given and gives_all:
+        faults.append("--search has no effect with --bw, which gives all widths")
     if "--early_stop" in given and len(names) == 1:
         faults.append(f"--early_stop {no_effect}, which scores all nets in full")
     elif "--early_stop" in given and gives_all:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from ristretto_cli.errors import Location
 from ristretto_cli.layers.host_layer import MetricOptions
@@ -12,6 +13,13 @@ from ristretto_cli.quantize.pins import Pin, Skip
 from ristretto_cli.scoring.execution import Execution
 
 FOLDED_BIAS_BITS = 16  # biases of folded nets are large and many: they get a format of their own
+
+
+class SearchKind(Enum):
+    """The widths that are searched; the values are those of --search."""
+
+    GROUPS = "groups"  # one for each group, of a list
+    SMALLEST = "smallest"  # one for each group, of all
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class QuantizeConfig:
     metric_options: MetricOptions = field(default_factory=MetricOptions)
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
+    search: SearchKind = SearchKind.GROUPS
     bw: Mapping[str, int] = field(default_factory=dict)
     bw_lines: Mapping[str, Location] = field(default_factory=dict)
     pins: tuple[Pin, ...] = ()

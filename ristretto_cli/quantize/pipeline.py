@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ristretto_cli.formats.number_format import Ranges
 from ristretto_cli.quantize.calibration import calibrate
-from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
 from ristretto_cli.quantize.margin import Goal, Margin
 from ristretto_cli.quantize.prepare import Metric, Prepared, prepare
@@ -100,6 +100,7 @@ def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:
         legacy=config.legacy,
         pins=prepared.pins,
         hold_margin=config.hold_margin,
+        smallest=config.search is SearchKind.SMALLEST,
     )
 
 

@@ -12,7 +12,7 @@ from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.fold import FoldedNet
 from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.margin import Goal, Margin
@@ -126,6 +126,7 @@ class QuantizationResult:
             "trimming_mode": config.trimming_mode,
             "legacy": config.legacy,
             **{name: config.mode_options.get(name, option.default) for name, (option, _) in mode_options().items()},
+            "search": config.search.value,
             "calibration_iterations": config.calibration_iterations,
             **self._scoring_as_json(),
             "layers": {each.layer.name: self._layer_as_json(each) for each in self.layers},
@@ -172,8 +173,10 @@ class QuantizationResult:
                 f"Widened from the net with {before}, which has {self.score_blob} {number(found.evaluation.score)}."
             )
         if not combined.passed:
-            widths = ",".join(str(bits) for bits in self.config.bit_widths)
-            lines.append(f"No combination of the bit widths {widths} was found that keeps the error margin.")
+            widths = f"the bit widths {','.join(map(str, self.config.bit_widths))}"
+            if self.config.search is SearchKind.SMALLEST:
+                widths = f"bit widths up to {max(self.config.bit_widths)}"
+            lines.append(f"No combination of {widths} was found that keeps the error margin.")
         return lines
 
     def _widths(self, group_bits: Sequence[int]) -> str:

@@ -54,26 +54,47 @@ class Evaluation:
 class GroupCandidates:
     """A group of the mode with its candidates, widest first.
 
-    given: its fixed width, if any; then it has no candidates. pinned: every layer in it has a fixed width, of which
-    given is the largest. skipped: no layer is in it.
+    finer: the candidates of all possible widths, widest first, if the smallest one is searched. given: its fixed width,
+    if any; then it has no candidates. pinned: every layer in it has a fixed width, of which given is the largest.
+    skipped: no layer is in it.
     """
 
     group: SearchGroup
     candidates: tuple[Candidate, ...] = ()
+    finer: tuple[Candidate, ...] = ()
     given: int | None = None
     pinned: bool = False
     skipped: bool = False
 
     def wider(self, bits: int) -> int | None:
-        """The next wider candidate's width; None if there is none."""
-        return min((each.bits for each in self.candidates if each.bits > bits), default=None)
+        """The next wider candidate's width, up to the widest that was offered; None if there is none."""
+        offered = self.finer or self.candidates
+        return min((each.bits for each in offered if bits < each.bits <= self.widest), default=None)
+
+    @property
+    def widest(self) -> int:
+        """The widest width that was offered; 0 if there is none."""
+        return max((each.bits for each in self.candidates), default=0)
 
     def evaluated(self, passed: Passed) -> Iterator[Candidate]:
-        """The candidates up to the first one that fails. Calls `passed` for each only after yielding it."""
+        """The candidates up to the first one that fails, then those between it and the narrowest one that passed.
+
+        Calls `passed` for each only after yielding it.
+        """
+        too_narrow, wide_enough = 0, LOSSLESS_BITS
         for candidate in self.candidates:
             yield candidate
             if not passed(candidate):
-                return
+                too_narrow = candidate.bits
+                break
+            wide_enough = candidate.bits
+        while between := [each for each in self.finer if too_narrow < each.bits < wide_enough]:
+            candidate = between[len(between) // 2]
+            yield candidate
+            if passed(candidate):
+                wide_enough = candidate.bits
+            else:
+                too_narrow = candidate.bits
 
 
 @dataclass(frozen=True)
@@ -96,8 +117,8 @@ class SearchSpace:
             return LOSSLESS_BITS  # DIFFERS(D8)
         if group.given is not None:
             return group.given
-        narrow = [candidate.bits for candidate in group.evaluated(passed) if passed(candidate)]
-        return narrow[-1] if narrow else self.mode.fallback_bits
+        enough = [candidate.bits for candidate in group.evaluated(passed) if passed(candidate)]
+        return min(enough, default=self.mode.fallback_bits)
 
     def combined(self, passed: Passed) -> Candidate:
         """The net with the width that was found for each group."""
@@ -107,10 +128,18 @@ class SearchSpace:
         """Combined nets of larger widths, up to the first one that passes; none if the combined net passes.
 
         One group is widened by a step, the cheapest one first: the one that adds the fewest bits of parameters and, per
-        image, of activations. If none of these nets passes, the best of them is widened further. Asks for each net
-        only after it was yielded.
+        image, of activations. If none of these nets passes, the best of them is widened further. If the smallest widths
+        are searched, steps are of one bit, and the net with the widest groups comes first: if it fails, there is
+        nothing to find. Asks for each net only after it was yielded.
         """
         base = self.combined(passed)
+        if any(group.finer for group in self.groups) and not passed(base):
+            limits = zip(self.groups, base.group_bits, strict=True)
+            widest = self._widened([max(bits, group.widest) for group, bits in limits])
+            if widest.group_bits != base.group_bits:
+                yield widest
+                if not passed(widest):
+                    return
         while not passed(base):
             steps = self._steps(base)
             for step in steps:
@@ -128,11 +157,13 @@ class SearchSpace:
             wider = group.wider(bits)
             if wider is not None:
                 group_bits = [*base.group_bits[:i], wider, *base.group_bits[i + 1 :]]
-                parts = zip(self.groups, group_bits, strict=True)
-                named = ", ".join(f"{width}bit {each.group.label}" for each, width in parts if not each.skipped)
-                candidate = self._combination(f"the combined net with {named}", group_bits)
-                steps.append(((wider - bits) * self._values(group.group), candidate))
+                steps.append(((wider - bits) * self._values(group.group), self._widened(group_bits)))
         return [candidate for _, candidate in sorted(steps, key=lambda step: step[0])]
+
+    def _widened(self, group_bits: Sequence[int]) -> Candidate:
+        parts = zip(self.groups, group_bits, strict=True)
+        named = ", ".join(f"{width}bit {each.group.label}" for each, width in parts if not each.skipped)
+        return self._combination(f"the combined net with {named}", group_bits)
 
     def lowest(self, group: GroupCandidates) -> int | None:
         """The smallest width of a pinned group's layers, if they differ."""
@@ -203,14 +234,17 @@ def search_space(
     legacy: bool,
     pins: Pins | None = None,
     hold_margin: bool = True,
+    smallest: bool = False,
 ) -> SearchSpace:
     """The candidates for some layers. offered: the widths to try, in bits. given: fixed widths of groups, by name.
 
     legacy: groups without layers are searched as well. pins: fixed widths of single layers. hold_margin: widen a
-    combined net that misses the margin.
+    combined net that misses the margin. smallest: widths that are not offered are tried as well, to find the smallest.
     """
     pins = pins or {}
-    widths = mode.widths(offered, [each.ranges for each in layers])
+    ranges = [each.ranges for each in layers]
+    widths = mode.widths(offered, ranges)
+    finer = mode.widths(range(1, LOSSLESS_BITS), ranges) if smallest else []
     biases = [
         (group, given[group.name])
         for group in mode.optional_groups
@@ -229,23 +263,25 @@ def search_space(
             groups.append(GroupCandidates(group, given=widest, pinned=True))
         else:
             with_weights = biases if Role.PARAMS in group.roles else []
-            candidates = [
-                Candidate(
+            candidates = {
+                bits: Candidate(
                     f"{bits}bit {group.label}",
                     bits,
                     layer_widths(own, [(group, bits), *with_weights], pins),  # DIFFERS(D4)
                     in_full=len(mode.groups) == 1,  # its score is that of the result
                 )
-                for bits in widths
-            ]
-            groups.append(GroupCandidates(group, tuple(candidates)))
+                for bits in (*widths, *finer)
+            }
+            offers, all_widths = (tuple(candidates[bits] for bits in each) for each in (widths, finer))
+            groups.append(GroupCandidates(group, offers, all_widths))
     return SearchSpace(mode, layers, tuple(groups), legacy, pins, hold_margin and not legacy and len(groups) > 1)
 
 
 def search(space: SearchSpace, passed: Passed, missed_by: MissedBy) -> Iterator[Candidate]:
     """The candidates to evaluate, one after another; passed and missed_by are called for those already yielded.
 
-    Each group is searched from the widest candidate down to the first one that fails. Then comes the net that combines
+    Each group is searched from the widest candidate down to the first one that fails, and, for the smallest width,
+    between that one and the last one that passed. Then comes the net that combines
     them, unless it was a candidate of a group, and nets with larger widths if it has to be widened.
     """
     for group in space.groups:
@@ -314,13 +350,17 @@ def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation
     widened = []
     if space.hold_margin and combined in evaluations:
         widened = list(space.widened(passed, missed_by))
-        # Of equal ones the first, which is the narrowest.
-        result = min([combined, *widened], key=lambda each: (not passed(each), _comparable(missed_by(each))))
+        tried = [combined, *widened]
+        enough = [each for each in tried if passed(each)]
+        # Steps end with the first net that passes. Of equal ones the first, which is the narrowest.
+        result = enough[-1] if enough else min(tried, key=lambda each: _comparable(missed_by(each)))
     chosen = result if result is not None and result.group_bits else combined
     groups = [
         GroupResult(
             group.group,
-            tuple(evaluations[candidate] for candidate in group.evaluated(passed)),
+            tuple(
+                sorted((evaluations[candidate] for candidate in group.evaluated(passed)), key=lambda each: -each.bits)
+            ),
             bits,
             skipped=group.skipped,
             given=group.given is not None,
