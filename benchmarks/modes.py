@@ -69,6 +69,6 @@ class Trimmer:
         offered: Sequence[int] = sorted(set(mode.widths.values()))
         if not trimming.widths(offered, [each.ranges for each in self._layers]):
             return None
-        widths = {each.family: mode.widths for each in self._layers}
+        widths = {each.layer.name: mode.widths for each in self._layers}
         net_file = apply_bit_widths(self._net_file, self._layers, widths, trimming, legacy=False)
         return load_weights(build(net_file, NetState(TEST), DataLayers()), self._weights, rng=self._rng)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from ristretto_cli.analysis.widths import widths_in
 from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.net.widths import widths_in
 
 _BLOB = 'shape=octagon, fillcolor="#e8e8e8"'
 _IN_PLACE, _PLAIN = "#b7e4b0", "#a9c4ee"

@@ -69,7 +69,7 @@ def net_options(command: F) -> F:
 
 def state_options(command: F) -> F:
     """--level and --stage, which select the layers of a net."""
-    stage = option("--stage", "The net's stages, separated by commas.", default="", callback=_names)
+    stage = option("--stage", "The net's stages, separated by commas.", default="", callback=names)
     return option("--level", "The net's level.", type=int, default=0)(stage(command))
 
 
@@ -232,10 +232,13 @@ _WIDTHS = frozenset(map(str, range(1, 33)))
 
 
 def widths(context: click.Context, param: click.Parameter, value: str) -> dict[str, int]:
-    """Bit widths from 1 to 32 by group name: name=bits, separated by commas."""
+    """Bit widths from 1 to 32 by name: name=bits, separated by commas.
+
+    A name is a group's, or a layer's with a part: conv1.params.
+    """
     found: dict[str, int] = {}
     for part in value.split(",") if value else ():
-        name, equals, bits = part.partition("=")
+        name, equals, bits = part.rpartition("=")  # names of layers may contain equals signs
         if not equals or bits not in _WIDTHS:
             raise click.BadParameter(f'"{part}": expected a width from 1 to 32 bits, such as conv_params=4')
         if name in found:
@@ -339,7 +342,8 @@ def _graph_passes(context: click.Context, param: click.Parameter, value: str | N
     context.meta[_GRAPH_PASSES] = tuple(chosen)
 
 
-def _names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+def names(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """A comma-separated list of names."""
     return tuple(name for name in value.split(",") if name)
 
 

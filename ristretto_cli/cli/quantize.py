@@ -24,6 +24,7 @@ from ristretto_cli.cli.flags import (
     integers,
     json_file,
     json_option,
+    names,
     net_options,
     print_result,
     threads_option,
@@ -48,12 +49,14 @@ _FOR_SCORES = (
     "score_goal",
     "ap_version",
     "bit_widths",
+    "search",
     "nohold_margin",
     "early_stop",
 )
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
+    from ristretto_cli.quantize.pins import Settings
 
 
 def _mode_flags() -> Sequence[click.Option]:
@@ -109,7 +112,7 @@ Examples:
         Excludes("--input", "--legacy"),
         *DATA_RULES,
         Needs("--weights_folded", "--fold_batchnorm"),
-        Excludes("--fold_batchnorm", "--legacy"),
+        *(Excludes(name, "--legacy") for name in ("--fold_batchnorm", "--skip", "--config", "--search")),
     ],
 )
 @net_options
@@ -168,13 +171,28 @@ Examples:
 )
 @option("--bit_widths", "The bit widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
 @option(
+    "--search",
+    "groups tries --bit_widths for each group of layers; smallest finds the smallest width for each group.",
+    type=click.Choice(["groups", "smallest"]),
+    default="groups",
+)
+@option(
     "--bw",
     "Fixed bit widths, not searched, such as conv_params=4,fc_params=4,layer=8; minifloat: net=8. In dynamic fixed "
-    "point bias=16 gives biases a format of their own.",
-    unit="group=bits,...",
+    "point bias=16 gives biases a format of their own, and conv1.params=8 fixes the weights of layer conv1; its other "
+    "parts are layer, layer_in, layer_out and bias.",
+    unit="name=bits,...",
     default="",
     callback=widths,
 )
+@option(
+    "--skip",
+    "Layers to leave float; first and last are the first and the last layer that can be quantized.",
+    unit="layer,...",
+    default="",
+    callback=names,
+)
+@option("--config", "A file with settings of --bw and --skip, such as conv1.params: 8 and skip: ip2.", unit="file")
 @option(
     "--fold_batchnorm",
     "First fold BatchNorm, Scale and BN layers, and write the folded weights. In dynamic fixed point, biases then have "
@@ -216,6 +234,10 @@ Examples:
 def command(
     model_quantized: str | None,
     weights_folded: str | None,
+    bw: dict[str, int],
+    skip: tuple[str, ...],
+    config: str | None,
+    search: str,
     error_margin: float | None,
     score_goal: str | None,
     json: str | None,
@@ -233,9 +255,10 @@ def command(
     """
     given = given_flags(click.get_current_context())
     mode_options = _pop_mode_options(flags, given)
-    _check(given, flags["trimming_mode"], flags["bw"], mode_options, legacy=flags["legacy"])
+    settings = _settings(bw, skip, config)
+    _check(given, flags["trimming_mode"], settings, mode_options, legacy=flags["legacy"])
     from ristretto_cli.formats.number_format import MODES
-    from ristretto_cli.quantize.config import QuantizeConfig
+    from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
     from ristretto_cli.quantize.margin import Goal
     from ristretto_cli.quantize.pipeline import planned_nets, quantize
     from ristretto_cli.quantize.prepare import UnsuitableFlags
@@ -244,7 +267,7 @@ def command(
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
     data = user_data(**{name: flags.pop(name) for name in inspect.signature(user_data).parameters})
-    config = QuantizeConfig(
+    job = QuantizeConfig(
         model_quantized=target,
         weights_folded=weights_target if flags["fold_batchnorm"] else "",
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
@@ -252,16 +275,21 @@ def command(
         score_goal=None if score_goal is None else Goal(score_goal),
         metric_options=ap_version,
         data=data,
+        search=SearchKind(search),
+        bw=settings.groups,
+        bw_lines=settings.lines,
+        pins=settings.pins,
+        skip=settings.skips,
         **flags,
     )
-    check_outputs([target, config.weights_folded or None, json_file(json)], [config.model, config.weights])
+    check_outputs([target, job.weights_folded or None, json_file(json)], [job.model, job.weights, config])
     try:
         if dry_run:
-            click.echo("\n".join(planned_nets(config)))
+            click.echo("\n".join(planned_nets(job)))
             return
-        config = replace(config, execution=Execution(usable_gpu(gpu), threads, graph))
+        job = replace(job, execution=Execution(usable_gpu(gpu), threads, graph))
         with progress("quantize") as bar:
-            result = quantize(config, on_batch=bar.on_batch)
+            result = quantize(job, on_batch=bar.on_batch)
     except UnsuitableFlags as fault:
         raise click.UsageError(str(fault), click.get_current_context()) from fault
     result.write()
@@ -287,10 +315,25 @@ def _pop_mode_options(flags: dict[str, Any], given: Collection[str]) -> dict[str
     return {name: value if f"--{name}" in given else defaults[name] for name, value in values.items()}
 
 
+def _settings(bw: Mapping[str, int], skip: Sequence[str], config: str | None) -> Settings:
+    """The settings of --bw, --skip and the file --config together; --bw has precedence over the file."""
+    from ristretto_cli.quantize.pins import Settings, Skip, is_pin, pin, read_settings
+
+    in_file = Settings() if config is None else read_settings(config)
+    groups = {name: bits for name, bits in bw.items() if not is_pin(name)}
+    pins = [pin(name, bits, f"--bw {name}={bits}") for name, bits in bw.items() if is_pin(name)]
+    return Settings(
+        {**in_file.groups, **groups},
+        {name: line for name, line in in_file.lines.items() if name not in groups},
+        (*in_file.pins, *pins),
+        (*in_file.skips, *(Skip(name, f"--skip {name}") for name in skip)),
+    )
+
+
 def _check(
     given: Collection[str],
     trimming_mode: str,
-    bw: Mapping[str, int],
+    settings: Settings,
     mode_values: Mapping[str, str],
     *,
     legacy: bool,
@@ -301,10 +344,13 @@ def _check(
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
     optional = [group.name for group in mode.optional_groups]
+    bw = settings.groups
     unknown = [name for name in bw if name not in (*names, *optional)]
     if unknown:
         known = ", ".join([*names, *optional])
-        raise click.UsageError(f'--bw: {trimming_mode} has no group "{unknown[0]}"; its groups: {known}')
+        origin = settings.lines.get(unknown[0], "--bw")
+        parts = "; parts of layers: conv1.params, ..." if mode.per_layer else ""
+        raise click.UsageError(f'{origin}: {trimming_mode} has no group "{unknown[0]}"; its groups: {known}{parts}')
     gives_all = all(name in bw for name in names)
     no_effect = f"has no effect with --trimming_mode={trimming_mode}"
     faults = [
@@ -312,6 +358,11 @@ def _check(
         for name in optional
         if name in bw and legacy
     ]
+    if legacy and settings.pins:
+        pinned = settings.pins[0]
+        faults.append(
+            f"--bw {pinned.layer}.{pinned.part}= has no effect with --legacy, which gives all layers the same widths"
+        )
     for name, (declared, modes) in mode_options().items():
         if f"--{name}" in given and declared not in mode.options:
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
@@ -321,6 +372,10 @@ def _check(
         faults.append(f"--bit_widths {no_effect}, which has fixed widths")
     elif "--bit_widths" in given and gives_all:
         faults.append("--bit_widths has no effect with --bw, which gives all widths")
+    if "--search" in given and mode.widths((), []):
+        faults.append(f"--search {no_effect}, which has fixed widths")
+    elif "--search" in given and gives_all:
+        faults.append("--search has no effect with --bw, which gives all widths")
     if "--early_stop" in given and len(names) == 1:
         faults.append(f"--early_stop {no_effect}, which scores all nets in full")
     elif "--early_stop" in given and gives_all:

@@ -23,6 +23,11 @@ from ristretto_cli.cli.net_flags import input_shape_option
 @phase_option
 @state_options
 @input_shape_option
+@option(
+    "--bitops",
+    "Also show bit operations (MACs times the bits of weights and inputs) and the bits of activations.",
+    is_flag=True,
+)
 @json_option("the summary")
 def command(
     model: str,
@@ -30,6 +35,7 @@ def command(
     level: int,
     stage: tuple[str, ...],
     input_shape: dict[str, tuple[int, ...]],
+    bitops: bool,
     json: str | None,
 ) -> None:
     """Show the shapes, parameters and multiply-accumulates of a net's layers.
@@ -44,6 +50,6 @@ def command(
     check_outputs([json_file(json)], [model])
     summary = summarize(build_without_data(read_net(model), NetState(phase, level, stage), input_shape))
     if json is not None:
-        write_json(json, summary_as_json(summary))
+        write_json(json, summary_as_json(summary, bitops=bitops))
     if json != STDOUT:
-        click.echo(printable("\n".join(summary_lines(summary))))
+        click.echo(printable("\n".join(summary_lines(summary, bitops=bitops))))

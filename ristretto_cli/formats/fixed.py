@@ -138,6 +138,7 @@ class DynamicFixedPoint(TrimmingMode):
 
     precision = "DYNAMIC_FIXED_POINT"
     has_bias_format = True
+    per_layer = True
     combined_title = "Dynamic fixed point net:"
     groups: ClassVar[tuple[SearchGroup, ...]] = (
         SearchGroup(

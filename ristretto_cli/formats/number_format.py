@@ -169,6 +169,7 @@ class TrimmingMode(ABC):
 
     precision: ClassVar[str]  # its name in QuantizationParameter.Precision
     has_bias_format: ClassVar[bool] = False  # whether biases may have a format of their own
+    per_layer: ClassVar[bool] = False  # whether each layer may have widths of its own
     groups: ClassVar[tuple[SearchGroup, ...]]
     optional_groups: ClassVar[tuple[SearchGroup, ...]] = ()
     combined_title: ClassVar[str] = ""  # the summary's heading for the combined groups, if there are several

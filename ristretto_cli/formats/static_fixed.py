@@ -23,6 +23,7 @@ class StaticFixedPoint(DynamicFixedPoint):
     """One fixed point format for the whole net: weights, biases and activations have the same fractional length."""
 
     # The precision and `layer_formats` are inherited: the prototxt has the fields of dynamic fixed point.
+    per_layer = False
     combined_title = ""
     options = ()
     groups = (

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
+from ristretto_cli.errors import Location
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.quantize.margin import DEFAULT_MARGIN, DEFAULT_MIN_SQNR, Goal, Margin, Unit
+from ristretto_cli.quantize.pins import Pin, Skip
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.user_data import UserData
 
 FOLDED_BIAS_BITS = 16  # biases of folded nets are large and many: they get a format of their own
+
+
+class SearchKind(Enum):
+    """The widths that are searched; the values are those of --search."""
+
+    GROUPS = "groups"  # one for each group, of a list
+    SMALLEST = "smallest"  # one for each group, of all
 
 
 @dataclass(frozen=True)
@@ -33,13 +43,14 @@ class QuantizeConfig:
     mode_options: options that the trimming mode declares, by name; missing ones have their defaults.
     error_margin_percent, error_margin_absolute: see Margin; at most one is given, by default DEFAULT_MARGIN percent.
     min_sqnr: the lowest allowed signal to noise ratio in dB, by default DEFAULT_MIN_SQNR; only for that score.
-    score_goal: None for the score's default. bit_widths: in bits. bw: fixed
-    widths of groups, by name, which are then not searched. fold_batchnorm: fold normalizations first, and give biases
-    FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore: score no
-    net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the error
-    margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb: memory
-    for data and values that several nets need, in units of 2^20 bytes; 0: no caching. data: the user's, for inputs of
-    the net, which is then calibrated and scored on it.
+    score_goal: None for the score's default. bit_widths: in bits. bw: fixed widths of
+    groups, by name, which are then not searched; bw_lines: the lines of a settings file that give some of them. pins:
+    fixed widths of parts of layers. skip: layers that stay float. fold_batchnorm: fold normalizations first, and give
+    biases FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore:
+    score no net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the
+    error margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb:
+    memory for data and values that several nets need, in units of 2^20 bytes; 0: no caching. data: the user's, for
+    inputs of the net, which is then calibrated and scored on it.
     """
 
     model: str
@@ -56,7 +67,11 @@ class QuantizeConfig:
     metric_options: MetricOptions = field(default_factory=MetricOptions)
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
+    search: SearchKind = SearchKind.GROUPS
     bw: Mapping[str, int] = field(default_factory=dict)
+    bw_lines: Mapping[str, Location] = field(default_factory=dict)
+    pins: tuple[Pin, ...] = ()
+    skip: tuple[Skip, ...] = ()
     fold_batchnorm: bool = False
     weights_folded: str = ""
     noscore: bool = False

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ristretto_cli.formats.number_format import Ranges
 from ristretto_cli.quantize.calibration import calibrate
-from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
 from ristretto_cli.quantize.margin import Unit, scored_by
 from ristretto_cli.quantize.prepare import Metric, Prepared, prepare
@@ -95,7 +95,14 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTi
 def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:
     config = prepared.config
     return search_space(
-        prepared.mode, layers, config.bit_widths, config.bw, legacy=config.legacy, hold_margin=config.hold_margin
+        prepared.mode,
+        layers,
+        config.bit_widths,
+        config.bw,
+        legacy=config.legacy,
+        pins=prepared.pins,
+        hold_margin=config.hold_margin,
+        smallest=config.search is SearchKind.SMALLEST,
     )
 
 
@@ -113,4 +120,6 @@ def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult
         net_file=apply_bit_widths(prepared.net_file, layers, found.widths, prepared.mode, legacy=legacy),
         folded=prepared.folded,
         left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),
+        skipped=prepared.skipped,
+        pins=prepared.pins,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ristretto_cli.quantize.config import FOLDED_BIAS_BITS, QuantizeConfig
 from ristretto_cli.quantize.early_stopping import check_early_stop
 from ristretto_cli.quantize.fold import FoldedNet, fold_net
 from ristretto_cli.quantize.margin import Goal
+from ristretto_cli.quantize.pins import Pins, is_pinned, pin_lines, resolved_pins, skipped_layers
 from ristretto_cli.quantize.search import searched_groups
 from ristretto_cli.quantize.trimmable import family_of, is_in, trimmable_layers
 from ristretto_cli.scoring.comparisons import (
@@ -87,7 +88,8 @@ class Prepared:
 
     weights: None in a dry run, where nets have no weights. trimmable: the layers that can be trimmed. metric: None
     if no net is scored. rng: for fillers and random layers. folded: the result of folding; net_file, weights and net
-    are those of the folded net then.
+    are those of the folded net then. skipped: layers that could be trimmed, but stay float. pins: fixed widths of parts
+    of layers.
     """
 
     config: QuantizeConfig
@@ -99,11 +101,8 @@ class Prepared:
     metric: Metric | None
     rng: np.random.Generator
     folded: FoldedNet | None = None
-
-    @property
-    def families(self) -> frozenset[str]:
-        """The families of the layers that can be trimmed."""
-        return frozenset(map(family_of, self.trimmable))
+    skipped: tuple[Layer, ...] = ()
+    pins: Pins = field(default_factory=dict)
 
     def check_given_widths(self, ranges: Sequence[Ranges]) -> None:
         """RistrettoError for a fixed width that the mode does not offer for layers with these ranges."""
@@ -111,9 +110,11 @@ class Prepared:
         for name, bits in self.config.bw.items():
             if bits not in possible:
                 low, high = min(possible), max(possible)
+                line = self.config.bw_lines.get(name)
+                given = f"--bw {name}={bits}" if line is None else f"{name}: {bits}"
                 raise RistrettoError(
-                    f"--bw {name}={bits}: {self.config.trimming_mode} has no such width for this net",
-                    where=self.config.model,
+                    f"{given}: {self.config.trimming_mode} has no such width for this net",
+                    where=line or self.config.model,
                     hint=f"Use {low} to {high} bits." if low < high else f"Use {low} bits.",
                 )
 
@@ -166,7 +167,13 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
             where=config.model,
             hint="Only Convolution and InnerProduct layers can be quantized.",
         )
-    prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng, folded)
+    skipped = tuple(skipped_layers(config.skip, net, trimmable))
+    trimmable = tuple(layer for layer in trimmable if layer not in skipped)
+    if skipped and not trimmable:
+        raise RistrettoError("all layers that can be quantized are skipped", where=config.model)
+    pins = resolved_pins(config.pins, net, trimmable, skipped, mode, config.trimming_mode)
+    prepared = Prepared(config, mode, net_file, weights, net, trimmable, None, rng, folded, skipped, pins)
+    _log_settings(prepared)
     prepared.check_given_widths([])
     _warn_of_unused_widths(prepared, given)
     metric = _metric(prepared)
@@ -191,17 +198,28 @@ def _load(
     return load_weights(net, weights, rng=rng, allow_missing=allow_missing, check_formats=check_formats)
 
 
+def _log_settings(prepared: Prepared) -> None:
+    """Log which widths are pinned, and which layers stay float."""
+    for line in pin_lines(prepared.trimmable, prepared.pins):
+        log.info("Pinned: %s.", line)
+    for layer in prepared.skipped:
+        log.info("Skipped: %s (%s) stays float.", layer.name, layer.type)
+
+
 def _warn_of_unused_widths(prepared: Prepared, given: Collection[str]) -> None:
     for group in prepared.mode.groups_with(given):
         found = any(is_in(group, family_of(layer), layer) for layer in prepared.trimmable)
         if group.name in given and not found:
-            log.warning("--bw %s has no effect: the net has no layers of this group.", group.name)
+            others = "other " if any(is_in(group, family_of(layer), layer) for layer in prepared.skipped) else ""
+            log.warning("--bw %s has no effect: the net has no %slayers of this group.", group.name, others)
+        elif group.name in given and is_pinned(group, prepared.trimmable, prepared.pins):
+            log.warning("--bw %s has no effect: all layers of this group have widths of their own.", group.name)
 
 
 def _metric(prepared: Prepared) -> Metric | None:
     """The metric by which nets are compared; None if no net is scored."""
     config, net = prepared.config, prepared.net
-    searched = searched_groups(prepared.mode, prepared.families, config.bw, legacy=config.legacy)
+    searched = searched_groups(prepared.mode, prepared.trimmable, config.bw, prepared.pins, legacy=config.legacy)
     if config.noscore:
         if searched:
             raise MissingWidths(

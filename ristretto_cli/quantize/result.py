@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ristretto_cli.caffe_io.files import write_atomically
@@ -11,12 +11,14 @@ from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
-from ristretto_cli.quantize.config import QuantizeConfig
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.fold import FoldedNet
 from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.margin import Goal, Margin, Unit, scored_by
-from ristretto_cli.quantize.search import Combination, Evaluation, SearchResult
-from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable
+from ristretto_cli.quantize.pins import Pins, pin_lines
+from ristretto_cli.quantize.search import Combination, Evaluation, GroupResult, SearchResult
+from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable, family_of
 from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
@@ -32,7 +34,8 @@ class QuantizationResult:
     score_blob: the output that nets were compared by; score_meaning: what it is, if that is no output of the net.
     margin: the error margin, with the baseline. These and
     baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
-    float net that was quantized, if normalizations were folded.
+    float net that was quantized, if normalizations were folded. skipped: layers that the user leaves float. pins: the
+    widths that the user gives for parts of layers.
     """
 
     config: QuantizeConfig
@@ -46,6 +49,8 @@ class QuantizationResult:
     left_float: tuple[LeftFloat, ...] = ()
     folded: FoldedNet | None = None
     score_meaning: str = ""
+    skipped: tuple[Layer, ...] = ()
+    pins: Pins = field(default_factory=dict)
 
     @property
     def baseline(self) -> float | None:
@@ -70,13 +75,14 @@ class QuantizationResult:
         for group in found.groups:
             lines += group.group.title
             if group.skipped:
-                lines.append("none: the net has no such layers")
+                others = any(family_of(layer) in group.group.families for layer in self.skipped)
+                lines.append(f"none: the net has no {'other' if others else 'such'} layers")
             if group.given:
-                lines.append(f"{group.bits}bit: \tgiven")
+                lines.append(f"{_bits(group)}bit: \tgiven")
             lines += [
                 f"{trial.bits}bit: \t{number(trial.score)}{'*' if trial.stopped else ''}" for trial in group.trials
             ]
-        chosen = [(group.bits, group.group.label) for group in found.groups if not group.skipped]
+        chosen = [(_bits(group), group.group.label) for group in found.groups if not group.skipped]
         if len(found.groups) > 1:
             lines.append(mode.combined_title)
             ends = [","] * (len(chosen) - 1) + [":"]
@@ -106,6 +112,9 @@ class QuantizationResult:
             lines += [f"{blob}: {number(before)}, {number(after)}" for blob, (before, after) in others.items()]
         if self.folded is not None:
             lines += [*self.folded.lines(), f"Folded weights written to {self.config.weights_folded}"]
+        lines += [f"Pinned: {line}" for line in pin_lines((each.layer for each in self.layers), self.pins)]
+        if self.skipped:
+            lines.append(f"Skipped: {', '.join(layer.name for layer in self.skipped)}")
         return [*lines, *_left_float_lines(self.left_float), f"Written to {self.config.model_quantized}"]
 
     def as_json(self) -> dict[str, Any]:
@@ -121,6 +130,7 @@ class QuantizationResult:
                 name: config.mode_options.get(name, option.default_for(legacy=config.legacy))
                 for name, (option, _) in mode_options().items()
             },
+            "search": config.search.value,
             "calibration_iterations": config.calibration_iterations,
             **self._scoring_as_json(),
             "layers": {each.layer.name: self._layer_as_json(each) for each in self.layers},
@@ -142,6 +152,8 @@ class QuantizationResult:
                 blob: {"float": before, "combined": after} for blob, (before, after) in self._other_outputs().items()
             },
             "folded": None if self.folded is None else self._folded_as_json(self.folded),
+            "pinned": {name: {role.value: bits for role, bits in roles.items()} for name, roles in self.pins.items()},
+            "skipped": [layer.name for layer in self.skipped],
             "left_float": [asdict(layer) for layer in self.left_float],
             "summary": [*self.summary_lines(), *self.notes()],
         }
@@ -165,9 +177,11 @@ class QuantizationResult:
                 f"Widened from the net with {before}, which has {self.score_blob} {number(found.evaluation.score)}."
             )
         if not combined.passed:
-            widths = ",".join(str(bits) for bits in self.config.bit_widths)
+            widths = f"the bit widths {','.join(map(str, self.config.bit_widths))}"
+            if self.config.search is SearchKind.SMALLEST:
+                widths = f"bit widths up to {max(self.config.bit_widths)}"
             goal = "reaches the lowest score" if margin.unit is Unit.DECIBELS else "keeps the error margin"
-            lines.append(f"No combination of the bit widths {widths} was found that {goal}.")
+            lines.append(f"No combination of {widths} was found that {goal}.")
         return lines
 
     def _widths(self, group_bits: Sequence[int]) -> str:
@@ -241,6 +255,11 @@ class QuantizationResult:
         return {**_evaluation_as_json(combined), "bits": bits, "worse_by": worse_by}
 
 
+def _bits(group: GroupResult) -> str:
+    """The width of a group as text; a range if those of its layers differ."""
+    return str(group.bits) if group.lowest is None else f"{group.lowest}-{group.bits}"
+
+
 def _evaluation_as_json(trial: Evaluation) -> dict[str, Any]:
     return {
         "bits": trial.bits,
@@ -262,7 +281,9 @@ def _left_float_lines(layers: Sequence[LeftFloat]) -> list[str]:
         names = [layer.name for layer in by_type[layer_type]]
         more = len(names) - _MAX_NAMES
         named = ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
-        lines.append(f"{named} ({layer_type}): {_percent(shares[layer_type])} of the parameters")
+        macs = sum(layer.macs_share for layer in by_type[layer_type])
+        of_macs = f"{_percent(macs)} of the MACs" if macs else "no MACs"
+        lines.append(f"{named} ({layer_type}): {_percent(shares[layer_type])} of the parameters, {of_macs}")
     return ["Left float:", *lines] if lines else []
 
 

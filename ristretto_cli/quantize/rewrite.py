@@ -11,18 +11,18 @@ from ristretto_cli.formats.number_format import Role, TrimmingMode, set_precisio
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.quantize.trimmable import Trimmable
 
-Widths = Mapping[str, Mapping[Role, int]]  # family to role to bits
+Widths = Mapping[str, Mapping[Role, int]]  # layer name to role to bits
 
 
 def apply_bit_widths(
     net_file: NetFile, layers: Sequence[Trimmable], widths: Widths, mode: TrimmingMode, *, legacy: bool
 ) -> NetFile:
-    """The net with the layers of the families in `widths` trimmed to these widths, in every phase.
+    """The net with the layers in `widths` trimmed to these widths, in every phase.
 
     A role without a width is not trimmed; with legacy it has the schema's defaults. Biases are trimmed with the
     weights, in a format of their own if Role.BIAS has a width.
     """
-    by_name = {each.layer.name: each for each in layers if each.family in widths}
+    by_name = {each.layer.name: each for each in layers if each.layer.name in widths}
     everywhere = [each.ranges for each in layers]
     message = message_class("NetParameter")()
     message.CopyFrom(net_file.message)
@@ -35,11 +35,11 @@ def apply_bit_widths(
         layer.type = layer_type.quantized_type
         set_precision(layer.quantization_param, mode)
         for role in Role:
-            if role not in widths[chosen.family] and role is not Role.BIAS and not legacy:
+            if role not in widths[layer.name] and role is not Role.BIAS and not legacy:
                 setattr(layer.quantization_param, f"trim_{role.value}", False)
         mode.write(
             layer.quantization_param,
-            widths[chosen.family],
+            widths[layer.name],
             chosen.ranges,
             everywhere=everywhere,
             legacy=legacy,

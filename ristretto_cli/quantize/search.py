@@ -6,12 +6,14 @@ The errors of the groups add up, so the combined net may miss the margin that ea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Role, SearchGroup, TrimmingMode
+from ristretto_cli.net.ir import Layer
+from ristretto_cli.quantize.pins import Pins, is_pinned
 from ristretto_cli.quantize.rewrite import Widths
-from ristretto_cli.quantize.trimmable import Trimmable, each_family, is_in
+from ristretto_cli.quantize.trimmable import Trimmable, family_of, is_in
 from ristretto_cli.scoring.scores import Scores
 
 
@@ -52,37 +54,61 @@ class Evaluation:
 class GroupCandidates:
     """A group of the mode with its candidates, widest first.
 
-    given: its fixed width, if any; then it has no candidates. skipped: no layer is in it.
+    finer: the candidates of all possible widths, widest first, if the smallest one is searched. given: its fixed width,
+    if any; then it has no candidates. pinned: every layer in it has a fixed width, of which given is the largest.
+    skipped: no layer is in it.
     """
 
     group: SearchGroup
     candidates: tuple[Candidate, ...] = ()
+    finer: tuple[Candidate, ...] = ()
     given: int | None = None
+    pinned: bool = False
     skipped: bool = False
 
     def wider(self, bits: int) -> int | None:
-        """The next wider candidate's width; None if there is none."""
-        return min((each.bits for each in self.candidates if each.bits > bits), default=None)
+        """The next wider candidate's width, up to the widest that was offered; None if there is none."""
+        offered = self.finer or self.candidates
+        return min((each.bits for each in offered if bits < each.bits <= self.widest), default=None)
+
+    @property
+    def widest(self) -> int:
+        """The widest width that was offered; 0 if there is none."""
+        return max((each.bits for each in self.candidates), default=0)
 
     def evaluated(self, passed: Passed) -> Iterator[Candidate]:
-        """The candidates up to the first one that fails. Calls `passed` for each only after yielding it."""
+        """The candidates up to the first one that fails, then those between it and the narrowest one that passed.
+
+        Calls `passed` for each only after yielding it.
+        """
+        too_narrow, wide_enough = 0, LOSSLESS_BITS
         for candidate in self.candidates:
             yield candidate
             if not passed(candidate):
-                return
+                too_narrow = candidate.bits
+                break
+            wide_enough = candidate.bits
+        while between := [each for each in self.finer if too_narrow < each.bits < wide_enough]:
+            candidate = between[len(between) // 2]
+            yield candidate
+            if passed(candidate):
+                wide_enough = candidate.bits
+            else:
+                too_narrow = candidate.bits
 
 
 @dataclass(frozen=True)
 class SearchSpace:
     """All groups of a mode with their candidates for a net.
 
-    hold_margin: widen a combined net that misses the margin.
+    pins: fixed widths of single layers. hold_margin: widen a combined net that misses the margin.
     """
 
     mode: TrimmingMode
     layers: Sequence[Trimmable]
     groups: tuple[GroupCandidates, ...]
     legacy: bool
+    pins: Pins = field(default_factory=dict)
     hold_margin: bool = True
 
     def bits(self, group: GroupCandidates, passed: Passed) -> int:
@@ -91,8 +117,8 @@ class SearchSpace:
             return LOSSLESS_BITS  # DIFFERS(D8)
         if group.given is not None:
             return group.given
-        narrow = [candidate.bits for candidate in group.evaluated(passed) if passed(candidate)]
-        return narrow[-1] if narrow else self.mode.fallback_bits
+        enough = [candidate.bits for candidate in group.evaluated(passed) if passed(candidate)]
+        return min(enough, default=self.mode.fallback_bits)
 
     def combined(self, passed: Passed) -> Candidate:
         """The net with the width that was found for each group."""
@@ -102,10 +128,18 @@ class SearchSpace:
         """Combined nets of larger widths, up to the first one that passes; none if the combined net passes.
 
         One group is widened by a step, the cheapest one first: the one that adds the fewest bits of parameters and, per
-        image, of activations. If none of these nets passes, the best of them is widened further. Asks for each net
-        only after it was yielded.
+        image, of activations. If none of these nets passes, the best of them is widened further. If the smallest widths
+        are searched, steps are of one bit, and the net with the widest groups comes first: if it fails, there is
+        nothing to find. Asks for each net only after it was yielded.
         """
         base = self.combined(passed)
+        if any(group.finer for group in self.groups) and not passed(base):
+            limits = zip(self.groups, base.group_bits, strict=True)
+            widest = self._widened([max(bits, group.widest) for group, bits in limits])
+            if widest.group_bits != base.group_bits:
+                yield widest
+                if not passed(widest):
+                    return
         while not passed(base):
             steps = self._steps(base)
             for step in steps:
@@ -123,14 +157,23 @@ class SearchSpace:
             wider = group.wider(bits)
             if wider is not None:
                 group_bits = [*base.group_bits[:i], wider, *base.group_bits[i + 1 :]]
-                parts = zip(self.groups, group_bits, strict=True)
-                named = ", ".join(f"{width}bit {each.group.label}" for each, width in parts if not each.skipped)
-                candidate = self._combination(f"the combined net with {named}", group_bits)
-                steps.append(((wider - bits) * self._values(group.group), candidate))
+                steps.append(((wider - bits) * self._values(group.group), self._widened(group_bits)))
         return [candidate for _, candidate in sorted(steps, key=lambda step: step[0])]
 
+    def _widened(self, group_bits: Sequence[int]) -> Candidate:
+        parts = zip(self.groups, group_bits, strict=True)
+        named = ", ".join(f"{width}bit {each.group.label}" for each, width in parts if not each.skipped)
+        return self._combination(f"the combined net with {named}", group_bits)
+
+    def lowest(self, group: GroupCandidates) -> int | None:
+        """The smallest width of a pinned group's layers, if they differ."""
+        own = [each for each in self.layers if each.family in group.group.families]
+        widths = layer_widths(own, [(group.group, LOSSLESS_BITS)], self.pins).values()
+        lowest = min(roles[role] for roles in widths for role in group.group.roles)
+        return lowest if lowest != group.given else None
+
     def _values(self, group: SearchGroup) -> int:
-        """The number of the net's values in a group: its parameters, and the activations of one image."""
+        """The number of values in a group whose width is not pinned: parameters, and activations of one image."""
         own_biases = any(Role.BIAS in other.group.roles for other in self.groups)
         found = 0
         for each in self.layers:
@@ -141,16 +184,14 @@ class SearchSpace:
                     (Role.LAYER_IN, [blob.shape[1:] for blob in layer.bottoms[:1]]),
                     (Role.LAYER_OUT, [blob.shape[1:] for blob in layer.tops[:1]]),
                 ):
-                    if role in group.roles:
+                    if role in group.roles and role not in self.pins.get(layer.name, {}):
                         found += sum(math.prod(max(extent, 1) for extent in shape) for shape in shapes)
         return found
 
     def _combination(self, name: str, group_bits: Sequence[int]) -> Candidate:
-        widths: dict[str, dict[Role, int]] = {}
-        for group, bits in zip(self.groups, group_bits, strict=True):
-            for family in each_family(group.group.families, self.layers):
-                for role in group.group.roles:
-                    widths.setdefault(family, {})[role] = bits
+        widths = layer_widths(
+            self.layers, [(group.group, bits) for group, bits in zip(self.groups, group_bits, strict=True)], self.pins
+        )
         largest = max(group_bits, default=LOSSLESS_BITS)
         return Candidate(name, largest, widths, in_full=True, group_bits=tuple(group_bits))
 
@@ -170,6 +211,20 @@ class SearchSpace:
         return self.combined(passed)
 
 
+def layer_widths(layers: Sequence[Trimmable], widths: Iterable[tuple[SearchGroup, int]], pins: Pins) -> Widths:
+    """The widths of layers where these groups have these bits, and pinned parts their own."""
+    found: dict[str, dict[Role, int]] = {}
+    for group, bits in widths:
+        for each in layers:
+            if each.family in group.families:
+                own = pins.get(each.layer.name, {})
+                roles = found.setdefault(each.layer.name, {})
+                roles.update((role, own.get(role, bits)) for role in group.roles)
+                if Role.PARAMS in group.roles and Role.BIAS in own:
+                    roles[Role.BIAS] = own[Role.BIAS]
+    return found
+
+
 def search_space(
     mode: TrimmingMode,
     layers: Sequence[Trimmable],
@@ -177,45 +232,56 @@ def search_space(
     given: Mapping[str, int],
     *,
     legacy: bool,
+    pins: Pins | None = None,
     hold_margin: bool = True,
+    smallest: bool = False,
 ) -> SearchSpace:
     """The candidates for some layers. offered: the widths to try, in bits. given: fixed widths of groups, by name.
 
-    legacy: groups without layers are searched as well. hold_margin: widen a combined net that misses the margin.
+    legacy: groups without layers are searched as well. pins: fixed widths of single layers. hold_margin: widen a
+    combined net that misses the margin. smallest: widths that are not offered are tried as well, to find the smallest.
     """
-    widths = mode.widths(offered, [each.ranges for each in layers])
-    biases = {role: given[group.name] for group in mode.optional_groups if group.name in given for role in group.roles}
+    pins = pins or {}
+    ranges = [each.ranges for each in layers]
+    widths = mode.widths(offered, ranges)
+    finer = mode.widths(range(1, LOSSLESS_BITS), ranges) if smallest else []
+    biases = [
+        (group, given[group.name])
+        for group in mode.optional_groups
+        if group.name in given and group.roles == {Role.BIAS}
+    ]
     groups = []
     for group in mode.groups_with(given):
-        families = list(each_family(group.families, layers))
+        own = [each for each in layers if each.family in group.families]
         if not legacy and not any(is_in(group, each.family, each.layer) for each in layers):
             groups.append(GroupCandidates(group, skipped=True))
         elif group.name in given:
             groups.append(GroupCandidates(group, given=given[group.name]))
+        elif is_pinned(group, [each.layer for each in layers], pins):
+            own_widths = layer_widths(own, [(group, LOSSLESS_BITS)], pins).values()
+            widest = max(roles[role] for roles in own_widths for role in group.roles)
+            groups.append(GroupCandidates(group, given=widest, pinned=True))
         else:
-            candidates = [
-                Candidate(
+            with_weights = biases if Role.PARAMS in group.roles else []
+            candidates = {
+                bits: Candidate(
                     f"{bits}bit {group.label}",
                     bits,
-                    {
-                        family: {
-                            **dict.fromkeys(group.roles, bits),
-                            **(biases if Role.PARAMS in group.roles else {}),
-                        }
-                        for family in families
-                    },  # DIFFERS(D4)
+                    layer_widths(own, [(group, bits), *with_weights], pins),  # DIFFERS(D4)
                     in_full=len(mode.groups) == 1,  # its score is that of the result
                 )
-                for bits in widths
-            ]
-            groups.append(GroupCandidates(group, tuple(candidates)))
-    return SearchSpace(mode, layers, tuple(groups), legacy, hold_margin and not legacy and len(groups) > 1)
+                for bits in (*widths, *finer)
+            }
+            offers, all_widths = (tuple(candidates[bits] for bits in each) for each in (widths, finer))
+            groups.append(GroupCandidates(group, offers, all_widths))
+    return SearchSpace(mode, layers, tuple(groups), legacy, pins, hold_margin and not legacy and len(groups) > 1)
 
 
 def search(space: SearchSpace, passed: Passed, missed_by: MissedBy) -> Iterator[Candidate]:
     """The candidates to evaluate, one after another; passed and missed_by are called for those already yielded.
 
-    Each group is searched from the widest candidate down to the first one that fails. Then comes the net that combines
+    Each group is searched from the widest candidate down to the first one that fails, and, for the smallest width,
+    between that one and the last one that passed. Then comes the net that combines
     them, unless it was a candidate of a group, and nets with larger widths if it has to be widened.
     """
     for group in space.groups:
@@ -236,7 +302,8 @@ def _comparable(missed_by: float) -> float:
 class GroupResult:
     """The evaluations of one group, widest first, and the chosen width.
 
-    skipped: no layer is in it. given: the width was fixed, and there are no evaluations.
+    skipped: no layer is in it. given: the width was fixed, and there are no evaluations. lowest: the smallest width of
+    its layers, if they differ; bits is the largest then.
     """
 
     group: SearchGroup
@@ -244,6 +311,7 @@ class GroupResult:
     bits: int
     skipped: bool = False
     given: bool = False
+    lowest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -282,16 +350,21 @@ def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation
     widened = []
     if space.hold_margin and combined in evaluations:
         widened = list(space.widened(passed, missed_by))
-        # Of equal ones the first, which is the narrowest.
-        result = min([combined, *widened], key=lambda each: (not passed(each), _comparable(missed_by(each))))
+        tried = [combined, *widened]
+        enough = [each for each in tried if passed(each)]
+        # Steps end with the first net that passes. Of equal ones the first, which is the narrowest.
+        result = enough[-1] if enough else min(tried, key=lambda each: _comparable(missed_by(each)))
     chosen = result if result is not None and result.group_bits else combined
     groups = [
         GroupResult(
             group.group,
-            tuple(evaluations[candidate] for candidate in group.evaluated(passed)),
+            tuple(
+                sorted((evaluations[candidate] for candidate in group.evaluated(passed)), key=lambda each: -each.bits)
+            ),
             bits,
             skipped=group.skipped,
             given=group.given is not None,
+            lowest=space.lowest(group) if group.pinned else None,
         )
         for group, bits in zip(space.groups, chosen.group_bits, strict=True)
     ]
@@ -305,14 +378,16 @@ def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation
 
 
 def searched_groups(
-    mode: TrimmingMode, families: frozenset[str], given: Mapping[str, int], *, legacy: bool
+    mode: TrimmingMode, layers: Sequence[Layer], given: Mapping[str, int], pins: Pins, *, legacy: bool
 ) -> list[str]:
-    """The names of the groups that have layers but no given width, so that a search needs scores.
+    """The names of the groups that have layers without a given width, so that a search needs scores.
 
     legacy: groups without layers count as well.
     """
     return [
         group.name
         for group in mode.groups
-        if group.name not in given and (legacy or not families.isdisjoint(group.families))
+        if group.name not in given
+        and (legacy or any(family_of(layer) in group.families for layer in layers))
+        and not is_pinned(group, layers, pins)
     ]

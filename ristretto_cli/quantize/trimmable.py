@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 
@@ -10,6 +10,7 @@ from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import Ranges, Role, SearchGroup
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
+from ristretto_cli.net.macs import macs_of
 
 # The only types that the original quantizes.
 _LEGACY_TYPES = frozenset({"Convolution", "InnerProduct"})
@@ -26,12 +27,16 @@ class Trimmable:
 
 @dataclass(frozen=True)
 class LeftFloat:
-    """A layer with parameters that is not trimmed; parameters: their number, share: of all parameters of the net."""
+    """A layer with parameters that is not trimmed.
+
+    parameters: their number; share: of all parameters of the net; macs_share: of all its multiply-accumulates.
+    """
 
     name: str
     type: str
     parameters: int
     share: float
+    macs_share: float = 0.0
 
 
 def family_of(layer: Layer) -> str:
@@ -42,12 +47,6 @@ def family_of(layer: Layer) -> str:
 def is_in(group: SearchGroup, family: str, layer: Layer) -> bool:
     """Whether a layer of a family has values of a group: only layers with biases have some of a group of biases."""
     return family in group.families and (group.roles != {Role.BIAS} or len(layer.params) > 1)
-
-
-def each_family(families: frozenset[str], layers: Sequence[Trimmable]) -> Iterator[str]:
-    """The families that have layers."""
-    present = {each.family for each in layers}
-    yield from sorted(families & present)
 
 
 def trimmable_layers(net: Net, *, legacy: bool) -> list[Layer]:
@@ -73,8 +72,10 @@ def left_float(net: Net, trimmed_layers: Collection[str]) -> list[LeftFloat]:
         if layer.params
     }
     total = sum(sizes.values())
+    macs = [macs_of(layer) for layer in net.layers]
+    all_macs = max(1, sum(macs))
     return [
-        LeftFloat(layer.name, layer.type, size, size / total)
-        for layer in net.layers
+        LeftFloat(layer.name, layer.type, size, size / total, own / all_macs)
+        for layer, own in zip(net.layers, macs, strict=True)
         if (size := sizes.get(layer.name, 0)) and layer.name not in trimmed_layers
     ]

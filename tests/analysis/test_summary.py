@@ -126,3 +126,57 @@ def test_totals_are_shown_as_in_papers(tmp_path: Path, monkeypatch: Any) -> None
     digits = summary_lines(summary_of(MODELS / "digits" / "train_val.prototxt", data=(1, 1, 8, 8)))
     assert "Parameters: 12,706 (12.71 k), 50.8 kB in 32 bits" in digits
     assert lines[-1].startswith('Shapes of layer "data": data 10x3x224x224, label 10, from crop_size (')
+
+
+# --- bit operations and activations
+
+BRANCHES = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 } } }
+    layer { name: "a" type: "FcRistretto" bottom: "x" top: "a" inner_product_param { num_output: 10 }
+            quantization_param { bw_layer_in: 8 bw_params: 4 bw_layer_out: 6 } }
+    layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+    layer { name: "split" type: "Split" bottom: "a" top: "a1" top: "a2" }
+    layer { name: "b" type: "FcRistretto" bottom: "a1" top: "b" inner_product_param { num_output: 3 }
+            quantization_param { bw_layer_in: 5 bw_params: 2 bw_layer_out: 7 } }
+    layer { name: "c" type: "%s" bottom: "a2" top: "c" inner_product_param { num_output: 2 } %s }
+"""
+NARROW = "quantization_param { bw_layer_in: 9 bw_params: 3 bw_layer_out: 7 }"
+
+
+def test_bit_operations_are_macs_times_the_bits_of_weights_and_inputs(workshop: Any) -> None:
+    layers = summary_of(workshop.net(BRANCHES % ("InnerProduct", ""))).layers
+    found = {layer.name: layer.costs.bit_operations // 2 for layer in layers if layer.costs.bit_operations}
+    assert found == {"a": 40 * 4 * 8, "b": 30 * 2 * 5, "c": 20 * 32 * 32}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "bits"),
+    [
+        # The ReLU writes a last, in float, so the widest reader counts.
+        ("FcRistretto", NARROW, 9),
+        ("InnerProduct", "", 32),
+    ],
+)
+def test_a_blob_counts_once_with_the_bits_of_its_writer_or_its_widest_reader(
+    workshop: Any, kind: str, settings: str, bits: int
+) -> None:
+    summary = summary_of(workshop.net(BRANCHES % (kind, settings)))
+    found = {layer.name: layer.costs.activation_bits // 2 for layer in summary.layers if layer.costs.activation_bits}
+    last = 7 if settings else 32
+    assert found == {"a": 10 * bits, "b": 3 * 7, "c": 2 * last}
+    assert summary.activation_bits == 10 * bits + 21 + 2 * last
+
+
+def test_bit_operations_are_shown_on_request(workshop: Any) -> None:
+    summary = summary_of(workshop.net(TINY % FIXED))
+    shown = summary_lines(summary, bitops=True)
+    assert shown[2].split("  ")[-3:] == ["bit operations", "activation bits", "bits in/weights/out"]
+    # conv: 288 x 4 x 8 and fc: 320 x 32 x 32; conv, after the ReLU read by a float layer, and fc have 32 bits
+    assert "Bit operations: 336,896 (336.90 k) for one of the 2 inputs of a batch" in shown
+    assert "Activations: 168 bytes for one of the 2 inputs of a batch" in shown
+    data = summary_as_json(summary, bitops=True)
+    assert (data["bit_operations"], data["activation_bits"]) == (336_896, 42 * 32)
+    assert [layer["bit_operations"] for layer in data["layers"]] == [0, 9_216, 0, 327_680]
+    assert [layer["activation_bits"] for layer in data["layers"]] == [0, 1024, 0, 320]
+    assert "bit_operations" not in summary_as_json(summary)
+    assert not any("it operations" in line for line in summary_lines(summary))

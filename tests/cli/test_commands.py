@@ -162,9 +162,9 @@ def test_quantize_tells_what_stays_float(terminal: Terminal, workshop: Any) -> N
     terminal(*FIXED_POINT, "--bit_widths=8", "--json=found.json")
     # Two factors in addition to two layers of four weights.
     at = terminal.out.index("Left float:")
-    assert terminal.out[at + 1] == "s (Scale): 20.0 % of the parameters"
+    assert terminal.out[at + 1] == "s (Scale): 20.0 % of the parameters, no MACs"
     assert json.loads(Path("found.json").read_text())["left_float"] == [
-        {"name": "s", "type": "Scale", "parameters": 2, "share": 0.2}
+        {"name": "s", "type": "Scale", "parameters": 2, "share": 0.2, "macs_share": 0.0}
     ]
 
 

@@ -39,6 +39,12 @@ REFUSED = [
     ((*QUANTIZE, ALL_WIDTHS, "--bit_widths=8"), "--bit_widths has no effect with --bw, which gives all widths"),
     ((*QUANTIZE, ALL_WIDTHS, "--early_stop"), "--early_stop has no effect with --bw, which gives all widths"),
     ((*QUANTIZE, ALL_WIDTHS, "--nohold_margin"), "--nohold_margin has no effect with --bw, which gives all widths"),
+    ((*QUANTIZE, ALL_WIDTHS, "--search=smallest"), "--search has no effect with --bw, which gives all widths"),
+    ((*QUANTIZE, "--legacy", "--search=smallest"), "--search has no effect with --legacy"),
+    (
+        (*POWERS, "--search=smallest"),
+        "--search has no effect with --trimming_mode=integer_power_of_2_weights, which has fixed widths",
+    ),
     (
         (*MINIFLOAT, "--nohold_margin"),
         "--nohold_margin has no effect with --trimming_mode=minifloat, which combines no widths",

@@ -274,19 +274,19 @@ def test_layers_left_float_are_reported_by_type_with_their_share() -> None:
     layers = (
         LeftFloat("bn1", "BatchNorm", 3, 0.0003),
         LeftFloat("memory", "LSTM", 910, 0.91),
-        *(LeftFloat(f"s{i}", "Scale", 4, 0.004) for i in range(1, 6)),
+        *(LeftFloat(f"s{i}", "Scale", 4, 0.004, 0.001) for i in range(1, 6)),
     )
     found = replace(outcome(DYNAMIC, LENET, trial(8, 0.99), 0.99), left_float=layers)
     lines = notes(job(DYNAMIC), found)
     assert lines[lines.index("Left float:") :] == [
         "Left float:",
-        "memory (LSTM): 91.0 % of the parameters",
-        "s1, s2, s3 and 2 more (Scale): 2.0 % of the parameters",
-        "bn1 (BatchNorm): less than 0.1 % of the parameters",
+        "memory (LSTM): 91.0 % of the parameters, no MACs",
+        "s1, s2, s3 and 2 more (Scale): 2.0 % of the parameters, 0.5 % of the MACs",
+        "bn1 (BatchNorm): less than 0.1 % of the parameters, no MACs",
         "Written to q.prototxt",
     ]
     data = as_json(job(DYNAMIC), found)["left_float"]
-    assert data[1] == {"name": "memory", "type": "LSTM", "parameters": 910, "share": 0.91}
+    assert data[1] == {"name": "memory", "type": "LSTM", "parameters": 910, "share": 0.91, "macs_share": 0.0}
     assert len(data) == 7
 
 

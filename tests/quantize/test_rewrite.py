@@ -13,7 +13,7 @@ from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.errors import RistrettoErrors
 from ristretto_cli.formats.number_format import MODES, Ranges, Role
 from ristretto_cli.quantize.rewrite import apply_bit_widths
-from ristretto_cli.quantize.trimmable import Trimmable, each_family, trimmable_layers
+from ristretto_cli.quantize.trimmable import Trimmable, trimmable_layers
 
 INPUT = 'layer { name: "i" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }'
 CONV = """
@@ -48,7 +48,7 @@ def fields(message: Message) -> dict[str, Any]:
 
 
 def test_each_role_gets_its_width_and_fractional_length(workshop: Any) -> None:
-    _, conv, fc = plan(workshop, INPUT + CONV % "" + FC, {"CONV": WIDTHS, "FC": WIDTHS}).layer
+    _, conv, fc = plan(workshop, INPUT + CONV % "" + FC, {"conv": WIDTHS, "fc": WIDTHS}).layer
     expected = {
         "bw_layer_in": 8,
         "fl_layer_in": 7,
@@ -62,14 +62,14 @@ def test_each_role_gets_its_width_and_fractional_length(workshop: Any) -> None:
 
 
 def test_only_the_families_and_roles_of_the_widths_are_trimmed(workshop: Any) -> None:
-    _, conv, fc = plan(workshop, INPUT + CONV % "" + FC, {"CONV": {Role.PARAMS: 2}}).layer
+    _, conv, fc = plan(workshop, INPUT + CONV % "" + FC, {"conv": {Role.PARAMS: 2}}).layer
     left = {"trim_layer_in": False, "trim_layer_out": False}
     assert (conv.type, fields(conv)) == ("ConvolutionRistretto", {"bw_params": 2, "fl_params": 1, **left})
     assert (fc.type, fc.HasField("quantization_param")) == ("InnerProduct", False)
 
 
 def test_a_width_of_32_bits_keeps_every_value_but_in_legacy_the_saturating_range(workshop: Any) -> None:
-    text, widths = INPUT + CONV % "", {"CONV": {Role.LAYER_OUT: 32}}
+    text, widths = INPUT + CONV % "", {"conv": {Role.LAYER_OUT: 32}}
     # 4 integer bits reach to 6, and 4 more are headroom
     assert fields(plan(workshop, text, widths).layer[1])["fl_layer_out"] == 32 - 8
     assert fields(plan(workshop, text, widths, legacy=True).layer[1])["fl_layer_out"] == 32 - 3
@@ -77,7 +77,7 @@ def test_a_width_of_32_bits_keeps_every_value_but_in_legacy_the_saturating_range
 
 def test_a_layer_is_trimmed_in_every_phase_that_it_stands_in(workshop: Any) -> None:
     both = CONV % "include { phase: TEST }" + CONV % "include { phase: TRAIN }"
-    message = plan(workshop, INPUT + both, {"CONV": WIDTHS})
+    message = plan(workshop, INPUT + both, {"conv": WIDTHS})
     assert [layer.type for layer in message.layer] == ["Input", *["ConvolutionRistretto"] * 2]
     assert [layer.include[0].phase for layer in message.layer[1:]] == [1, 0]
     assert fields(message.layer[1]) == fields(message.layer[2])
@@ -85,25 +85,25 @@ def test_a_layer_is_trimmed_in_every_phase_that_it_stands_in(workshop: Any) -> N
 
 def test_a_layer_of_that_name_but_another_type_is_left_unchanged(workshop: Any) -> None:
     other = 'layer { name: "conv" type: "Power" bottom: "data" top: "conv" include { phase: TRAIN } }'
-    message = plan(workshop, INPUT + CONV % "include { phase: TEST }" + other, {"CONV": WIDTHS})
+    message = plan(workshop, INPUT + CONV % "include { phase: TEST }" + other, {"conv": WIDTHS})
     assert [layer.type for layer in message.layer] == ["Input", "ConvolutionRistretto", "Power"]
 
 
 @pytest.mark.parametrize("kind", ["ConvolutionDepthwise", "DepthwiseConvolution"])
 def test_a_depthwise_layer_gets_its_group_written(workshop: Any, kind: str) -> None:
     text = INPUT + (CONV % "").replace('"Convolution"', f'"{kind}"').replace("num_output: 2", "num_output: 3")
-    (_, conv) = plan(workshop, text, {"CONV": WIDTHS}).layer
+    (_, conv) = plan(workshop, text, {"conv": WIDTHS}).layer
     assert (conv.type, conv.convolution_param.group) == ("ConvolutionRistretto", 3)
 
 
 def test_a_plain_convolution_gets_no_group_written(workshop: Any) -> None:
-    (_, conv) = plan(workshop, INPUT + CONV % "", {"CONV": WIDTHS}).layer
+    (_, conv) = plan(workshop, INPUT + CONV % "", {"conv": WIDTHS}).layer
     assert not conv.convolution_param.HasField("group")
 
 
 def test_the_files_state_is_cleared_and_the_rest_is_kept(workshop: Any) -> None:
     head = 'name: "tiny" debug_info: true state { phase: TEST level: 3 }'
-    message = plan(workshop, head + INPUT + CONV % "param { lr_mult: 2 }", {"CONV": WIDTHS})
+    message = plan(workshop, head + INPUT + CONV % "param { lr_mult: 2 }", {"conv": WIDTHS})
     assert not message.HasField("state")
     assert (message.name, message.debug_info) == ("tiny", True)
     assert message.layer[1].param[0].lr_mult == 2
@@ -121,7 +121,7 @@ def test_minifloat_shares_one_format_that_covers_all_layers(workshop: Any) -> No
     message = apply_bit_widths(
         read_net("net.prototxt"),
         layers,
-        {"CONV": all_roles, "FC": all_roles},
+        {"conv": all_roles, "fc": all_roles},
         MODES.get("minifloat"),
         legacy=False,
     ).message
@@ -130,7 +130,7 @@ def test_minifloat_shares_one_format_that_covers_all_layers(workshop: Any) -> No
 
 
 def test_power_of_two_weights_go_with_8_bit_activations(workshop: Any) -> None:
-    widths = {"CONV": dict.fromkeys(Role, 4)}
+    widths = {"conv": dict.fromkeys(Role, 4)}
     (_, conv) = plan(workshop, INPUT + CONV % "", widths, mode="integer_power_of_2_weights").layer
     assert fields(conv) == {
         "precision": 2,
@@ -174,15 +174,8 @@ def test_every_layer_that_is_trimmed_already_is_reported(workshop: Any) -> None:
     ]
 
 
-def test_families_without_layers_are_passed_over(workshop: Any) -> None:
-    (conv,) = trimmable_layers(workshop.load(INPUT + CONV % ""), legacy=False)
-    layers = [Trimmable(conv, "CONV", RANGES)]
-    assert list(each_family(frozenset({"FC", "CONV"}), layers)) == ["CONV"]
-    assert list(each_family(frozenset({"FC"}), layers)) == []
-
-
 def test_data_sources_are_written_as_they_were(workshop: Any, tmp_path: Path) -> None:
     workshop.database("db", [[[[1]]]])
     data = 'layer { name: "d" type: "Data" top: "data" data_param { source: "./db" backend: LMDB batch_size: 1 } }'
-    message = plan(workshop, data + CONV % "", {"CONV": WIDTHS})
+    message = plan(workshop, data + CONV % "", {"conv": WIDTHS})
     assert message.layer[0].data_param.source == "./db"

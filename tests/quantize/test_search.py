@@ -64,11 +64,14 @@ def run(
     largest: float = 1.0,
     given: Mapping[str, int] | None = None,
     hold_margin: bool = True,
+    smallest: bool = False,
     layers: Sequence[Trimmable] = (),
 ) -> SearchResult:
     layers = layers or [layer(family, largest) for family in families]
     margin = Margin(0.9, 2.0, exact=legacy)
-    space = search_space(MODES.get(mode), layers, offered, given or {}, legacy=legacy, hold_margin=hold_margin)
+    space = search_space(
+        MODES.get(mode), layers, offered, given or {}, legacy=legacy, hold_margin=hold_margin, smallest=smallest
+    )
     evaluations: dict[Candidate, Evaluation] = {}
 
     def missed_by(candidate: Candidate) -> float:
@@ -108,8 +111,8 @@ def test_the_smallest_width_that_passed_is_chosen_and_combined() -> None:
     result = run(net, "CONV", "FC")
     assert bits(result) == [8, 4, 16]
     assert result.widths == {
-        "CONV": {Role.PARAMS: 8, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
-        "FC": {Role.PARAMS: 4, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
+        "conv": {Role.PARAMS: 8, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
+        "fc": {Role.PARAMS: 4, Role.LAYER_IN: 16, Role.LAYER_OUT: 16},
     }
     assert net.widths["the combined net"] == result.widths
     assert result.combined is not None
@@ -154,8 +157,8 @@ def test_a_combined_net_that_misses_the_margin_is_reported_as_such() -> None:
 def test_a_trial_has_widths_only_for_the_searched_group(legacy: bool) -> None:
     net = Net({})
     run(net, "CONV", "FC", legacy=legacy)
-    assert net.widths["8bit CONV weights"] == {"CONV": {Role.PARAMS: 8}}
-    assert net.widths["8bit layer activations"] == {family: dict.fromkeys(ACTIVATIONS, 8) for family in ("CONV", "FC")}
+    assert net.widths["8bit CONV weights"] == {"conv": {Role.PARAMS: 8}}
+    assert net.widths["8bit layer activations"] == {name: dict.fromkeys(ACTIVATIONS, 8) for name in ("conv", "fc")}
 
 
 # --- groups without layers
@@ -167,7 +170,7 @@ def test_a_group_without_layers_is_skipped() -> None:
     assert not [name for name in net.names if "FC" in name]
     assert [group.skipped for group in result.groups] == [False, True, False]
     assert result.groups[1].trials == ()
-    assert result.widths == {"CONV": {Role.PARAMS: 1, Role.LAYER_IN: 1, Role.LAYER_OUT: 1}}
+    assert result.widths == {"conv": {Role.PARAMS: 1, Role.LAYER_IN: 1, Role.LAYER_OUT: 1}}
 
 
 def test_the_original_scores_the_float_net_five_times_for_it() -> None:
@@ -188,7 +191,7 @@ def test_where_all_widths_are_given_only_the_combined_net_is_scored(legacy: bool
     assert net.names == ["the combined net"]
     assert bits(result) == [3, 2, 5]
     assert [(group.given, group.trials) for group in result.groups] == [(True, ())] * 3
-    assert result.widths["FC"] == {Role.PARAMS: 2, Role.LAYER_IN: 5, Role.LAYER_OUT: 5}
+    assert result.widths["fc"] == {Role.PARAMS: 2, Role.LAYER_IN: 5, Role.LAYER_OUT: 5}
     assert result.combined is not None
     assert not result.combined.passed
 
@@ -210,7 +213,7 @@ def test_a_width_of_a_whole_net_is_scored_as_the_net_that_is_written(legacy: boo
     net = Net({})
     result = run(net, "CONV", mode="minifloat", legacy=legacy, given={"net": 9})
     assert net.names == ["the combined net"]
-    assert result.widths == {"CONV": dict.fromkeys(Role, 9)}
+    assert result.widths == {"conv": dict.fromkeys(Role, 9)}
     assert result.combined is not None
 
 
@@ -235,7 +238,7 @@ def test_minifloat_where_none_passes_scores_the_32_bit_net_that_is_written() -> 
     net = Net({"16bit minifloat net": 0.1, "the combined net": 0.9})
     result = run(net, "CONV", mode="minifloat")
     assert net.names == ["16bit minifloat net", "the combined net"]
-    assert result.widths == {"CONV": dict.fromkeys(Role, 32)}
+    assert result.widths == {"conv": dict.fromkeys(Role, 32)}
     assert result.combined is not None
     assert (result.combined.bits, result.combined.score, result.combined.passed) == (32, 0.9, True)
 
@@ -244,7 +247,7 @@ def test_the_original_writes_it_unscored() -> None:
     net = Net({"16bit minifloat net": 0.1})
     result = run(net, "CONV", mode="minifloat", legacy=True)
     assert net.names == ["16bit minifloat net"]
-    assert result.widths == {"CONV": dict.fromkeys(Role, 32)}
+    assert result.widths == {"conv": dict.fromkeys(Role, 32)}
     assert result.combined is None
 
 
@@ -391,3 +394,63 @@ def test_without_holding_the_margin_the_combined_net_is_the_result(settings: Map
     assert bits(result) == [8, 8, 8]
     assert result.narrowest is None
     assert result.widenings == ()
+
+
+# --- the smallest widths
+
+
+def below(width: int, part: str = "CONV weights") -> dict[str, float]:
+    """Scores at which all widths of a part below this one fail."""
+    return {f"{bits}bit {part}": 0.5 for bits in range(1, width)}
+
+
+@pytest.mark.parametrize("width", range(1, 17))
+def test_the_smallest_width_of_each_group_is_found_by_bisection(width: int) -> None:
+    net = Net(below(width))
+    result = run(net, "CONV", smallest=True)
+    assert bits(result)[0] == width
+    tried = [each.bits for each in result.groups[0].trials]
+    assert tried == sorted(tried, reverse=True)
+    assert len(tried) <= 5 + 3
+    assert len(set(net.names)) == len(net.names)
+
+
+def test_where_all_widths_of_the_list_pass_smaller_ones_are_tried() -> None:
+    result = run(Net(below(3)), "CONV", offered=(16, 8), smallest=True)
+    assert [each.bits for each in result.groups[0].trials] == [16, 8, 4, 3, 2]
+
+
+def test_where_no_width_of_the_list_passes_larger_ones_are_tried() -> None:
+    assert bits(run(Net(below(19)), "CONV", smallest=True))[0] == 19
+    assert bits(run(Net(below(32)), "CONV", smallest=True))[0] == 32
+
+
+def test_in_a_mode_of_one_group_the_smallest_possible_width_is_the_result() -> None:
+    # With four exponent bits a minifloat has at least six bits.
+    result = run(Net({}), "CONV", mode="minifloat", offered=(16,), smallest=True)
+    assert bits(result) == [6]
+    assert result.combined is not None
+    assert result.combined == result.groups[0].trials[-1]
+
+
+NO_NET = {combined(a, b, c): 0.5 for a in range(5, 17) for b in range(5, 17) for c in range(5, 17)}
+SMALL = {**below(6), **below(5, "FC weights"), **below(7, "layer activations"), "the combined net": 0.7}
+
+
+def test_a_combined_net_of_smallest_widths_is_widened_by_single_bits() -> None:
+    first = {combined(7, 5, 7): 0.8, combined(6, 5, 8): 0.85, combined(6, 6, 7): 0.81}
+    net = Net({**SMALL, **NO_NET, **first, combined(16, 16, 16): 0.9, combined(7, 5, 8): 0.885})
+    result = run(net, layers=SIZED, smallest=True)
+    assert net.names[-6:] == ["the combined net", combined(16, 16, 16), *first, combined(7, 5, 8)]
+    assert bits(result) == [7, 5, 8]
+    assert result.combined is not None
+    assert (result.combined.score, result.combined.passed) == (0.885, True)
+
+
+def test_where_even_the_widest_net_misses_the_margin_no_steps_are_tried() -> None:
+    net = Net({**SMALL, **NO_NET, combined(16, 16, 16): 0.8})
+    result = run(net, layers=SIZED, smallest=True)
+    assert net.names[-2:] == ["the combined net", combined(16, 16, 16)]
+    assert bits(result) == [16, 16, 16]
+    assert result.combined is not None
+    assert not result.combined.passed

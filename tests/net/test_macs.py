@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ristretto_cli.analysis.macs import macs_of
+from ristretto_cli.net.macs import macs_of
 
 INPUT = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 dim: 6 dim: 6 } } }\n'
 
