@@ -56,6 +56,7 @@ _FOR_SCORES = (
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
+    from ristretto_cli.corrections.corrector import Method
     from ristretto_cli.quantize.pins import Settings
 
 
@@ -112,7 +113,12 @@ Examples:
         Excludes("--input", "--legacy"),
         *DATA_RULES,
         Needs("--weights_folded", "--fold_batchnorm"),
-        *(Excludes(name, "--legacy") for name in ("--fold_batchnorm", "--skip", "--config", "--search")),
+        Excludes("--weights_folded", "--weights_quantized"),
+        Needs("--methods", "--weights_quantized"),
+        *(
+            Excludes(name, "--legacy")
+            for name in ("--fold_batchnorm", "--weights_quantized", "--skip", "--config", "--search")
+        ),
     ],
 )
 @net_options
@@ -205,6 +211,26 @@ Examples:
     unit="file",
 )
 @option(
+    "--weights_quantized",
+    "Correct the weights of each quantized net without labels, and write them to this file, .caffemodel or .h5.",
+    unit="file",
+)
+@option(
+    "--methods",
+    "The corrections: equalization scales channels, batch_norm matches the statistics of BatchNorm layers, rounding "
+    "chooses the direction of rounding for the outputs of layers.",
+    unit="name,...",
+    default="equalization,batch_norm,rounding",
+    callback=names,
+)
+@option(
+    "--calibration_images",
+    "Number of images that corrections use.",
+    type=click.IntRange(min=1),
+    default=1024,
+)
+@option("--seed", "Seed for the places of images that corrections look at.", type=click.IntRange(min=0), default=0)
+@option(
     "--noscore",
     "Measure ranges and write the net without scoring. --bw must give all widths.",
     is_flag=True,
@@ -234,6 +260,8 @@ Examples:
 def command(
     model_quantized: str | None,
     weights_folded: str | None,
+    weights_quantized: str | None,
+    methods: tuple[str, ...],
     bw: dict[str, int],
     skip: tuple[str, ...],
     config: str | None,
@@ -269,7 +297,9 @@ def command(
     data = user_data(**{name: flags.pop(name) for name in inspect.signature(user_data).parameters})
     job = QuantizeConfig(
         model_quantized=target,
-        weights_folded=weights_target if flags["fold_batchnorm"] else "",
+        weights_folded=weights_target if flags["fold_batchnorm"] and not weights_quantized else "",
+        weights_quantized=weights_quantized or "",
+        methods=_methods(methods),
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
@@ -282,7 +312,7 @@ def command(
         skip=settings.skips,
         **flags,
     )
-    check_outputs([target, job.weights_folded or None, json_file(json)], [job.model, job.weights, config])
+    check_outputs([target, job.weights_folded or weights_quantized, json_file(json)], [job.model, job.weights, config])
     try:
         if dry_run:
             click.echo("\n".join(planned_nets(job)))
@@ -313,6 +343,17 @@ def _pop_mode_options(flags: dict[str, Any], given: Collection[str]) -> dict[str
     values = {name: flags.pop(name) for name in mode_options()}
     defaults = {name: option.default_for(legacy=flags["legacy"]) for name, (option, _) in mode_options().items()}
     return {name: value if f"--{name}" in given else defaults[name] for name, value in values.items()}
+
+
+def _methods(names: Sequence[str]) -> tuple[Method, ...]:
+    """The corrections with these names. UsageError for others."""
+    from ristretto_cli.corrections.corrector import Method
+
+    known = [each.value for each in Method]
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f'--methods: unknown correction "{name}"; known: {", ".join(known)}')
+    return tuple(each for each in Method if each.value in names)
 
 
 def _settings(bw: Mapping[str, int], skip: Sequence[str], config: str | None) -> Settings:
@@ -368,6 +409,12 @@ def _check(
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
         if legacy and not declared.in_legacy and mode_values[name] != declared.default_for(legacy=True):
             faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
+    if mode_values.get("fl_layer") != "kl" and "--weights_quantized" not in given:
+        faults += [
+            f"{name} has no effect without --weights_quantized or --fl_layer kl"
+            for name in ("--calibration_images", "--seed")
+            if name in given
+        ]
     if "--bit_widths" in given and mode.widths((), []):
         faults.append(f"--bit_widths {no_effect}, which has fixed widths")
     elif "--bit_widths" in given and gives_all:

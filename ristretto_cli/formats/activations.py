@@ -23,6 +23,7 @@ class FlLayer(Enum):
     ORIGINAL = "original"  # the top half of the range saturates
     RANGE = "range"  # nothing in the range saturates
     MSE = "mse"  # minimal squared error
+    KL = "kl"  # as auto, then by the divergence of the net's outputs; see corrections/divergence
     AUTO = "auto"  # minimal squared error, but the original's rule unless the gain is clear
 
 
@@ -54,7 +55,7 @@ def integer_bits_of_min_error(bits: int, sample: Sample, *, whole: int, original
     for integer_bits in range(whole, whole - _MAX_FEWER, -1):
         error = squared_error(sample, _grid(bits, integer_bits))
         cost = error.total
-        if rule is FlLayer.AUTO and integer_bits != original:
+        if rule is not FlLayer.MSE and integer_bits != original:
             cost /= _WORTH_FEWER_BITS if integer_bits < original else _WORTH_MORE_BITS
         if cost < smallest:
             best, smallest = integer_bits, cost

@@ -23,6 +23,9 @@ class Dropout(LayerType):
     def keeps_elements(self, layer: Layer) -> bool:
         return layer.phase != TRAIN and bool(layer.message.dropout_param.scale_train)
 
+    def keeps_factors(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         ratio = layer.message.dropout_param.dropout_ratio

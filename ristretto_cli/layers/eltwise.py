@@ -22,6 +22,9 @@ class Eltwise(LayerType):
 
     bottoms = (2, None)
 
+    def keeps_factors(self, layer: Layer) -> bool:
+        return enum_name(layer.message.eltwise_param, "operation") != "PROD"
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         param = layer.message.eltwise_param
         operation = enum_name(param, "operation")

@@ -62,6 +62,10 @@ class LayerType(ABC):
         """
         return False
 
+    def keeps_factors(self, layer: Layer) -> bool:
+        """Whether positive factors of the channels, axis 1 of all bottoms and tops, pass through it unchanged."""
+        return False
+
     def fill_in_defaults(self, message: Message, bottoms: Sequence[Shape]) -> None:
         """Set defaults that the type implies, in a copy of the message, before quantized_type replaces the type."""
 

@@ -32,6 +32,9 @@ class Pooling(LayerType):
     def keeps_elements(self, layer: Layer) -> bool:
         return enum_name(layer.message.pooling_param, "pool") == "MAX"
 
+    def keeps_factors(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         param = layer.message.pooling_param

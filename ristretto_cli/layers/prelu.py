@@ -28,6 +28,9 @@ class PReLU(LayerType):
         filler = param.filler if param.HasField("filler") else constant_filler(0.25)
         return (ParamDef(() if param.channel_shared else (shape[1],), filler),)
 
+    def keeps_factors(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         (slope,) = params

@@ -31,5 +31,8 @@ class ReLU(LayerType):
     def keeps_elements(self, layer: Layer) -> bool:
         return self.is_constant_below_zero(layer) and not layer.message.relu_param.relu6
 
+    def keeps_factors(self, layer: Layer) -> bool:
+        return not layer.message.relu_param.relu6
+
     def is_constant_below_zero(self, layer: Layer) -> bool:
         return bool(layer.message.relu_param.negative_slope == 0)

@@ -18,5 +18,8 @@ class Split(LayerType):
     def shares_memory(self, layer: Layer) -> bool:
         return True
 
+    def keeps_factors(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         return [bottoms[0]] * len(layer.tops)

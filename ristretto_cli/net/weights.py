@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +71,18 @@ def load_weights(
     if check_formats:
         warn_of_formats(loaded)
     return loaded
+
+
+def with_weights(file: WeightsFile, net: Net, changed: Mapping[str, Array]) -> WeightsFile:
+    """The file with other arrays for parameters of a net, by Param.key; it then has all parameters of their layers."""
+    layers = dict(file.layers)
+    for layer in net.layers:
+        if not changed.keys().isdisjoint(param.key for param in layer.params):
+            arrays = (changed.get(param.key, net.weights[param.key]) for param in layer.params)
+            layers[layer.name] = tuple(
+                StoredBlob(array.reshape(param.shape)) for array, param in zip(arrays, layer.params, strict=True)
+            )
+    return replace(file, layers=layers)
 
 
 def fill_weights(net: Net, *, rng: np.random.Generator) -> Net:

@@ -7,7 +7,7 @@ unaffected.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from ristretto_cli.caffe_io.messages import TEST, Message
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
-from ristretto_cli.ops import Shape
+from ristretto_cli.ops import Array, Shape
 from ristretto_cli.quantize.config import ReuseOptions
 from ristretto_cli.scoring.array_cache import ArrayCache
 from ristretto_cli.scoring.comparisons import Comparison
@@ -86,8 +86,19 @@ class CachingScorer:
         self._remember(self._net_file, "the float net", scores)
         return scores
 
-    def score(self, name: str, net_file: NetFile, stopping: StoppingRule | None = None) -> Scores:
-        """The scores of a net. name: for the log. stopping: may end the run early."""
+    def score(
+        self,
+        name: str,
+        net_file: NetFile,
+        stopping: StoppingRule | None = None,
+        *,
+        weights: Mapping[str, Array] | None = None,
+    ) -> Scores:
+        """The scores of a net. name: for the log. stopping: may end the run early.
+
+        weights: parameters that differ from the float net's, by Param.key; nets that are equal otherwise have equal
+        ones.
+        """
         log.info("Scoring %s.", name)
         key = _key(net_file)
         if key in self._known:
@@ -95,7 +106,7 @@ class CachingScorer:
             log.info("Same net as %s: its scores are reused.", other)
             return scores
         with self._options.timer.measure("building nets"):
-            scorer = self._build(net_file)
+            scorer = self._build(net_file, weights or {})
         scores = scorer.run(replace(self._options, label=name, stopping=stopping))
         if scores.iterations == self._options.iterations:
             self._remember(net_file, name, scores)
@@ -105,9 +116,9 @@ class CachingScorer:
         if self._reuse.equal_nets:
             self._known.setdefault(_key(net_file), (name, scores))
 
-    def _build(self, net_file: NetFile) -> Scorer:
+    def _build(self, net_file: NetFile, weights: Mapping[str, Array]) -> Scorer:
         net = build(net_file, NetState(TEST), _KnownData(self._net))
-        net = replace(net, weights=self._net.weights)
+        net = replace(net, weights={**self._net.weights, **weights})
         valid = [each for each in self._prefixes if each.is_valid_for(net, self._net, self._options.iterations)]
         if self._float_outputs is not None and not self._float_outputs.is_cached:
             valid = []  # the float net is run along with this one, and needs all inputs

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ristretto_cli.corrections.corrector import Method
 from ristretto_cli.errors import Location
+from ristretto_cli.formats.activations import FlLayer
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.quantize.margin import DEFAULT_MARGIN, DEFAULT_MIN_SQNR, Goal, Margin, Unit
 from ristretto_cli.quantize.pins import Pin, Skip
@@ -49,7 +51,9 @@ class QuantizeConfig:
     biases FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore:
     score no net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the
     error margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb:
-    memory for data and values that several nets need, in units of 2^20 bytes; 0: no caching. data: the user's, for
+    memory for data and values that several nets need, in units of 2^20 bytes; 0: no caching. weights_quantized: the
+    file for corrected weights; empty: none are corrected. methods: of correction. calibration_images: those that
+    corrections use. seed: for what corrections choose at random. data: the user's, for
     inputs of the net, which is then calibrated and scored on it.
     """
 
@@ -74,6 +78,10 @@ class QuantizeConfig:
     skip: tuple[Skip, ...] = ()
     fold_batchnorm: bool = False
     weights_folded: str = ""
+    weights_quantized: str = ""
+    methods: tuple[Method, ...] = tuple(Method)
+    calibration_images: int = 1024
+    seed: int = 0
     noscore: bool = False
     allow_missing_weights: bool = False
     legacy: bool = False
@@ -95,6 +103,16 @@ class QuantizeConfig:
         return Margin(baseline, percent, exact=self.legacy, goal=goal)
 
     @property
-    def weights_quantized(self) -> str:
+    def weights_written(self) -> str:
         """The weights file of the quantized net."""
-        return self.weights_folded if self.fold_batchnorm else self.weights
+        return self.weights_quantized or (self.weights_folded if self.fold_batchnorm else self.weights)
+
+    @property
+    def descends(self) -> bool:
+        """Whether the fractional lengths of activations are chosen by the divergence of the outputs."""
+        return self.mode_options.get("fl_layer") == FlLayer.KL.value
+
+    @property
+    def corrects(self) -> bool:
+        """Whether quantized nets are corrected before they are scored."""
+        return bool(self.weights_quantized) or self.descends

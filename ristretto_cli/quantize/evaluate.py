@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ristretto_cli.quantize.caching_scorer import CachingScorer
+from ristretto_cli.quantize.correct import NetCorrector
 from ristretto_cli.quantize.early_stopping import EarlyStopping
 from ristretto_cli.quantize.margin import Margin
 from ristretto_cli.quantize.prepare import Metric, Prepared
@@ -21,13 +22,14 @@ from ristretto_cli.scoring.step_timer import StepTimer
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates candidates for some layers against a margin; scorer: scores the nets."""
+    """Evaluates candidates for some layers against a margin; scorer: scores the nets, as corrector corrects them."""
 
     prepared: Prepared
     layers: Sequence[Trimmable]
     metric: Metric
     margin: Margin
     scorer: CachingScorer
+    corrector: NetCorrector
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """The evaluation of a candidate."""
@@ -39,7 +41,8 @@ class Evaluator:
         quantized = apply_bit_widths(
             prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=prepared.config.legacy
         )
-        scores = self.scorer.score(candidate.name, quantized, stopping)
+        corrected = self.corrector.correct(quantized)
+        scores = self.scorer.score(candidate.name, corrected.net_file, stopping, weights=corrected.weights)
         score = self.metric.value(scores)
         if stopping is not None and stopping.passed is not None and scores.iterations < config.iterations:
             return Evaluation(candidate.bits, score, stopping.passed, scores, stopped=True)

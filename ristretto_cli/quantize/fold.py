@@ -61,12 +61,7 @@ class FoldedNet:
 
     def write_weights(self, path: str) -> None:
         """Write the weights with the net's layers, atomically, in the format that the name gives."""
-        filters = {layer.name for layer in self.net_file.message.layer if layer.HasField("convolution_param")}
-        arrays = {
-            name: [_array(blob, keep_shape=name in filters and i == 0) for i, blob in enumerate(blobs)]
-            for name, blobs in self.weights.layers.items()
-        }
-        write_weights(path, arrays, net=self.net_file.message)
+        write_net_weights(path, self.net_file, self.weights)
 
     def lines(self) -> list[str]:
         """The number of layers folded, and a line for each that was not."""
@@ -77,6 +72,16 @@ class FoldedNet:
         else:
             first = "No layer was folded."
         return [first, *(f"{each.where}: {each}" if each.where else str(each) for each in self.left)]
+
+
+def write_net_weights(path: str, net_file: NetFile, weights: WeightsFile) -> None:
+    """Write the weights of a net with its layers, atomically, in the format that the name gives."""
+    filters = {layer.name for layer in net_file.message.layer if layer.HasField("convolution_param")}
+    arrays = {
+        name: [_array(blob, keep_shape=name in filters and i == 0) for i, blob in enumerate(blobs)]
+        for name, blobs in weights.layers.items()
+    }
+    write_weights(path, arrays, net=net_file.message)
 
 
 def fold_net(net_file: NetFile, net: Net, weights: WeightsFile, state: NetState) -> FoldedNet:

@@ -24,7 +24,7 @@ def header(config: QuantizeConfig, net: Message) -> str:
     own_biases = any(has_bias_format(layer.quantization_param) for layer in net.layer)
     return (
         f"# Trimmed by ristretto {__version__}, {config.trimming_mode}.\n"
-        f"{_weights_line(config.weights_quantized, config.model_quantized)}"
+        f"{_weights_line(config.weights_written, config.model_quantized)}"
         f"{_OWN_BIASES_LINE if own_biases else ''}"
     )
 

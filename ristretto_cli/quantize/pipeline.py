@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ristretto_cli.formats.number_format import Ranges
+from ristretto_cli.net.weights import with_weights
 from ristretto_cli.quantize.calibration import calibrate
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
+from ristretto_cli.quantize.correct import NetCorrector
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
 from ristretto_cli.quantize.margin import Unit, scored_by
 from ristretto_cli.quantize.prepare import Metric, Prepared, prepare
@@ -38,7 +40,8 @@ def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> 
     prepared = prepare(config)
     if prepared.metric is None:
         layers = calibrate(prepared, test_batches=None, on_batch=on_batch, timer=timer)
-        result = _result(prepared, layers, search_result(_space(prepared, layers), {}, lambda candidate: 0.0))
+        found = search_result(_space(prepared, layers), {}, lambda candidate: 0.0)
+        result = _result(prepared, layers, found, NetCorrector(prepared, timer))
     else:
         result = _search(prepared, prepared.metric, on_batch, timer)
     log.info("%s", timer.line())
@@ -79,7 +82,8 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTi
             "The float net's loss is 0, and the error margin is relative to it, so no increase is allowed. "
             "Allow one with --error_margin_absolute, set widths with --bw, or choose another output with --score."
         )
-    evaluator = Evaluator(prepared, layers, metric, margin, scorer)
+    corrector = NetCorrector(prepared, timer)
+    evaluator = Evaluator(prepared, layers, metric, margin, scorer, corrector)
     space = _space(prepared, layers)
     evaluations: dict[Candidate, Evaluation] = {}
 
@@ -89,7 +93,7 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTi
     for candidate in search(space, lambda candidate: evaluations[candidate].passed, missed_by):
         evaluations[candidate] = evaluator.evaluate(candidate)
     found = search_result(space, evaluations, missed_by)
-    return replace(_result(prepared, layers, found), margin=margin, baseline_scores=float_scores)
+    return replace(_result(prepared, layers, found, corrector), margin=margin, baseline_scores=float_scores)
 
 
 def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:
@@ -106,8 +110,15 @@ def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:
     )
 
 
-def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult) -> QuantizationResult:
+def _result(
+    prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult, corrector: NetCorrector
+) -> QuantizationResult:
     legacy = prepared.config.legacy
+    quantized = apply_bit_widths(prepared.net_file, layers, found.widths, prepared.mode, legacy=legacy)
+    corrected = corrector.correct(quantized)
+    weights = None
+    if prepared.config.weights_quantized and prepared.weights is not None:
+        weights = with_weights(prepared.weights, prepared.net, corrected.weights)
     return QuantizationResult(
         config=prepared.config,
         mode=prepared.mode,
@@ -117,7 +128,8 @@ def _result(prepared: Prepared, layers: Sequence[Trimmable], found: SearchResult
         baseline_scores=None,
         layers=tuple(layers),
         search=found,
-        net_file=apply_bit_widths(prepared.net_file, layers, found.widths, prepared.mode, legacy=legacy),
+        net_file=corrected.net_file,
+        weights=weights,
         folded=prepared.folded,
         left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),
         skipped=prepared.skipped,

@@ -11,11 +11,12 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile, read_net
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
+from ristretto_cli.corrections.float_net import easier_weights
 from ristretto_cli.errors import Location, RistrettoError
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, Role, TrimmingMode, configured_mode
 from ristretto_cli.net.build import NetState, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
-from ristretto_cli.net.weights import load_weights
+from ristretto_cli.net.weights import load_weights, with_weights
 from ristretto_cli.quantize.config import FOLDED_BIAS_BITS, QuantizeConfig
 from ristretto_cli.quantize.early_stopping import check_early_stop
 from ristretto_cli.quantize.fold import FoldedNet, fold_net
@@ -118,11 +119,18 @@ class Prepared:
                     hint=f"Use {low} to {high} bits." if low < high else f"Use {low} bits.",
                 )
 
-    def calibration_net(self) -> Net:
-        """The net for calibration: on TRAIN data, or the TEST net itself if there are none, or data of the user."""
+    def calibration_net(self, quantized: NetFile | None = None) -> Net:
+        """The net for calibration: on TRAIN data, or the TEST net itself if there are none, or data of the user.
+
+        quantized: the same net with other layers, to get its calibration net instead.
+        """
+        data = DataLayers()
+        if quantized is not None:
+            layers = None if self.config.data is not None else _with_train_data(quantized, data)
+            test = build(quantized, NetState(TEST), data) if layers is None else None
+            return self._load(test or build_layers(quantized, layers or [], TEST, data))
         if self.config.data is not None:
             return self.net
-        data = DataLayers()
         if self.config.legacy:
             return self._load(build(self.net_file, NetState(TRAIN), data))
         # DIFFERS(D2): the net as it will be used, on its training data.
@@ -160,6 +168,10 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
             else config.data.iterations(net, config.iterations, "Scoring"),
             calibration_iterations=config.data.iterations(net, config.calibration_iterations, "Calibration"),
         )
+    if config.weights_quantized and weights is not None:
+        changed = easier_weights(net, config.methods)
+        weights = with_weights(weights, net, changed)
+        net = replace(net, weights={**net.weights, **changed})
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(

@@ -10,10 +10,11 @@ from ristretto_cli.caffe_io.files import write_atomically
 from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.printer import to_text
+from ristretto_cli.caffe_io.weights import WeightsFile
 from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
-from ristretto_cli.quantize.fold import FoldedNet
+from ristretto_cli.quantize.fold import FoldedNet, write_net_weights
 from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.margin import Goal, Margin, Unit, scored_by
 from ristretto_cli.quantize.pins import Pins, pin_lines
@@ -48,6 +49,7 @@ class QuantizationResult:
     net_file: NetFile
     left_float: tuple[LeftFloat, ...] = ()
     folded: FoldedNet | None = None
+    weights: WeightsFile | None = None
     score_meaning: str = ""
     skipped: tuple[Layer, ...] = ()
     pins: Pins = field(default_factory=dict)
@@ -58,9 +60,11 @@ class QuantizationResult:
         return None if self.margin is None else self.margin.baseline
 
     def write(self) -> None:
-        """Write the quantized net to the configured file, atomically; before it, the weights if they were folded."""
-        if self.folded is not None:
-            self.folded.write_weights(self.config.weights_folded)
+        """Write the quantized net to the configured file, atomically; before it, weights that were changed."""
+        if self.weights is not None:
+            write_net_weights(self.config.weights_quantized, self.net_file, self.weights)
+        elif self.folded is not None:
+            write_net_weights(self.config.weights_folded, self.folded.net_file, self.folded.weights)
         write_atomically(self.config.model_quantized, self.prototxt())
 
     def prototxt(self) -> str:
@@ -111,7 +115,11 @@ class QuantizationResult:
             lines.append("Other outputs (float net, quantized net):")
             lines += [f"{blob}: {number(before)}, {number(after)}" for blob, (before, after) in others.items()]
         if self.folded is not None:
-            lines += [*self.folded.lines(), f"Folded weights written to {self.config.weights_folded}"]
+            lines += self.folded.lines()
+        if self.weights is not None:
+            lines.append(f"Corrected weights written to {self.config.weights_quantized}")
+        elif self.folded is not None:
+            lines.append(f"Folded weights written to {self.config.weights_folded}")
         lines += [f"Pinned: {line}" for line in pin_lines((each.layer for each in self.layers), self.pins)]
         if self.skipped:
             lines.append(f"Skipped: {', '.join(layer.name for layer in self.skipped)}")
@@ -124,6 +132,8 @@ class QuantizationResult:
             "model": config.model,
             "weights": config.weights,
             "model_quantized": config.model_quantized,
+            "weights_quantized": config.weights_quantized or None,
+            "methods": [each.value for each in config.methods] if config.weights_quantized else [],
             "trimming_mode": config.trimming_mode,
             "legacy": config.legacy,
             **{
@@ -160,7 +170,7 @@ class QuantizationResult:
 
     def _folded_as_json(self, folded: FoldedNet) -> dict[str, Any]:
         return {
-            "weights": self.config.weights_folded,
+            "weights": self.config.weights_written,
             "layers": [asdict(each) for each in folded.folded],
             "left": [{"name": each.name, "type": each.type, "reason": each.reason} for each in folded.left],
         }

@@ -12,7 +12,7 @@ _PHASES = ("reading data", "building nets", "running")
 
 @dataclass
 class StepTimer:
-    """Seconds by phase: waiting for data, waiting for nets to be built, running nets."""
+    """Seconds by phase: waiting for data, waiting for nets to be built, running nets, and others that are measured."""
 
     clock: Callable[[], float] = perf_counter
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PHASES, 0.0))
@@ -24,7 +24,7 @@ class StepTimer:
         try:
             yield
         finally:
-            self.seconds[phase] += self.clock() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + self.clock() - start
 
     def line(self) -> str:
         """All phases in one line, for the log."""

@@ -1,0 +1,1 @@
+"""Corrections of quantized nets without labels, from calibration images: weights, biases and BatchNorm statistics."""

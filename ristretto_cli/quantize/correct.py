@@ -1,0 +1,100 @@
+"""The corrections of the nets of a search: the calibration data, each net once, and the weights of the result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ristretto_cli.caffe_io.messages import message_class
+from ristretto_cli.caffe_io.net_file import NetFile
+from ristretto_cli.corrections.corrector import Correction, Corrector
+from ristretto_cli.net.ir import Net
+from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.quantize.prepare import Prepared
+from ristretto_cli.scoring.batches import CachedBatches
+from ristretto_cli.scoring.step_timer import StepTimer
+
+log = logging.getLogger("ristretto")
+
+
+@dataclass(frozen=True)
+class CorrectedNet:
+    """A quantized net with its corrected formats, and the corrected parameters by Param.key."""
+
+    net_file: NetFile
+    weights: Mapping[str, Array]
+
+
+class NetCorrector:
+    """Corrects quantized nets as the configuration says; without corrections it returns them as they are."""
+
+    def __init__(self, prepared: Prepared, timer: StepTimer) -> None:
+        self._prepared = prepared
+        self._timer = timer
+        self._corrector: Corrector | None = None
+        self._known: dict[bytes, CorrectedNet] = {}
+
+    def correct(self, net_file: NetFile) -> CorrectedNet:
+        """A quantized net, corrected."""
+        config = self._prepared.config
+        if not config.corrects:
+            return CorrectedNet(net_file, {})
+        key = bytes(net_file.message.SerializeToString(deterministic=True))
+        if key not in self._known:
+            with self._timer.measure("correcting"):
+                if self._corrector is None:
+                    self._corrector = self._new_corrector()
+                correction = self._corrector.correct(self._prepared.calibration_net(net_file))
+            self._known[key] = CorrectedNet(_with_lengths(net_file, correction), correction.weights)
+        return self._known[key]
+
+    def _new_corrector(self) -> Corrector:
+        config = self._prepared.config
+        net = self._prepared.calibration_net(self._prepared.net_file)
+        batches = _first_batches(net, CachedBatches(net, None, config.data), config.calibration_images)
+        return Corrector(
+            net,
+            batches,
+            methods=config.methods if config.weights_quantized else (),
+            by_divergence=config.descends,
+            choose_formats=self._prepared.mode.per_layer,
+            execution=config.execution,
+            memory_bytes=config.cache_mb << 20,
+            seed=config.seed,
+        )
+
+
+def _first_batches(net: Net, source: CachedBatches, images: int) -> list[dict[str, AnyArray]]:
+    """The batches with the first `images` images of the data, or with all of them if there are fewer."""
+    batches: list[dict[str, AnyArray]] = []
+    size = _batch_size(net)
+    with source.reader() as reader:
+        for _ in range(-(-images // size)):
+            batch = reader.next()
+            if batches and _starts_again(batches[0], batch, size):
+                log.info("Correcting with %d images, all that the data have.", len(batches) * size)
+                break
+            batches.append(batch)
+    return batches
+
+
+def _batch_size(net: Net) -> int:
+    return max((blob.shape[0] for blob in net.inputs if blob.shape), default=1)
+
+
+def _starts_again(first: Mapping[str, AnyArray], batch: Mapping[str, AnyArray], size: int) -> bool:
+    """Whether a batch has the first image of all: the data began again."""
+    arrays = [(first[name], array) for name, array in batch.items() if array.ndim > 1 and len(array) == size]
+    return bool(arrays) and any(all(np.array_equal(one[0], other[i]) for one, other in arrays) for i in range(size))
+
+
+def _with_lengths(net_file: NetFile, correction: Correction) -> NetFile:
+    message = message_class("NetParameter")()
+    message.CopyFrom(net_file.message)
+    for layer in message.layer:
+        for name, length in correction.lengths.get(layer.name, {}).items():
+            setattr(layer.quantization_param, name, length)
+    return replace(net_file, message=message)
