@@ -243,7 +243,8 @@ def command(
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
-    data = user_data(**{name: flags.pop(name) for name in inspect.signature(user_data).parameters})
+    data_flags = {name: flags.pop(name) for name in inspect.signature(user_data).parameters}
+    data = user_data(**data_flags)
     config = QuantizeConfig(
         model_quantized=target,
         weights_folded=weights_target if flags["fold_batchnorm"] else "",
@@ -254,7 +255,9 @@ def command(
         data=data,
         **flags,
     )
-    check_outputs([target, config.weights_folded or None, json_file(json)], [config.model, config.weights])
+    check_outputs(
+        [target, config.weights_folded or None, json_file(json)], [config.model, config.weights, data_flags["input"]]
+    )
     try:
         if dry_run:
             click.echo("\n".join(planned_nets(config)))
