@@ -294,7 +294,8 @@ def command(
 
     target = model_quantized or str(Path(flags["model"]).parent / "quantized.prototxt")
     weights_target = weights_folded or str(Path(target).with_suffix(".caffemodel"))
-    data = user_data(**{name: flags.pop(name) for name in inspect.signature(user_data).parameters})
+    data_flags = {name: flags.pop(name) for name in inspect.signature(user_data).parameters}
+    data = user_data(**data_flags)
     job = QuantizeConfig(
         model_quantized=target,
         weights_folded=weights_target if flags["fold_batchnorm"] and not weights_quantized else "",
@@ -312,7 +313,10 @@ def command(
         skip=settings.skips,
         **flags,
     )
-    check_outputs([target, job.weights_folded or weights_quantized, json_file(json)], [job.model, job.weights, config])
+    check_outputs(
+        [target, job.weights_folded or weights_quantized, json_file(json)],
+        [job.model, job.weights, config, data_flags["input"]],
+    )
     try:
         if dry_run:
             click.echo("\n".join(planned_nets(job)))

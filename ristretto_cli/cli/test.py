@@ -99,7 +99,7 @@ def command(
     if against is not None and against_weights is None:
         against_weights = named_weights(against) or weights
         click.echo(f"Comparing with {against} with {against_weights}.", err=True)
-    check_outputs([json_file(json)], [model, weights, against, against_weights])
+    check_outputs([json_file(json)], [model, weights, against, against_weights, data_flags["input"]])
     data = user_data(**data_flags)
     device = usable_gpu(gpu)
     with progress("test") as bar:
