@@ -62,9 +62,11 @@ def _mode_flags() -> Sequence[click.Option]:
         click.Option(
             [f"--{name}"],
             help=f"{declared.help} Only with {' or '.join(modes)}.",
-            type=click.Choice(declared.choices),
-            default=declared.default,
-            show_default=True,
+            **(
+                {"is_flag": True}
+                if declared.is_flag
+                else {"type": click.Choice(declared.choices), "default": declared.default, "show_default": True}
+            ),
         )
         for name, (declared, modes) in mode_options().items()
     ]
@@ -232,11 +234,12 @@ def _pop_mode_options(flags: dict[str, Any], given: Collection[str]) -> dict[str
 
     --legacy has defaults of its own.
     """
-    from ristretto_cli.formats.number_format import mode_options
+    from ristretto_cli.formats.number_format import FLAG, mode_options
 
     values = {name: flags.pop(name) for name in mode_options()}
     defaults = {name: option.default_for(legacy=flags["legacy"]) for name, (option, _) in mode_options().items()}
-    return {name: value if f"--{name}" in given else defaults[name] for name, value in values.items()}
+    chosen = {name: value for name, value in values.items() if f"--{name}" in given}
+    return {**defaults, **{name: FLAG[value] if isinstance(value, bool) else value for name, value in chosen.items()}}
 
 
 def _check(
@@ -268,7 +271,8 @@ def _check(
         if f"--{name}" in given and declared not in mode.options:
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
         if legacy and not declared.in_legacy and mode_values[name] != declared.default_for(legacy=True):
-            faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
+            value = "" if declared.is_flag else f"={mode_values[name]}"
+            faults.append(f"--{name}{value} has no effect with --legacy")
     if "--bit_widths" in given and mode.widths((), []):
         faults.append(f"--bit_widths {no_effect}, which has fixed widths")
     elif "--bit_widths" in given and gives_all:
