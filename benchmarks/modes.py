@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.weights import read_weights
-from ristretto_cli.formats.number_format import MODES, Role
+from ristretto_cli.formats.number_format import Role, configured_mode
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
@@ -26,10 +26,11 @@ _ACTIVATIONS = (Role.LAYER_IN, Role.LAYER_OUT)
 
 @dataclass(frozen=True)
 class Mode:
-    """A trimming mode with widths in bits; roles without one are not trimmed."""
+    """A trimming mode with widths in bits; roles without one are not trimmed. options: those of the mode."""
 
     trimming_mode: str
     widths: Mapping[Role, int]
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 _ROLES = (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)  # biases share the format of weights
@@ -65,7 +66,7 @@ class Trimmer:
 
     def net(self, mode: Mode) -> Net | None:
         """The net in a mode; None where the mode's width leaves no bits for what the ranges need."""
-        trimming = MODES.get(mode.trimming_mode)
+        trimming = configured_mode(mode.trimming_mode, mode.options)
         offered: Sequence[int] = sorted(set(mode.widths.values()))
         if not trimming.widths(offered, [each.ranges for each in self._layers]):
             return None

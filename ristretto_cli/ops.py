@@ -194,9 +194,9 @@ class Ops(Protocol[V]):
         """x with its mantissa rounded to that of the floats, ties to even. Underflow gives +0. A value with too
         high an exponent, or NaN, gives the largest number; a value that only rounds up past it keeps the carry."""
 
-    def straight_through(self, x: V, trimmed: V, within: float | None = None) -> V:
-        """trimmed, with a straight-through gradient to x on backends with gradients; if within is given, only where x's
-        magnitude does not exceed it."""
+    def straight_through(self, x: V, trimmed: V, within: tuple[float, float] | None = None) -> V:
+        """trimmed, with a straight-through gradient to x on backends with gradients; if within, a lower and an upper
+        end, is given, only where x is not beyond them."""
 
     def detach(self, x: V) -> V:
         """x as a constant: it passes no gradient on."""

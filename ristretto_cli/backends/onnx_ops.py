@@ -101,7 +101,7 @@ class OnnxOps(RegionNodes):
     def quantize_float(self, x: Tensor, floats: Floats) -> Tensor:
         return marks.quantize_float(self.graph, x, floats)
 
-    def straight_through(self, x: Tensor, trimmed: Tensor, within: float | None = None) -> Tensor:
+    def straight_through(self, x: Tensor, trimmed: Tensor, within: tuple[float, float] | None = None) -> Tensor:
         return trimmed
 
     def detach(self, x: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class ShapeOps:
     def quantize_float(self, x: Value, floats: Floats) -> Sized:
         return sized(x.shape)
 
-    def straight_through(self, x: Value, trimmed: Value, within: float | None = None) -> Sized:
+    def straight_through(self, x: Value, trimmed: Value, within: tuple[float, float] | None = None) -> Sized:
         return sized(trimmed.shape)
 
     def detach(self, x: Value) -> Sized:

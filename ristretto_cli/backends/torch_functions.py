@@ -17,10 +17,11 @@ def learns(*tensors: Tensor) -> bool:
 
 
 class Passing(_Function):  # type: ignore[misc]
-    """The second argument, with the gradient of the first; within: only where |x| is no larger, everywhere if None."""
+    """The second argument, with the gradient of the first; within: only from its lower to its upper end, everywhere if
+    None."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, trimmed: Tensor, within: float | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, trimmed: Tensor, within: tuple[float, float] | None) -> Tensor:
         ctx.within = within
         ctx.save_for_backward(*(() if within is None else (x,)))
         return trimmed.view_as(trimmed)
@@ -29,7 +30,8 @@ class Passing(_Function):  # type: ignore[misc]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         if ctx.within is not None:
             (x,) = ctx.saved_tensors
-            gradient = gradient * (x.abs() <= ctx.within)
+            low, high = ctx.within
+            gradient = gradient * ((x >= low) & (x <= high))
         return gradient, None, None
 
 

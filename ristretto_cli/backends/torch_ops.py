@@ -107,7 +107,7 @@ class TorchOps(RegionTensors):
     def quantize_float(self, x: Tensor, floats: Floats) -> Tensor:
         return floatwise(self, x, floats)
 
-    def straight_through(self, x: Tensor, trimmed: Tensor, within: float | None = None) -> Tensor:
+    def straight_through(self, x: Tensor, trimmed: Tensor, within: tuple[float, float] | None = None) -> Tensor:
         return Passing.apply(x, trimmed, within) if learns(x) else trimmed
 
     def detach(self, x: Tensor) -> Tensor:

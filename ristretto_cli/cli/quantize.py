@@ -72,9 +72,11 @@ def _mode_flags() -> Sequence[click.Option]:
         click.Option(
             [f"--{name}"],
             help=f"{declared.help} Only with {' or '.join(modes)}.",
-            type=click.Choice(declared.choices),
-            default=declared.default,
-            show_default=True,
+            **(
+                {"is_flag": True}
+                if declared.is_flag
+                else {"type": click.Choice(declared.choices), "default": declared.default, "show_default": True}
+            ),
         )
         for name, (declared, modes) in mode_options().items()
     ]
@@ -342,11 +344,12 @@ def _pop_mode_options(flags: dict[str, Any], given: Collection[str]) -> dict[str
 
     --legacy has defaults of its own.
     """
-    from ristretto_cli.formats.number_format import mode_options
+    from ristretto_cli.formats.number_format import FLAG, mode_options
 
     values = {name: flags.pop(name) for name in mode_options()}
     defaults = {name: option.default_for(legacy=flags["legacy"]) for name, (option, _) in mode_options().items()}
-    return {name: value if f"--{name}" in given else defaults[name] for name, value in values.items()}
+    chosen = {name: value for name, value in values.items() if f"--{name}" in given}
+    return {**defaults, **{name: FLAG[value] if isinstance(value, bool) else value for name, value in chosen.items()}}
 
 
 def _methods(names: Sequence[str]) -> tuple[Method, ...]:
@@ -412,7 +415,8 @@ def _check(
         if f"--{name}" in given and declared not in mode.options:
             faults.append(f"--{name} {no_effect}, only with {' or '.join(modes)}")
         if legacy and not declared.in_legacy and mode_values[name] != declared.default_for(legacy=True):
-            faults.append(f"--{name}={mode_values[name]} has no effect with --legacy")
+            value = "" if declared.is_flag else f"={mode_values[name]}"
+            faults.append(f"--{name}{value} has no effect with --legacy")
     if mode_values.get("fl_layer") != "kl" and "--weights_quantized" not in given:
         faults += [
             f"{name} has no effect without --weights_quantized or --fl_layer kl"

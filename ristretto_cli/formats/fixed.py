@@ -17,6 +17,7 @@ from ristretto_cli.formats.activations import FlLayer, integer_bits_of_min_error
 from ristretto_cli.formats.number_format import (
     BIAS_LENGTHS,
     BIAS_WIDTHS,
+    FLAG,
     HEADROOM,
     LOSSLESS_BITS,
     UNSATURATED_BITS,
@@ -46,28 +47,38 @@ _PARAMS = frozenset({Role.PARAMS})
 
 @dataclass(frozen=True)
 class Fixed(NumberFormat):
-    """Integers of `bits` bits (two's complement) times 2^-frac_bits; frac_bits may be negative or above bits.
+    """Integers of `bits` bits (two's complement, or unsigned) times 2^-frac_bits; frac_bits may be negative or above
+    bits.
 
-    >>> Fixed(bits=8, frac_bits=4).largest
-    7.9375
+    >>> Fixed(bits=8, frac_bits=4).largest, Fixed(bits=8, frac_bits=4, signed=False).largest
+    (7.9375, 15.9375)
     """
 
     bits: int
     frac_bits: int
+    signed: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 128:
-            raise LayerError(f"a width of {self.bits} bits is out of range", hint="Use 1 to 128.")
+        most = 128 if self.signed else 127  # so that float32 has the largest number
+        if not 1 <= self.bits <= most:
+            what = f"a width of {self.bits} bits is out of range{'' if self.signed else ' without a sign'}"
+            raise LayerError(what, hint=f"Use 1 to {most}.")
 
     @property
     def largest(self) -> float:
         """The largest number of the format."""
         return replace(self.grid(), low=0).largest
 
+    @property
+    def lowest(self) -> float:
+        return -self.largest if self.signed else 0.0
+
     def width(self) -> int:
         return self.bits
 
     def grid(self) -> Grid:
+        if not self.signed:
+            return Grid(self.frac_bits, 0, 2**self.bits - 1)
         return Grid(self.frac_bits, -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
 
     def quantize(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
@@ -139,6 +150,7 @@ class DynamicFixedPoint(TrimmingMode):
     precision = "DYNAMIC_FIXED_POINT"
     has_bias_format = True
     per_layer = True
+    has_unsigned = True
     combined_title = "Dynamic fixed point net:"
     groups: ClassVar[tuple[SearchGroup, ...]] = (
         SearchGroup(
@@ -177,13 +189,28 @@ class DynamicFixedPoint(TrimmingMode):
             in_legacy=False,
             legacy_default=FlLayer.ORIGINAL.value,
         ),
+        ModeOption(
+            "unsigned",
+            "Give activations that are never negative an unsigned format, which has a bit more.",
+            choices=FLAG,
+            default=FLAG[False],
+            in_legacy=False,
+        ),
+        ModeOption(
+            "same_formats",
+            "Give an activation one format for all layers that write or read it, also through ReLU, Pooling, Dropout "
+            "and the like, and the bottoms of a Concat or Eltwise one format.",
+            choices=FLAG,
+            default=FLAG[False],
+            in_legacy=False,
+        ),
     )
 
     def layer_formats(self, quantization: Message) -> LayerFormats:
         weights = Fixed(quantization.bw_params, quantization.fl_params)
         return LayerFormats(
-            layer_in=Fixed(quantization.bw_layer_in, quantization.fl_layer_in),
-            layer_out=Fixed(quantization.bw_layer_out, quantization.fl_layer_out),
+            layer_in=_activations(quantization, Role.LAYER_IN),
+            layer_out=_activations(quantization, Role.LAYER_OUT),
             weights=weights,
             bias=_bias_format(quantization) or weights,
             rounding=rounding_of(quantization),
@@ -203,14 +230,33 @@ class DynamicFixedPoint(TrimmingMode):
     ) -> None:
         min_error = FlParams(self.option("fl_params")) is FlParams.MSE
         fl_layer = FlLayer(self.option("fl_layer"))
-        write_fixed(quantization, widths, ranges, legacy=legacy, min_error=min_error, fl_layer=fl_layer)
+        write_fixed(
+            quantization,
+            widths,
+            ranges,
+            legacy=legacy,
+            fl_layer=fl_layer,
+            min_error=min_error,
+            unsigned=self.option("unsigned") == FLAG[True],
+        )
 
     def needs_samples(self) -> bool:
-        has_rule = any(option.name == "fl_layer" for option in self.options)  # modes that inherit may have no such rule
-        return has_rule and FlLayer(self.option("fl_layer")) in (FlLayer.MSE, FlLayer.AUTO)
+        return self._has("fl_layer") and FlLayer(self.option("fl_layer")) in (FlLayer.MSE, FlLayer.AUTO)
+
+    def needs_same_formats(self) -> bool:
+        return self._has("same_formats") and self.option("same_formats") == FLAG[True]
+
+    def _has(self, name: str) -> bool:
+        """Whether the mode has this option; modes that inherit from it may have others."""
+        return any(option.name == name for option in self.options)
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
         return {role: integer_length(ranges.of(role), role) for role in Role if role is not Role.BIAS}
+
+
+def _activations(quantization: Message, role: Role) -> Fixed:
+    bits, frac_bits = (getattr(quantization, f"{field}_{role.value}") for field in ("bw", "fl"))
+    return Fixed(bits, frac_bits, signed=not getattr(quantization, f"unsigned_{role.value}"))
 
 
 def _bias_format(quantization: Message) -> Fixed | None:
@@ -240,11 +286,13 @@ def write_fixed(
     legacy: bool,
     fl_layer: FlLayer,
     min_error: bool = False,
+    unsigned: bool = False,
 ) -> None:
     """Set bw_* and fl_* of each role that has a width in bits; those of biases only if the layer has some.
 
     min_error: weights get the fractional length with minimal squared error, if ranges have the weights. fl_layer: how
-    that of activations is chosen; without samples, AUTO and MSE do as the original does.
+    that of activations is chosen; without samples, AUTO and MSE do as the original does. unsigned:
+    activations that are never negative get an unsigned format.
     """
     in_params = replace(ranges, biases=()) if Role.BIAS in widths else ranges  # what the weights' format is for
     for role, bits in widths.items():
@@ -261,7 +309,11 @@ def write_fixed(
         else:
             integer_bits = integer_length(largest or 1.0, role)  # DIFFERS(D6)
             if role in _ACTIVATIONS:
-                integer_bits = _integer_bits_of_activations(bits, largest, ranges.samples.get(role), fl_layer)
+                signed = not unsigned or role not in ranges.never_negative
+                frac_bits = _fractional_length_of_activations(bits, signed, largest, ranges.samples.get(role), fl_layer)
+                integer_bits = bits - frac_bits
+                if not signed:
+                    setattr(quantization, f"unsigned_{role.value}", True)
             if role is Role.PARAMS:
                 integer_bits += _bits_for_biases(bits, integer_bits, in_params)  # DIFFERS(D5)
                 if min_error and ranges.weights is not None:
@@ -270,19 +322,25 @@ def write_fixed(
         setattr(quantization, f"fl_{role.value}", _fractional_length(bits, integer_bits))
 
 
-def _integer_bits_of_activations(bits: int, largest: float, sample: Sample | None, fl_layer: FlLayer) -> int:
+def _fractional_length_of_activations(
+    bits: int, signed: bool, largest: float, sample: Sample | None, fl_layer: FlLayer
+) -> int:
+    """The fractional length of activations, which the rule chooses."""
+    width = bits if signed else bits + 1  # of the signed format whose numbers from 0 up are those of the format
     original = integer_length(largest or 1.0, Role.LAYER_OUT)
     if fl_layer is FlLayer.ORIGINAL:
-        return original
+        return width - original
     if bits >= UNSATURATED_BITS:
-        return unsaturated_integer_length(bits, largest or 1.0)  # DIFFERS(D13)
-    whole = unsaturated_integer_length(bits, largest or 1.0, headroom=1.0)
+        return width - unsaturated_integer_length(width, largest or 1.0)  # DIFFERS(D13)
+    whole = unsaturated_integer_length(width, largest or 1.0, headroom=1.0)
     if fl_layer is FlLayer.RANGE:
-        return whole
+        return width - whole
+    if sample is not None and not signed:
+        sample = sample.above_zero()
     if sample is None or not sample.values.size:
-        return original
+        return width - original
     # DIFFERS(D14)
-    return integer_bits_of_min_error(bits, sample, whole=whole, original=original, rule=fl_layer)
+    return width - integer_bits_of_min_error(width, sample, whole=whole, original=original, rule=fl_layer)
 
 
 def _bits_for_biases(bits: int, integer_bits: int, ranges: Ranges) -> int:

@@ -26,6 +26,9 @@ HEADROOM = 1.5  # factor by which activations may exceed the measured range on o
 BIAS_WIDTHS = ("bw_bias", "bw_bias_params", "bw_params_bias")
 BIAS_LENGTHS = ("fl_bias", "fl_bias_params", "fl_params_bias")
 BIAS_FIELDS = (*BIAS_WIDTHS, *BIAS_LENGTHS)
+UNSIGNED_FIELDS = ("unsigned_layer_in", "unsigned_layer_out")  # ours
+
+FLAG = ("false", "true")  # the choices of a ModeOption that is a flag without a value
 
 MODES: Registry[TrimmingMode] = Registry("trimming mode", __package__ or "", "ristretto.formats")
 
@@ -58,6 +61,11 @@ class NumberFormat(ABC):
     def largest(self) -> float:
         """The largest number of the format."""
 
+    @property
+    def lowest(self) -> float:
+        """The lower end of the values that the format does not saturate."""
+        return -self.largest
+
     def grid(self) -> Grid | None:
         """The grid of its numbers, if they have a fixed step."""
         return None
@@ -89,6 +97,11 @@ class Sample:
     values: Array
     weights: Array
 
+    def above_zero(self) -> Sample:
+        """Its positive values."""
+        positive = self.values > 0
+        return Sample(self.values[positive], self.weights[positive])
+
 
 @dataclass(frozen=True)
 class Ranges:
@@ -97,6 +110,7 @@ class Ranges:
     biases: of its biases, if they must stay in range too. input_energy: the mean sum of squares of the
     inputs of one output; it weighs errors of weights against errors of biases.
     weights: the weights themselves; None if not available. samples: of the input and the output, if they were taken.
+    never_negative: those of the input and the output that have no negative values that matter.
     """
 
     layer_in: float
@@ -106,6 +120,7 @@ class Ranges:
     input_energy: float = 0.0
     weights: Array | None = field(default=None, compare=False)
     samples: Mapping[Role, Sample] = field(default_factory=dict, compare=False)
+    never_negative: frozenset[Role] = frozenset()
 
     def of(self, role: Role) -> float:
         """The range of one role."""
@@ -143,8 +158,8 @@ class SearchGroup:
 class ModeOption:
     """An option of a trimming mode: a command-line flag, `--name`, with a choice of values.
 
-    in_legacy: whether it has an effect with --legacy. legacy_default: its value with --legacy if it has none, unless
-    that is the default.
+    choices: FLAG for a flag that takes no value. in_legacy: whether it has an effect with --legacy. legacy_default: its
+    value with --legacy if it has none, unless that is the default.
     """
 
     name: str
@@ -153,6 +168,15 @@ class ModeOption:
     default: str
     in_legacy: bool = True
     legacy_default: str | None = None
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is a flag without a value."""
+        return self.choices == FLAG
+
+    def as_json(self, value: str) -> str | bool:
+        """A value of it, for JSON."""
+        return value == FLAG[True] if self.is_flag else value
 
     def default_for(self, *, legacy: bool) -> str:
         """The value if none is given."""
@@ -170,6 +194,7 @@ class TrimmingMode(ABC):
     precision: ClassVar[str]  # its name in QuantizationParameter.Precision
     has_bias_format: ClassVar[bool] = False  # whether biases may have a format of their own
     per_layer: ClassVar[bool] = False  # whether each layer may have widths of its own
+    has_unsigned: ClassVar[bool] = False  # whether activations may have an unsigned format
     groups: ClassVar[tuple[SearchGroup, ...]]
     optional_groups: ClassVar[tuple[SearchGroup, ...]] = ()
     combined_title: ClassVar[str] = ""  # the summary's heading for the combined groups, if there are several
@@ -219,6 +244,10 @@ class TrimmingMode(ABC):
 
     def needs_samples(self) -> bool:
         """Whether `write` uses samples of activations."""
+        return False
+
+    def needs_same_formats(self) -> bool:
+        """Whether an activation must have one format for all layers that write or read it; see quantize/wires.py."""
         return False
 
     def integer_lengths(self, ranges: Ranges) -> Mapping[Role, int]:
@@ -285,6 +314,12 @@ def layer_formats(quantization: Message) -> LayerFormats:
             f"{names[0]}: biases cannot have a format of their own with precision {precision}",
             hint=f"Remove {' and '.join(names)}.",
         )
+    unsigned = [name for name in UNSIGNED_FIELDS if quantization.HasField(name)]
+    if unsigned and not mode.has_unsigned:
+        raise LayerError(
+            f"{unsigned[0]}: activations cannot be unsigned with precision {precision}",
+            hint=f"Remove {' and '.join(unsigned)}.",
+        )
     formats = mode.layer_formats(quantization)
     return LayerFormats(
         layer_in=formats.layer_in if quantization.trim_layer_in else None,
@@ -298,6 +333,11 @@ def layer_formats(quantization: Message) -> LayerFormats:
 def has_bias_format(quantization: Message) -> bool:
     """Whether a QuantizationParameter gives biases a format of their own."""
     return any(quantization.HasField(name) for name in BIAS_FIELDS)
+
+
+def is_unsigned(quantization: Message) -> bool:
+    """Whether a QuantizationParameter makes the input or the output unsigned."""
+    return any(getattr(quantization, name) for name in UNSIGNED_FIELDS)
 
 
 def _mode_of(precision: str, modes: Mapping[str, TrimmingMode]) -> TrimmingMode | None:

@@ -20,6 +20,9 @@ class Concat(LayerType):
     def shares_memory(self, layer: Layer) -> bool:
         return len(layer.bottoms) == 1
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         param = layer.message.concat_param
         first = bottoms[0].shape

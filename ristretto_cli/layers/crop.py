@@ -21,6 +21,9 @@ class Crop(LayerType):
     bottoms = (2, 2)
     without_gradient = (1,)
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, reference = bottoms
         param = layer.message.crop_param

@@ -21,6 +21,10 @@ class Eltwise(LayerType):
     """
 
     bottoms = (2, None)
+    needs_one_format = True
+
+    def keeps_format(self, layer: Layer) -> bool:
+        return enum_name(layer.message.eltwise_param, "operation") == "MAX"
 
     def keeps_factors(self, layer: Layer) -> bool:
         return enum_name(layer.message.eltwise_param, "operation") != "PROD"

@@ -42,6 +42,7 @@ class LayerType(ABC):
     in_place: ClassVar[bool] = False  # a top may have the bottom's name
     is_loss: ClassVar[bool] = False  # the first top has loss weight 1 unless the net sets another
     without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms without a gradient: labels, indices
+    needs_one_format: ClassVar[bool] = False  # hardware needs all bottoms in one number format
     quantized: ClassVar[bool] = False  # the interpreter quantizes bottoms, parameters and tops by quantization_param
 
     family: ClassVar[str] = ""  # family in the summary, "CONV" or "FC"; empty: never quantized
@@ -65,6 +66,10 @@ class LayerType(ABC):
     def keeps_factors(self, layer: Layer) -> bool:
         """Whether positive factors of the channels, axis 1 of all bottoms and tops, pass through it unchanged."""
         return False
+
+    def keeps_format(self, layer: Layer) -> bool:
+        """Whether hardware computes the tops in the number format of the bottoms, which then need to have one."""
+        return self.keeps_elements(layer) or self.shares_memory(layer)
 
     def fill_in_defaults(self, message: Message, bottoms: Sequence[Shape]) -> None:
         """Set defaults that the type implies, in a copy of the message, before quantized_type replaces the type."""

@@ -14,6 +14,9 @@ from ristretto_cli.ops import Ops, V, show
 class Permute(LayerType):
     """The bottom with its axes in the given order, from SSD; axes that are not listed follow in their order."""
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         count = len(x.shape)

@@ -30,7 +30,11 @@ class Pooling(LayerType):
     tops = (1, 2)
 
     def keeps_elements(self, layer: Layer) -> bool:
-        return enum_name(layer.message.pooling_param, "pool") == "MAX"
+        # The places of the maxima, a second top, depend on values that ReLU would drop.
+        return enum_name(layer.message.pooling_param, "pool") == "MAX" and len(layer.tops) == 1
+
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
 
     def keeps_factors(self, layer: Layer) -> bool:
         return True

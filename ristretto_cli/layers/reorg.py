@@ -23,6 +23,9 @@ class Reorg(LayerType):
     reshaped to the top: so one is not the inverse of the other.
     """
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         param = layer.message.reorg_param

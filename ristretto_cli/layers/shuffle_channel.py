@@ -15,6 +15,9 @@ from ristretto_cli.ops import Ops, V, show
 class ShuffleChannel(LayerType):
     """ShuffleNet's channel shuffle: the first channel of each group, then the second of each. x (N, C, ...)."""
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         group = layer.message.shuffle_channel_param.group

@@ -21,6 +21,9 @@ class Slice(LayerType):
     def shares_memory(self, layer: Layer) -> bool:
         return len(layer.tops) == 1
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         param = layer.message.slice_param

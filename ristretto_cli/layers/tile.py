@@ -16,6 +16,9 @@ from ristretto_cli.ops import Ops, V
 class Tile(LayerType):
     """`tiles` copies of the bottom, concatenated along an axis."""
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         param = layer.message.tile_param

@@ -26,6 +26,9 @@ class Upsample(LayerType):
     bottoms = (1, 2)
     without_gradient = (1,)
 
+    def keeps_format(self, layer: Layer) -> bool:
+        return True
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         x, *mask = bottoms
         param = layer.message.upsample_param

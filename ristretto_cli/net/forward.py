@@ -198,7 +198,7 @@ class _Interpreter(Generic[V]):
 
     def _quantize(self, value: V, number_format: NumberFormat, rounding: Rounding) -> V:
         quantized = number_format.quantize(self._ops, self._ops.detach(value), rounding)
-        return self._ops.straight_through(value, quantized, within=number_format.largest)
+        return self._ops.straight_through(value, quantized, within=(number_format.lowest, number_format.largest))
 
     def _params(self, layer: Layer) -> list[V]:
         """The layer's parameters, quantized if the layer quantizes them."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from ristretto_cli.formats.number_format import Role
+from ristretto_cli.formats.number_format import FLAG, Role
 from ristretto_cli.quantize.prepare import Prepared
 from ristretto_cli.quantize.trimmable import Trimmable, family_of
+from ristretto_cli.quantize.wires import with_ranges_of_wires
 from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.calibrate import Probe, measure_ranges
 from ristretto_cli.scoring.evaluation import OnBatch
@@ -46,6 +47,13 @@ def calibrate(
         for layer in prepared.trimmable
         if layer.name in ranges
     )
+    if prepared.mode.needs_same_formats():
+        joined = with_ranges_of_wires(prepared.net, layers)
+        if all(new is old for new, old in zip(joined, layers, strict=True)):
+            log.warning("--same_formats has no effect: no two layers write or read the same activation.")
+        layers = joined
+    if config.mode_options.get("unsigned") == FLAG[True] and not any(each.ranges.never_negative for each in layers):
+        log.warning("--unsigned has no effect: the input and the output of each layer may be negative.")
     for each in layers:
         lengths = prepared.mode.integer_lengths(each.ranges)
         shown = [f"integer length {_IN_THE_LOG[role]}={bits}" for role, bits in lengths.items()]

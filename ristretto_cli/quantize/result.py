@@ -137,7 +137,7 @@ class QuantizationResult:
             "trimming_mode": config.trimming_mode,
             "legacy": config.legacy,
             **{
-                name: config.mode_options.get(name, option.default_for(legacy=config.legacy))
+                name: option.as_json(config.mode_options.get(name, option.default_for(legacy=config.legacy)))
                 for name, (option, _) in mode_options().items()
             },
             "search": config.search.value,

@@ -11,11 +11,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ristretto_cli.backends.facts import Facts
+from ristretto_cli.backends.facts import Fact, Facts
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.formats.number_format import Ranges, Role
-from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
@@ -23,7 +22,7 @@ from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.samples import Seen, joined_sample, only_reader, sampled, seen_by_readers
+from ristretto_cli.scoring.samples import Seen, joined_sample, readers_drop_negatives, sampled, seen_by_readers
 from ristretto_cli.scoring.step_timer import StepTimer
 
 log = logging.getLogger("ristretto")
@@ -39,7 +38,7 @@ class Probe:
 
     legacy: as in the original, the first bottom and top as they are at the end of the pass, and weights without
     biases. Otherwise, the values that will be quantized: all bottoms before the layer and all tops right after it,
-    without their negative values if only a ReLU reads them; and biases.
+    without their negative values if only a ReLU reads them, directly or after a max pooling; and biases.
     samples: whether samples of the inputs and outputs are taken as well.
     """
 
@@ -68,15 +67,22 @@ def measure_ranges(
     chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers and layer.params]
     places: dict[str, tuple[list[_Parts], list[_Parts]]] = {}
     to_sample: dict[str, dict[Role, list[Seen]]] = {}
+    unless_inputs_are: set[str] = set()  # values that are negative only if an input is, by name
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
         picked: dict[str, Node] = {}
+        assumed = Facts(ops.graph)
+        for tops in (run.outputs[i] for i, layer in enumerate(net.layers) if layer.is_source):
+            for top in tops:
+                assumed.declare(top, Fact(low=0.0))
         # onnxruntime runs the nodes recorded last first, so the values of early layers are released early.
         for i, layer in reversed(chosen):
             places[layer.name] = _inputs_and_outputs(net, i, run, ops, probe)
             for value in itertools.chain(*itertools.chain(*places[layer.name])):
                 if f"{_HIGHEST} {value.name}" not in picked:
                     picked.update({f"{extreme} {value.name}": node for extreme, node in _extremes(ops, value).items()})
+                if assumed[value].never_negative:
+                    unless_inputs_are.add(value.name)
             if probe.samples:
                 to_sample[layer.name] = _seen(net, i, run, *places[layer.name])
                 for each in itertools.chain(*to_sample[layer.name].values()):
@@ -89,6 +95,7 @@ def measure_ranges(
     with timer.measure("building nets"):
         session = compile_net(net, select, rng=rng, execution=execution)
     largest: dict[str, float] = {}
+    negative: set[str] = set()  # values that were, by name
     energy: dict[str, float] = {}
     elements: dict[str, list[Array]] = {}
     log.info("Running for %d iterations.", iterations)
@@ -105,10 +112,13 @@ def measure_ranges(
                         _reject(net, key)
                 energy[name] = energy.get(name, 0.0) + _mean_square(found, read[0]) / iterations
             for key, array in found.items():
+                if key.startswith(f"{_LOWEST} ") and float(array) < 0:
+                    negative.add(key.removeprefix(f"{_LOWEST} "))
                 if key.startswith(f"{_SAMPLE} "):
                     elements.setdefault(key.removeprefix(f"{_SAMPLE} "), []).append(array)
     ranges = {}
     for _, layer in chosen:
+        sides = dict(zip((Role.LAYER_IN, Role.LAYER_OUT), places[layer.name], strict=True))
         ranges[layer.name] = Ranges(
             layer_in=largest[f"in {layer.name}"],
             layer_out=largest[f"out {layer.name}"],
@@ -119,6 +129,12 @@ def measure_ranges(
                 role: joined_sample(values, elements, iterations)
                 for role, values in to_sample.get(layer.name, {}).items()
             },
+            never_negative=frozenset(
+                role
+                for role, blobs in sides.items()
+                if {value.name for value in itertools.chain(*blobs)} <= unless_inputs_are - negative
+                and not probe.legacy
+            ),
         )
         _warn_of_zero_ranges(layer, ranges[layer.name])
     return ranges
@@ -136,8 +152,7 @@ def _inputs_and_outputs(
         read = list(run.inputs[index])
         written = list(run.outputs[index])
         for i, top in enumerate(layer.tops):
-            found = only_reader(net, index, top.name)  # DIFFERS(D3)
-            if found is not None and LAYERS.get(found[1].type).is_constant_below_zero(found[1]):
+            if readers_drop_negatives(net, index, top.name):  # DIFFERS(D3)
                 written[i] = ops.relu(written[i])
     joins = [i for i, each in enumerate(net.layers) if each.type == "Concat" and len(each.bottoms) > 1]
     joined = {run.outputs[i][0].name: run.inputs[i] for i in joins}

@@ -63,6 +63,20 @@ def seen_by_readers(net: Net, index: int, top: int, value: Node, run: Run[Node])
     return Seen(value, factors)
 
 
+def readers_drop_negatives(net: Net, index: int, blob: str) -> bool:
+    """Whether the readers of a blob as layer `index` wrote it compute the same if its negative values are 0: it is read
+    by a ReLU only, also after layers that keep elements, such as max pooling."""
+    while (found := only_reader(net, index, blob)) is not None:
+        index, reader = found
+        layer_type = LAYERS.get(reader.type)
+        if layer_type.is_constant_below_zero(reader):
+            return True
+        if not layer_type.keeps_elements(reader):
+            return False
+        blob = reader.tops[0].name
+    return False
+
+
 def _channel_factors(net: Net, layer: Layer) -> AnyArray | None:
     """By how much a layer multiplies each channel, (C,) or (1,); None if it does anything else."""
     params = [net.weights[param.key].reshape(param.shape) for param in layer.params]
@@ -111,11 +125,23 @@ def joined_sample(values: Sequence[Seen], elements: Mapping[str, Sequence[Array]
         gates = batches if each.gate is None else elements[each.gate.name]
         all_weights += [np.where(gate == 0, 0.0, weight) for gate in gates]
     value, weights = np.concatenate(parts), np.concatenate(all_weights)
-    used = np.flatnonzero((value != 0) & (weights > 0))
-    if len(used) > _SIZE:  # a concatenation of many
-        used = np.random.default_rng(0).choice(used, _SIZE, replace=False)
+    used = _some(np.flatnonzero((value != 0) & (weights > 0)))
     # Only ratios of weights matter; their squares may exceed float32.
     return Sample(value[used], (weights[used] / weights.max(initial=1e-300)).astype(np.float32))
+
+
+def pooled_sample(samples: Sequence[Sample]) -> Sample:
+    """One sample of the values of several."""
+    used = _some(np.arange(sum(len(sample.values) for sample in samples)))
+    return Sample(
+        np.concatenate([sample.values for sample in samples])[used],
+        np.concatenate([sample.weights for sample in samples])[used],
+    )
+
+
+def _some(indices: AnyArray) -> AnyArray:
+    """At most _SIZE of them: concatenations of many values have more."""
+    return indices if len(indices) <= _SIZE else np.random.default_rng(0).choice(indices, _SIZE, replace=False)
 
 
 def _step(shape: Shape, iterations: int) -> int:

@@ -100,6 +100,8 @@ def test_a_kernel_is_tried_no_sooner_than_it_is_needed(monkeypatch):
         ({Weights.SIGNED_BOUNDED, Weights.UNSIGNED}, a_form(64), Weights.SIGNED_BOUNDED),
         ({Weights.SIGNED_BOUNDED, Weights.UNSIGNED}, a_form(127), Weights.UNSIGNED),
         ({Weights.SIGNED_BOUNDED, Weights.UNSIGNED}, a_form(127, Grid(0, 0, 127)), Weights.SIGNED_BOUNDED),
+        ({Weights.SIGNED_BOUNDED, Weights.UNSIGNED}, a_form(64, Grid(0, 0, 255)), Weights.SIGNED_BOUNDED),
+        ({Weights.SIGNED_BOUNDED, Weights.UNSIGNED}, a_form(65, Grid(0, 0, 255)), Weights.UNSIGNED),
         ({Weights.SIGNED_BOUNDED}, a_form(127), None),
     ],
 )

@@ -27,7 +27,9 @@ STEPS += ["linear", "max_pool", "ave_pool", "concat", "slice", "reshape", "trans
 STEPS += ["add", "mul", "maximum", "clip", "lrn", "softmax", "pow", "div"]
 
 
-def fixed(bits: int, frac_bits: int) -> Grid:
+def fixed(bits: int, frac_bits: int, *, signed: bool = True) -> Grid:
+    if not signed:
+        return Grid(frac_bits, 0, 2**bits - 1)
     return Grid(frac_bits, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
@@ -38,7 +40,8 @@ def a_step(ops: Any, values: list[Any], kind: str, rng: Any) -> Any:
     pick = lambda *choices: choices[int(rng.integers(len(choices)))]  # noqa: E731
     match kind:
         case "trim":
-            return ops.quantize_fixed(x, fixed(pick(1, 2, 4, 8, 8, 8, 12, 16, 16, 32), pick(*range(-3, 9), -100, 61)))
+            bits, frac_bits = pick(1, 2, 4, 8, 8, 8, 12, 16, 16, 32), pick(*range(-3, 9), -100, 61)
+            return ops.quantize_fixed(x, fixed(bits, frac_bits, signed=bool(pick(0, 1, 1))))
         case "floats":
             return ops.quantize_float(x, pick(Floats(3, 4), Floats(3, 4), Floats(5, 5), Floats(11, 4), Floats(0, 3)))
         case "conv" if len(x.shape) > 2:

@@ -116,7 +116,9 @@ def test_clip_agrees_and_makes_nan_the_upper_bound(low, high):
     assert on_torch(lambda ops, x: ops.clip(x, low, high), [NAN])[0].tolist() == [high]
 
 
-@pytest.mark.parametrize("grid", [Grid(4, -128, 127), Grid(-3, -2, 1), Grid(40, -(2**31), 2**31 - 1), Grid(200, -1, 0)])
+@pytest.mark.parametrize(
+    "grid", [Grid(4, -128, 127), Grid(-3, -2, 1), Grid(40, -(2**31), 2**31 - 1), Grid(200, -1, 0), Grid(4, 0, 255)]
+)
 def test_trims_to_grids_are_the_same_bits(grid):
     x = np.concatenate([EDGES, np.random.default_rng(2).normal(0, 9, 5000)]).astype(np.float32)
     agree(lambda ops, v: ops.quantize_fixed(v, grid), x, exact=True)
@@ -263,7 +265,7 @@ def test_random_numbers_start_from_the_generator():
 def test_straight_through_gives_the_trimmed_and_passes_the_gradient():
     assert gradient(lambda ops, x: ops.straight_through(x, ops.round(x)), [0.4, 99.0]) == [[1, 1]]
     x = [0.4, 2.0, -2.0, 2.5, -3.0, NAN]
-    assert gradient(lambda ops, x: ops.straight_through(x, ops.round(x), within=2.0), x) == [[1, 1, 1, 0, 0, 0]]
+    assert gradient(lambda ops, x: ops.straight_through(x, ops.round(x), within=(-2.0, 2.0)), x) == [[1, 1, 1, 0, 0, 0]]
 
 
 def test_no_gradient_goes_through_detach():

@@ -47,6 +47,7 @@ def fixed_point(weights: int, activations: int) -> Mode:
 
 FORMATS = {
     "8/8": fixed_point(8, 8),
+    "unsigned 8/8": replace(fixed_point(8, 8), options={"unsigned": "true"}),
     "16/16": fixed_point(16, 16),
     "W4A8": fixed_point(4, 8),
     "W8A4": fixed_point(8, 4),
@@ -55,7 +56,7 @@ FORMATS = {
     "power of two": MODES_TIMED["power of two"],
 }
 QUICK = {
-    *product(("lenet", "cifar10_full"), ("8/8", "W8A4", "minifloat 16", "power of two")),
+    *product(("lenet", "cifar10_full"), ("8/8", "unsigned 8/8", "W8A4", "minifloat 16", "power of two")),
     ("prelu_resnet", "8/8"),
 }
 full_only = pytest.mark.skipif(not FULL, reason="takes long: run it with RISTRETTO_FULL=1")

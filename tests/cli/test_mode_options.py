@@ -55,6 +55,15 @@ def test_json_has_the_value_or_the_default_of_each_option(command: GflagsCommand
 
 @pytest.mark.parametrize(
     ("flags", "value"),
+    [((), False), (("--unsigned",), True), (("--unsigned=true",), True), (("--unsigned=false",), False)],
+)
+def test_an_option_may_be_a_flag_without_a_value(command: GflagsCommand, flags: Sequence[str], value: bool) -> None:
+    run(command, [*FIXED_POINT, *flags, "--json=found.json"], 0)
+    assert json.loads(Path("found.json").read_text())["unsigned"] is value
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
     [
         ((), "auto"),
         (("--fl_layer=range",), "range"),
@@ -72,6 +81,16 @@ def test_legacy_has_a_default_of_its_own(command: GflagsCommand, flags: Sequence
     [
         ((*FIXED_POINT, "--fl_layer=mse", "--legacy"), "--fl_layer=mse has no effect with --legacy"),
         ((*FIXED_POINT, "--fl_layer=auto", "--legacy"), "--fl_layer=auto has no effect with --legacy"),
+        ((*FIXED_POINT, "--unsigned", "--legacy"), "--unsigned has no effect with --legacy"),
+        ((*FIXED_POINT, "--same_formats", "--legacy"), "--same_formats has no effect with --legacy"),
+        (
+            (*MINIFLOAT, "--unsigned"),
+            "--unsigned has no effect with --trimming_mode=minifloat, only with dynamic_fixed_point",
+        ),
+        (
+            (*FLAGS, "--trimming_mode=static_fixed_point", "--same_formats"),
+            "--same_formats has no effect with --trimming_mode=static_fixed_point, only with dynamic_fixed_point",
+        ),
         (
             (*MINIFLOAT, "--fl_layer=mse"),
             "--fl_layer has no effect with --trimming_mode=minifloat, only with dynamic_fixed_point",

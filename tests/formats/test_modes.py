@@ -28,6 +28,7 @@ from ristretto_cli.formats.number_format import (
     trimming_mode,
 )
 from ristretto_cli.formats.power_of_two import PowerOfTwo
+from ristretto_cli.ops import Grid
 
 ALL_ROLES = (Role.LAYER_IN, Role.LAYER_OUT, Role.PARAMS)
 RANGES = Ranges(layer_in=200.0, layer_out=6.5, params=0.4)
@@ -76,7 +77,11 @@ def test_configured_mode_has_its_options_and_leaves_the_registered_one_unchanged
             {"fl_param": "mse"},
             'trimming mode "dynamic_fixed_point" has no option fl_param. Did you mean fl_params?',
         ),
-        ({"colour": "red"}, 'trimming mode "dynamic_fixed_point" has no option colour. Options: fl_params, fl_layer.'),
+        (
+            {"colour": "red"},
+            'trimming mode "dynamic_fixed_point" has no option colour. Options: fl_params, fl_layer, unsigned, '
+            "same_formats.",
+        ),
     ],
 )
 def test_configured_mode_refuses_unknown_options_and_values(options, message):
@@ -675,3 +680,24 @@ def test_the_least_squared_error_of_weights_ignores_biases_with_their_own_format
         lengths.append(quantization.fl_params)
     alone = written("dynamic_fixed_point", 4, replace(ranges, biases=()), roles=[Role.PARAMS], fl_params="mse")
     assert lengths[1] == alone.fl_params > lengths[0]
+
+
+@pytest.mark.parametrize("rule", ["original", "range", "mse", "auto"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 15])
+def test_an_unsigned_format_is_that_of_a_bit_more_without_its_negative_numbers(bits, rule):
+    values = np.random.default_rng(bits).exponential(size=1000)
+    ranges = Ranges(float(values.max()), 1.0, 1.0, samples=samples(values, np.ones(1000)))
+    signed = written("dynamic_fixed_point", bits + 1, ranges, fl_layer=rule) if bits < 15 else None
+    ranges = replace(ranges, never_negative=frozenset([Role.LAYER_IN]))
+    found = written("dynamic_fixed_point", bits, ranges, fl_layer=rule, unsigned="true")
+    assert (found.bw_layer_in, found.unsigned_layer_in, found.unsigned_layer_out) == (bits, True, False)
+    if signed is not None:
+        assert found.fl_layer_in == signed.fl_layer_in
+    assert layer_formats(found).layer_in.grid() == Grid(found.fl_layer_in, 0, 2**bits - 1)
+
+
+def test_negative_values_of_a_sample_do_not_matter_to_an_unsigned_format():
+    values = [*np.linspace(0.1, 3, 50), *[-100.0] * 50]
+    ranges = Ranges(3.0, 3.0, 1.0, samples=samples(values, [1.0] * 100), never_negative=frozenset([Role.LAYER_OUT]))
+    found = written("dynamic_fixed_point", 4, ranges, fl_layer="mse", unsigned="true")
+    assert found.fl_layer_out == 2
