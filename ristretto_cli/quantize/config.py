@@ -20,6 +20,15 @@ class SearchKind(Enum):
 
     GROUPS = "groups"  # one for each group, of a list
     SMALLEST = "smallest"  # one for each group, of all
+    LAYERS = "layers"  # one for each layer
+
+
+class Minimize(Enum):
+    """The cost that a search by layers reduces; the values are those of --minimize."""
+
+    WEIGHTS = "weights"  # the size of the parameters
+    BITOPS = "bitops"  # multiply-accumulates times the bits of their factors
+    ACTIVATIONS = "activations"  # the memory of activations
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,13 @@ class QuantizeConfig:
     mode_options: options that the trimming mode declares, by name; missing ones have their defaults.
     error_margin_percent: see Margin. score_goal: None for the score's default. bit_widths: in bits. bw: fixed widths of
     groups, by name, which are then not searched; bw_lines: the lines of a settings file that give some of them. pins:
-    fixed widths of parts of layers. skip: layers that stay float. fold_batchnorm: fold normalizations first, and give
-    biases FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore:
-    score no net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the
-    error margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb:
-    memory for data and values that several nets need, in units of 2^20 bytes; 0: no caching.
+    fixed widths of parts of layers. minimize, size_limit_kb, bitops_limit: for a search by layers, the cost to reduce,
+    or the limit within which to find the best score, in 1,000 bytes or in bit operations for one input. skip: layers
+    that stay float. fold_batchnorm: fold normalizations first, and give biases FOLDED_BIAS_BITS unless bw has a width
+    for them. weights_folded: the file for the weights then. noscore: score no net; bw must have a width for each group
+    with layers. hold_margin: widen a combined net that misses the error margin. early_stop: end a trial as soon as the
+    remaining batches cannot change whether it passes. cache_mb: memory for data and values that several nets need, in
+    units of 2^20 bytes; 0: no caching.
     """
 
     model: str
@@ -60,6 +71,9 @@ class QuantizeConfig:
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     search: SearchKind = SearchKind.GROUPS
+    minimize: Minimize = Minimize.WEIGHTS
+    size_limit_kb: float | None = None
+    bitops_limit: float | None = None
     bw: Mapping[str, int] = field(default_factory=dict)
     bw_lines: Mapping[str, Location] = field(default_factory=dict)
     pins: tuple[Pin, ...] = ()

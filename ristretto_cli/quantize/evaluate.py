@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from ristretto_cli.caffe_io.net_file import NetFile
+from ristretto_cli.ops import Array
 from ristretto_cli.quantize.caching_scorer import CachingScorer
+from ristretto_cli.quantize.distortion import predictions_of
 from ristretto_cli.quantize.early_stopping import EarlyStopping
 from ristretto_cli.quantize.margin import Margin
 from ristretto_cli.quantize.prepare import Metric, Prepared
@@ -16,18 +20,25 @@ from ristretto_cli.scoring.array_cache import ArrayCache
 from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.evaluation import OnBatch
 from ristretto_cli.scoring.score import ScoringOptions
+from ristretto_cli.scoring.scores import number
 from ristretto_cli.scoring.step_timer import StepTimer
+
+log = logging.getLogger("ristretto")
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates candidates for some layers against a margin; scorer: scores the nets."""
+    """Evaluates candidates for some layers against a margin; scorer: scores the nets.
+
+    reference: the float net's predictions, once they are needed.
+    """
 
     prepared: Prepared
     layers: Sequence[Trimmable]
     metric: Metric
     margin: Margin
     scorer: CachingScorer
+    reference: dict[int, list[list[Array]]] = field(default_factory=dict)
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """The evaluation of a candidate."""
@@ -35,15 +46,28 @@ class Evaluator:
         stopping = None
         if config.early_stop and not candidate.in_full:
             stopping = EarlyStopping(self.metric.blob, self.margin, config.iterations, single_precision=config.legacy)
-        prepared = self.prepared
-        quantized = apply_bit_widths(
-            prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=prepared.config.legacy
-        )
-        scores = self.scorer.score(candidate.name, quantized, stopping)
+        scores = self.scorer.score(candidate.name, self._quantized(candidate), stopping)
         score = self.metric.value(scores)
         if stopping is not None and stopping.passed is not None and scores.iterations < config.iterations:
             return Evaluation(candidate.bits, score, stopping.passed, scores, stopped=True)
         return Evaluation(candidate.bits, score, self.margin.allows(score), scores)
+
+    def distortion(self, candidate: Candidate, iterations: int) -> float:
+        """How far a candidate's predictions are from the float net's on the first batches."""
+        net_file, places = self.prepared.net_file, predictions_of(self.prepared.net, self.metric.blob)
+        if iterations not in self.reference:
+            self.reference[iterations] = self.scorer.predictions("the float net", net_file, places, iterations)
+        found = self.scorer.predictions(candidate.name, self._quantized(candidate), places, iterations)
+        pairs = zip(places, found, self.reference[iterations], strict=True)
+        distortion = sum(place.distortion(rows, reference) for place, rows, reference in pairs)
+        log.info("Distortion of %s: %s", candidate.name, number(distortion))
+        return distortion
+
+    def _quantized(self, candidate: Candidate) -> NetFile:
+        """The net of a candidate."""
+        prepared = self.prepared
+        legacy = prepared.config.legacy
+        return apply_bit_widths(prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=legacy)
 
 
 def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> tuple[CachingScorer, CachedBatches]:
