@@ -2,8 +2,7 @@
 
 The distortion of each part of a layer at each width is measured with everything else in float32. Distortions of small
 errors add up, so a path of nets follows from them: from wide nets on, the step with the least distortion per bit saved
-is taken next. Scores are measured only for nets on the path. Around the net that is found the distortions are measured
-again, now with all other parts at their widths, where errors may also cancel out; a second path follows from these.
+is taken next. Scores are measured only for nets on the path, and for a few around the best one.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ LOWEST = 2  # bits; with one bit a number has only its sign
 _START = 8  # bits from which parts are narrowed, unless the search by groups needs more
 _UNMEASURED = 7  # bits from which distortions are extrapolated: each bit quarters them
 _CURVE = 12  # nets of the path that are scored at least, if it has so many
-_TRIES = 12  # nets around the best one
-_PROBE_COST = 12  # runs over all batches that measuring distortions of single parts may cost
-_AROUND = 2  # bits up to which a width is changed in the second path
+_TRIES = 16  # nets around the best one
+_PROBE_COST = 24  # runs over all batches that measuring distortions may cost
+_LARGE = 1e30  # replaces infinite distortions, which have no differences
 _PROBED_INPUTS = 512  # that are enough to measure a distortion
 
 PROBED = range(_UNMEASURED - 1, LOWEST - 1, -1)  # bits at which distortions are measured
-SCORED = _CURVE + _TRIES + 12  # nets that are scored, roughly
+SCORED = _CURVE + _TRIES + 8  # nets that are scored, roughly
 
 Part = tuple[str, Role]  # of a layer, by its name
 
@@ -216,12 +215,9 @@ class LayerSearch:
         """The result. known: nets that were scored before. iterations: batches for distortions."""
         self._distortions = [self._measured_alone(knob) for knob in self._knobs]
         path = self._path()
-        self._search_path(path)
+        if self._score(path[0]).evaluation.passed or self._objective.limit is not None:
+            self._search_path(path)
         self._fill(path)
-        best = self._best()
-        if best is not None:
-            self._distortions = self._measured_around(best)
-            self._search_path(self._path())
         self._improve()
         points = [*known, *self._points.values()]
         chosen = min(points, key=self._rank)
@@ -241,7 +237,7 @@ class LayerSearch:
                 if role is Role.PARAMS and Role.BIAS in self._base[layer]:
                     alone[layer][Role.BIAS] = self._base[layer][Role.BIAS]
             name = f"{bits}bit {knob.name}"
-            worst = max(worst, self._measure(Candidate(name, bits, alone)))
+            worst = max(worst, self._measured(Candidate(name, bits, alone)))
             measured[bits] = worst
         widest = max(measured)
         return {
@@ -249,20 +245,8 @@ class LayerSearch:
             for bits in range(LOWEST, knob.start + 1)
         }
 
-    def _measured_around(self, state: Sequence[int]) -> list[dict[int, float]]:
-        """The distortions by each knob that come on top of those of a net, by bits near those of the net."""
-        own = self._distortion_of(state)
-        return [
-            {
-                near: self._distortion_of([*state[:i], near, *state[i + 1 :]]) - own if near != bits else 0.0
-                for near in range(max(LOWEST, bits - _AROUND), min(knob.start, bits + _AROUND) + 1)
-            }
-            for i, (knob, bits) in enumerate(zip(self._knobs, state, strict=True))
-        ]
-
-    def _distortion_of(self, state: Sequence[int]) -> float:
-        widths = self._widths(state)
-        return self._measure(Candidate(describe(self._costs.of(widths)), max(state), widths))
+    def _measured(self, candidate: Candidate) -> float:
+        return min(self._measure(candidate), _LARGE)
 
     def _predicted(self, state: Sequence[int]) -> float:
         return sum(of_bits[bits] for of_bits, bits in zip(self._distortions, state, strict=True))
@@ -270,7 +254,7 @@ class LayerSearch:
     # --- nets, as the bits of each knob
 
     def _path(self) -> list[tuple[int, ...]]:
-        """The nets from wide to narrow, of widths whose distortions are known."""
+        """The nets from wide to narrow."""
         state = [max(of_bits) for of_bits in self._distortions]
         path = [tuple(state)]
         while True:
@@ -288,11 +272,13 @@ class LayerSearch:
 
     def _loss(self, i: int, state: Sequence[int], bits: int) -> float:
         """The distortion that a narrower knob adds per bit, or bit operation, that it saves."""
-        knob = self._knobs[i]
         added = self._distortions[i][bits] - self._distortions[i][state[i]]
+        return added / self._saved(i, state, bits)
+
+    def _saved(self, i: int, state: Sequence[int], bits: int) -> int:
+        """The bits, or bit operations, that a narrower knob saves; for the whole batch, except for weights."""
         other, fixed = self._partners[i]
-        factor = fixed if other is None else state[other]
-        return added / (knob.values * (state[i] - bits) * factor)
+        return self._knobs[i].values * (state[i] - bits) * (fixed if other is None else state[other])
 
     def _partner(self, knob: Knob) -> tuple[int | None, int]:
         """For bit operations, the knob of the other factor of its products, or that factor's bits if there is none."""
@@ -334,13 +320,14 @@ class LayerSearch:
     # --- the nets that are scored
 
     def _search_path(self, path: Sequence[tuple[int, ...]]) -> None:
-        """Score nets of a path until one that passes is followed by one that fails; with a limit, those around it."""
+        """Score nets of a path until one that passes is followed by one that fails; with a limit, those around it.
+
+        The first net of the path is assumed to pass.
+        """
         if self._objective.limit is not None:
             self._around_limit(path)
             return
         passing, failing = 0, len(path)
-        if not self._score(path[0]).evaluation.passed:
-            return
         while failing - passing > 1:
             middle = (passing + failing) // 2
             if self._score(path[middle]).evaluation.passed:
@@ -359,19 +346,21 @@ class LayerSearch:
     def _filled(self, state: Sequence[int], but: int | None = None) -> tuple[int, ...]:
         """The net with bits added where they help most, as far as the limit allows. but: the knob to leave as it is."""
         filled = list(state)
+        inputs = 1 if self._objective.minimize is Minimize.WEIGHTS else self._costs.model.inputs
+        left = ((self._objective.limit or 0.0) - self._cost(filled)) * inputs
         while True:
-            wider = [
-                (self._loss(i, [*filled[:i], filled[i] + 1, *filled[i + 1 :]], filled[i]), i)
-                for i, of_bits in enumerate(self._distortions)
-                if i != but and filled[i] + 1 in of_bits
-            ]
-            for _, i in sorted(wider, reverse=True):
-                filled[i] += 1
-                if self._cost(filled) <= (self._objective.limit or 0.0):
-                    break
-                filled[i] -= 1
-            else:
+            gains = []
+            for i, of_bits in enumerate(self._distortions):
+                bits = filled[i] + 1
+                if i != but and bits in of_bits:
+                    gain, added = of_bits[filled[i]] - of_bits[bits], -self._saved(i, filled, bits)
+                    if gain > 0 and added <= left:
+                        gains.append((gain / added, i, added))
+            if not gains:
                 return tuple(filled)
+            _, i, added = max(gains)
+            filled[i] += 1
+            left -= added
 
     def _fill(self, path: Sequence[tuple[int, ...]]) -> None:
         """Score further nets of the path, at the middle of the widest gaps of cost."""

@@ -207,7 +207,12 @@ class QuantizationResult:
         for row in rows:
             cells = [cell.rjust(size) for cell, size in zip(row[:-1], columns[:-1], strict=True)]
             lines.append("  ".join([*cells, row[-1]]).rstrip())
-        if not found.fits:
+        if self.config.size_limit_kb is not None:
+            size = f"{found.chosen.costs.parameter_bytes / 1000:.1f} kB"
+            lines.append(f"The limit is kept: the parameters have {size} of {number(self.config.size_limit_kb)} kB.")
+        elif limit is not None:
+            lines.append(f"The limit is kept: {found.chosen.costs.bit_operations:.4g} of {limit:.4g} bit operations.")
+        elif not found.fits:
             lines.append("No net was found that keeps the error margin.")
         return lines
 

@@ -213,7 +213,8 @@ def test_biases_of_a_format_of_their_own_are_not_counted_with_the_weights(worksh
 
 
 @pytest.mark.parametrize(
-    ("count", "iterations", "batch", "expected"), [(22, 20, 100, 2), (4, 10, 36, 6), (1000, 50, 10, 1), (1, 50, 1, 50)]
+    ("count", "iterations", "batch", "expected"),
+    [(22, 20, 100, 4), (4, 10, 36, 10), (1000, 50, 10, 1), (1, 50, 1, 50), (10, 50, 100, 6)],
 )
 def test_many_parts_are_measured_on_few_batches(count: int, iterations: int, batch: int, expected: int) -> None:
     assert probe_iterations(count, iterations, batch) == expected
@@ -251,6 +252,15 @@ def test_a_limit_that_cannot_be_met_is_refused_before_anything_is_run(two_classe
         result = command("--search=layers", flag, "--dry_run")
         assert result.exit_code == 1
         assert f"{flag} cannot be met. The smallest net of the search has {least}." in str(result.exception)
+
+
+def test_within_a_limit_the_margin_is_not_mentioned(two_classes: Any) -> None:
+    two_classes().job()
+    result = command("--search=layers", "--size_limit_kb=0.004")
+    assert "The limit is kept: the parameters have 0.0 kB of 0.004 kB." in result.output
+    assert "error margin" not in result.output
+    result = command("--search=layers", "--bitops_limit=200")
+    assert "of 200 bit operations." in result.output
 
 
 def test_given_widths_leave_nothing_to_search(two_classes: Any) -> None:
