@@ -22,14 +22,14 @@ from ristretto_cli.quantize.search import Candidate, Evaluation
 
 LOWEST = 2  # bits; with one bit a number has only its sign
 _START = 8  # bits from which parts are narrowed, unless the search by groups needs more
-_UNMEASURED = 7  # bits from which distortions are extrapolated: each bit quarters them
+_MEASURED_WEIGHTS = 6  # bits up to which distortions are measured; beyond, each bit quarters them
+_MEASURED_ACTIVATIONS = 8  # narrow ones saturate, which more bits do not change
 _CURVE = 12  # nets of the path that are scored at least, if it has so many
 _TRIES = 16  # nets around the best one
 _PROBE_COST = 24  # runs over all batches that measuring distortions may cost
 _LARGE = 1e30  # replaces infinite distortions, which have no differences
 _PROBED_INPUTS = 512  # that are enough to measure a distortion
 
-PROBED = range(_UNMEASURED - 1, LOWEST - 1, -1)  # bits at which distortions are measured
 SCORED = _CURVE + _TRIES + 8  # nets that are scored, roughly
 
 Part = tuple[str, Role]  # of a layer, by its name
@@ -39,7 +39,8 @@ Part = tuple[str, Role]  # of a layer, by its name
 class Knob:
     """Parts that have one width: the weights of a layer, or the activations on both sides of a blob.
 
-    start: the width from which it is narrowed. values: their number.
+    start: the width from which it is narrowed. values: the number of values that have it, or, for bit operations, of
+    multiply-accumulates.
     """
 
     parts: tuple[Part, ...]
@@ -50,6 +51,12 @@ class Knob:
     def name(self) -> str:
         """Its name in the log."""
         return ", ".join(f"{layer} {role.value}" for layer, role in self.parts)
+
+    @property
+    def probed(self) -> range:
+        """The bits at which its distortion is measured, from wide to narrow."""
+        weights = all(role is Role.PARAMS for _, role in self.parts)
+        return range(_MEASURED_WEIGHTS if weights else _MEASURED_ACTIVATIONS, LOWEST - 1, -1)
 
 
 @dataclass(frozen=True)
@@ -91,14 +98,6 @@ class Objective:
         if self.minimize is Minimize.WEIGHTS:
             return costs.parameter_bits
         return costs.bit_operations if self.minimize is Minimize.BITOPS else costs.activation_bits
-
-    def roles(self) -> frozenset[Role]:
-        """The parts whose widths are searched."""
-        if self.minimize is Minimize.WEIGHTS:
-            return frozenset({Role.PARAMS})
-        if self.minimize is Minimize.BITOPS:
-            return frozenset({Role.PARAMS, Role.LAYER_IN})
-        return frozenset({Role.LAYER_IN, Role.LAYER_OUT})
 
 
 def objective_of(config: QuantizeConfig) -> Objective:
@@ -175,9 +174,9 @@ def with_bits(widths: Widths, parts: Iterable[tuple[Knob, int]]) -> dict[str, di
     return changed
 
 
-def probe_iterations(knob_count: int, iterations: int, batch: int) -> int:
+def probe_iterations(found: Sequence[Knob], iterations: int, batch: int) -> int:
     """The number of batches on which distortions are measured."""
-    probes = max(1, knob_count * len(PROBED))
+    probes = max(1, sum(len(knob.probed) for knob in found))
     affordable = max(1, _PROBE_COST * iterations // probes)
     return min(iterations, affordable, -(-_PROBED_INPUTS // max(1, batch)))
 
@@ -230,7 +229,7 @@ class LayerSearch:
         """The distortions by a knob with everything else in float32, by its bits."""
         worst = 0.0
         measured = {}
-        for bits in PROBED:
+        for bits in knob.probed:
             alone: dict[str, dict[Role, int]] = {}
             for layer, role in knob.parts:
                 alone.setdefault(layer, {})[role] = bits

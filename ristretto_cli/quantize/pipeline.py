@@ -11,7 +11,6 @@ from ristretto_cli.quantize.calibration import calibrate
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
 from ristretto_cli.quantize.layer_search import (
-    PROBED,
     SCORED,
     LayerSearch,
     LayerSearchResult,
@@ -80,8 +79,8 @@ def _planned_by_layer(prepared: Prepared) -> list[str]:
     """The work of the search by layers, which depends on what it measures."""
     config, costs = prepared.config, NetCosts(prepared.net)
     found = knobs(objective_of(config), costs.model, prepared.widest(), prepared.has_given_width)
-    iterations = probe_iterations(len(found), config.iterations, costs.model.batch)
-    lines = [f"{bits}bit {knob.name}, distortion, {iterations} iterations" for knob in found for bits in PROBED]
+    iterations = probe_iterations(found, config.iterations, costs.model.batch)
+    lines = [f"{bits}bit {knob.name}, distortion, {iterations} iterations" for knob in found for bits in knob.probed]
     return [*lines, f"about {SCORED} nets with widths by layer, {config.iterations} iterations"]
 
 
@@ -123,7 +122,7 @@ def _search_layers(
     """The search by layers that follows the one by groups. base: the widths of the latter's result."""
     objective, costs = objective_of(prepared.config), NetCosts(prepared.net)
     found = knobs(objective, costs.model, base, prepared.has_given_width)
-    iterations = probe_iterations(len(found), prepared.config.iterations, costs.model.batch)
+    iterations = probe_iterations(found, prepared.config.iterations, costs.model.batch)
     layer_search = LayerSearch(
         objective,
         found,

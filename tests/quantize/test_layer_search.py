@@ -16,7 +16,6 @@ from ristretto_cli.net.costs import Costs
 from ristretto_cli.quantize.config import Minimize, SearchKind
 from ristretto_cli.quantize.layer_search import (
     LOWEST,
-    PROBED,
     Knob,
     LayerSearch,
     LayerSearchResult,
@@ -164,7 +163,8 @@ def test_a_margin_that_no_net_keeps_is_reported_with_the_best_net(scored: Callab
 def test_distortions_of_parts_are_measured_alone(scored: Callable[..., Scored]) -> None:
     net = scored(WEIGHTS, SENSITIVE)
     net.run()
-    assert net.measured[: len(PROBED)] == [f"{bits}bit a params" for bits in PROBED]
+    assert net.measured[:6] == [*(f"{bits}bit a params" for bits in (6, 5, 4, 3, 2)), "6bit b params"]
+    assert len(net.measured) == 15
 
 
 def test_for_bit_operations_weights_and_inputs_are_narrowed(scored: Callable[..., Scored]) -> None:
@@ -217,7 +217,8 @@ def test_biases_of_a_format_of_their_own_are_not_counted_with_the_weights(worksh
     [(22, 20, 100, 4), (4, 10, 36, 10), (1000, 50, 10, 1), (1, 50, 1, 50), (10, 50, 100, 6)],
 )
 def test_many_parts_are_measured_on_few_batches(count: int, iterations: int, batch: int, expected: int) -> None:
-    assert probe_iterations(count, iterations, batch) == expected
+    found = [Knob((("a", Role.PARAMS),), 8, 1)] * count
+    assert probe_iterations(found, iterations, batch) == expected
 
 
 # --- whole nets
@@ -283,7 +284,7 @@ def test_pins_and_skipped_layers_are_kept(two_classes: Any) -> None:
 def test_a_dry_run_names_what_is_measured(two_classes: Any) -> None:
     planned = planned_nets(two_classes().job(search=SearchKind.LAYERS))
     assert [line for line in planned if "conv params" in line] == [
-        f"{bits}bit conv params, distortion, 2 iterations" for bits in PROBED
+        f"{bits}bit conv params, distortion, 2 iterations" for bits in (6, 5, 4, 3, 2)
     ]
     assert "nets with widths by layer" in planned[-1]
 
