@@ -17,6 +17,7 @@ from ristretto_cli.net.build import NetState, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.config import FOLDED_BIAS_BITS, QuantizeConfig, SearchKind
+from ristretto_cli.quantize.distortion import predictions_of
 from ristretto_cli.quantize.early_stopping import check_early_stop
 from ristretto_cli.quantize.fold import FoldedNet, fold_net
 from ristretto_cli.quantize.layer_search import NetCosts, knobs, objective_of, smallest_cost
@@ -160,6 +161,8 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
         check_metric_options([net], config.metric_options, config.model)
         if config.early_stop:
             check_early_stop(net, metric.blob)
+        if config.search is SearchKind.LAYERS:
+            predictions_of(net, metric.blob)  # raises an error if there are none
     return replace(prepared, metric=metric)
 
 

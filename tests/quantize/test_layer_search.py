@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ristretto_cli.cli import quantize as cli_quantize
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.formats.number_format import Role
 from ristretto_cli.net.costs import Costs
 from ristretto_cli.quantize.config import Minimize, SearchKind
@@ -268,6 +269,12 @@ def test_given_widths_leave_nothing_to_search(two_classes: Any) -> None:
     two_classes().job()
     result = command("--search=layers", "--bw=conv_params=8,fc_params=8", "--dry_run")
     assert "--search=layers has nothing to search" in str(result.exception)
+
+
+def test_a_score_that_does_not_depend_on_weights_is_refused(two_classes: Any) -> None:
+    constant = 'layer { name: "s" type: "Reduction" bottom: "data" top: "s" }'
+    with pytest.raises(RistrettoError, match='"s" does not depend on weights'):
+        planned_nets(two_classes().job(text=NET + constant, search=SearchKind.LAYERS, score="s"))
 
 
 def test_pins_and_skipped_layers_are_kept(two_classes: Any) -> None:
