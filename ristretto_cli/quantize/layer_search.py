@@ -26,7 +26,7 @@ _MEASURED_WEIGHTS = 6  # bits up to which distortions are measured; beyond, each
 _MEASURED_ACTIVATIONS = 8  # narrow ones saturate, which more bits do not change
 _CURVE = 12  # nets of the path that are scored at least, if it has so many
 _TRIES = 16  # nets around the best one
-_PROBE_COST = 24  # runs over all batches that measuring distortions may cost
+_PROBE_COST = 18  # runs over all batches that measuring distortions may cost
 _LARGE = 1e30  # replaces infinite distortions, which have no differences
 _PROBED_INPUTS = 512  # that are enough to measure a distortion
 

@@ -215,7 +215,7 @@ def test_biases_of_a_format_of_their_own_are_not_counted_with_the_weights(worksh
 
 @pytest.mark.parametrize(
     ("count", "iterations", "batch", "expected"),
-    [(22, 20, 100, 4), (4, 10, 36, 10), (1000, 50, 10, 1), (1, 50, 1, 50), (10, 50, 100, 6)],
+    [(22, 20, 100, 3), (4, 10, 36, 9), (1000, 50, 10, 1), (1, 50, 1, 50), (10, 50, 100, 6)],
 )
 def test_many_parts_are_measured_on_few_batches(count: int, iterations: int, batch: int, expected: int) -> None:
     found = [Knob((("a", Role.PARAMS),), 8, 1)] * count
