@@ -29,6 +29,7 @@ from ristretto_cli.caffe_io.weights import read_blob, read_net_binary, read_weig
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import fill_weights, load_weights
+from ristretto_cli.quantize.pins import read_settings
 from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.engine import record
 from ristretto_cli.sources import image_records
@@ -127,6 +128,20 @@ def prototxt(data: bytes) -> None:
     for one in (message, upgraded):
         _same(one, parse(to_text(one), "NetParameter", "printed").message)
     _same(upgraded, upgrade(upgraded).message)
+
+
+SETTINGS = b"""# widths
+conv_params: 8
+res2a/branch1.layer_out: 16  # wide
+skip: ip1, ip2
+skip: "a name, with a comma"
+"""
+
+
+@target(lambda: [SETTINGS], text=True)
+def settings(data: bytes) -> None:
+    Path("settings.txt").write_bytes(data)
+    read_settings("settings.txt")
 
 
 @target(

@@ -186,6 +186,19 @@ class Percent(NotNegative):
         super().__init__(100)
 
 
+class Positive(click.FloatRange):
+    """A finite number above 0, such as 125 or 1.5e9."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 STDOUT = "-"  # the value of --json that means stdout
 
 

@@ -16,6 +16,7 @@ from ristretto_cli.cli.flags import (
     Finite,
     NotNegative,
     Percent,
+    Positive,
     RegistryOption,
     ap_version_option,
     check_outputs,
@@ -53,6 +54,8 @@ _FOR_SCORES = (
     "nohold_margin",
     "early_stop",
 )
+
+_LIMITS = ("--size_limit_kb", "--bitops_limit")
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
@@ -114,6 +117,9 @@ Examples:
         Excludes("--images", "--legacy"),
         Excludes("--input", "--legacy"),
         *DATA_RULES,
+        *(Needs(name, "--search", "layers") for name in ("--minimize", *_LIMITS)),
+        *(Excludes(name, limit) for limit in _LIMITS for name in ("--minimize", "--error_margin")),
+        Excludes(*_LIMITS, why=f"{' and '.join(_LIMITS)} exclude each other"),
         Needs("--weights_folded", "--fold_batchnorm"),
         Excludes("--weights_folded", "--weights_quantized"),
         Needs("--methods", "--weights_quantized"),
@@ -180,9 +186,26 @@ Examples:
 @option("--bit_widths", "The bit widths to try.", unit="bits,bits...", default="16,8,4,2,1", callback=integers)
 @option(
     "--search",
-    "groups tries --bit_widths for each group of layers; smallest finds the smallest width for each group.",
-    type=click.Choice(["groups", "smallest"]),
+    "groups tries --bit_widths for each group of layers; smallest finds the smallest width for each group; layers "
+    "finds a width for each layer.",
+    type=click.Choice(["groups", "smallest", "layers"]),
     default="groups",
+)
+@option(
+    "--minimize",
+    "What a search by layers makes small: the size of weights, bit operations, or the memory of activations.",
+    type=click.Choice(["weights", "bitops", "activations"]),
+    default="weights",
+)
+@option(
+    "--size_limit_kb",
+    "Search by layers for the best score with weights of at most this size, in units of 1,000 bytes.",
+    type=Positive(),
+)
+@option(
+    "--bitops_limit",
+    "Search by layers for the best score with at most this number of bit operations for one input, such as 1.5e9.",
+    type=Positive(),
 )
 @option(
     "--bw",
@@ -268,6 +291,7 @@ def command(
     skip: tuple[str, ...],
     config: str | None,
     search: str,
+    minimize: str,
     error_margin: float | None,
     score_goal: str | None,
     json: str | None,
@@ -286,9 +310,9 @@ def command(
     given = given_flags(click.get_current_context())
     mode_options = _pop_mode_options(flags, given)
     settings = _settings(bw, skip, config)
-    _check(given, flags["trimming_mode"], settings, mode_options, legacy=flags["legacy"])
+    _check(given, flags["trimming_mode"], settings, mode_options, legacy=flags["legacy"], by_layers=search == "layers")
     from ristretto_cli.formats.number_format import MODES
-    from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
+    from ristretto_cli.quantize.config import Minimize, QuantizeConfig, SearchKind
     from ristretto_cli.quantize.margin import Goal
     from ristretto_cli.quantize.pipeline import planned_nets, quantize
     from ristretto_cli.quantize.prepare import UnsuitableFlags
@@ -309,6 +333,7 @@ def command(
         metric_options=ap_version,
         data=data,
         search=SearchKind(search),
+        minimize=Minimize(minimize),
         bw=settings.groups,
         bw_lines=settings.lines,
         pins=settings.pins,
@@ -385,6 +410,7 @@ def _check(
     mode_values: Mapping[str, str],
     *,
     legacy: bool,
+    by_layers: bool,
 ) -> None:
     """UsageError for contradictory flags. given: those on the command line."""
     from ristretto_cli.formats.number_format import MODES, mode_options
@@ -431,6 +457,10 @@ def _check(
         faults.append(f"--search {no_effect}, which has fixed widths")
     elif "--search" in given and gives_all:
         faults.append("--search has no effect with --bw, which gives all widths")
+    elif by_layers and not mode.per_layer:
+        faults.append(f"--search=layers {no_effect}, which has one width for the whole net")
+    if by_layers and "--nohold_margin" in given:
+        faults.append("--nohold_margin has no effect with --search=layers, which holds the error margin or a limit")
     if "--early_stop" in given and len(names) == 1:
         faults.append(f"--early_stop {no_effect}, which scores all nets in full")
     elif "--early_stop" in given and gives_all:

@@ -34,8 +34,8 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """A blob of a layer that has memory of its own.
+class Stored:
+    """A blob with memory of its own.
 
     elements: their number. writer: the position of the last layer that writes it. readers: of those that read it then.
     """
@@ -50,7 +50,7 @@ class CostModel:
 
     macs: of each layer, for the whole batch. parameters: for each layer, the elements of its own parameters. batch: the
     first axis of the net's first input. inputs: the number of inputs in a batch, or 1 if that axis counts something
-    else.
+    else. stored: for each layer the blobs that it is the first to write.
     """
 
     def __init__(self, net: Net) -> None:
@@ -59,7 +59,7 @@ class CostModel:
         self.parameters = [tuple(_own_params(layer)) for layer in net.layers]
         self.batch = _batch(net)
         self.inputs = 1 if any(macs % self.batch for macs in self.macs) else self.batch
-        self._stored = _stored_blobs(net)
+        self.stored = _stored_blobs(net)
 
     def of_layers(self, widths: Sequence[Widths | None]) -> list[Costs]:
         """The costs of each layer, for the whole batch. widths: of each layer; None for those in float32."""
@@ -68,7 +68,7 @@ class CostModel:
             Costs(
                 sum(count * (bits.bias if i else bits.weights) for i, count in enumerate(self.parameters[position])),
                 self.macs[position] * bits.weights * bits.layer_in,
-                sum(blob.elements * _bits_of(blob, widths) for blob in self._stored[position]),
+                sum(blob.elements * _bits_of(blob, widths) for blob in self.stored[position]),
             )
             for position, bits in enumerate(known)
         ]
@@ -95,9 +95,9 @@ def _batch(net: Net) -> int:
     return shapes[0][0] if shapes else 1
 
 
-def _stored_blobs(net: Net) -> list[list[_Stored]]:
+def _stored_blobs(net: Net) -> list[list[Stored]]:
     """For each layer the blobs for which it is the first to write; those of data layers do not count."""
-    found: list[list[_Stored]] = [[] for _ in net.layers]
+    found: list[list[Stored]] = [[] for _ in net.layers]
     first: dict[int, tuple[int, Blob]] = {}
     last: dict[int, int] = {}
     for position, layer in enumerate(net.layers):
@@ -116,11 +116,11 @@ def _stored_blobs(net: Net) -> list[list[_Stored]]:
             if any(bottom.storage == storage for bottom in net.layers[after].bottoms)
             and not any(top.storage == storage for top in net.layers[after].tops)
         ]
-        found[position].append(_Stored(math.prod(blob.shape), writer, tuple(readers)))
+        found[position].append(Stored(math.prod(blob.shape), writer, tuple(readers)))
     return found
 
 
-def _bits_of(blob: _Stored, widths: Sequence[Widths | None]) -> int:
+def _bits_of(blob: Stored, widths: Sequence[Widths | None]) -> int:
     """The bits of each element: those of the layer that writes it, or else the most that its readers use."""
     written = widths[blob.writer]
     if written is not None:

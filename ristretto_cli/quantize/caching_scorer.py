@@ -20,9 +20,12 @@ from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array, Shape
 from ristretto_cli.quantize.config import ReuseOptions
+from ristretto_cli.quantize.distortion import Prediction
 from ristretto_cli.scoring.array_cache import ArrayCache
+from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.comparisons import Comparison
-from ristretto_cli.scoring.engine import CutPoint
+from ristretto_cli.scoring.engine import CutPoint, compile_net
+from ristretto_cli.scoring.evaluation import run_batches
 from ristretto_cli.scoring.execution import Execution
 from ristretto_cli.scoring.float_outputs import FloatOutputs
 from ristretto_cli.scoring.host_layers import Runner
@@ -112,18 +115,56 @@ class CachingScorer:
             self._remember(net_file, name, scores)
         return scores
 
+    def predictions(
+        self,
+        label: str,
+        net_file: NetFile,
+        places: Sequence[Prediction],
+        iterations: int,
+        *,
+        weights: Mapping[str, Array] | None = None,
+    ) -> list[list[Array]]:
+        """The rows of a net's predictions, for each place those of the first batches. weights: see `score`."""
+        with self._options.timer.measure("building nets"):
+            net = self._net_of(net_file, weights or {})
+            prefix = self._prefix_of(net)
+            runner = compile_net(
+                net,
+                lambda run, ops: {str(i): each.value(run) for i, each in enumerate(places)},
+                rng=deepcopy(self._rng),
+                execution=self._execution,
+                cut_point=None if prefix is None else prefix.cut_point,
+            )
+        found: list[list[Array]] = [[] for _ in places]
+        batches = self._options.batches or CachedBatches(net)
+        only = () if prefix is None else (prefix.cut_point.inputs, prefix.cached)
+        with batches.reader(*only) as reader:
+            options = self._options
+            for results in run_batches(
+                runner, reader, iterations, label=label, on_batch=options.on_batch, timer=options.timer
+            ):
+                for i, each in enumerate(places):
+                    found[i].append(each.rows(results[str(i)]))
+        return found
+
     def _remember(self, net_file: NetFile, name: str, scores: Scores) -> None:
         if self._reuse.equal_nets:
             self._known.setdefault(_key(net_file), (name, scores))
 
     def _build(self, net_file: NetFile, weights: Mapping[str, Array]) -> Scorer:
+        net = self._net_of(net_file, weights)
+        return self._scorer(net, deepcopy(self._rng), resume_from=self._prefix_of(net))
+
+    def _net_of(self, net_file: NetFile, weights: Mapping[str, Array]) -> Net:
         net = build(net_file, NetState(TEST), _KnownData(self._net))
-        net = replace(net, weights={**self._net.weights, **weights})
+        return replace(net, weights={**self._net.weights, **weights})
+
+    def _prefix_of(self, net: Net) -> Prefix | None:
+        """The longest prefix that a net can resume from."""
         valid = [each for each in self._prefixes if each.is_valid_for(net, self._net, self._options.iterations)]
         if self._float_outputs is not None and not self._float_outputs.is_cached:
             valid = []  # the float net is run along with this one, and needs all inputs
-        prefix = max(valid, key=lambda each: each.cut_point.layer, default=None)
-        return self._scorer(net, deepcopy(self._rng), resume_from=prefix)
+        return max(valid, key=lambda each: each.cut_point.layer, default=None)
 
     def _scorer(
         self,

@@ -9,6 +9,7 @@ from enum import Enum
 from ristretto_cli.corrections.corrector import Method
 from ristretto_cli.errors import Location
 from ristretto_cli.formats.activations import FlLayer
+from ristretto_cli.formats.number_format import FLAG
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.quantize.margin import DEFAULT_MARGIN, DEFAULT_MIN_SQNR, Goal, Margin, Unit
 from ristretto_cli.quantize.pins import Pin, Skip
@@ -23,6 +24,15 @@ class SearchKind(Enum):
 
     GROUPS = "groups"  # one for each group, of a list
     SMALLEST = "smallest"  # one for each group, of all
+    LAYERS = "layers"  # one for each layer
+
+
+class Minimize(Enum):
+    """The cost that a search by layers reduces; the values are those of --minimize."""
+
+    WEIGHTS = "weights"  # the size of the parameters
+    BITOPS = "bitops"  # multiply-accumulates times the bits of their factors
+    ACTIVATIONS = "activations"  # the memory of activations
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,15 @@ class QuantizeConfig:
     min_sqnr: the lowest allowed signal to noise ratio in dB, by default DEFAULT_MIN_SQNR; only for that score.
     score_goal: None for the score's default. bit_widths: in bits. bw: fixed widths of
     groups, by name, which are then not searched; bw_lines: the lines of a settings file that give some of them. pins:
-    fixed widths of parts of layers. skip: layers that stay float. fold_batchnorm: fold normalizations first, and give
-    biases FOLDED_BIAS_BITS unless bw has a width for them. weights_folded: the file for the weights then. noscore:
-    score no net; bw must have a width for each group with layers. hold_margin: widen a combined net that misses the
-    error margin. early_stop: end a trial as soon as the remaining batches cannot change whether it passes. cache_mb:
-    memory for data and values that several nets need, in units of 2^20 bytes; 0: no caching. weights_quantized: the
-    file for corrected weights; empty: none are corrected. methods: of correction. calibration_images: those that
-    corrections use. seed: for what corrections choose at random. data: the user's, for
-    inputs of the net, which is then calibrated and scored on it.
+    fixed widths of parts of layers. minimize, size_limit_kb, bitops_limit: for a search by layers, the cost to reduce,
+    or the limit within which to find the best score, in 1,000 bytes or in bit operations for one input. skip: layers
+    that stay float. fold_batchnorm: fold normalizations first, and give biases FOLDED_BIAS_BITS unless bw has a width
+    for them. weights_folded: the file for the weights then. noscore: score no net; bw must have a width for each group
+    with layers. hold_margin: widen a combined net that misses the error margin. early_stop: end a trial as soon as the
+    remaining batches cannot change whether it passes. cache_mb: memory for data and values that several nets need, in
+    units of 2^20 bytes; 0: no caching. weights_quantized: the file for corrected weights; empty: none are corrected.
+    methods: of correction. calibration_images: those that corrections use. seed: for what corrections choose at random.
+    data: the user's, for inputs of the net, which is then calibrated and scored on it.
     """
 
     model: str
@@ -72,6 +83,9 @@ class QuantizeConfig:
     calibration_iterations: int = 10
     bit_widths: tuple[int, ...] = (16, 8, 4, 2, 1)
     search: SearchKind = SearchKind.GROUPS
+    minimize: Minimize = Minimize.WEIGHTS
+    size_limit_kb: float | None = None
+    bitops_limit: float | None = None
     bw: Mapping[str, int] = field(default_factory=dict)
     bw_lines: Mapping[str, Location] = field(default_factory=dict)
     pins: tuple[Pin, ...] = ()
@@ -111,6 +125,11 @@ class QuantizeConfig:
     def descends(self) -> bool:
         """Whether the fractional lengths of activations are chosen by the divergence of the outputs."""
         return self.mode_options.get("fl_layer") == FlLayer.KL.value
+
+    @property
+    def has_same_formats(self) -> bool:
+        """Whether the layers that write and read a blob need the same format for it."""
+        return self.mode_options.get("same_formats") == FLAG[True]
 
     @property
     def corrects(self) -> bool:

@@ -60,7 +60,7 @@ class NetCorrector:
             batches,
             methods=config.methods if config.weights_quantized else (),
             by_divergence=config.descends,
-            choose_formats=self._prepared.mode.per_layer,
+            choose_formats=self._prepared.mode.per_layer and not config.has_same_formats,
             execution=config.execution,
             memory_bytes=config.cache_mb << 20,
             seed=config.seed,

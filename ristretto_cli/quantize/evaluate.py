@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from ristretto_cli.ops import Array
 from ristretto_cli.quantize.caching_scorer import CachingScorer
-from ristretto_cli.quantize.correct import NetCorrector
+from ristretto_cli.quantize.correct import CorrectedNet, NetCorrector
 from ristretto_cli.quantize.early_stopping import EarlyStopping
 from ristretto_cli.quantize.margin import Margin
 from ristretto_cli.quantize.prepare import Metric, Prepared
@@ -17,12 +19,18 @@ from ristretto_cli.scoring.array_cache import ArrayCache
 from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.evaluation import OnBatch
 from ristretto_cli.scoring.score import ScoringOptions
+from ristretto_cli.scoring.scores import number
 from ristretto_cli.scoring.step_timer import StepTimer
+
+log = logging.getLogger("ristretto")
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates candidates for some layers against a margin; scorer: scores the nets, as corrector corrects them."""
+    """Evaluates candidates for some layers against a margin; scorer: scores the nets, as corrector corrects them.
+
+    reference: the float net's predictions, once they are needed.
+    """
 
     prepared: Prepared
     layers: Sequence[Trimmable]
@@ -30,6 +38,7 @@ class Evaluator:
     margin: Margin
     scorer: CachingScorer
     corrector: NetCorrector
+    reference: dict[int, list[list[Array]]] = field(default_factory=dict)
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """The evaluation of a candidate."""
@@ -37,16 +46,34 @@ class Evaluator:
         stopping = None
         if config.early_stop and not candidate.in_full:
             stopping = EarlyStopping(self.metric.blob, self.margin, config.iterations, single_precision=config.legacy)
-        prepared = self.prepared
-        quantized = apply_bit_widths(
-            prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=prepared.config.legacy
-        )
-        corrected = self.corrector.correct(quantized)
-        scores = self.scorer.score(candidate.name, corrected.net_file, stopping, weights=corrected.weights)
+        quantized = self._quantized(candidate)
+        scores = self.scorer.score(candidate.name, quantized.net_file, stopping, weights=quantized.weights)
         score = self.metric.value(scores)
         if stopping is not None and stopping.passed is not None and scores.iterations < config.iterations:
             return Evaluation(candidate.bits, score, stopping.passed, scores, stopped=True)
         return Evaluation(candidate.bits, score, self.margin.allows(score), scores)
+
+    def distortion(self, candidate: Candidate, iterations: int) -> float:
+        """How far a candidate's predictions are from the float net's on the first batches."""
+        net_file, places = self.prepared.net_file, self.metric.predictions(self.prepared.net)
+        if iterations not in self.reference:
+            self.reference[iterations] = self.scorer.predictions("the float net", net_file, places, iterations)
+        quantized = self._quantized(candidate)
+        found = self.scorer.predictions(
+            candidate.name, quantized.net_file, places, iterations, weights=quantized.weights
+        )
+        pairs = zip(places, found, self.reference[iterations], strict=True)
+        distortion = sum(place.distortion(rows, reference) for place, rows, reference in pairs)
+        log.info("Distortion of %s: %s", candidate.name, number(distortion))
+        return distortion
+
+    def _quantized(self, candidate: Candidate) -> CorrectedNet:
+        """The net of a candidate, corrected."""
+        prepared = self.prepared
+        legacy = prepared.config.legacy
+        return self.corrector.correct(
+            apply_bit_widths(prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=legacy)
+        )
 
 
 def caching_scorer(prepared: Prepared, on_batch: OnBatch, timer: StepTimer) -> tuple[CachingScorer, CachedBatches]:

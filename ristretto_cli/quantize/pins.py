@@ -23,6 +23,7 @@ PARTS: Mapping[str, tuple[Role, ...]] = {
 }
 FIRST, LAST = "first", "last"  # in --skip: the first and the last layer that can be quantized
 _SKIP = "skip"
+_WIDTHS = frozenset(map(str, range(1, LOSSLESS_BITS + 1)))
 _MAX_NAMES = 8  # layers listed in an error
 
 Pins = Mapping[str, Mapping[Role, int]]  # layer name to role to bits
@@ -80,7 +81,7 @@ def read_settings(path: str) -> Settings:
     with open_to_read(path) as stream:
         text = stream.read()
     try:
-        rows = text.decode("utf-8-sig").splitlines()
+        rows = text.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as fault:
         line = text.count(b"\n", 0, fault.start) + 1
         raise RistrettoError("not a text file in UTF-8", where=Location(path, line)) from None
@@ -132,7 +133,7 @@ def _names(value: str, where: Location) -> list[str]:
 
 
 def _bits(key: str, value: str, where: Location) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= LOSSLESS_BITS):
+    if value not in _WIDTHS:
         raise RistrettoError(f'{key}: "{value}" is not a width', where=where, hint="Use 1 to 32 bits.")
     return int(value)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ristretto_cli.formats.number_format import Ranges
@@ -12,10 +12,20 @@ from ristretto_cli.quantize.calibration import calibrate
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.correct import NetCorrector
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
+from ristretto_cli.quantize.layer_search import (
+    SCORED,
+    LayerSearch,
+    LayerSearchResult,
+    NetCosts,
+    Point,
+    knobs,
+    objective_of,
+    probe_iterations,
+)
 from ristretto_cli.quantize.margin import Unit, scored_by
 from ristretto_cli.quantize.prepare import Metric, Prepared, prepare
 from ristretto_cli.quantize.result import QuantizationResult
-from ristretto_cli.quantize.rewrite import apply_bit_widths
+from ristretto_cli.quantize.rewrite import Widths, apply_bit_widths
 from ristretto_cli.quantize.search import (
     Candidate,
     Evaluation,
@@ -64,7 +74,18 @@ def planned_nets(config: QuantizeConfig) -> list[str]:
         candidate.name for candidate in search(_space(prepared, layers), lambda candidate: True, lambda candidate: 0.0)
     ]
     first, *others = [f"{name}, {config.iterations} iterations" for name in ("the float net", *names)]
+    if config.search is SearchKind.LAYERS:
+        others += _planned_by_layer(prepared)
     return [first, ranges, *others]
+
+
+def _planned_by_layer(prepared: Prepared) -> list[str]:
+    """The work of the search by layers, which depends on what it measures."""
+    config, costs = prepared.config, NetCosts(prepared.net)
+    found = knobs(objective_of(config), costs.model, prepared.widest(), prepared.has_given_width)
+    iterations = probe_iterations(found, config.iterations, costs.model.batch)
+    lines = [f"{bits}bit {knob.name}, distortion, {iterations} iterations" for knob in found for bits in knob.probed]
+    return [*lines, f"about {SCORED} nets with widths by layer, {config.iterations} iterations"]
 
 
 def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTimer) -> QuantizationResult:
@@ -93,7 +114,36 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTi
     for candidate in search(space, lambda candidate: evaluations[candidate].passed, missed_by):
         evaluations[candidate] = evaluator.evaluate(candidate)
     found = search_result(space, evaluations, missed_by)
-    return replace(_result(prepared, layers, found, corrector), margin=margin, baseline_scores=float_scores)
+    by_layer = None
+    if config.search is SearchKind.LAYERS:
+        by_layer = _search_layers(prepared, evaluator, found.widths, evaluations)
+        found = found.with_widths(by_layer.chosen.widths, by_layer.chosen.evaluation, layers)
+    result = _result(prepared, layers, found, corrector)
+    return replace(result, margin=margin, baseline_scores=float_scores, by_layer=by_layer)
+
+
+def _search_layers(
+    prepared: Prepared, evaluator: Evaluator, base: Widths, evaluations: Mapping[Candidate, Evaluation]
+) -> LayerSearchResult:
+    """The search by layers that follows the one by groups. base: the widths of the latter's result."""
+    objective, costs = objective_of(prepared.config), NetCosts(prepared.net)
+    found = knobs(objective, costs.model, base, prepared.has_given_width)
+    iterations = probe_iterations(found, prepared.config.iterations, costs.model.batch)
+    layer_search = LayerSearch(
+        objective,
+        found,
+        base,
+        costs,
+        evaluate=evaluator.evaluate,
+        distortion=lambda candidate: evaluator.distortion(candidate, iterations),
+        missed_by=evaluator.margin.missed_by,
+    )
+    known = [
+        Point(candidate.widths, costs.of(candidate.widths), evaluation)
+        for candidate, evaluation in evaluations.items()
+        if candidate.group_bits
+    ]
+    return layer_search.run(known, iterations)
 
 
 def _space(prepared: Prepared, layers: Sequence[Trimmable]) -> SearchSpace:

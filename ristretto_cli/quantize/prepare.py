@@ -17,9 +17,11 @@ from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, Role, Tri
 from ristretto_cli.net.build import NetState, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.net.weights import load_weights, with_weights
-from ristretto_cli.quantize.config import FOLDED_BIAS_BITS, QuantizeConfig
+from ristretto_cli.quantize.config import FOLDED_BIAS_BITS, QuantizeConfig, SearchKind
+from ristretto_cli.quantize.distortion import Prediction, prediction_at, predictions_of
 from ristretto_cli.quantize.early_stopping import check_early_stop
 from ristretto_cli.quantize.fold import FoldedNet, fold_net
+from ristretto_cli.quantize.layer_search import NetCosts, knobs, objective_of, smallest_cost
 from ristretto_cli.quantize.margin import Goal
 from ristretto_cli.quantize.pins import Pins, is_pinned, pin_lines, resolved_pins, skipped_layers
 from ristretto_cli.quantize.search import searched_groups
@@ -33,7 +35,7 @@ from ristretto_cli.scoring.comparisons import (
     names_comparison,
 )
 from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, heads, is_loss, scored
-from ristretto_cli.scoring.scores import Scores
+from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.scoring.user_data import check_has_data
 from ristretto_cli.sources.open import DataLayers
 
@@ -77,6 +79,10 @@ class Metric:
         """The meaning of a comparison; empty for outputs of the net."""
         return "" if self.comparison is None else self.comparison.meaning
 
+    def predictions(self, net: Net) -> list[Prediction]:
+        """The predictions that the metric depends on. Raises RistrettoError if there are none."""
+        return predictions_of(net, self.blob) if self.comparison is None else [prediction_at(net, self.comparison.blob)]
+
     def value(self, scores: Scores) -> float:
         """The metric's value among the scores of a net."""
         output = next(output for output in scores.outputs if output.blob == self.blob)
@@ -118,6 +124,23 @@ class Prepared:
                     where=line or self.config.model,
                     hint=f"Use {low} to {high} bits." if low < high else f"Use {low} bits.",
                 )
+
+    def has_given_width(self, layer: Layer, role: Role) -> bool:
+        """Whether the width of a part of a layer is given, for it or for its group."""
+        family = family_of(layer)
+        groups = (group for group in self.mode.groups if family in group.families and role in group.roles)
+        return role in self.pins.get(layer.name, {}) or any(group.name in self.config.bw for group in groups)
+
+    def widest(self) -> dict[str, dict[Role, int]]:
+        """All parts of the layers with their given widths, or 32 bits."""
+        found: dict[str, dict[Role, int]] = {}
+        for layer in self.trimmable:
+            roles = found.setdefault(layer.name, {})
+            for group in self.mode.groups_with(self.config.bw):
+                if is_in(group, family_of(layer), layer):
+                    roles.update(dict.fromkeys(group.roles, self.config.bw.get(group.name, LOSSLESS_BITS)))
+            roles.update(self.pins.get(layer.name, {}))
+        return found
 
     def calibration_net(self, quantized: NetFile | None = None) -> Net:
         """The net for calibration: on TRAIN data, or the TEST net itself if there are none, or data of the user.
@@ -188,11 +211,15 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     _log_settings(prepared)
     prepared.check_given_widths([])
     _warn_of_unused_widths(prepared, given)
+    if config.search is SearchKind.LAYERS:
+        _check_layer_search(prepared)
     metric = _metric(prepared)
     if metric is not None:
         check_metric_options([net], config.metric_options, config.model)
         if config.early_stop:
             check_early_stop(net, metric.blob, metric.comparison)
+        if config.search is SearchKind.LAYERS:
+            metric.predictions(net)  # raises an error if there are none
     return replace(prepared, metric=metric)
 
 
@@ -226,6 +253,29 @@ def _warn_of_unused_widths(prepared: Prepared, given: Collection[str]) -> None:
             log.warning("--bw %s has no effect: the net has no %slayers of this group.", group.name, others)
         elif group.name in given and is_pinned(group, prepared.trimmable, prepared.pins):
             log.warning("--bw %s has no effect: all layers of this group have widths of their own.", group.name)
+
+
+def _check_layer_search(prepared: Prepared) -> None:
+    """RistrettoError if a search by layers has nothing to search, or cannot meet its limit."""
+    config = prepared.config
+    objective, costs = objective_of(config), NetCosts(prepared.net)
+    base = prepared.widest()
+    found = knobs(objective, costs.model, base, prepared.has_given_width)
+    if not found:
+        raise RistrettoError(
+            "--search=layers has nothing to search: all widths that affect this cost are given", where=config.model
+        )
+    if objective.limit is None:
+        return
+    smallest = smallest_cost(objective, costs, found, base)
+    if smallest > objective.limit:
+        if config.size_limit_kb is not None:
+            limit, least = f"--size_limit_kb={number(config.size_limit_kb)}", f"{smallest / 8000:.1f} kB"
+        else:
+            limit, least = f"--bitops_limit={number(objective.limit)}", f"{smallest:.4g} bit operations"
+        raise RistrettoError(
+            f"{limit} cannot be met", where=config.model, hint=f"The smallest net of the search has {least}."
+        )
 
 
 def _metric(prepared: Prepared) -> Metric | None:

@@ -16,6 +16,7 @@ from ristretto_cli.net.ir import Layer
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.fold import FoldedNet, write_net_weights
 from ristretto_cli.quantize.header import header
+from ristretto_cli.quantize.layer_search import LayerSearchResult, Point
 from ristretto_cli.quantize.margin import Goal, Margin, Unit, scored_by
 from ristretto_cli.quantize.pins import Pins, pin_lines
 from ristretto_cli.quantize.search import Combination, Evaluation, GroupResult, SearchResult
@@ -25,6 +26,7 @@ from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
 _NOT_SCORED = "not scored"
 _RULE = "------------------------------"
+_MAX_ROWS = 12  # of the table of a search by layers; JSON has all
 _MAX_NAMES = 3  # layers of a type named in the summary; JSON has all
 
 
@@ -36,7 +38,7 @@ class QuantizationResult:
     margin: the error margin, with the baseline. These and
     baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
     float net that was quantized, if normalizations were folded. skipped: layers that the user leaves float. pins: the
-    widths that the user gives for parts of layers.
+    widths that the user gives for parts of layers. by_layer: the result of a search by layers.
     """
 
     config: QuantizeConfig
@@ -53,6 +55,7 @@ class QuantizationResult:
     score_meaning: str = ""
     skipped: tuple[Layer, ...] = ()
     pins: Pins = field(default_factory=dict)
+    by_layer: LayerSearchResult | None = None
 
     @property
     def baseline(self) -> float | None:
@@ -108,8 +111,12 @@ class QuantizationResult:
         if combined is not None and margin is not None:
             lines.append(scored_by(self.score_blob or "", self.score_meaning, margin.goal))
             if not self.config.legacy:  # DIFFERS(D9)
-                lines.append(margin.verdict(self.score_blob or "", combined.score, passed=combined.passed))
-                lines += self._widening_lines(margin, combined)
+                limited = self.by_layer is not None and self.by_layer.objective.limit is not None
+                if not limited:
+                    lines.append(margin.verdict(self.score_blob or "", combined.score, passed=combined.passed))
+                lines += self._widening_lines(margin, combined) if self.by_layer is None else []
+        if self.by_layer is not None:
+            lines += self._curve_lines(self.by_layer)
         others = self._other_outputs()
         if others:
             lines.append("Other outputs (float net, quantized net):")
@@ -158,6 +165,7 @@ class QuantizationResult:
             "combined": None if found.combined is None else self._combined_as_json(found.combined),
             "widened_from": None if found.narrowest is None else self._combination_as_json(found.narrowest),
             "widenings": [self._combination_as_json(each) for each in found.widenings],
+            **({} if self.by_layer is None else self._by_layer_as_json(self.by_layer)),
             "other_outputs": {
                 blob: {"float": before, "combined": after} for blob, (before, after) in self._other_outputs().items()
             },
@@ -193,6 +201,58 @@ class QuantizationResult:
             goal = "reaches the lowest score" if margin.unit is Unit.DECIBELS else "keeps the error margin"
             lines.append(f"No combination of {widths} was found that {goal}.")
         return lines
+
+    def _curve_lines(self, found: LayerSearchResult) -> list[str]:
+        """The costs and scores of some of the nets that were scored, the chosen one included."""
+        limit = found.objective.limit
+        rows = [("size", "bit operations", "activations", str(self.score_blob), "")]
+        for point in _thinned(found.curve, found.chosen):
+            note = "chosen" if point is found.chosen else ""
+            if not note and limit is None and not point.evaluation.passed:
+                note = "misses the error margin"
+            elif not note and limit is not None and found.objective.cost(point.costs) > limit:
+                note = "exceeds the limit"
+            costs = point.costs
+            sizes = f"{costs.parameter_bytes / 1000:.1f} kB", f"{costs.bit_operations:.3e}"
+            memory = f"{costs.activation_bits / 8000:.1f} kB"
+            rows.append((*sizes, memory, number(point.evaluation.score), note))
+        columns = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["Widths by layer:"]
+        for row in rows:
+            cells = [cell.rjust(size) for cell, size in zip(row[:-1], columns[:-1], strict=True)]
+            lines.append("  ".join([*cells, row[-1]]).rstrip())
+        if self.config.size_limit_kb is not None:
+            size = f"{found.chosen.costs.parameter_bytes / 1000:.1f} kB"
+            lines.append(f"The limit is kept: the parameters have {size} of {number(self.config.size_limit_kb)} kB.")
+        elif limit is not None:
+            lines.append(f"The limit is kept: {found.chosen.costs.bit_operations:.4g} of {limit:.4g} bit operations.")
+        elif not found.fits:
+            lines.append("No net was found that keeps the error margin.")
+        return lines
+
+    def _by_layer_as_json(self, found: LayerSearchResult) -> dict[str, Any]:
+        config = self.config
+        limited = found.objective.limit is not None
+        return {
+            "minimize": None if limited else found.objective.minimize.value,
+            "size_limit_kb": config.size_limit_kb,
+            "bitops_limit": config.bitops_limit,
+            "distortion_iterations": found.probe_iterations,
+            "curve": [
+                {
+                    "size_kb": point.costs.parameter_bytes / 1000,
+                    "bit_operations": point.costs.bit_operations,
+                    "activation_bits": point.costs.activation_bits,
+                    "score": point.evaluation.score,
+                    "passed": point.evaluation.passed,
+                    "chosen": point is found.chosen,
+                    "widths": {
+                        name: {role.value: bits for role, bits in roles.items()} for name, roles in point.widths.items()
+                    },
+                }
+                for point in found.curve
+            ],
+        }
 
     def _widths(self, group_bits: Sequence[int]) -> str:
         groups = zip(self.search.groups, group_bits, strict=True)
@@ -263,6 +323,13 @@ class QuantizationResult:
         bits = self._bits_as_json([group.bits for group in self.search.groups])
         worse_by = None if self.margin is None else self.margin.missed_by(combined.score)
         return {**_evaluation_as_json(combined), "bits": bits, "worse_by": worse_by}
+
+
+def _thinned(curve: Sequence[Point], chosen: Point) -> list[Point]:
+    """About _MAX_ROWS points of a curve, evenly spread, with the chosen one."""
+    step = -(-len(curve) // _MAX_ROWS)
+    at = next(i for i, point in enumerate(curve) if point is chosen) % step
+    return list(curve[at::step])
 
 
 def _bits(group: GroupResult) -> str:

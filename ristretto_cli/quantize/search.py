@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Role, SearchGroup, TrimmingMode
 from ristretto_cli.net.ir import Layer
@@ -335,6 +335,16 @@ class SearchResult:
     combined: Evaluation | None
     narrowest: Combination | None = None
     widenings: tuple[Combination, ...] = ()
+
+    def with_widths(self, widths: Widths, combined: Evaluation, layers: Sequence[Trimmable]) -> SearchResult:
+        """The same with the widths and the evaluation of another net, such as one found by layers."""
+        groups = []
+        for group in self.groups:
+            own = [each.layer.name for each in layers if is_in(group.group, each.family, each.layer)]
+            bits = {widths[name][role] for name in own for role in group.group.roles}
+            lowest, highest = min(bits, default=group.bits), max(bits, default=group.bits)
+            groups.append(replace(group, bits=highest, lowest=lowest if lowest < highest else None))
+        return replace(self, groups=tuple(groups), widths=widths, combined=combined)
 
 
 def search_result(space: SearchSpace, evaluations: Mapping[Candidate, Evaluation], missed_by: MissedBy) -> SearchResult:

@@ -715,7 +715,7 @@ FLAGS = [
     bad("two widths of one part", flags(QUANTIZE, "--bw=layer=8,layer=4"), nothing,
         "Invalid value for '--bw': \"layer\" is given twice", code=2),
     bad("a given width of an unknown part", flags(QUANTIZE, "--bw=conv=4"), nothing,
-        '--bw: dynamic_fixed_point has no group "conv"; its groups: conv_params, fc_params, layer, bias', code=2),
+        '--bw: dynamic_fixed_point has no group "conv"; its groups: conv_params, fc_params, layer, bias; parts of layers: conv1.params, ...', code=2),
     bad("a given width that minifloat has not", flags(QUANTIZE, "--trimming_mode=minifloat", "--bw=net=5"), nothing,
         "net.prototxt: --bw net=5: minifloat has no such width for this net. Use 6 to 32 bits."),
     bad("least squares with legacy", flags(QUANTIZE, "--fl_params=mse", "--legacy"), nothing,

@@ -218,3 +218,12 @@ def test_the_net_is_what_it_is_said_to_be() -> None:
     assert run(("forward", *NET, "--blobs=found", "--output=out.npz")) == 0
     rows = read_npz("out.npz")["found"].reshape(2, 2, 7)
     np.testing.assert_allclose(rows[0], [[0, 1, 200 / 256, 0, 0, 0.5, 1], [-1] * 7], atol=1e-6)
+
+
+def test_widths_of_layers_are_searched_by_what_the_detections_are_made_from() -> None:
+    command = ("quantize", *NET, "--trimming_mode=dynamic_fixed_point", "--iterations=2", "--json=found.json")
+    assert run((*command, "--search=layers")) == 0
+    found = json.loads(Path("found.json").read_text())
+    (chosen,) = [point for point in found["curve"] if point["chosen"]]
+    assert chosen["passed"]
+    assert chosen["size_kb"] <= min(point["size_kb"] for point in found["curve"] if point["passed"])
