@@ -7,7 +7,7 @@ may be multiplied by a positive factor where it is made and divided by it where 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,8 +75,13 @@ class _Channels:
         return [self._groups[i] for i, parent in enumerate(self._parent) if parent == i]
 
 
-def equalize(net: Net) -> dict[str, Array]:
-    """Parameters, by Param.key, of an equal net whose weights have less different ranges."""
+def equalize(net: Net, largest_inputs: Mapping[str, AnyArray]) -> dict[str, Array]:
+    """Parameters, by Param.key, of an equal net whose weights have less different ranges.
+
+    largest_inputs: the largest magnitude of each channel of the bottom of layers, (C,), by layer. No channel is scaled
+    so that it exceeds the others there, since that would widen the range of the activations.
+    """
+    inputs = {name: array / (array.max() or 1.0) for name, array in largest_inputs.items()}
     uses = Counter(param.key for layer in net.layers for param in layer.params)
     scaled = {
         layer.name: _Scaled(layer, [net.weights[param.key].reshape(param.shape) for param in layer.params])
@@ -94,6 +99,7 @@ def equalize(net: Net) -> dict[str, Array]:
         }
         for group in groups:
             made = max(made_ranges[name][i] / (largest_made[name] or 1.0) for name, i in group.made)
+            made = max([made, *(inputs[name][i] for name, i in group.read if name in inputs)])
             read = max(read_ranges[name][i] / (largest_read[name] or 1.0) for name, i in group.read)
             if made <= 0 or read <= 0:
                 continue
@@ -102,6 +108,8 @@ def equalize(net: Net) -> dict[str, Array]:
                 factors[name][0][i] = factor
             for name, i in group.read:
                 factors[name][1][i] = factor
+                if name in inputs:
+                    inputs[name][i] *= factor
         for name, (made_by, read_by) in factors.items():
             scaled[name].multiply(made_by, read_by)
     return {param.key: array for each in scaled.values() for param, array in each.changed()}

@@ -183,7 +183,8 @@ class DynamicFixedPoint(TrimmingMode):
             "fl_layer",
             "How to choose the fractional length of activations: original saturates the top half of their range, range "
             "fits all of it, mse minimizes the squared error, auto uses mse's where that is clearly better than "
-            "original's. --legacy implies original.",
+            "original's, kl starts from auto and descends on the divergence of the net's outputs. --legacy implies "
+            "original.",
             choices=tuple(rule.value for rule in FlLayer),
             default=FlLayer.AUTO.value,
             in_legacy=False,
@@ -241,7 +242,7 @@ class DynamicFixedPoint(TrimmingMode):
         )
 
     def needs_samples(self) -> bool:
-        return self._has("fl_layer") and FlLayer(self.option("fl_layer")) in (FlLayer.MSE, FlLayer.AUTO)
+        return self._has("fl_layer") and FlLayer(self.option("fl_layer")) in (FlLayer.MSE, FlLayer.KL, FlLayer.AUTO)
 
     def needs_same_formats(self) -> bool:
         return self._has("same_formats") and self.option("same_formats") == FLAG[True]

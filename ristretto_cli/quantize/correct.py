@@ -11,13 +11,17 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import message_class
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.corrections.corrector import Correction, Corrector
+from ristretto_cli.corrections.float_net import easier_weights
 from ristretto_cli.net.ir import Net
+from ristretto_cli.net.weights import with_weights
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.quantize.prepare import Prepared
 from ristretto_cli.scoring.batches import CachedBatches
 from ristretto_cli.scoring.step_timer import StepTimer
 
 log = logging.getLogger("ristretto")
+
+_IMAGES_FOR_RANGES = 256  # of channels
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,23 @@ class NetCorrector:
             memory_bytes=config.cache_mb << 20,
             seed=config.seed,
         )
+
+
+def easier_to_quantize(prepared: Prepared, timer: StepTimer) -> Prepared:
+    """The same float net with weights that are easier to quantize, if weights are corrected."""
+    config = prepared.config
+    if not config.weights_quantized or prepared.weights is None:
+        return prepared
+    with timer.measure("correcting"):
+        net = prepared.calibration_net(prepared.net_file)
+        images = min(config.calibration_images, _IMAGES_FOR_RANGES)
+        batches = _first_batches(net, CachedBatches(net, None, config.data), images)
+        changed = easier_weights(net, config.methods, batches, config.execution)
+    return replace(
+        prepared,
+        weights=with_weights(prepared.weights, prepared.net, changed),
+        net=replace(prepared.net, weights={**prepared.net.weights, **changed}),
+    )
 
 
 def _first_batches(net: Net, source: CachedBatches, images: int) -> list[dict[str, AnyArray]]:

@@ -10,7 +10,7 @@ from ristretto_cli.formats.number_format import Ranges
 from ristretto_cli.net.weights import with_weights
 from ristretto_cli.quantize.calibration import calibrate
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
-from ristretto_cli.quantize.correct import NetCorrector
+from ristretto_cli.quantize.correct import NetCorrector, easier_to_quantize
 from ristretto_cli.quantize.evaluate import Evaluator, caching_scorer, first_layers_of_groups
 from ristretto_cli.quantize.layer_search import (
     SCORED,
@@ -47,7 +47,7 @@ def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> 
     """Quantize a net; no file is written. Raises RistrettoError(s) for errors in the net, its weights and its data."""
     log_device(config.execution.gpu)
     timer = StepTimer()
-    prepared = prepare(config)
+    prepared = easier_to_quantize(prepare(config), timer)
     if prepared.metric is None:
         layers = calibrate(prepared, test_batches=None, on_batch=on_batch, timer=timer)
         found = search_result(_space(prepared, layers), {}, lambda candidate: 0.0)

@@ -11,12 +11,11 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile, read_net
 from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
-from ristretto_cli.corrections.float_net import easier_weights
 from ristretto_cli.errors import Location, RistrettoError
 from ristretto_cli.formats.number_format import LOSSLESS_BITS, Ranges, Role, TrimmingMode, configured_mode
 from ristretto_cli.net.build import NetState, build, build_layers, included
 from ristretto_cli.net.ir import Layer, Net
-from ristretto_cli.net.weights import load_weights, with_weights
+from ristretto_cli.net.weights import load_weights
 from ristretto_cli.quantize.config import FOLDED_BIAS_BITS, QuantizeConfig, SearchKind
 from ristretto_cli.quantize.distortion import Prediction, prediction_at, predictions_of
 from ristretto_cli.quantize.early_stopping import check_early_stop
@@ -191,10 +190,6 @@ def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
             else config.data.iterations(net, config.iterations, "Scoring"),
             calibration_iterations=config.data.iterations(net, config.calibration_iterations, "Calibration"),
         )
-    if config.weights_quantized and weights is not None:
-        changed = easier_weights(net, config.methods)
-        weights = with_weights(weights, net, changed)
-        net = replace(net, weights={**net.weights, **changed})
     trimmable = tuple(trimmable_layers(net, legacy=config.legacy))
     if not trimmable and not config.legacy:
         raise RistrettoError(

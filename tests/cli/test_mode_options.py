@@ -95,7 +95,7 @@ def test_legacy_has_a_default_of_its_own(command: GflagsCommand, flags: Sequence
             (*MINIFLOAT, "--fl_layer=mse"),
             "--fl_layer has no effect with --trimming_mode=minifloat, only with dynamic_fixed_point",
         ),
-        ((*FIXED_POINT, "--fl_layer=best"), "'best' is not one of 'original', 'range', 'mse', 'auto'"),
+        ((*FIXED_POINT, "--fl_layer=best"), "'best' is not one of 'original', 'range', 'mse', 'kl', 'auto'"),
         (
             (*FIXED_POINT, "--denormals=none"),
             "--denormals has no effect with --trimming_mode=dynamic_fixed_point, only with minifloat",
