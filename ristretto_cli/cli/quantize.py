@@ -310,7 +310,15 @@ def command(
     given = given_flags(click.get_current_context())
     mode_options = _pop_mode_options(flags, given)
     settings = _settings(bw, skip, config)
-    _check(given, flags["trimming_mode"], settings, mode_options, legacy=flags["legacy"], by_layers=search == "layers")
+    _check(
+        given,
+        flags["trimming_mode"],
+        settings,
+        mode_options,
+        legacy=flags["legacy"],
+        by_layers=search == "layers",
+        minimize=minimize,
+    )
     from ristretto_cli.formats.number_format import MODES
     from ristretto_cli.quantize.config import Minimize, QuantizeConfig, SearchKind
     from ristretto_cli.quantize.margin import Goal
@@ -411,9 +419,10 @@ def _check(
     *,
     legacy: bool,
     by_layers: bool,
+    minimize: str,
 ) -> None:
     """UsageError for contradictory flags. given: those on the command line."""
-    from ristretto_cli.formats.number_format import MODES, mode_options
+    from ristretto_cli.formats.number_format import FLAG, MODES, mode_options
 
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
@@ -443,6 +452,17 @@ def _check(
         if legacy and not declared.in_legacy and mode_values[name] != declared.default_for(legacy=True):
             value = "" if declared.is_flag else f"={mode_values[name]}"
             faults.append(f"--{name}{value} has no effect with --legacy")
+    if mode_values.get("same_formats") == FLAG[True]:
+        if mode_values.get("fl_layer") == "kl":
+            faults.append("--fl_layer=kl excludes --same_formats, which gives several layers one format")
+        faults += [
+            f"--bw {pinned.layer}.{pinned.part}= excludes --same_formats, with which all activations have one width"
+            for pinned in settings.pins
+            if pinned.part.startswith("layer")
+        ]
+        if by_layers and (minimize != "weights" or "--bitops_limit" in given):
+            what = "--bitops_limit" if "--bitops_limit" in given else f"--minimize={minimize}"
+            faults.append(f"{what} excludes --same_formats, with which all activations have one width")
     if mode_values.get("fl_layer") != "kl" and "--weights_quantized" not in given:
         faults += [
             f"{name} has no effect without --weights_quantized or --fl_layer kl"

@@ -95,6 +95,12 @@ def test_legacy_has_a_default_of_its_own(command: GflagsCommand, flags: Sequence
             (*MINIFLOAT, "--fl_layer=mse"),
             "--fl_layer has no effect with --trimming_mode=minifloat, only with dynamic_fixed_point",
         ),
+        ((*FIXED_POINT, "--same_formats", "--fl_layer=kl"), "--fl_layer=kl excludes --same_formats"),
+        ((*FIXED_POINT, "--same_formats", "--bw=conv.layer_in=8"), "--bw conv.layer_in= excludes --same_formats"),
+        (
+            (*FIXED_POINT, "--same_formats", "--search=layers", "--minimize=bitops"),
+            "--minimize=bitops excludes --same_formats",
+        ),
         ((*FIXED_POINT, "--fl_layer=best"), "'best' is not one of 'original', 'range', 'mse', 'kl', 'auto'"),
         (
             (*FIXED_POINT, "--denormals=none"),
