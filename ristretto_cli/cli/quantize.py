@@ -385,6 +385,8 @@ def _methods(names: Sequence[str]) -> tuple[Method, ...]:
     for name in names:
         if name not in known:
             raise click.UsageError(f'--methods: unknown correction "{name}"; known: {", ".join(known)}')
+    if not names:
+        raise click.UsageError(f"--methods: name at least one correction: {', '.join(known)}")
     return tuple(each for each in Method if each.value in names)
 
 
@@ -413,7 +415,7 @@ def _check(
     by_layers: bool,
 ) -> None:
     """UsageError for contradictory flags. given: those on the command line."""
-    from ristretto_cli.formats.number_format import MODES, mode_options
+    from ristretto_cli.formats.number_format import FLAG, MODES, mode_options
 
     mode = MODES.get(trimming_mode)
     names = [group.name for group in mode.groups]
@@ -443,6 +445,8 @@ def _check(
         if legacy and not declared.in_legacy and mode_values[name] != declared.default_for(legacy=True):
             value = "" if declared.is_flag else f"={mode_values[name]}"
             faults.append(f"--{name}{value} has no effect with --legacy")
+    if mode_values.get("fl_layer") == "kl" and mode_values.get("same_formats") == FLAG[True]:
+        faults.append("--fl_layer=kl has no effect with --same_formats, which gives several layers one format")
     if mode_values.get("fl_layer") != "kl" and "--weights_quantized" not in given:
         faults += [
             f"{name} has no effect without --weights_quantized or --fl_layer kl"

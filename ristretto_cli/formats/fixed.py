@@ -241,7 +241,7 @@ class DynamicFixedPoint(TrimmingMode):
         )
 
     def needs_samples(self) -> bool:
-        return self._has("fl_layer") and FlLayer(self.option("fl_layer")) in (FlLayer.MSE, FlLayer.AUTO)
+        return self._has("fl_layer") and FlLayer(self.option("fl_layer")) in (FlLayer.MSE, FlLayer.AUTO, FlLayer.KL)
 
     def needs_same_formats(self) -> bool:
         return self._has("same_formats") and self.option("same_formats") == FLAG[True]

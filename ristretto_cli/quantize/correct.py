@@ -86,9 +86,11 @@ def _batch_size(net: Net) -> int:
 
 
 def _starts_again(first: Mapping[str, AnyArray], batch: Mapping[str, AnyArray], size: int) -> bool:
-    """Whether a batch has the first image of all: the data began again."""
+    """Whether a batch ends with the first images of all: the data began again."""
     arrays = [(first[name], array) for name, array in batch.items() if array.ndim > 1 and len(array) == size]
-    return bool(arrays) and any(all(np.array_equal(one[0], other[i]) for one, other in arrays) for i in range(size))
+    return bool(arrays) and any(
+        all(np.array_equal(one[: size - i], other[i:]) for one, other in arrays) for i in range(size)
+    )
 
 
 def _with_lengths(net_file: NetFile, correction: Correction) -> NetFile:
