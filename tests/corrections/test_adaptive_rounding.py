@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_each_sweep_reduces_the_error() -> None:
         errors = [
             squared_error(adaptive_rounding(target, moments, rounding, sweeps=n) - target, moments) for n in range(6)
         ]
-        assert all(later <= earlier + 1e-9 for earlier, later in zip(errors, errors[1:], strict=False))
+        assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(errors))
 
 
 def test_the_arguments_are_not_modified() -> None:
