@@ -136,10 +136,15 @@ class Corrector:
         prediction = prediction_of(self._float_net)
         if prediction is None or state_shapes(self._float_net):
             reason = "the net has no prediction" if prediction is None else "a layer keeps a state between batches"
+        elif len(self._batches) < 2:
+            reason = "the calibration images are a single batch, and two are needed"
+        else:
+            reason = None
+        if prediction is None or reason is not None:
             log.warning("Fractional lengths are not chosen by the divergence: %s.", reason)
             return None
         images = max(1, prediction.blob.shape[0] if prediction.blob.shape else 1)
-        count = min(len(self._batches), -(-_DIVERGENCE_IMAGES // images))
+        count = min(len(self._batches), max(2, -(-_DIVERGENCE_IMAGES // images)))
         runner = float_run.rest_runner(0, prediction.blob.name)
         return Divergence(prediction, [runner.run(float_run.feeds(i))[OUTPUT] for i in range(count)])
 

@@ -27,6 +27,11 @@ class CorrectedNet:
     net_file: NetFile
     weights: Mapping[str, Array]
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of the parameters."""
+        return sum(array.nbytes for array in self.weights.values())
+
 
 class NetCorrector:
     """Corrects quantized nets as the configuration says; without corrections it returns them as they are."""
@@ -35,7 +40,7 @@ class NetCorrector:
         self._prepared = prepared
         self._timer = timer
         self._corrector: Corrector | None = None
-        self._known: dict[bytes, CorrectedNet] = {}
+        self._known: dict[bytes, CorrectedNet] = {}  # the one used last is at the end
 
     def correct(self, net_file: NetFile) -> CorrectedNet:
         """A quantized net, corrected."""
@@ -48,8 +53,13 @@ class NetCorrector:
                 if self._corrector is None:
                     self._corrector = self._new_corrector()
                 correction = self._corrector.correct(self._prepared.calibration_net(net_file))
-            self._known[key] = CorrectedNet(_with_lengths(net_file, correction), correction.weights)
-        return self._known[key]
+            found = CorrectedNet(_with_lengths(net_file, correction), correction.weights)
+        else:
+            found = self._known.pop(key)
+        self._known[key] = found
+        while len(self._known) > 1 and sum(each.nbytes for each in self._known.values()) > config.cache_mb << 20:
+            del self._known[next(iter(self._known))]  # it would be corrected again in the same way
+        return found
 
     def _new_corrector(self) -> Corrector:
         config = self._prepared.config

@@ -338,6 +338,11 @@ BODIES = {
     + conv("b", "a", settings="kernel_size: 3")
     + fc("other", "b")
     + layer("Sigmoid", "other", "s"),
+    "a head in front of another": conv("a", "data")
+    + fc("fc", "a")
+    + HEAD
+    + conv("b", "a", settings="kernel_size: 3")
+    + fc("other", "b"),
     "transposed, no biases": conv("a", "data", settings="kernel_size: 3 bias_term: false")
     + layer("ReLU", "a", "a")
     + fc("fc", "a", settings="transpose: true bias_term: false"),
@@ -361,7 +366,7 @@ BODIES = {
 @pytest.mark.parametrize("more", [[], ["--fl_layer=kl"]], ids=["", "kl"])
 @pytest.mark.parametrize("name", BODIES)
 def test_nets_of_many_kinds(example: Example, capsys: pytest.CaptureFixture[str], name: str, more: list[str]) -> None:
-    example.write(BODIES[name])
+    example.write(BODIES[name], head="" if HEAD in BODIES[name] else HEAD)
     found = example.quantize(*FIXED, CORRECTED, *more)
     check_written(found, capsys)
     net = load("out/q.prototxt", "out/w.caffemodel")
@@ -414,7 +419,7 @@ def silence(blob: str) -> str:
 @pytest.mark.parametrize(
     ("count", "images", "used"), [(64, 1024, 32), (64, 10, None), (10, 1024, 8), (48, 1024, 24), (64, 32, None)]
 )
-def test_no_image_is_used_twice(
+def test_the_data_are_read_once(
     example: Example, caplog: pytest.LogCaptureFixture, count: int, images: int, used: int | None
 ) -> None:
     rng = np.random.default_rng(0)
@@ -438,6 +443,30 @@ def test_images_of_zeros(example: Example, capsys: pytest.CaptureFixture[str]) -
     example.write(images=np.zeros((32, 3, 8, 8), np.float32))
     check_written(example.quantize(*FIXED, CORRECTED, "--fl_layer=kl"), capsys)
     assert all(np.isfinite(a).all() for a in load("out/q.prototxt", "out/w.caffemodel").weights.values())
+
+
+def test_a_single_batch_does_not_choose_lengths(example: Example, caplog: pytest.LogCaptureFixture) -> None:
+    example.write()
+    with caplog.at_level(logging.WARNING):
+        example.quantize(*NARROW, "--fl_layer=kl", "--calibration_images=8")
+    assert (
+        "are not chosen by the divergence: the calibration images are a single batch, and two are needed" in caplog.text
+    )
+    kl = Path("out/q.prototxt").read_text()
+    example.quantize(*NARROW)
+    assert Path("out/q.prototxt").read_text() == kl
+
+
+def test_arrays_of_the_user(example: Example) -> None:
+    example.write()
+    data = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 8 dim: 3 dim: 8 dim: 8 } } }\n'
+    example.workshop.net(data + RESIDUAL + layer("Softmax", "fc", "prob"))
+    np.savez("x.npz", data=np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32))
+    flags = [flag for flag in FLAGS if "score" not in flag and "iterations" not in flag]
+    for images in (8, 16, 1024):
+        more = [CORRECTED, "--fl_layer=kl", "--input=x.npz", f"--calibration_images={images}"]
+        assert run(["quantize", *flags, *FIXED, *more]) == 0
+        check_grids(load("out/q.prototxt", "out/w.caffemodel"))
 
 
 # --- large layers

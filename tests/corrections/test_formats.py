@@ -124,6 +124,8 @@ def test_steps_must_help_on_both_halves_of_the_batches() -> None:
     # Divergences of 0 and small gains end it.
     assert descend(start, 4, lambda candidate, batch: 0.0) == start
     assert descend(start, 4, lambda candidate, batch: 1 - 0.001 * candidate.frac_bits) == start
+    assert descend(start, 4, lambda candidate, batch: float("nan")) == start
+    assert descend(start, 4, lambda candidate, batch: 1.0 if candidate == start else float("nan")) == start
 
 
 # --- moments and layers
