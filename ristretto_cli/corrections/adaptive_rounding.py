@@ -21,13 +21,22 @@ def adaptive_rounding(target: AnyArray, moments: AnyArray, round_to: RoundTo, *,
     target: (G, O, D), for each of G groups the weights of O outputs for D inputs. moments: (G, D, D), positive
     definite, the second moments of the inputs. sweeps: the largest number of times that descent visits each column.
     """
-    rounded = _by_columns(target, moments, round_to)
+    nearest, by_columns = round_to(target), _by_columns(target, moments, round_to)
+    # Where weights saturate, passing on their errors can do harm.
+    is_worse = _squared_errors(by_columns - target, moments) > _squared_errors(nearest - target, moments)
+    rounded = np.where(is_worse[:, :, None], nearest, by_columns)
     return _descend(target, moments, round_to, rounded, sweeps)
 
 
 def squared_error(error: AnyArray, moments: AnyArray) -> float:
     """The mean squared error of all outputs together for errors (G, O, D) of the weights."""
-    return float(np.sum((error @ moments) * error))
+    return float(_squared_errors(error, moments).sum())
+
+
+def _squared_errors(error: AnyArray, moments: AnyArray) -> AnyArray:
+    """The mean squared error of each output (G, O)."""
+    result: AnyArray = ((error @ moments) * error).sum(2)
+    return result
 
 
 def _by_columns(target: AnyArray, moments: AnyArray, round_to: RoundTo) -> AnyArray:
@@ -65,8 +74,10 @@ def _descend(target: AnyArray, moments: AnyArray, round_to: RoundTo, rounded: An
             for j in range(start, end):
                 best = round_to(rounded[:, :, j] - slope[:, :, j] / own[:, None, j])
                 change = best - rounded[:, :, j]
+                # Not all formats round to the nearest number: minifloat flushes small ones to 0.
+                change[change * (2 * slope[:, :, j] + own[:, None, j] * change) >= 0] = 0
                 if change.any():
-                    rounded[:, :, j] = best
+                    rounded[:, :, j] += change
                     changes[:, :, j - start] = change
                     slope[:, :, start:end] += change[:, :, None] * moments[:, j, None, start:end]
             if changes.any():

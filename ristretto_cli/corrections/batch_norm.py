@@ -50,9 +50,13 @@ def is_batch_norm(layer: Layer) -> bool:
 
 
 def normalizes(net: Net, index: int) -> int | None:
-    """The position of the BatchNorm that alone reads the only top of layer `index`; None if there is none."""
+    """The position of the BatchNorm that alone reads the only top of product `index`; None if there is none.
+
+    There is none either if the outputs of the product are not on axis 1, the channels of a BatchNorm.
+    """
     layer = net.layers[index]
-    if len(layer.tops) != 1:
+    linear = linear_layer(layer)
+    if len(layer.tops) != 1 or linear is None or linear.output_axis != 1:
         return None
     (top,), found = layer.tops, None
     for i, reader in enumerate(net.layers[index + 1 :], index + 1):

@@ -31,7 +31,8 @@ def channel_scales(
     which the scaled weights keep.
     """
     largest = np.abs(weights).max(2)
-    fitting = params.largest / np.where(largest > 0, largest, params.largest)
+    limit = params.grid().largest  # that of one bit is negative
+    fitting = limit / np.where(largest > 0, largest, limit)
     variances = outputs.var(1)
     live = variances > 0
     relative = np.where(live, 1 / np.where(live, variances, 1.0), 0.0)

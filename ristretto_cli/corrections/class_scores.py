@@ -14,13 +14,14 @@ import numpy as np
 from ristretto_cli.corrections.divergence import class_divergence
 from ristretto_cli.corrections.rounding_to import round_to
 from ristretto_cli.formats.fixed import Fixed
-from ristretto_cli.net.ir import Layer, Net
+from ristretto_cli.layers.axes import canonical_axis
+from ristretto_cli.net.ir import Blob, Layer, Net
 from ristretto_cli.ops import AnyArray
 
 _FINER = (0, 1, 2)  # added to the fractional length
 _HEADROOM = (0.1, 0.0, -0.1, -0.2)  # of the spread of the largest scores, above the largest one
 _NEARLY = 1.2  # times the least divergence
-_INVARIANT = frozenset({"Softmax", "SoftmaxWithLoss", "Accuracy"})
+_INVARIANT = {"Softmax": "softmax_param", "SoftmaxWithLoss": "softmax_param", "Accuracy": "accuracy_param"}
 
 
 def is_class_scores(net: Net, layer: Layer) -> bool:
@@ -33,9 +34,15 @@ def is_class_scores(net: Net, layer: Layer) -> bool:
     return (
         len(top.shape) == 2
         and bool(readers)
-        and all(reader.type in _INVARIANT and reader.bottoms[0].storage == top.storage for reader in readers)
+        and all(_is_invariant(reader, top) for reader in readers)
         and writers == [layer]
     )
+
+
+def _is_invariant(reader: Layer, scores: Blob) -> bool:
+    if reader.type not in _INVARIANT or reader.bottoms[0].storage != scores.storage:
+        return False
+    return canonical_axis(getattr(reader.message, _INVARIANT[reader.type]).axis, scores.shape) == 1
 
 
 def shifted_scores(scores: AnyArray, profile: AnyArray, layer_out: Fixed) -> tuple[float, Fixed]:

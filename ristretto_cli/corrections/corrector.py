@@ -19,8 +19,9 @@ from ristretto_cli.corrections.linear_layers import LinearLayer, linear_layer
 from ristretto_cli.corrections.rounding_to import quantized
 from ristretto_cli.corrections.stepwise_net import OUTPUT, StepwiseNet
 from ristretto_cli.formats.fixed import Fixed
-from ristretto_cli.formats.number_format import NumberFormat, layer_formats
+from ristretto_cli.formats.number_format import NumberFormat, has_bias_format, layer_formats
 from ristretto_cli.layers.layer_type import LAYERS
+from ristretto_cli.net.forward import state_shapes
 from ristretto_cli.net.ir import Blob, Layer, Net
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.execution import Execution
@@ -30,7 +31,7 @@ log = logging.getLogger("ristretto")
 MAX_COLUMNS = 4096  # inputs of an output whose weights are rounded together; more are split into parts
 _MAX_BITS = 12  # of weights; with more, nearest rounding is as good
 _NARROW = 16  # bits of activations whose fractional length matters
-_SAMPLED_OUTPUTS = 2**14  # for each channel in front of a BatchNorm
+_SAMPLED_OUTPUTS = 2**11  # for each channel in front of a BatchNorm
 _DIVERGENCE_IMAGES = 512
 
 
@@ -88,15 +89,17 @@ class Corrector:
         )
         if self._by_divergence and self._divergence is None:
             self._divergence = self._float_outputs(float_run)
+            self._by_divergence = self._divergence is not None
         correction = Correction()
-        for i in self._positions(net):
+        positions = list(self._positions(net))
+        for i in positions:
             if is_batch_norm(net.layers[i]):
                 float_run.run_to(i)
                 run.run_to(i)
                 weights = _matched(i, float_run, run, len(self._batches))
                 lengths: dict[str, int] = {}
             else:
-                step = _LayerStep(self, i, float_run, run)
+                step = _LayerStep(self, i, float_run, run, is_normalized=normalizes(net, i) in positions)
                 if not step.is_worthwhile:
                     continue
                 float_run.run_to(i)
@@ -131,10 +134,17 @@ class Corrector:
 
     def _float_outputs(self, float_run: StepwiseNet) -> Divergence | None:
         prediction = prediction_of(self._float_net)
-        if prediction is None:
+        if prediction is None or state_shapes(self._float_net):
+            reason = "the net has no prediction" if prediction is None else "a layer keeps a state between batches"
+        elif len(self._batches) < 2:
+            reason = "the calibration images are a single batch, and two are needed"
+        else:
+            reason = None
+        if prediction is None or reason is not None:
+            log.warning("Fractional lengths are not chosen by the divergence: %s.", reason)
             return None
         images = max(1, prediction.blob.shape[0] if prediction.blob.shape else 1)
-        count = min(len(self._batches), -(-_DIVERGENCE_IMAGES // images))
+        count = min(len(self._batches), max(2, -(-_DIVERGENCE_IMAGES // images)))
         runner = float_run.rest_runner(0, prediction.blob.name)
         return Divergence(prediction, [runner.run(float_run.feeds(i))[OUTPUT] for i in range(count)])
 
@@ -142,7 +152,10 @@ class Corrector:
 class _LayerStep:
     """The correction of one product, at its position."""
 
-    def __init__(self, corrector: Corrector, position: int, float_run: StepwiseNet, run: StepwiseNet) -> None:
+    def __init__(
+        self, corrector: Corrector, position: int, float_run: StepwiseNet, run: StepwiseNet, *, is_normalized: bool
+    ) -> None:
+        """is_normalized: a BatchNorm that is corrected too alone reads the outputs."""
         self._layer = run.net.layers[position]
         linear = linear_layer(self._layer)
         if linear is None:
@@ -155,7 +168,7 @@ class _LayerStep:
         self._divergence = corrector._divergence
         self._batches = len(corrector._batches)
         self._formats = layer_formats(self._layer.message.quantization_param)
-        self._is_normalized = Method.BATCH_NORM in self._methods and normalizes(run.net, position) is not None
+        self._is_normalized = is_normalized
         self._lengths: dict[str, int] = {}
         self._scales: AnyArray | None = None
 
@@ -171,7 +184,14 @@ class _LayerStep:
 
     def _is_free(self, number_format: NumberFormat | None) -> bool:
         """Whether the fractional length of activations is chosen by the divergence."""
-        return self._divergence is not None and isinstance(number_format, Fixed) and number_format.bits < _NARROW
+        if self._divergence is None or not isinstance(number_format, Fixed) or number_format.bits >= _NARROW:
+            return False
+        return self._predicts(self._divergence, self._position)
+
+    def _predicts(self, divergence: Divergence, position: int) -> bool:
+        """Whether layers from this position on write the prediction."""
+        storage = divergence.prediction.blob.storage
+        return any(top.storage == storage for layer in self._run.net.layers[position:] for top in layer.tops)
 
     def corrected(self) -> tuple[dict[str, Array], dict[str, int]]:
         """The new parameters, by key, and the new fractional lengths, by field."""
@@ -257,6 +277,8 @@ class _LayerStep:
     ) -> dict[str, Array]:
         """The parameters rounded part after part; only the last part has the biases."""
         weights = np.empty_like(matrices)
+        # Biases with fields of their own keep them, also where these equal those of the weights.
+        keeps_length = has_bias_format(self._layer.message.quantization_param) and self._formats.bias == params
         for part, each in zip(parts, moments, strict=True):
             is_last = part is parts[-1]
             formats = replace(self._formats, layer_out=self._layer_out)
@@ -267,7 +289,7 @@ class _LayerStep:
                 formats,
                 params,
                 outputs=outputs,
-                choose_formats=len(parts) == 1 and self._corrector.choose_formats,
+                choose_formats=len(parts) == 1 and self._corrector.choose_formats and not keeps_length,
             )
             weights[:, :, part] = found.weights
             if is_last:
@@ -298,13 +320,17 @@ class _LayerStep:
         runner = self._run.layer_runner(layer, weights)
         outputs = [runner.run(self._run.feeds(batch))[OUTPUT] for batch in range(len(divergence))]
         top: Blob = self._layer.tops[0]
-        rest = self._float_run.rest_runner(self._position + 1, divergence.prediction.blob.name)
+        rest = None  # the layer's top is the prediction
+        if self._predicts(divergence, self._position + 1):
+            rest = self._float_run.rest_runner(self._position + 1, divergence.prediction.blob.name)
         scales = np.float32(1.0)
         if self._scales is not None and self._is_normalized:
             scales = self._scales.reshape(1, -1, *(1 for _ in top.shape[2:])).astype(np.float32)
 
         def measure(candidate: Fixed, batch: int) -> float:
             value = quantized(outputs[batch], candidate) / scales
+            if rest is None:
+                return divergence(batch, value)
             return divergence(batch, rest.run(self._run.feeds(batch, {top.storage: value}))[OUTPUT])
 
         return descend(layer_out, len(divergence), measure)

@@ -73,7 +73,8 @@ def descend(start: Fixed, batches: int, measure: Measure) -> Fixed:
         while True:
             candidate = replace(chosen, frac_bits=chosen.frac_bits + direction)
             found = divergences(candidate)
-            if any(found[half::2].mean() >= (1 - _MIN_GAIN) * least[half::2].mean() for half in (0, 1)):
+            # Not >=: with NaN, the descent ends.
+            if not all(found[half::2].mean() < (1 - _MIN_GAIN) * least[half::2].mean() for half in (0, 1)):
                 break
             chosen, least = candidate, found
         if chosen != start:

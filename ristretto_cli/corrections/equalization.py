@@ -127,7 +127,12 @@ def _is_scalable(layer: Layer) -> bool:
     if isinstance(layer_type, InnerProduct):
         return canonical_axis(layer.message.inner_product_param.axis, layer.bottoms[0].shape) == 1
     if isinstance(layer_type, Scale):
-        return layer.params[0].shape == layer.bottoms[0].shape[1:2]
+        shape = layer.bottoms[0].shape
+        return (
+            len(shape) > 1
+            and layer.params[0].shape == shape[1:2]
+            and canonical_axis(layer.message.scale_param.axis, shape) == 1
+        )
     return False
 
 

@@ -50,7 +50,12 @@ def round_layer(
     choose_formats: choose fractional lengths and scales; otherwise they stay.
     """
     share = bias is not None and outputs is None and formats.bias == params
-    own, cross = moments.with_ones() if share else moments.centred()
+    if share:
+        own, cross = moments.with_ones()
+    elif bias is None and outputs is None:  # nothing corrects the mean of the outputs
+        own, cross = moments.about_zero()
+    else:
+        own, cross = moments.centred()
     if share and bias is not None:
         weights = np.concatenate([weights, bias[:, :, None]], 2)
     diagonal = np.diagonal(own, axis1=1, axis2=2).mean(1)

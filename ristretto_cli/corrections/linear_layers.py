@@ -25,6 +25,11 @@ class LinearLayer(ABC):
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
 
+    @property
+    @abstractmethod
+    def output_axis(self) -> int:
+        """The axis of the top with its outputs."""
+
     @abstractmethod
     def matrices(self, weights: AnyArray) -> AnyArray:
         """The weights (G, O, D): for each of G groups of channels those of O outputs for D inputs, as float64."""
@@ -44,6 +49,10 @@ class _Filters(LinearLayer):
         depthwise = bool(getattr(LAYERS.get(layer.type), "depthwise", False))
         shapes = [blob.shape for blob in layer.bottoms]
         self._settings = FilterSettings.of(layer.message.convolution_param, shapes, depthwise=depthwise)
+
+    @property
+    def output_axis(self) -> int:
+        return self._settings.axis
 
     def matrices(self, weights: AnyArray) -> AnyArray:
         group = self._settings.geometry.group
@@ -83,6 +92,10 @@ class _InnerProduct(LinearLayer):
     @property
     def _transpose(self) -> bool:
         return bool(self.layer.message.inner_product_param.transpose)
+
+    @property
+    def output_axis(self) -> int:
+        return canonical_axis(self.layer.message.inner_product_param.axis, self.layer.bottoms[0].shape)
 
     def matrices(self, weights: AnyArray) -> AnyArray:
         rows = weights.T if self._transpose else weights

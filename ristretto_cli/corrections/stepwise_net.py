@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
@@ -35,7 +36,7 @@ class StepwiseNet:
         self._batches = batches
         self._execution = execution
         self._memory_bytes = memory_bytes
-        self._blobs: dict[int, tuple[Blob, Array]] = {}  # by Blob.storage; the first axis is that of batches
+        self._blobs: dict[int, tuple[Blob, list[Array]]] = {}  # by Blob.storage, an array for each batch
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
         """Replace parameters, by Param.key, of layers that have not run."""
@@ -47,8 +48,7 @@ class StepwiseNet:
 
     def value(self, blob: Blob, batch: int) -> Array:
         """A blob of a batch, as it is at this position."""
-        value: Array = self._blobs[blob.storage][1][batch].reshape(blob.shape)
-        return value
+        return self._blobs[blob.storage][1][batch].reshape(blob.shape)
 
     def run_to(self, position: int) -> None:
         """Run the layers up to the one at this position."""
@@ -56,23 +56,44 @@ class StepwiseNet:
             return
         written = {top.storage: top for layer in self.net.layers[:position] for top in in_graph(layer.tops)}
         read = {blob.storage for layer in self.net.layers[position:] for blob in in_graph(layer.bottoms)}
-        kept = [blob for storage, blob in written.items() if storage in read]
+        changed = self._changed(position)
+        unchanged = {
+            storage: held for storage, held in self._blobs.items() if storage in read and storage not in changed
+        }
+        kept = [blob for storage, blob in written.items() if storage in read and storage not in unchanged]
 
         def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
             return {str(blob.storage): run.final[blob.name] for blob in kept}
 
         runner = self._compile(self.net.layers[:position], select, self.position)
         held = sum(_bytes(blob, self._batches) for blob, _ in self._blobs.values())
-        found: dict[int, tuple[Blob, Array]] = {}
+        found: dict[int, tuple[Blob, list[Array]]] = {}
+        spilled: dict[int, Array] = {}
         for blob in kept:
             held += _bytes(blob, self._batches)
-            found[blob.storage] = blob, _allocated((len(self._batches), *blob.shape), spill=held > self._memory_bytes)
+            found[blob.storage] = blob, []
+            if held > self._memory_bytes:
+                spilled[blob.storage] = _in_a_file((len(self._batches), *blob.shape))
         for i in range(len(self._batches)):
             results = runner.run(self.feeds(i))
             for storage, (blob, values) in found.items():
-                values[i][...] = results[str(storage)].reshape(blob.shape)
-        self._blobs = dict(found)
+                value = results[str(storage)].reshape(blob.shape)
+                if storage in spilled:
+                    spilled[storage][i][...] = value
+                    value = spilled[storage][i]
+                values.append(value)
+        self._blobs = {**unchanged, **found}
         self.position = position
+
+    def _changed(self, position: int) -> set[int]:
+        """The storage that the layers up to a position write; quantized layers write their bottoms, too."""
+        changed: set[int] = set()
+        for layer in self.net.layers[self.position : position]:
+            written = layer.tops
+            if not layer.is_source and LAYERS.get(layer.type).quantized:
+                written = (*layer.bottoms, *layer.tops)
+            changed.update(blob.storage for blob in written)
+        return changed
 
     def layer_runner(self, layer: Layer, weights: Mapping[str, Array]) -> Runner:
         """Runs the next layer with other settings and weights, for its first top, OUTPUT; see `feeds`."""
@@ -109,9 +130,8 @@ def _bytes(blob: Blob, batches: Sequence[object]) -> int:
     return 4 * len(batches) * math.prod(blob.shape)
 
 
-def _allocated(shape: Sequence[int], *, spill: bool) -> Array:
-    if not spill:
-        return np.empty(shape, np.float32)
+def _in_a_file(shape: Sequence[int]) -> Array:
+    """An array in a file without a name."""
     with tempfile.TemporaryFile(prefix="ristretto-") as file:  # the mapping keeps its contents
         file.truncate(4 * math.prod(shape))
         return np.memmap(file, np.float32, "r+", 0, tuple(shape))

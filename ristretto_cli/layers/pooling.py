@@ -37,7 +37,7 @@ class Pooling(LayerType):
         return True
 
     def keeps_factors(self, layer: Layer) -> bool:
-        return True
+        return len(layer.tops) == 1  # the second one has the places of maxima
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms

@@ -31,6 +31,11 @@ class CorrectedNet:
     net_file: NetFile
     weights: Mapping[str, Array]
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of the parameters."""
+        return sum(array.nbytes for array in self.weights.values())
+
 
 class NetCorrector:
     """Corrects quantized nets as the configuration says; without corrections it returns them as they are."""
@@ -39,7 +44,7 @@ class NetCorrector:
         self._prepared = prepared
         self._timer = timer
         self._corrector: Corrector | None = None
-        self._known: dict[bytes, CorrectedNet] = {}
+        self._known: dict[bytes, CorrectedNet] = {}  # the one used last is at the end
 
     def correct(self, net_file: NetFile) -> CorrectedNet:
         """A quantized net, corrected."""
@@ -52,8 +57,13 @@ class NetCorrector:
                 if self._corrector is None:
                     self._corrector = self._new_corrector()
                 correction = self._corrector.correct(self._prepared.calibration_net(net_file))
-            self._known[key] = CorrectedNet(_with_lengths(net_file, correction), correction.weights)
-        return self._known[key]
+            found = CorrectedNet(_with_lengths(net_file, correction), correction.weights)
+        else:
+            found = self._known.pop(key)
+        self._known[key] = found
+        while len(self._known) > 1 and sum(each.nbytes for each in self._known.values()) > config.cache_mb << 20:
+            del self._known[next(iter(self._known))]  # it would be corrected again in the same way
+        return found
 
     def _new_corrector(self) -> Corrector:
         config = self._prepared.config
@@ -107,9 +117,11 @@ def _batch_size(net: Net) -> int:
 
 
 def _starts_again(first: Mapping[str, AnyArray], batch: Mapping[str, AnyArray], size: int) -> bool:
-    """Whether a batch has the first image of all: the data began again."""
+    """Whether a batch ends with the first images of all: the data began again."""
     arrays = [(first[name], array) for name, array in batch.items() if array.ndim > 1 and len(array) == size]
-    return bool(arrays) and any(all(np.array_equal(one[0], other[i]) for one, other in arrays) for i in range(size))
+    return bool(arrays) and any(
+        all(np.array_equal(one[: size - i], other[i:]) for one, other in arrays) for i in range(size)
+    )
 
 
 def _with_lengths(net_file: NetFile, correction: Correction) -> NetFile:
