@@ -71,6 +71,7 @@ class NetCorrector:
             methods=config.methods if config.weights_quantized else (),
             by_divergence=config.descends,
             choose_formats=self._prepared.mode.per_layer and not config.has_same_formats,
+            shifts_scores=self._prepared.metric is None or not self._prepared.metric.in_decibels,
             execution=config.execution,
             memory_bytes=config.cache_mb << 20,
             seed=config.seed,

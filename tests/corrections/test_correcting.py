@@ -292,6 +292,13 @@ def test_the_float_net_stays(example: Example) -> None:
     assert Path("net.caffemodel").read_bytes() == before
 
 
+@pytest.mark.parametrize("flags", [FIXED, NARROW])
+def test_class_scores_keep_their_level_if_their_noise_is_the_score(example: Example, flags: list[str]) -> None:
+    example.write()
+    scores = [example.quantize(*flags, "--score=sqnr:fc", *more)["combined"]["score"] for more in ([], [CORRECTED])]
+    assert scores[1] > scores[0]
+
+
 # --- nets
 
 BODIES = {
