@@ -446,7 +446,7 @@ def _check(
             value = "" if declared.is_flag else f"={mode_values[name]}"
             faults.append(f"--{name}{value} has no effect with --legacy")
     if mode_values.get("fl_layer") == "kl" and mode_values.get("same_formats") == FLAG[True]:
-        faults.append("--fl_layer=kl has no effect with --same_formats, which gives several layers one format")
+        faults.append("--fl_layer=kl excludes --same_formats, which gives several layers one format")
     if mode_values.get("fl_layer") != "kl" and "--weights_quantized" not in given:
         faults += [
             f"{name} has no effect without --weights_quantized or --fl_layer kl"
