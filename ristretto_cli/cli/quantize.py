@@ -393,6 +393,8 @@ def _methods(names: Sequence[str]) -> tuple[Method, ...]:
     for name in names:
         if name not in known:
             raise click.UsageError(f'--methods: unknown correction "{name}"; known: {", ".join(known)}')
+    if not names:
+        raise click.UsageError(f"--methods: name at least one correction: {', '.join(known)}")
     return tuple(each for each in Method if each.value in names)
 
 

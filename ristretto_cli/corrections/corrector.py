@@ -55,8 +55,8 @@ class Corrector:
     """Corrects quantized nets by a float net and calibration batches, without labels.
 
     by_divergence: also choose the fractional lengths of activations by the divergence of the outputs. choose_formats:
-    otherwise all fractional lengths stay as they are. memory_bytes: for the blobs of each of two nets. seed: for the
-    places that are sampled.
+    otherwise all fractional lengths stay as they are. shifts_scores: add a number to all class scores of an image,
+    where that saves bits. memory_bytes: for the blobs of each of two nets. seed: for the places that are sampled.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Corrector:
         methods: Collection[Method],
         by_divergence: bool = False,
         choose_formats: bool = True,
+        shifts_scores: bool = True,
         execution: Execution,
         memory_bytes: int,
         seed: int = 0,
@@ -76,6 +77,7 @@ class Corrector:
         self._methods = methods
         self._by_divergence = by_divergence and choose_formats
         self.choose_formats = choose_formats
+        self.shifts_scores = choose_formats and shifts_scores
         self._execution = execution
         self._memory_bytes = memory_bytes
         self._seed = seed
@@ -245,7 +247,7 @@ class _LayerStep:
         moments = [LayerMoments(groups, len(range(*part.indices(columns)))) for part in parts]
         sample: list[AnyArray] = []
         inputs: list[AnyArray] = []
-        needs_scores = self._corrector.choose_formats and is_class_scores(self._run.net, layer)
+        needs_scores = self._corrector.shifts_scores and is_class_scores(self._run.net, layer)
         needs_scores = needs_scores and isinstance(formats.layer_out, Fixed)
         for own, floats in self._rows(layer_in):
             for part, each in zip(parts, moments, strict=True):

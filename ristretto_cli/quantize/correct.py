@@ -69,12 +69,16 @@ class NetCorrector:
         config = self._prepared.config
         net = self._prepared.calibration_net(self._prepared.net_file)
         batches = _first_batches(net, CachedBatches(net, None, config.data), config.calibration_images)
+        images = len(batches) * _batch_size(net)
+        if images < config.calibration_images:
+            log.info("Correcting with %d images, all that the data have.", images)
         return Corrector(
             net,
             batches,
             methods=config.methods if config.weights_quantized else (),
             by_divergence=config.descends,
             choose_formats=self._prepared.mode.per_layer and not config.has_same_formats,
+            shifts_scores=self._prepared.metric is None or not self._prepared.metric.in_decibels,
             execution=config.execution,
             memory_bytes=config.cache_mb << 20,
             seed=config.seed,
@@ -106,7 +110,6 @@ def _first_batches(net: Net, source: CachedBatches, images: int) -> list[dict[st
         for _ in range(-(-images // size)):
             batch = reader.next()
             if batches and _starts_again(batches[0], batch, size):
-                log.info("Correcting with %d images, all that the data have.", len(batches) * size)
                 break
             batches.append(batch)
     return batches

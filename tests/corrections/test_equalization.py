@@ -13,6 +13,7 @@ from ristretto_cli.corrections.equalization import equalize
 from ristretto_cli.corrections.float_net import easier_weights
 from ristretto_cli.net.ir import Net
 from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.execution import Execution
 
 SHAPE = (2, 3, 6, 6)
 INPUT = 'layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }\n'
@@ -60,7 +61,7 @@ def outputs(net: Net) -> dict[str, Any]:
 
 def check(net: Net) -> set[str]:
     """The layers with changed parameters, of a net that computes the same."""
-    changed = equalize(net)
+    changed = equalize(net, {})
     before, after = outputs(net), outputs(replace(net, weights={**net.weights, **changed}))
     for name, expected in before.items():
         scale = np.abs(expected).max()
@@ -181,12 +182,12 @@ def test_dead_channels_do_no_harm(workshop: Any) -> None:
     weights = {key: np.array(array) for key, array in net.weights.items()}
     weights["a/0"][1], weights["b/0"][:, 2], weights["a/0"][3] = 0, 0, 1e-20
     check(replace(net, weights=weights))
-    assert equalize(replace(net, weights={key: np.zeros_like(array) for key, array in weights.items()})) == {}
+    assert equalize(replace(net, weights={key: np.zeros_like(array) for key, array in weights.items()}), {}) == {}
 
 
 def test_ranges_become_more_alike(workshop: Any) -> None:
     net = load(workshop, A + layer("ReLU", "a", "a") + B)
-    weights = {**net.weights, **equalize(net)}
+    weights = {**net.weights, **equalize(net, {})}
 
     def spread(arrays: Any) -> float:
         largest = np.abs(arrays["a/0"]).max((1, 2, 3))
@@ -202,6 +203,7 @@ def test_weights_are_changed_only_if_that_is_worthwhile(workshop: Any) -> None:
     one_large["a/0"][0] *= 100
     one_large["b/0"][:, 0] /= 100
     net = replace(net, weights=one_large)
-    assert easier_weights(net, methods) and not easier_weights(net, [Method.ROUNDING])
+    assert easier_weights(net, methods, [], Execution())
+    assert not easier_weights(net, [Method.ROUNDING], [], Execution())
     alike = replace(net, weights={key: np.ones_like(array) for key, array in net.weights.items()})
-    assert not easier_weights(alike, methods)
+    assert not easier_weights(alike, methods, [], Execution())
