@@ -207,3 +207,13 @@ def test_weights_are_changed_only_if_that_is_worthwhile(workshop: Any) -> None:
     assert not easier_weights(net, [Method.ROUNDING], [], Execution())
     alike = replace(net, weights={key: np.ones_like(array) for key, array in net.weights.items()})
     assert not easier_weights(alike, methods, [], Execution())
+
+
+def test_no_channel_exceeds_the_range_of_its_activation(workshop: Any) -> None:
+    net = load(workshop, A + layer("ReLU", "a", "a") + B)
+    before = net.weights["a/0"]
+    before = np.abs(before).max(tuple(range(1, before.ndim)))
+    largest = np.linspace(1.0, 4.0, len(before))
+    changed = np.abs(equalize(net, {"b": largest})["a/0"])
+    factors = changed.max(tuple(range(1, changed.ndim))) / before
+    assert (largest * factors <= largest.max() * (1 + 1e-5)).all() and not np.allclose(factors, 1)
