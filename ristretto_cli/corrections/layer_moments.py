@@ -32,6 +32,11 @@ class LayerMoments:
         self._float_sum += floats.sum(1, dtype=np.float64)
 
     @property
+    def count(self) -> int:
+        """The number of inputs that were added."""
+        return self._count
+
+    @property
     def mean(self) -> AnyArray:
         """The mean of a, (G, D)."""
         return self._origin + self._sum / self._count

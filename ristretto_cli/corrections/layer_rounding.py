@@ -15,7 +15,8 @@ from ristretto_cli.formats.number_format import LayerFormats, NumberFormat
 from ristretto_cli.ops import AnyArray
 
 # Few images determine the weights of many inputs badly: without damping they are fitted to these images.
-_DAMPING = 0.01  # of the mean second moment
+_DAMPING = 0.01  # of the mean second moment, if there are enough images
+_ENOUGH = 10  # places of images for each input
 _SWEEPS = 6
 _LENGTHS = (0, -1, 1, 2)  # added to the fractional length of weights
 _LARGE = 2**33  # multiplications for a column of all weights; beyond it, lengths are compared by nearest rounding
@@ -59,7 +60,8 @@ def round_layer(
     if share and bias is not None:
         weights = np.concatenate([weights, bias[:, :, None]], 2)
     diagonal = np.diagonal(own, axis1=1, axis2=2).mean(1)
-    damping = (_DAMPING * diagonal + 1e-12)[:, None, None] * np.eye(own.shape[1])
+    too_few = max(1.0, _ENOUGH * own.shape[1] / moments.count)
+    damping = (_DAMPING * too_few * diagonal + 1e-12)[:, None, None] * np.eye(own.shape[1])
     own = own + damping
     # The least squares for the float net's outputs; damping keeps it near the float net's weights.
     target = np.linalg.solve(own, (weights @ (cross + damping)).transpose(0, 2, 1)).transpose(0, 2, 1)
