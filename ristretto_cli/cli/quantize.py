@@ -101,7 +101,15 @@ Examples:
   # All widths given, nothing to search
   ristretto quantize --model train_val.prototxt --weights x.caffemodel \\
     --trimming_mode dynamic_fixed_point \\
-    --bw conv_params=8,fc_params=8,layer=8"""
+    --bw conv_params=8,fc_params=8,layer=8
+  # Few bits: weights corrected without labels, and written to a file of their own
+  ristretto quantize --model train_val.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --bw conv_params=4,fc_params=4,layer=8 --weights_quantized quantized.caffemodel
+  # A width for each layer
+  ristretto quantize --model train_val.prototxt --weights x.caffemodel \\
+    --trimming_mode dynamic_fixed_point \\
+    --search layers --minimize weights"""
 
 
 @click.command(
