@@ -22,6 +22,7 @@ from ristretto_cli.scoring.step_timer import StepTimer
 log = logging.getLogger("ristretto")
 
 _IMAGES_FOR_RANGES = 256  # of channels
+_IMAGES_IN_SHORT = 256  # a search by layers compares more than a hundred nets
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,21 @@ class NetCorrector:
     def __init__(self, prepared: Prepared, timer: StepTimer) -> None:
         self._prepared = prepared
         self._timer = timer
-        self._corrector: Corrector | None = None
-        self._known: dict[bytes, CorrectedNet] = {}  # the one used last is at the end
+        self._correctors: dict[int, Corrector] = {}  # by the number of images
+        self._known: dict[tuple[int, bytes], CorrectedNet] = {}  # the one used last is at the end
 
-    def correct(self, net_file: NetFile) -> CorrectedNet:
-        """A quantized net, corrected."""
+    def correct(self, net_file: NetFile, *, in_short: bool = False) -> CorrectedNet:
+        """A quantized net, corrected. in_short: with fewer images, to compare nets with each other."""
         config = self._prepared.config
         if not config.corrects:
             return CorrectedNet(net_file, {})
-        key = bytes(net_file.message.SerializeToString(deterministic=True))
+        images = min(config.calibration_images, _IMAGES_IN_SHORT) if in_short else config.calibration_images
+        key = images, bytes(net_file.message.SerializeToString(deterministic=True))
         if key not in self._known:
             with self._timer.measure("correcting"):
-                if self._corrector is None:
-                    self._corrector = self._new_corrector()
-                correction = self._corrector.correct(self._prepared.calibration_net(net_file))
+                if images not in self._correctors:
+                    self._correctors[images] = self._new_corrector(images)
+                correction = self._correctors[images].correct(self._prepared.calibration_net(net_file))
             found = CorrectedNet(_with_lengths(net_file, correction), correction.weights)
         else:
             found = self._known.pop(key)
@@ -65,13 +67,13 @@ class NetCorrector:
             del self._known[next(iter(self._known))]  # it would be corrected again in the same way
         return found
 
-    def _new_corrector(self) -> Corrector:
+    def _new_corrector(self, images: int) -> Corrector:
         config = self._prepared.config
         net = self._prepared.calibration_net(self._prepared.net_file)
-        batches = _first_batches(net, CachedBatches(net, None, config.data), config.calibration_images)
-        images = len(batches) * _batch_size(net)
-        if images < config.calibration_images:
-            log.info("Correcting with %d images, all that the data have.", images)
+        batches = _first_batches(net, CachedBatches(net, None, config.data), images)
+        found = len(batches) * _batch_size(net)
+        if found < images:
+            log.info("Correcting with %d images, all that the data have.", found)
         return Corrector(
             net,
             batches,

@@ -58,7 +58,7 @@ class Evaluator:
         net_file, places = self.prepared.net_file, self.metric.predictions(self.prepared.net)
         if iterations not in self.reference:
             self.reference[iterations] = self.scorer.predictions("the float net", net_file, places, iterations)
-        quantized = self._quantized(candidate)
+        quantized = self._quantized(candidate, in_short=True)
         found = self.scorer.predictions(
             candidate.name, quantized.net_file, places, iterations, weights=quantized.weights
         )
@@ -67,12 +67,13 @@ class Evaluator:
         log.info("Distortion of %s: %s", candidate.name, number(distortion))
         return distortion
 
-    def _quantized(self, candidate: Candidate) -> CorrectedNet:
+    def _quantized(self, candidate: Candidate, *, in_short: bool = False) -> CorrectedNet:
         """The net of a candidate, corrected."""
         prepared = self.prepared
         legacy = prepared.config.legacy
         return self.corrector.correct(
-            apply_bit_widths(prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=legacy)
+            apply_bit_widths(prepared.net_file, self.layers, candidate.widths, prepared.mode, legacy=legacy),
+            in_short=in_short,
         )
 
 
