@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ristretto_cli.corrections.linear_layers import linear_layer
-from ristretto_cli.layers.batch_norm import BatchNorm
+from ristretto_cli.layers.batch_norm import BatchNorm, stored_statistics, uses_stored
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import AnyArray, Array
@@ -43,10 +43,7 @@ class ChannelStatistics:
 
 def is_batch_norm(layer: Layer) -> bool:
     """Whether a layer is a BatchNorm that uses its stored statistics."""
-    if layer.is_source or not isinstance(LAYERS.get(layer.type), BatchNorm):
-        return False
-    param = layer.message.batch_norm_param
-    return bool(param.use_global_stats) or not param.HasField("use_global_stats")
+    return not layer.is_source and isinstance(LAYERS.get(layer.type), BatchNorm) and uses_stored(layer)
 
 
 def normalizes(net: Net, index: int) -> int | None:
@@ -69,13 +66,6 @@ def normalizes(net: Net, index: int) -> int | None:
     if found is None or any(blob.storage == top.storage for blob in net.outputs):
         return None
     return found
-
-
-def stored_statistics(params: Sequence[Array]) -> tuple[AnyArray, AnyArray]:
-    """The stored mean and variance (C,) as float64."""
-    means, variances, factor = (np.asarray(param, np.float64).ravel() for param in params)
-    weight = 0.0 if factor[0] == 0 else 1 / factor[0]
-    return means * weight, variances * weight
 
 
 def as_params(mean: AnyArray, variance: AnyArray) -> list[Array]:
@@ -103,9 +93,9 @@ def matched(
 
 
 def absorb_biases(net: Net) -> dict[str, Array]:
-    """Parameters, by Param.key, with which biases in front of a BatchNorm are 0, and its mean takes them; exact.
+    """Parameters, by Param.key, with which biases in front of a BatchNorm are 0, and its mean takes them.
 
-    Biases of shared parameters stay, and so do those that the BatchNorm's rounded mean would not keep.
+    Biases stay if they, or the parameters of the BatchNorm, are shared.
     """
     changed: dict[str, Array] = {}
     uses = Counter(param.key for layer in net.layers for param in layer.params)

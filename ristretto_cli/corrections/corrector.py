@@ -73,32 +73,32 @@ class Corrector:
         seed: int = 0,
     ) -> None:
         self._float_net = net
-        self._batches = batches
-        self._methods = methods
+        self.batches = batches
+        self.methods = methods
         self._by_divergence = by_divergence and choose_formats
         self.choose_formats = choose_formats
         self.shifts_scores = choose_formats and shifts_scores
         self._execution = execution
         self._memory_bytes = memory_bytes
-        self._seed = seed
-        self._divergence: Divergence | None = None
+        self.seed = seed
+        self.divergence: Divergence | None = None
 
     def correct(self, net: Net) -> Correction:
         """The correction of a quantized net that has the float net's weights."""
         float_run, run = (
-            StepwiseNet(each, self._batches, self._execution, memory_bytes=self._memory_bytes)
+            StepwiseNet(each, self.batches, self._execution, memory_bytes=self._memory_bytes)
             for each in (self._float_net, net)
         )
-        if self._by_divergence and self._divergence is None:
-            self._divergence = self._float_outputs(float_run)
-            self._by_divergence = self._divergence is not None
+        if self._by_divergence and self.divergence is None:
+            self.divergence = self._float_outputs(float_run)
+            self._by_divergence = self.divergence is not None
         correction = Correction()
         positions = list(self._positions(net))
         for i in positions:
             if is_batch_norm(net.layers[i]):
                 float_run.run_to(i)
                 run.run_to(i)
-                weights = _matched(i, float_run, run, len(self._batches))
+                weights = _matched(i, float_run, run, len(self.batches))
                 lengths: dict[str, int] = {}
             else:
                 step = _LayerStep(self, i, float_run, run, is_normalized=normalizes(net, i) in positions)
@@ -131,14 +131,14 @@ class Corrector:
             if not reached or any(uses[param.key] > 1 for param in layer.params):
                 continue
             is_product = layer_type.quantized and linear_layer(layer) is not None
-            if is_product or (is_batch_norm(layer) and Method.BATCH_NORM in self._methods):
+            if is_product or (is_batch_norm(layer) and Method.BATCH_NORM in self.methods):
                 yield i
 
     def _float_outputs(self, float_run: StepwiseNet) -> Divergence | None:
         prediction = prediction_of(self._float_net)
         if prediction is None or state_shapes(self._float_net):
             reason = "the net has no prediction" if prediction is None else "a layer keeps a state between batches"
-        elif len(self._batches) < 2:
+        elif len(self.batches) < 2:
             reason = "the calibration images are a single batch, and two are needed"
         else:
             reason = None
@@ -146,7 +146,7 @@ class Corrector:
             log.warning("Fractional lengths are not chosen by the divergence: %s.", reason)
             return None
         images = max(1, prediction.blob.shape[0] if prediction.blob.shape else 1)
-        count = min(len(self._batches), max(2, -(-_DIVERGENCE_IMAGES // images)))
+        count = min(len(self.batches), max(2, -(-_DIVERGENCE_IMAGES // images)))
         runner = float_run.rest_runner(0, prediction.blob.name)
         return Divergence(prediction, [runner.run(float_run.feeds(i))[OUTPUT] for i in range(count)])
 
@@ -166,9 +166,9 @@ class _LayerStep:
         self._position = position
         self._float_run, self._run = float_run, run
         self._corrector = corrector
-        self._methods = corrector._methods
-        self._divergence = corrector._divergence
-        self._batches = len(corrector._batches)
+        self._methods = corrector.methods
+        self._divergence = corrector.divergence
+        self._batches = len(corrector.batches)
         self._formats = layer_formats(self._layer.message.quantization_param)
         self._is_normalized = is_normalized
         self._lengths: dict[str, int] = {}
@@ -227,7 +227,7 @@ class _LayerStep:
         for batch in range(self._batches):
             float_bottoms = self._float_run.net.layers[self._position].bottoms
             for i, (bottom, float_bottom) in enumerate(zip(self._layer.bottoms, float_bottoms, strict=True)):
-                seed = [self._corrector._seed, self._position, batch, i]
+                seed = [self._corrector.seed, self._position, batch, i]
                 own = quantized(self._run.value(bottom, batch), layer_in)
                 floats = self._float_run.value(float_bottom, batch)
                 yield tuple(self._linear.rows(each, np.random.default_rng(seed)) for each in (own, floats))  # type: ignore[misc]

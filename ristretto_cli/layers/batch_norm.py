@@ -44,18 +44,17 @@ class BatchNorm(LayerType):
 
     def stale_fraction(self, layer: Layer, params: Sequence[Array], passes: int) -> float:
         fraction = float(layer.message.batch_norm_param.moving_average_fraction)
-        return 0.0 if _uses_stored(layer) else remaining_fraction(float(params[2].item()), fraction, passes)
+        return 0.0 if uses_stored(layer) else remaining_fraction(float(params[2].item()), fraction, passes)
 
     def channel_affine(self, layer: Layer, params: Sequence[Array]) -> ChannelAffine:
-        if not _uses_stored(layer):
+        if not uses_stored(layer):
             raise LayerError("it normalizes by the statistics of each batch")
-        means, variances, factor = (np.asarray(param, np.float64) for param in params)
-        weight = 0.0 if factor.item() == 0 else 1 / factor.item()
-        return normalization(means * weight, variances * weight, layer.message.batch_norm_param.eps, axis=1)
+        mean, variance = stored_statistics(params)
+        return normalization(mean, variance, layer.message.batch_norm_param.eps, axis=1)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
-        if _uses_stored(layer):
+        if uses_stored(layer):
             mean, variance = _stored(ops, x, params)
             eps = ops.constant(layer.message.batch_norm_param.eps)
             return [ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, eps)))]
@@ -64,11 +63,18 @@ class BatchNorm(LayerType):
     def forward_and_updates(
         self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]
     ) -> tuple[Sequence[V], Mapping[int, V]]:
-        if _uses_stored(layer):
+        if uses_stored(layer):
             return self.forward(ops, layer, bottoms, params), {}
         (x,) = bottoms
         top, mean, variance = ops.standardize(x, layer.message.batch_norm_param.eps)
         return [top], _moved(ops, layer, x, mean, variance, params)
+
+
+def stored_statistics(params: Sequence[Array]) -> tuple[AnyArray, AnyArray]:
+    """The stored mean and variance, float64 (C,), from the three parameters."""
+    means, variances, factor = (np.asarray(param, np.float64).ravel() for param in params)
+    weight = 0.0 if factor.item() == 0 else 1 / factor.item()
+    return means * weight, variances * weight
 
 
 def normalization(mean: AnyArray, variance: AnyArray, eps: float, *, axis: int) -> ChannelAffine:
@@ -110,7 +116,8 @@ def _moved(ops: Ops[V], layer: Layer, x: V, mean: V, variance: V, params: Sequen
     }
 
 
-def _uses_stored(layer: Layer) -> bool:
+def uses_stored(layer: Layer) -> bool:
+    """Whether a BatchNorm normalizes by its stored statistics."""
     param = layer.message.batch_norm_param
     if param.HasField("use_global_stats"):
         return bool(param.use_global_stats)

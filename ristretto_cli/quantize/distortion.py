@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node
+from ristretto_cli.corrections.divergence import class_divergence
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
-from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.ops import Array
 
 _MAX_ROWS = 2**16  # of a batch's predictions that are compared
 _CLASSIFIERS = frozenset({"Accuracy", "Softmax", "SoftmaxWithLoss"})  # their first bottom has a score for each class
@@ -59,8 +60,7 @@ class Prediction:
             energy = float(np.square(expected, dtype=np.float64).sum())
             error = float(np.square(found - expected, dtype=np.float64).sum())
             return error / energy if energy else error
-        log_p, log_q = _log_softmax(expected), _log_softmax(found)
-        return float((np.exp(log_p) * (log_p - log_q)).sum() / len(expected))
+        return class_divergence(expected, found, 1)
 
 
 def prediction_at(net: Net, blob: str) -> Prediction:
@@ -119,8 +119,3 @@ def _class_axis(layer: Layer, bottom: Blob) -> int | None:
     axis = message.accuracy_param.axis if layer.type == "Accuracy" else message.softmax_param.axis
     axis = int(axis) % len(bottom.shape)
     return axis if bottom.shape[axis] > 1 else None
-
-
-def _log_softmax(logits: AnyArray) -> AnyArray:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -14,8 +14,8 @@ from ristretto_cli.corrections.batch_norm import (
     is_batch_norm,
     matched,
     normalizes,
-    stored_statistics,
 )
+from ristretto_cli.layers.batch_norm import stored_statistics
 from ristretto_cli.net.ir import Net
 from ristretto_cli.scoring.engine import compile_net
 
