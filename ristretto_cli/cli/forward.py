@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from ristretto_cli.cli.flag_rules import Excludes
 from ristretto_cli.cli.flags import (
     check_outputs,
     gpu_option,
@@ -17,12 +18,16 @@ from ristretto_cli.cli.flags import (
     usable_gpu,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.integer_flags import ARITHMETIC_RULES, arithmetic_options, integer_compiler
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
 
 
-@click.command(cls=GflagsCommand)
+@click.command(
+    cls=GflagsCommand,
+    rules=[Excludes("--backward", "--arithmetic", "--backward runs in float"), *ARITHMETIC_RULES],
+)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @option("--weights", "The weights. Default: initialized by the net's fillers.", unit="file")
 @option(
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     is_flag=True,
 )
 @option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
+@arithmetic_options
 @gpu_option
 @threads_option
 @graph_option
@@ -55,6 +61,9 @@ def command(
     blobs: str,
     backward: bool,
     allow_missing_weights: bool,
+    arithmetic: str,
+    rounding: str,
+    affine_bits: int,
     gpu: GpuRequest,
     threads: int,
     graph: tuple[str, ...] | None,
@@ -96,7 +105,9 @@ def command(
             results = Gradients(net, rng=rng, blobs=names, gpu=device, threads=threads).run(feeds.next())
         else:
             execution = Execution(device, threads, graph)
-            results = OnePass(net, rng=rng, blobs=names, execution=execution).run(feeds.next())
+            compiler = integer_compiler(arithmetic, rounding, affine_bits)
+            one_pass = OnePass if compiler is None else compiler.one_pass
+            results = one_pass(net, rng=rng, blobs=names, execution=execution).run(feeds.next())
     write_npz(output, results)
     for key, array in results.items():
         click.echo(f"{key}: {show(array.shape)}")

@@ -23,6 +23,7 @@ from ristretto_cli.cli.flags import (
     write_json,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.integer_flags import ARITHMETIC_RULES, arithmetic_options, integer_compiler
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _QUANTIZED = "quantized.prototxt"
 
 @click.command(
     cls=GflagsCommand,
-    rules=[Needs("--score", "--against"), Needs("--against_weights", "--against"), *DATA_RULES],
+    rules=[Needs("--score", "--against"), Needs("--against_weights", "--against"), *DATA_RULES, *ARITHMETIC_RULES],
 )
 @option("--model", f"The net's definition, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")
 @option("--weights", "The weights. Default: the file named in the model's header.", unit="file")
@@ -55,6 +56,7 @@ _QUANTIZED = "quantized.prototxt"
     unit="score",
 )
 @data_options
+@arithmetic_options
 @state_options
 @ap_version_option
 @gpu_option
@@ -69,6 +71,9 @@ def command(
     against: str | None,
     against_weights: str | None,
     score: str | None,
+    arithmetic: str,
+    rounding: str,
+    affine_bits: int,
     level: int,
     stage: tuple[str, ...],
     ap_version: MetricOptions,
@@ -86,6 +91,7 @@ def command(
     """
     from ristretto_cli.net.build import NetState
     from ristretto_cli.quantize.header import named_weights, weights_of
+    from ristretto_cli.scoring.engine import compile_net
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
     from ristretto_cli.scoring.scores import score_lines, scores_as_json
@@ -102,6 +108,7 @@ def command(
     check_outputs([json_file(json)], [model, weights, against, against_weights, data_flags["input"]])
     data = user_data(**data_flags)
     device = usable_gpu(gpu)
+    compiler = integer_compiler(arithmetic, rounding, affine_bits)
     with progress("test") as bar:
         scores = score_file(
             model,
@@ -115,14 +122,19 @@ def command(
             against=None if against is None or against_weights is None else (against, against_weights),
             score=score,
             data=data,
+            compiler=compiler or compile_net,
         )
     if json is not None:
         found = {
             "model": model,
             "weights": weights,
             **({} if against is None else {"against": against, "against_weights": against_weights}),
+            **({} if compiler is None else {"arithmetic": arithmetic, "rounding": rounding}),
             "ap_version": ap_version.ap_version.value,
             **scores_as_json(scores),
         }
         write_json(json, found)
+    if compiler is not None and compiler.argmax is not None:
+        for blob, accuracy in compiler.argmax.accuracies().items():
+            click.echo(f"{blob} is {accuracy:.6g} if of equal scores the first counts, as in an argmax.", err=True)
     print_result(score_lines(scores), in_log=True, json=json)

@@ -25,7 +25,7 @@ class OnnxExporter(Exporter):
     quantized if the layer quantizes them.
     """
 
-    takes_phase = True
+    takes = frozenset({"--phase"})
 
     def write(self, request: ExportRequest) -> str:
         import onnx

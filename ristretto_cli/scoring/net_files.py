@@ -25,7 +25,7 @@ from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.float_outputs import FloatOutputs
 from ristretto_cli.scoring.host_layers import Runner
 from ristretto_cli.scoring.metrics import check_metric_options
-from ristretto_cli.scoring.score import Scorer, ScoringOptions
+from ristretto_cli.scoring.score import NetCompiler, Scorer, ScoringOptions
 from ristretto_cli.scoring.scores import Scores
 from ristretto_cli.scoring.user_data import UserData, check_has_data
 from ristretto_cli.sources.open import DataLayers
@@ -54,12 +54,13 @@ def score_file(
     against: tuple[str, str] | None = None,
     score: str | None = None,
     data: UserData | None = None,
+    compiler: NetCompiler = compile_net,
 ) -> Scores:
     """The scores of a net file over `iterations` batches; RistrettoError(s) for all its errors.
 
     against: the prototxt and the weights of another net to compare it with on the same batches, normally its float
     net; score: the comparison, by default all (see comparisons_for). data: the user's, for inputs of the net; at most
-    one pass over it is run.
+    one pass over it is run. compiler: makes the net's runner.
     """
     log_device(execution.gpu)
     rng = np.random.default_rng(0)
@@ -82,7 +83,7 @@ def score_file(
         float_outputs = FloatOutputs(
             comparisons, partial(_blobs_of, other, comparisons, rng=other_rng, execution=execution)
         )
-    return Scorer(net, rng=rng, execution=execution, float_outputs=float_outputs).run(options)
+    return Scorer(net, rng=rng, execution=execution, float_outputs=float_outputs, compiler=compiler).run(options)
 
 
 def _blobs_of(net: Net, comparisons: Sequence[Comparison], *, rng: np.random.Generator, execution: Execution) -> Runner:

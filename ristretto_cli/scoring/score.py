@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from ristretto_cli.net.ir import Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.batches import BatchReader, CachedBatches
 from ristretto_cli.scoring.comparisons import Comparison
-from ristretto_cli.scoring.engine import compile_net
+from ristretto_cli.scoring.engine import CutPoint, Select, compile_net
 from ristretto_cli.scoring.evaluation import OnBatch, ScoredOutputs, Tally, ignore_progress, run_batches
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.float_outputs import FloatOutputs
@@ -78,6 +78,22 @@ def score_net(
     return scorer.run(options)
 
 
+class NetCompiler(Protocol):
+    """Makes a runner of a net, as compile_net does."""
+
+    def __call__(
+        self,
+        net: Net,
+        select: Select,
+        *,
+        rng: np.random.Generator,
+        execution: Execution,
+        on_host: Collection[str],
+        cut_point: CutPoint | None,
+        profiler: NetProfiler | None,
+    ) -> Runner: ...
+
+
 def scoring_runner(
     net: Net,
     *,
@@ -87,6 +103,7 @@ def scoring_runner(
     save: Sequence[Prefix] = (),
     profiler: NetProfiler | None = None,
     comparisons: Sequence[Comparison] = (),
+    compiler: NetCompiler = compile_net,
 ) -> Runner:
     """The compiled net; it computes the outputs that have a score, and TOTAL_LOSS if the net has losses.
 
@@ -102,7 +119,7 @@ def scoring_runner(
             picked.update(activations_at(prefix.cut_point, net, run))
         return picked
 
-    return compile_net(
+    return compiler(
         net,
         select,
         rng=rng,
@@ -118,7 +135,9 @@ class Scorer:
 
     resume_from: the activations of another net to resume from, instead of running the layers before. save: the
     activations to cache for other nets. float_outputs: the float net's blobs to compare with. is_float: the net is the
-    float net, whose blobs are cached there. Raises RistrettoError for a net without outputs.
+    float net, whose blobs are cached there. compiler: makes the runner.
+
+    Raises RistrettoError for a net without outputs.
     """
 
     def __init__(
@@ -131,6 +150,7 @@ class Scorer:
         save: Sequence[Prefix] = (),
         float_outputs: FloatOutputs | None = None,
         is_float: bool = False,
+        compiler: NetCompiler = compile_net,
     ) -> None:
         comparisons = () if float_outputs is None else float_outputs.comparisons
         self._float_outputs = float_outputs
@@ -140,7 +160,13 @@ class Scorer:
         self._save = save
         self._outputs = ScoredOutputs(net, comparisons=comparisons)
         self._runner = scoring_runner(
-            net, rng=rng, execution=execution, resume_from=resume_from, save=save, comparisons=comparisons
+            net,
+            rng=rng,
+            execution=execution,
+            resume_from=resume_from,
+            save=save,
+            comparisons=comparisons,
+            compiler=compiler,
         )
 
     def run(self, options: ScoringOptions) -> Scores:

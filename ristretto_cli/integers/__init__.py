@@ -1,0 +1,1 @@
+"""Trimmed nets as programs over integers: compiled, run, and described for hardware."""
