@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from ristretto_cli.cli.flag_rules import Excludes, Needs, Rule
+from ristretto_cli.cli.flag_rules import Needs, Rule
 from ristretto_cli.cli.gflags import option
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _ARITHMETICS = ("float", "integer")
 ARITHMETIC_RULES: list[Rule] = [
     Needs("--rounding", "--arithmetic", "integer"),
     Needs("--affine_bits", "--arithmetic", "integer"),
-    Excludes("--graph", "--rounding", "--graph applies to float arithmetic"),
 ]
 
 
@@ -61,6 +61,9 @@ def integer_compiler(arithmetic: str, rounding: str, affine_bits: int) -> Intege
     """What runs nets by their integer programs; None for float arithmetic."""
     if arithmetic == _ARITHMETICS[0]:
         return None
+    for name in ("graph", "graph_passes"):
+        if click.get_current_context().get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
+            raise click.UsageError(f"--{name} has no effect with --arithmetic=integer")
     from ristretto_cli.integers.rounding import ShiftRounding
     from ristretto_cli.integers.runner import IntegerCompiler
 

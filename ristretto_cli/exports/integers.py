@@ -50,8 +50,8 @@ _STEPS: dict[str, type[Any]] = {
 class IntegersExporter(ProgramExporter):
     """A folder with net.json, the integer program, and its arrays as .npy files.
 
-    weights/ has the weights as int8, int16 or int32, biases/ the biases in the unit of the sums, tables/ and indices/
-    what other steps need, input/ the tables from pixels to integers, vectors/ the integers of images. docs/hardware.md
+    weights/ has the weights as int8, int16 or int32, biases/ the biases in the unit of the sums, other folders what
+    other steps need, input/ the tables from pixels to integers, vectors/ the integers of images. docs/hardware.md
     describes net.json.
     """
 
@@ -140,15 +140,13 @@ def _plain(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _step_as_json(step: Step, save: Callable[[str, str, AnyArray], str]) -> dict[str, Any]:
-    folders = {"weights": "weights", "biases": "biases", "indices": "indices"}
     found: dict[str, Any] = {"step": type(step).__name__}
     for each in dataclasses.fields(step):
         value = getattr(step, each.name)
         if isinstance(value, Place):
             found[each.name] = value.name
         elif isinstance(value, np.ndarray):
-            folder = folders.get(each.name, "tables")
-            found[each.name] = save(folder if folder != "tables" else each.name, step.y.name, value)
+            found[each.name] = save(each.name, step.y.name, value)
         elif isinstance(value, (Requantization, ConvGeometry, PoolGeometry)):
             found[each.name] = _plain(value)
         elif isinstance(value, tuple) and value and isinstance(value[0], Place):

@@ -97,6 +97,8 @@ class IntegerOps:
         if isinstance(x, Constant):
             return Constant(_NUMPY.quantize_fixed(x.array, grid), grid)
         if isinstance(x, Sized):
+            if self._layer in self.recorded.reasons:  # what the layer computed, not what it reads
+                return sized(x.shape)
             if not self._is_batch(x.shape):
                 return self._floats(x.shape, NoIntegerForm("its first axis is not that of the images"))
             place = self._place(f"{self._layer}_in", x.shape[1:], grid.frac_bits, grid.low, grid.high)
@@ -127,6 +129,7 @@ class IntegerOps:
         shift = place.frac_bits - grid.frac_bits
         if shift == 0 and place.divisor == 1 and grid.low <= place.low and place.high <= grid.high:
             return x
+        _check_width(grid.low * place.divisor, grid.high * place.divisor, "its values")
         requantization = Requantization(shift, grid.low, grid.high, place.divisor)
         low, high = (arithmetic.requantized(end, requantization, self._rounding) for end in (place.low, place.high))
         y = self._place(place.name, place.shape, grid.frac_bits, low, high)
@@ -672,7 +675,7 @@ class IntegerOps:
         integers = entries.astype(np.int64)
         low, high = int(integers.min()), int(integers.max())
         y = self._place(value.layers[-1], place.shape, frac_bits, low, high)
-        self.recorded.steps.append(Table(value.layers, place, y, integers))
+        self.recorded.steps.append(Table(value.layers, place, y, integers, quantizes=grid is not None))
         return Integers(value.shape, y)
 
     def _affine_step(self, value: Pointwise) -> Integers:

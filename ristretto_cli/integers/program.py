@@ -203,13 +203,15 @@ class Concat:
 class Table:
     """For each element its entry in a table. entries (C or 1, x.high - x.low + 1): entry 0 is that of x.low.
 
-    With C rows, each channel (axis 0) has its own.
+    With C rows, each channel (axis 0) has its own. quantizes: whether the entries are in the format of the layer that
+    reads them; otherwise they are rounded to more fraction bits.
     """
 
     layers: tuple[str, ...]
     x: Place
     y: Place
     entries: AnyArray
+    quantizes: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,3 +299,17 @@ class Program:
 def read_by(step: Step) -> tuple[Place, ...]:
     """The places that a step reads."""
     return step.xs if isinstance(step, (Sum, Maximum, Multiply, Concat)) else (step.x,)
+
+
+def approximate(program: Program) -> frozenset[str]:
+    """The names of places whose numbers differ from the net's by less than their unit: results of Affine steps and of
+    tables with more fraction bits than a layer's format, means, and what is computed of them before it is requantized.
+    """
+    found: set[str] = set()
+    for step in program.steps:
+        if isinstance(step, Requantize) or (isinstance(step, Product) and step.requantization is not None):
+            continue
+        is_rounded = step.y.divisor != 1 or isinstance(step, Affine) or (isinstance(step, Table) and not step.quantizes)
+        if is_rounded or any(place.name in found for place in read_by(step)):
+            found.add(step.y.name)
+    return frozenset(found)

@@ -42,19 +42,21 @@ def divided(n: AnyArray, shift: int, divisor: int, rounding: ShiftRounding) -> A
     >>> divided(np.array([-3, -1, 1, 3, 5]), 1, 1, ShiftRounding.HALF_EVEN)
     array([-2,  0,  0,  2,  2])
     """
-    shift = min(shift, _MAX_SHIFT)
     if divisor == 1:
-        return _shifted(n, shift, rounding)
-    whole = np.int64(divisor << shift)
-    if rounding is ShiftRounding.FLOOR:
-        return np.asarray(n // whole)
-    if rounding is ShiftRounding.HALF_UP:
-        return np.asarray((2 * n + whole) // (2 * whole))
-    if rounding is ShiftRounding.AWAY:
-        return np.asarray(np.sign(n) * ((2 * np.abs(n) + whole) // (2 * whole)))
+        return _shifted(n, min(shift, _MAX_SHIFT), rounding)
+    whole = divisor << shift
+    if whole > 1 << _MAX_SHIFT:  # more than twice any n
+        return np.asarray(-(n < 0).astype(np.int64) if rounding is ShiftRounding.FLOOR else np.zeros_like(n))
     below = n // whole
     twice = 2 * (n - below * whole)
-    return np.asarray(below + ((twice > whole) | ((twice == whole) & (below & 1 == 1))))
+    if rounding is ShiftRounding.FLOOR:
+        return np.asarray(below)
+    up = {
+        ShiftRounding.HALF_EVEN: below & 1 == 1,
+        ShiftRounding.HALF_UP: np.ones(n.shape, np.bool_),
+        ShiftRounding.AWAY: n > 0,
+    }[rounding]
+    return np.asarray(below + ((twice > whole) | ((twice == whole) & up)))
 
 
 def _shifted(n: AnyArray, shift: int, rounding: ShiftRounding) -> AnyArray:

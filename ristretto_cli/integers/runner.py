@@ -217,6 +217,8 @@ class IntegerPass:
         blobs = [name for name in self._chosen if name in others or name in feeds]
         found = without_repetitions(self._net, [b for b in blobs if f"{b}@end" in rest], feeds, rest)
         for key, place in self._places.items():
-            array = numbers_of(place, integers[place.name])
-            found[key] = array.reshape(self._shapes[key.partition("@")[0]])
+            name = key.partition("@")[0]
+            array = numbers_of(place, integers[place.name]).reshape(self._shapes[name])
+            if not (key == f"{name}@end" and name in found and np.array_equal(array, found[name])):
+                found[key] = array
         return found

@@ -32,8 +32,9 @@ class Constant:
         if self.grid is None:
             raise ValueError("the constant has no grid")
         kind = integer_type(self.grid.low, self.grid.high)
-        # In float32 the scaled elements are exact: a power of two changes only their exponents.
-        return np.asarray(np.ldexp(self.array, np.int32(self.grid.frac_bits)), kind)
+        # A power of two changes only exponents; float32 does not hold all ends of grids of more than 24 bits.
+        array = self.array if kind in (np.int8, np.int16) else self.array.astype(np.float64)
+        return np.asarray(np.ldexp(array, np.int32(self.grid.frac_bits)).clip(self.grid.low, self.grid.high), kind)
 
 
 @dataclass(frozen=True, eq=False)
