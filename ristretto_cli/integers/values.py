@@ -14,6 +14,7 @@ from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Grid, Shape
 
 MOST_BITS = 61  # of any place and any sum: int64 with room for rounding
 TABLE_BITS = 12  # of an input of a table
+_CHUNK = 2**20  # elements that are scaled at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +33,13 @@ class Constant:
         if self.grid is None:
             raise ValueError("the constant has no grid")
         kind = integer_type(self.grid.low, self.grid.high)
-        # A power of two changes only exponents; float32 does not hold all ends of grids of more than 24 bits.
-        array = self.array if kind in (np.int8, np.int16) else self.array.astype(np.float64)
-        return np.asarray(np.ldexp(array, np.int32(self.grid.frac_bits)).clip(self.grid.low, self.grid.high), kind)
+        flat, integers = self.array.reshape(-1), np.empty(self.array.size, kind)
+        for start in range(0, flat.size, _CHUNK):
+            # float32 does not hold all ends of grids of more than 24 bits.
+            part = flat[start : start + _CHUNK].astype(np.float64)
+            scaled = np.ldexp(part, np.int32(self.grid.frac_bits)).clip(self.grid.low, self.grid.high)
+            integers[start : start + _CHUNK] = scaled
+        return integers.reshape(self.array.shape)
 
 
 @dataclass(frozen=True, eq=False)
