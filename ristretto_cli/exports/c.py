@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,12 +17,12 @@ from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.exports.c_constants import Constants, texts
 from ristretto_cli.exports.c_files import Files, dtype_of
 from ristretto_cli.exports.c_helpers import Helpers, TooWide
-from ristretto_cli.exports.c_loop import Scratch, Shared
+from ristretto_cli.exports.c_loop import Loop, Scratch, Shared
 from ristretto_cli.exports.c_plan import make_plan, size_of, type_of
 from ristretto_cli.exports.c_steps import function_of
 from ristretto_cli.exports.checks import NotChecked
 from ristretto_cli.exports.exporter import exporter
-from ristretto_cli.exports.input_table import PixelTable, pixel_inputs
+from ristretto_cli.exports.input_table import PixelOffsets, PixelTable, pixel_inputs
 from ristretto_cli.exports.names import identifiers
 from ristretto_cli.exports.program_exporter import ProgramExporter, ToPrint
 from ristretto_cli.integers.program import Product, Program
@@ -44,54 +46,28 @@ class CExporter(ProgramExporter):
     takes: ClassVar[frozenset[str]] = ProgramExporter.takes | {"--pack"}
 
     def __init__(self) -> None:
-        self._built: tuple[Path, tempfile.TemporaryDirectory[str]] | None = None
+        self._built: _Built | None = None
 
     def print(self, content: ToPrint, path: Path) -> str:
         self._built = None
         program = content.program
-        raise_all([*_too_large(program)])
-        plan = make_plan(program)
-        prefix = identifiers([program.name.lower()])[program.name.lower()]
-        names = identifiers(place.name for place in program.places)
-        helpers, scratch, errors = Helpers(program.rounding), Scratch({}), []
-        with (path / "weights.c").open("wb") as source, (path / "weights.h").open("wb") as header:
-            files = Files(program, plan, prefix, names)
-            files.begin_weights(source, header)
-            constants = Constants(source, header)
-            shared = Shared(plan, names, prefix, helpers, constants, scratch, content.request.pack)
-            functions = []
-            for group in plan.groups:
-                try:
-                    functions.append(function_of(group, shared))
-                except TooWide:
-                    names_of = ", ".join(step.y.name for step in group.all_steps)
-                    what = f"the computation of {names_of} needs more than 64 bits"
-                    errors.append(RistrettoError(what, where=content.compiled.net.file, hint="Use narrower widths."))
-            raise_all(errors)
-            pixels = pixel_inputs(content.compiled)
-            for place, found in pixels.items():
-                what = "table" if isinstance(found, PixelTable) else "offsets"
-                array = found.entries if isinstance(found, PixelTable) else found.offsets
-                constants.add(f"{prefix}_{names[place]}_pixel_{what}", array, f"from pixels to {place}")
-            files.end_weights(header)
-        files.memory = scratch.bytes + sum(bits // 8 * size for bits, size in plan.arenas.items())
-        files.constants = constants.bytes
-        files.vectors = bool(content.vectors)
-        files.write(path, functions, helpers, scratch, pixels)
-        if content.vectors:
-            _write_vectors(path / "vectors.h", files, content.vectors)
-        content.manifest["memory"] = {"constant_bytes": files.constants, "ram_bytes": files.memory}
+        pixels = pixel_inputs(content.compiled)
+        where = content.compiled.net.file
+        sizes = write_program(
+            program, path, pixels=pixels, vectors=content.vectors, pack=content.request.pack, where=where
+        )
+        content.manifest["memory"] = {"constant_bytes": sizes.constants, "ram_bytes": sizes.memory}
         widths = [step.accumulator_bits for step in program.steps if isinstance(step, Product)]
         accumulators = f", accumulators of {min(widths)} to {max(widths)} bits" if widths else ""
         return (
-            f"{len(program.steps)} steps in {len(functions)} loops, {files.constants / 1000:.1f} kB of constants, "
-            f"{files.memory / 1000:.1f} kB of RAM{accumulators}"
+            f"{len(program.steps)} steps in {sizes.loops} loops, {sizes.constants / 1000:.1f} kB of constants, "
+            f"{sizes.memory / 1000:.1f} kB of RAM{accumulators}"
         )
 
     def run_written(self, path: Path, program: Program, integers: Mapping[str, AnyArray]) -> Mapping[str, AnyArray]:
-        if self._built is None or self._built[0] != path.resolve():
-            self._built = path.resolve(), _build(path, program)
-        folder = Path(self._built[1].name)
+        if self._built is None or self._built.path != path.resolve():
+            self._built = _Built(path.resolve(), program)
+        folder = self._built.folder
         given = [integers[each.place.name].astype(dtype_of(each.place)) for each in program.inputs]
         with (folder / "in").open("wb") as stream:
             for i in range(len(given[0])):
@@ -111,16 +87,77 @@ class CExporter(ProgramExporter):
         return results
 
 
-def _too_large(program: Program) -> list[RistrettoError]:
+@dataclass(frozen=True)
+class Sizes:
+    """Of a C program: the number of its loops; its constants, and the static memory that it writes, in bytes."""
+
+    loops: int
+    constants: int
+    memory: int
+
+
+def write_program(
+    program: Program,
+    path: Path,
+    *,
+    pixels: Mapping[str, PixelTable | PixelOffsets],
+    vectors: Mapping[str, AnyArray],
+    pack: bool = False,
+    where: str | None = None,
+) -> Sizes:
+    """Write the files of a program to a folder; where: the net, for errors.
+
+    RistrettoErrors if int32_t cannot count its elements, or int64_t cannot hold a sum.
+    """
+    raise_all(_too_large(program, where))
+    plan = make_plan(program)
+    prefix = prefix_of(program)
+    names = identifiers(place.name for place in program.places)
+    helpers, scratch = Helpers(program.rounding), Scratch({})
+    functions: list[Loop] = []
+    errors: list[RistrettoError] = []
+    files = Files(program, plan, prefix, names)
+    with (path / "weights.c").open("wb") as source, (path / "weights.h").open("wb") as header:
+        files.begin_weights(source, header)
+        constants = Constants(source, header)
+        shared = Shared(plan, names, prefix, helpers, constants, scratch, pack)
+        for group in plan.groups:
+            try:
+                functions.append(function_of(group, shared))
+            except TooWide:
+                what = f"the computation of {', '.join(step.y.name for step in group.all_steps)} needs over 64 bits"
+                errors.append(RistrettoError(what, where=where, hint="Use narrower widths."))
+        raise_all(errors)
+        for place, found in pixels.items():
+            what, array = ("table", found.entries) if isinstance(found, PixelTable) else ("offsets", found.offsets)
+            constants.add(f"{prefix}_{names[place]}_pixel_{what}", array, f"from pixels to {place}")
+        files.end_weights(header)
+    files.memory = scratch.bytes + sum(bits // 8 * size for bits, size in plan.arenas.items())
+    files.constants = constants.bytes
+    files.vectors = bool(vectors)
+    files.write(path, functions, helpers, scratch, pixels)
+    if vectors:
+        _write_vectors(path / "vectors.h", files, vectors)
+    return Sizes(len(functions), files.constants, files.memory)
+
+
+def prefix_of(program: Program) -> str:
+    """What all external names of a program begin with."""
+    name = program.name.lower()
+    return identifiers([name])[name]
+
+
+def _too_large(program: Program, where: str | None) -> list[RistrettoError]:
     """Places and weights that int32_t cannot index."""
     sizes = [(f"the blob {place.name}", size_of(place)) for place in program.places]
     sizes += [(f'the weights of layer "{s.layer}"', s.weights.size) for s in program.steps if isinstance(s, Product)]
     found = []
     for what, size in sizes:
         if size == 0:
-            found.append(RistrettoError(f"{what} has no elements, which C does not allow"))
+            found.append(RistrettoError(f"{what} has no elements, which C does not allow", where=where))
         elif size > _MOST_ELEMENTS:
-            found.append(RistrettoError(f"{what} has {size} elements, more than 2^31 - 1", hint="Use smaller inputs."))
+            message = f"{what} has {size} elements, more than 2^31 - 1"
+            found.append(RistrettoError(message, where=where, hint="Use smaller inputs."))
     return found
 
 
@@ -142,16 +179,19 @@ def _write_vectors(path: Path, files: Files, vectors: Mapping[str, AnyArray]) ->
             stream.write(b"};\n")
 
 
-def _build(path: Path, program: Program) -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder with the test program, which keeps all blobs."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        raise NotChecked("gcc is not installed")
-    folder = tempfile.TemporaryDirectory(prefix="ristretto-c-")
-    sources = [str(path / name) for name in ("net.c", "weights.c", "test.c")]
-    macro = f"-D{identifiers([program.name.lower()])[program.name.lower()].upper()}_TRACE"
-    _run([compiler, "-std=c99", "-O2", macro, *sources, "-o", f"{folder.name}/test"], compiler)
-    return folder
+class _Built:
+    """A test program, built to keep all blobs, in a temporary folder that is removed with it. path: of its sources."""
+
+    def __init__(self, path: Path, program: Program) -> None:
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        if compiler is None:
+            raise NotChecked("gcc is not installed")
+        self.path = path
+        self.folder = Path(tempfile.mkdtemp(prefix="ristretto-c-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        sources = [str(path / name) for name in ("net.c", "weights.c", "test.c")]
+        macro = f"-D{prefix_of(program).upper()}_TRACE"
+        _run([compiler, "-std=c99", "-O2", macro, *sources, "-o", str(self.folder / "test")], compiler)
 
 
 def _run(command: list[str], what: str) -> None:

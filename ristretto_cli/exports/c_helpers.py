@@ -162,22 +162,20 @@ class Helpers:
         head = f"static {sum_type} {name}(const {weights} *w, const {x} *x, int32_t n)\n{{\n"
         if packing is None:
             body = (
-                f"    {sum_type} sum = 0;\n    int32_t k;\n    for (k = 0; k < n; ++k)\n"
+                f"    {sum_type} sum = 0;\n    for (int32_t k = 0; k < n; ++k)\n"
                 f"        sum += ({product})w[k] * x[k];\n    return sum;\n}}"
             )
             return self._use(name, head + body)
         per_byte, half = 8 // packing.bits, 1 << (packing.bits - 1)
         body = (
-            f"    const int32_t bytes = (n + {per_byte - 1}) / {per_byte};\n"
-            f"    {sum_type} sum = 0;\n    int32_t k, rest = n, count;\n"
+            f"    const int32_t bytes = (n + {per_byte - 1}) / {per_byte};\n    {sum_type} sum = 0;\n"
+            f"    for (int shift = 0; shift < 8; shift += {packing.bits}) {{\n"
+            "        const int32_t count = n < bytes ? n : bytes;\n"
+            "        for (int32_t k = 0; k < count; ++k)\n"
+            f"            sum += ({product})((((w[k] >> shift) & {2 * half - 1}) ^ {half}) - {half}) * x[k];\n"
+            "        x += count;\n        n -= count;\n    }\n    return sum;\n}"
         )
-        for j in range(per_byte):
-            digits = f"(w[k] >> {j * packing.bits}) & {2 * half - 1}" if j else f"w[k] & {2 * half - 1}"
-            body += "    count = rest < bytes ? rest : bytes;\n    for (k = 0; k < count; ++k)\n"
-            body += f"        sum += ({product})((({digits}) ^ {half}) - {half}) * x[k];\n"
-            if j < per_byte - 1:
-                body += "    x += count;\n    rest -= count;\n"
-        return self._use(name, head + body + "    return sum;\n}")
+        return self._use(name, head + body)
 
     def unpack(self, packing: Packed) -> str:
         """The name of a function (row, bytes, k) for weight k of a packed row."""
