@@ -49,6 +49,7 @@ from ristretto_cli.ops import AnyArray
 HEADER, CHECKER, README = "net.vh", "check_memories.v", "README.txt"
 _VERSION = 1
 _SIMULATION_LIMIT = 600  # seconds
+_MAX_WORD = 2**16  # bits; simulators and compilers of Verilog need not allow more
 _ROUNDINGS = {rounding: number for number, rounding in enumerate(ShiftRounding)}
 
 # The kinds of arrays by the folders that they are in; which of them may share a word.
@@ -104,6 +105,10 @@ class MemExporter(ProgramExporter):
         stems = file_stems(place.name for place in program.places)
         found = list(_memories(program, pixels, content.vectors, request))
         files = {(each.kind, each.place): f"{each.kind}/{stems[each.place]}.mem" for each in found}
+        widest = max(each.layout.width for each in found)
+        if widest > _MAX_WORD:
+            what = f"words of {widest} bits are wider than Verilog's {_MAX_WORD}"
+            raise RistrettoError(what, where="--per_line", hint="Use a smaller number.")
         for each in found:
             file = path / files[each.kind, each.place]
             file.parent.mkdir(exist_ok=True)

@@ -80,12 +80,13 @@ class IntegerOps:
         self._rounding = rounding
         self._affine_bits = affine_bits
         self._layer = ""
+        self._made_floats = False
         self._names: set[str] = set()
         self._materialized: dict[int, tuple[Value, Integers]] = {}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        self._layer = name
+        self._layer, self._made_floats = name, False
         yield
 
     def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> Value:
@@ -97,11 +98,9 @@ class IntegerOps:
         if isinstance(x, Constant):
             return Constant(_NUMPY.quantize_fixed(x.array, grid), grid)
         if isinstance(x, Sized):
-            if not self._is_batch(x.shape):
-                return self._floats(x.shape, NoIntegerForm("its first axis is not that of the images"))
-            place = self._place(f"{self._layer}_in", x.shape[1:], grid.frac_bits, grid.low, grid.high)
-            self.recorded.trims.append((self._layer, place))
-            return Integers(x.shape, place)
+            if self._made_floats:  # x is not an input of the layer, but what it computes without an integer form
+                return sized(x.shape)
+            return self._try(lambda: self._input(x, grid), x.shape)
         return self._try(lambda: self._requantized(x, grid), x.shape)
 
     def quantize_float(self, x: Value, floats: Floats) -> Value:
@@ -113,6 +112,14 @@ class IntegerOps:
 
     def detach(self, x: Value) -> Value:
         return x
+
+    def _input(self, x: Sized, grid: Grid) -> Integers:
+        if not self._is_batch(x.shape):
+            raise NoIntegerForm("its first axis is not that of the images")
+        _check_format(grid)
+        place = self._place(f"{self._layer}_in", x.shape[1:], grid.frac_bits, grid.low, grid.high)
+        self.recorded.trims.append((self._layer, place))
+        return Integers(x.shape, place)
 
     def _requantized(self, x: Integers | Pointwise | Sums, grid: Grid) -> Integers:
         _check_format(grid)
@@ -491,6 +498,8 @@ class IntegerOps:
 
     def expand(self, x: Value, shape: Shape) -> Value:
         shape = _SHAPES.expand(x, shape).shape
+        if isinstance(x, Constant):
+            return Constant(np.ascontiguousarray(np.broadcast_to(x.array, shape)), x.grid)
         return self._moved(x, shape, lambda array: np.broadcast_to(array, (array.shape[0], *shape[1:])))
 
     def gather(self, x: Value, indices: Value, axis: int) -> Value:
@@ -614,6 +623,7 @@ class IntegerOps:
 
     def _floats(self, shape: Shape, why: NoIntegerForm | None = None) -> Value:
         """A value of which only the shape is known. why: if it comes from integers."""
+        self._made_floats = True
         if self._layer not in self.recorded.reasons:
             self.recorded.reasons[self._layer] = why or NoIntegerForm("")
         elif why is not None and not self.recorded.reasons[self._layer].reason:
@@ -716,7 +726,7 @@ class IntegerOps:
 
 LOWEST = float(np.finfo(np.float32).min)  # with which max pooling pads
 
-_TRIM = "Trim it with `ristretto quantize`."
+_TRIM = "Trim it to fixed point with `ristretto quantize`."
 _NARROW = "Use narrower widths."
 
 
