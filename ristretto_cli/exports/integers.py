@@ -50,9 +50,9 @@ _STEPS: dict[str, type[Any]] = {
 class IntegersExporter(ProgramExporter):
     """A folder with net.json, the integer program, and its arrays as .npy files.
 
-    weights/ has the weights as int8, int16 or int32, biases/ the biases in the unit of the sums, entries/, factors/,
-    multipliers/, offsets/ and indices/ what other steps need, input/ the tables from pixels to integers, vectors/ the
-    integers of images. docs/hardware.md describes net.json.
+    weights/ has the weights as int8, int16 or int32, biases/ the biases in the unit of the sums, other folders what
+    other steps need, input/ the tables from pixels to integers, vectors/ the integers of images. docs/hardware.md
+    describes net.json.
     """
 
     name = "integers"

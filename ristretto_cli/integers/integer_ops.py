@@ -80,13 +80,12 @@ class IntegerOps:
         self._rounding = rounding
         self._affine_bits = affine_bits
         self._layer = ""
-        self._made_floats = False
         self._names: set[str] = set()
         self._materialized: dict[int, tuple[Value, Integers]] = {}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        self._layer, self._made_floats = name, False
+        self._layer = name
         yield
 
     def constant(self, array: AnyArray | float, *, grid: Grid | None = None) -> Value:
@@ -98,7 +97,7 @@ class IntegerOps:
         if isinstance(x, Constant):
             return Constant(_NUMPY.quantize_fixed(x.array, grid), grid)
         if isinstance(x, Sized):
-            if self._made_floats:  # x is not an input of the layer, but what it computes without an integer form
+            if self._layer in self.recorded.reasons:  # what the layer computed, not what it reads
                 return sized(x.shape)
             return self._try(lambda: self._input(x, grid), x.shape)
         return self._try(lambda: self._requantized(x, grid), x.shape)
@@ -623,7 +622,6 @@ class IntegerOps:
 
     def _floats(self, shape: Shape, why: NoIntegerForm | None = None) -> Value:
         """A value of which only the shape is known. why: if it comes from integers."""
-        self._made_floats = True
         if self._layer not in self.recorded.reasons:
             self.recorded.reasons[self._layer] = why or NoIntegerForm("")
         elif why is not None and not self.recorded.reasons[self._layer].reason:
