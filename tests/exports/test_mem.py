@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.cli.main import run
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports import mem, memory_files
@@ -289,3 +290,30 @@ def test_numbers_of_more_than_32_bits_have_64(job: Any) -> None:
     assert mem.parse_header(text) == {"A": -(2**31), "B": 2**31 - 1, "C": "a/b.mem"}
     with pytest.raises(ValueError, match="endmodule"):
         mem.parse_header("endmodule\n")
+
+
+@pytest.mark.parametrize("mean", ["mean_value: 3 mean_value: 5", 'mean_file: "mean.binaryproto"'])
+def test_the_input_files_map_pixels_to_the_vectors(mean: str, job: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 2, 3, 3), np.uint8)
+    job.database("db", pixels)
+    blob = new("BlobProto", num=1, channels=2, height=3, width=3, data=np.arange(18.0))
+    (job.folder / "mean.binaryproto").write_bytes(blob.SerializeToString())
+    job.net(f"""
+        layer {{ name: "x" type: "Data" top: "x" transform_param {{ scale: 0.25 {mean} }}
+          data_param {{ source: "db" batch_size: 2 backend: LMDB }} }}
+        layer {{ name: "c" type: "ConvolutionRistretto" bottom: "x" top: "c"
+          convolution_param {{ num_output: 1 kernel_size: 1 bias_term: false }}
+          quantization_param {{ bw_layer_in: 7 fl_layer_in: 2 bw_layer_out: 8 fl_layer_out: 2 bw_params: 8 }} }}
+    """)
+    job.weights({"c": [np.ones((1, 2, 1, 1))]})
+    args = ("--model=net.prototxt", "--weights=net.caffemodel", "--output=out", "--vectors=4", "--check=4")
+    assert run(("export", "--format=mem", *args)) == 0
+    found = numbers()
+    end = 1 << int(found["C_IN__INPUT_BITS"])
+    memory = np.array([word - end if word >= end // 2 else word for word in words("out/input/c_in.mem")])
+    if "file" in mean:
+        integers = (int(found["C_IN__INPUT_FACTOR"]) * pixels.astype(int) + memory.reshape(2, 3, 3)).clip(-64, 63)
+    else:
+        table = memory.reshape(2, 256)
+        integers = table[np.arange(2)[:, None, None], pixels]
+    assert words("out/vectors/c_in.mem") == (integers.ravel() % 128).tolist()
