@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import lmdb
+import numpy as np
 import pytest
 
+from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.caffe_io.net_file import read_solver
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
@@ -323,3 +328,123 @@ def test_lenet_says_which_database_is_missing(mnist: Place, script: str, databas
     done = mnist.run(script)
     assert (done.returncode, done.stdout) == (66, "")
     assert f"the database {database} is not there: {mnist.folder}/data/{database}." in done.stderr
+
+
+# --- the digits net in C and in Verilog
+
+HARDWARE = ("hardware/00_quantize.sh", "hardware/01_c.sh", "hardware/02_verilog.sh")
+
+
+@pytest.fixture
+def digits(place: Place) -> Place:
+    """A place with the databases of the digits and a quantized net."""
+    (place.folder / "out").mkdir()
+    (place.folder / "out" / "quantized.prototxt").touch()
+    for name in ("digits_train_lmdb", "digits_test_lmdb"):
+        (place.folder / "data" / name).mkdir()
+    return place
+
+
+def test_the_digits_are_quantized_to_8_bits_without_scoring(digits: Place) -> None:
+    done = digits.run(HARDWARE[0], "--unsigned")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        str(digits.folder / "data"),
+        "quantize",
+        f"--model={MODELS}/digits/train_val.prototxt",
+        f"--weights={digits.folder}/w.caffemodel",
+        f"--model_quantized={digits.folder}/out/quantized.prototxt",
+        "--trimming_mode=dynamic_fixed_point",
+        "--bw=conv_params=8,fc_params=8,layer=8",
+        "--noscore",
+        "--unsigned",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "words"),
+    [
+        (HARDWARE[1], ["--format=c", "--output={}/out/c"], "not run: there is no make or no C compiler (none)"),
+        (
+            HARDWARE[2],
+            ["--format=mem", "--output={}/out/mem", "--per_line=4"],
+            "not simulated: iverilog is not installed",
+        ),
+    ],
+)
+def test_exports_are_not_run_where_the_tools_are_missing(
+    digits: Place, script: str, settings: list[str], words: str
+) -> None:
+    tools = digits.folder / "tools"
+    tools.mkdir()
+    for name in ("bash", "dirname", "basename", "mkdir", "sh"):
+        found = shutil.which(name)
+        assert found
+        (tools / name).symlink_to(found)
+    done = digits.run(script, "--rounding=floor", PATH=str(tools), CC="none", IMAGES="3")
+    assert (done.returncode, done.stderr) == (0, "")
+    given = [each.format(digits.folder) for each in settings]
+    command = done.stdout.splitlines()[:-1]
+    assert command[1] == "export"
+    assert {*given, "--vectors=3", "--rounding=floor", f"--model={digits.folder}/out/quantized.prototxt"} <= {*command}
+    assert done.stdout.splitlines()[-1] == words
+
+
+@pytest.mark.parametrize("script", HARDWARE)
+@pytest.mark.parametrize("database", ["digits_train_lmdb", "digits_test_lmdb"])
+def test_hardware_says_which_database_is_missing(digits: Place, script: str, database: str) -> None:
+    (digits.folder / "data" / database).rmdir()
+    done = digits.run(script)
+    assert (done.returncode, done.stdout) == (66, "")
+    assert f"the database {database} is not there: {digits.folder}/data/{database}." in done.stderr
+
+
+@pytest.mark.parametrize("script", HARDWARE[1:])
+def test_hardware_is_quantized_first(digits: Place, script: str) -> None:
+    (digits.folder / "out" / "quantized.prototxt").unlink()
+    done = digits.run(script)
+    assert (done.returncode, done.stdout) == (66, "")
+    assert "quantized.prototxt. Run 00_quantize.sh first, with the same OUT." in done.stderr
+
+
+def test_hardware_takes_all_three_steps_and_stops_where_one_fails(digits: Place) -> None:
+    def steps() -> list[str]:
+        found = digits.run("hardware/all.sh", CC="none").stdout.splitlines()
+        return [line for line in found if line.startswith("== ")]
+
+    (digits.folder / "ristretto").write_text('#!/bin/sh\n[ "$1" = quantize ]\n')
+    assert steps() == ["== 00_quantize", "== 01_c"]
+
+
+@pytest.fixture
+def real(digits: Place) -> Place:
+    """The same with images, a net and the real command."""
+    command = digits.folder / "ristretto"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ristretto_cli "$@"\n')
+    (digits.folder / "out" / "quantized.prototxt").unlink()
+    rng = np.random.default_rng(0)
+    for name in ("digits_train_lmdb", "digits_test_lmdb"):
+        environment = lmdb.open(str(digits.folder / "data" / name), map_size=1 << 22)
+        with environment, environment.begin(write=True) as view:
+            for i in range(80):
+                pixels = rng.integers(0, 17, 64, np.uint8).tobytes()
+                image = new("Datum", channels=1, height=8, width=8, data=pixels, label=i % 10)
+                view.put(b"%08d" % i, image.SerializeToString())
+    return digits
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+def test_the_last_layer_in_verilog_gives_the_exported_outputs(real: Place) -> None:
+    settings = {"WEIGHTS": str(MODELS / "digits" / "digits.caffemodel"), "PYTHONPATH": str(SCRIPTS.parent)}
+    done = real.run(HARDWARE[0], **settings)
+    assert done.returncode == 0, done.stderr
+    for flags in ((), ("--pack", "--per_line=3", "--rounding=away")):
+        done = real.run(HARDWARE[2], *flags, IMAGES="5", **settings)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "ip2: 10 outputs of 5 images: 0 differ")
+    # Another rounding mode than the exported one.
+    header = real.folder / "out" / "mem" / "net.vh"
+    header.write_text(header.read_text().replace("ROUNDING = 2", "ROUNDING = 3"))
+    files = [str(SCRIPTS / "hardware" / name) for name in ("dot_product_tb.v", "dot_product.v")]
+    subprocess.run(["iverilog", "-g2001", "-o", "wrong", *files], cwd=header.parent, check=True, timeout=100)
+    ran = subprocess.run(["vvp", "-n", "wrong"], cwd=header.parent, capture_output=True, text=True, timeout=100)
+    assert not ran.stdout.endswith(": 0 differ\n")

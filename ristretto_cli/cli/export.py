@@ -87,6 +87,10 @@ def command(
 
     exporter = EXPORTS.get(format)
     _check_flags(format, exporter)
+    if "--vectors" in exporter.takes and not vectors and not check:
+        for flag in ("images", "input"):
+            if data_flags[flag] is not None:
+                raise click.UsageError(f"--{flag} has no effect without --vectors or --check")
     if weights is None and model is not None:
         weights = weights_of(model)
         click.echo(f"Exporting {model} with {weights}, named in its header.", err=True)

@@ -1,4 +1,4 @@
-"""The integers of some images in a program: of its inputs, and of all blobs."""
+"""The integers of some images in a program: of its inputs, of all blobs, and of what layers with weights read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.integers.compiler import Compiled
 from ristretto_cli.integers.interpreter import Interpreter, quantized
-from ristretto_cli.integers.program import Program
+from ristretto_cli.integers.program import Product, Program
 from ristretto_cli.integers.runner import InputNumbers
 from ristretto_cli.ops import AnyArray
 from ristretto_cli.scoring.batches import CachedBatches
@@ -63,8 +63,9 @@ def read_images(compiled: Compiled, count: int, data: UserData | None) -> Images
 
 
 def all_places(program: Program, images: Images) -> Iterator[dict[str, AnyArray]]:
-    """For each batch, the integers of the inputs and of all blobs, by place."""
+    """For each batch, the integers of the inputs, of all blobs and of what the layers with weights read, by place."""
     wanted = {place.name for place in program.blobs.values()} | {each.place.name for each in program.inputs}
+    wanted |= {step.x.name for step in program.steps if isinstance(step, Product)}
     interpreter = Interpreter(program, keep=lambda place: place.name in wanted)
     for batch in images.integers:
         yield interpreter.run_integers(batch)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.exports.exporter import exporter
-from ristretto_cli.exports.input_table import PixelTable, pixel_inputs
+from ristretto_cli.exports.input_table import PixelOffsets, PixelTable, pixel_inputs
 from ristretto_cli.exports.names import file_stems
 from ristretto_cli.exports.program_exporter import ProgramExporter, ToPrint
 from ristretto_cli.integers import program as steps
@@ -68,33 +68,9 @@ class IntegersExporter(ProgramExporter):
             np.save(path / folder / f"{stems[name]}.npy", np.ascontiguousarray(array, kind))
             return f"{folder}/{stems[name]}.npy"
 
-        pixels = pixel_inputs(content.compiled)
-
-        def from_pixels(name: str) -> dict[str, Any]:
-            found = pixels.get(name)
-            if found is None:
-                return {}
-            if isinstance(found, PixelTable):
-                return {"pixels": {"table": save("input", name, found.entries)}}
-            return {"pixels": {"factor": found.factor, "offsets": save("input", name, found.offsets)}}
-
-        found = {
-            "format": "ristretto integers",
-            "version": _VERSION,
-            "name": program.name,
-            "rounding": program.rounding.value,
-            "places": {place.name: _plain(place, ("name",)) for place in program.places},
-            "inputs": [
-                {**_plain(each, ("place",)), "place": each.place.name, **from_pixels(each.place.name)}
-                for each in program.inputs
-            ],
-            "steps": [_step_as_json(step, save) for step in program.steps],
-            "outputs": {blob: place.name for blob, place in program.outputs.items()},
-            "blobs": {key: place.name for key, place in program.blobs.items()},
-            "host": [dataclasses.asdict(each) for each in program.host],
-            "vectors": {name: save("vectors", name, array) for name, array in content.vectors.items()},
-        }
-        (path / NET).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        found = program_as_json(program, pixel_inputs(content.compiled), content.vectors, save)
+        made = {"format": "ristretto integers", "version": _VERSION, **found}
+        (path / NET).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         products = [step for step in program.steps if isinstance(step, Product)]
         widths = [step.accumulator_bits for step in products]
         size = sum(step.weights.size * step.weights_bits for step in products)
@@ -115,23 +91,62 @@ def read_program(folder: Path) -> Program:
         found = json.loads((folder / NET).read_text(encoding="utf-8"))
         if found["format"] != "ristretto integers" or found["version"] != _VERSION:
             raise RistrettoError("is not a program of this version", where=str(folder / NET))
-        places = {
-            name: Place(**{**each, "name": name, "shape": tuple(each["shape"])})
-            for name, each in found["places"].items()
-        }
-        return Program(
-            name=found["name"],
-            inputs=tuple(
-                Input(places[each["place"]], each["blob"], each["layer"], each["bottom"]) for each in found["inputs"]
-            ),
-            steps=tuple(_step_of_json(each, places, folder) for each in found["steps"]),
-            outputs={blob: places[name] for blob, name in found["outputs"].items()},
-            blobs={key: places[name] for key, name in found["blobs"].items()},
-            host=tuple(HostLayer(**each) for each in found["host"]),
-            rounding=ShiftRounding(found["rounding"]),
-        )
+        return program_of_json(found, lambda file: np.load(folder / file))
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise RistrettoError(f"cannot be read as a program: {fault}", where=str(folder / NET)) from None
+
+
+def program_as_json(
+    program: Program,
+    pixels: Mapping[str, PixelTable | PixelOffsets],
+    vectors: Mapping[str, AnyArray],
+    save: Callable[[str, str, AnyArray], str],
+) -> dict[str, Any]:
+    """A program as JSON. pixels: what makes the inputs' integers of pixels. vectors: of images. All of them by place.
+
+    save: writes the array of this kind and this place, and returns the name of its file.
+    """
+
+    def from_pixels(name: str) -> dict[str, Any]:
+        found = pixels.get(name)
+        if found is None:
+            return {}
+        if isinstance(found, PixelTable):
+            return {"pixels": {"table": save("input", name, found.entries)}}
+        return {"pixels": {"factor": found.factor, "offsets": save("input", name, found.offsets)}}
+
+    return {
+        "name": program.name,
+        "rounding": program.rounding.value,
+        "places": {place.name: _plain(place, ("name",)) for place in program.places},
+        "inputs": [
+            {**_plain(each, ("place",)), "place": each.place.name, **from_pixels(each.place.name)}
+            for each in program.inputs
+        ],
+        "steps": [_step_as_json(step, save) for step in program.steps],
+        "outputs": {blob: place.name for blob, place in program.outputs.items()},
+        "blobs": {key: place.name for key, place in program.blobs.items()},
+        "host": [dataclasses.asdict(each) for each in program.host],
+        "vectors": {name: save("vectors", name, array) for name, array in vectors.items()},
+    }
+
+
+def program_of_json(found: Mapping[str, Any], load: Callable[[str], AnyArray]) -> Program:
+    """The program of program_as_json's result. load: reads a file of an array. KeyError, TypeError or ValueError."""
+    places = {
+        name: Place(**{**each, "name": name, "shape": tuple(each["shape"])}) for name, each in found["places"].items()
+    }
+    return Program(
+        name=found["name"],
+        inputs=tuple(
+            Input(places[each["place"]], each["blob"], each["layer"], each["bottom"]) for each in found["inputs"]
+        ),
+        steps=tuple(_step_of_json(each, places, load) for each in found["steps"]),
+        outputs={blob: places[name] for blob, name in found["outputs"].items()},
+        blobs={key: places[name] for key, name in found["blobs"].items()},
+        host=tuple(HostLayer(**each) for each in found["host"]),
+        rounding=ShiftRounding(found["rounding"]),
+    )
 
 
 def _plain(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -156,7 +171,7 @@ def _step_as_json(step: Step, save: Callable[[str, str, AnyArray], str]) -> dict
     return found
 
 
-def _step_of_json(found: Mapping[str, Any], places: Mapping[str, Place], folder: Path) -> Step:
+def _step_of_json(found: Mapping[str, Any], places: Mapping[str, Place], load: Callable[[str], AnyArray]) -> Step:
     kind = _STEPS[found["step"]]
     values: dict[str, Any] = {}
     for each in dataclasses.fields(kind):
@@ -170,8 +185,8 @@ def _step_of_json(found: Mapping[str, Any], places: Mapping[str, Place], folder:
         elif each.name == "geometry":
             geometry: Any = ConvGeometry if issubclass(kind, Product) else PoolGeometry
             value = geometry(**{key: tuple(n) if isinstance(n, list) else n for key, n in value.items()})
-        elif isinstance(value, str) and value.endswith(".npy"):
-            value = np.load(folder / value)
+        elif isinstance(value, str) and each.name != "layer":
+            value = load(value)
         elif isinstance(value, list):
             value = tuple(value)
         values[each.name] = value

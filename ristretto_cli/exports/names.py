@@ -38,7 +38,7 @@ def _unique(names: Iterable[str], plain: Callable[[str], str], taken: Collection
     for name in names:
         if name in found:
             continue
-        stem = unique = plain(name)[:_MAX_LENGTH]
+        stem = unique = plain(name)[:_MAX_LENGTH].rstrip("_-")
         number = 1
         while unique.lower() in used:
             number += 1

@@ -141,9 +141,8 @@ def check_folder(output: Path) -> None:
     if not output.name:
         raise RistrettoError("is not the name of a new folder", where=str(output), hint="Choose another --output.")
     if output.is_dir():
-        if any(output.iterdir()) and not (output / MANIFEST).is_file():
-            what = "this folder holds other files"
-            raise RistrettoError(what, where=str(output), hint="Choose a new folder, or that of an earlier export.")
+        if any(output.iterdir()):
+            _files_of_export(output)
     elif os.path.lexists(output):
         raise RistrettoError("is a file, not a folder", where=str(output), hint="Choose another --output.")
     if not output.parent.is_dir():
@@ -153,18 +152,30 @@ def check_folder(output: Path) -> None:
         raise RistrettoError("cannot be written: permission denied", where=str(output))
 
 
-def _remove_export(folder: Path) -> None:
-    """Remove an earlier export: the files that its manifest names, and the folders that are empty then."""
+def _files_of_export(folder: Path) -> list[Path]:
+    """The files of an earlier export. RistrettoError if the folder is none, or holds other files as well."""
+    other = RistrettoError(
+        "this folder holds other files", where=str(folder), hint="Choose a new folder, or that of an earlier export."
+    )
+    manifest_file = folder / MANIFEST
+    if not manifest_file.is_file():
+        raise other
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"] if any(folder.iterdir()) else {}
-        files = [folder / name for name in listed if not Path(name).is_absolute() and ".." not in Path(name).parts]
-    except (ValueError, KeyError, TypeError):
-        raise RistrettoError("is not a manifest of an export", where=str(folder / MANIFEST)) from None
-    for file in [*files, folder / MANIFEST]:
-        file.unlink(missing_ok=True)
-    for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-        if not any(inner.iterdir()):
-            inner.rmdir()
+        names = [*json.loads(manifest_file.read_text(encoding="utf-8"))["files"], MANIFEST]
+        files = [folder / name for name in names]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RistrettoError("is not a manifest of an export", where=str(manifest_file)) from None
+    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    if not {*found} <= {*files}:
+        raise other
+    return found
+
+
+def _remove_export(folder: Path) -> None:
+    """Remove an earlier export, with the folders that are empty then."""
     if any(folder.iterdir()):
-        raise RistrettoError("this folder holds other files", where=str(folder), hint="Choose a new folder.")
+        for file in _files_of_export(folder):
+            file.unlink(missing_ok=True)
+    for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        inner.rmdir()
     folder.rmdir()

@@ -99,11 +99,7 @@ class IntegerOps:
         if isinstance(x, Sized):
             if self._layer in self.recorded.reasons:  # what the layer computed, not what it reads
                 return sized(x.shape)
-            if not self._is_batch(x.shape):
-                return self._floats(x.shape, NoIntegerForm("its first axis is not that of the images"))
-            place = self._place(f"{self._layer}_in", x.shape[1:], grid.frac_bits, grid.low, grid.high)
-            self.recorded.trims.append((self._layer, place))
-            return Integers(x.shape, place)
+            return self._try(lambda: self._input(x, grid), x.shape)
         return self._try(lambda: self._requantized(x, grid), x.shape)
 
     def quantize_float(self, x: Value, floats: Floats) -> Value:
@@ -115,6 +111,14 @@ class IntegerOps:
 
     def detach(self, x: Value) -> Value:
         return x
+
+    def _input(self, x: Sized, grid: Grid) -> Integers:
+        if not self._is_batch(x.shape):
+            raise NoIntegerForm("its first axis is not that of the images")
+        _check_format(grid)
+        place = self._place(f"{self._layer}_in", x.shape[1:], grid.frac_bits, grid.low, grid.high)
+        self.recorded.trims.append((self._layer, place))
+        return Integers(x.shape, place)
 
     def _requantized(self, x: Integers | Pointwise | Sums, grid: Grid) -> Integers:
         _check_format(grid)
@@ -494,6 +498,8 @@ class IntegerOps:
 
     def expand(self, x: Value, shape: Shape) -> Value:
         shape = _SHAPES.expand(x, shape).shape
+        if isinstance(x, Constant):
+            return Constant(np.ascontiguousarray(np.broadcast_to(x.array, shape)), x.grid)
         return self._moved(x, shape, lambda array: np.broadcast_to(array, (array.shape[0], *shape[1:])))
 
     def gather(self, x: Value, indices: Value, axis: int) -> Value:
@@ -719,7 +725,7 @@ class IntegerOps:
 
 LOWEST = float(np.finfo(np.float32).min)  # with which max pooling pads
 
-_TRIM = "Trim it with `ristretto quantize`."
+_TRIM = "Trim it to fixed point with `ristretto quantize`."
 _NARROW = "Use narrower widths."
 
 

@@ -18,6 +18,7 @@ log = logging.getLogger("ristretto")
 
 _MAX_LOST = 0.5  # of the weights' sum of squares, by saturation
 _SAMPLE_SIZE = 2**16  # elements of a parameter that are looked at
+_DOUBLE_EXPONENTS = 1024  # powers of two from this on are no float64
 _PLAUSIBLE_BITS = 40  # activations are neither all below 2^-40 nor all above 2^40
 
 
@@ -71,7 +72,7 @@ def _implausible(side: str, number_format: Fixed) -> list[str]:
 
 def _lost(weights: Array, number_format: NumberFormat) -> list[str]:
     """The problem of a format that loses most of the weights by saturation, or rounds all to 0."""
-    magnitudes = np.abs(weights.ravel()[:: max(1, weights.size // _SAMPLE_SIZE)])
+    magnitudes = np.abs(weights.ravel()[:: max(1, weights.size // _SAMPLE_SIZE)]).astype(np.float64)
     largest = float(magnitudes.max(initial=0.0))
     if largest == 0 or not math.isfinite(largest):
         return []
@@ -86,9 +87,8 @@ def _lost(weights: Array, number_format: NumberFormat) -> list[str]:
             f"{100 * fraction:.0f} % of the weights saturate: they are up to {largest:.3g}, and the largest number of "
             f"their format is {highest:.3g}.{fits}"
         ]
-    if isinstance(number_format, Fixed) and largest < math.ldexp(0.5, -number_format.frac_bits):
-        step = math.ldexp(1.0, -number_format.frac_bits)
-        return [
-            f"all weights become 0: they are up to {largest:.3g}, and the step of their format is {step:.3g}.{fits}"
-        ]
+    if isinstance(number_format, Fixed) and math.frexp(largest)[1] < -number_format.frac_bits:
+        bits = -number_format.frac_bits
+        step = f"{math.ldexp(1.0, bits):.3g}" if bits < _DOUBLE_EXPONENTS else f"2^{bits}"
+        return [f"all weights become 0: they are up to {largest:.3g}, and the step of their format is {step}.{fits}"]
     return []

@@ -60,6 +60,11 @@ def test_plausible_formats_are_not_mentioned(nets: Any, caplog: pytest.LogCaptur
             "fit.",
         ),
         (
+            "bw_params: 8 fl_params: -2000",
+            'layer "c": all weights become 0: they are up to 0.9, and the step of their format is 2^2000. fl_params 7 '
+            "would fit.",
+        ),
+        (
             "precision: INTEGER_POWER_OF_2_WEIGHTS exp_min: -20 exp_max: -10",
             'layer "c": 100 % of the weights saturate: they are up to 0.9, and the largest number of their format is '
             "0.000977.",
