@@ -58,7 +58,10 @@ class MetricLayer(HostLayer):
 
 
 class HostLoss(HostLayer):
-    """A host layer whose only top is a loss, (); training gets the gradients from it."""
+    """A host layer whose only top is a loss, (); training gets the gradients from it.
+
+    Its bottoms are blobs of the graph or tops of data layers.
+    """
 
     is_loss = True
 

@@ -225,7 +225,6 @@ class _Batch:
 
     def __init__(self, settings: _Settings, bottoms: Sequence[Array]) -> None:
         s = self._settings = settings
-        # Blobs of the graph have fixed shapes, but with batch size 1 images may differ: see the sources.
         self._offsets = bottoms[0].reshape(s.images, s.priors, s.owners, 4).astype(np.float64)
         self._scores = bottoms[1].reshape(s.images, s.priors, s.classes).astype(np.float64)
         self._boxes, self._variances = bottoms[2].reshape(2, s.priors, 4).astype(np.float64)
@@ -251,15 +250,15 @@ class _Batch:
         to_loc = np.zeros_like(self._offsets)
         slopes = matches.differences.clip(-1, 1) if s.smooth else matches.differences
         to_loc[matches.images, matches.priors, matches.owners] = slopes * matches.slopes * scale_loc
-        losses, to_conf = self._of_scores(self._targets(matches))
-        loss_of_scores = losses[counted].sum()
-        to_conf = np.where(counted[..., None], to_conf, 0) * scale_conf
+        to_conf = np.zeros_like(self._scores)
+        losses, slopes = self._of_scores(self._scores[counted], self._targets(matches)[counted])
+        to_conf[counted] = slopes * scale_conf
         # A loss that is not wanted must not count if it is not a number either.
         total = 0.0
         if scale_loc:
             total += scale_loc * self._of_offsets(matches).sum()
         if scale_conf:
-            total += scale_conf * loss_of_scores
+            total += scale_conf * losses.sum()
         return float(total), to_loc, to_conf
 
     def _matched(self) -> tuple[Indices, Array]:
@@ -267,21 +266,21 @@ class _Batch:
         s, objects = self._settings, self._objects
         indices: Indices = np.full((s.images, s.owners, s.priors), UNMATCHED, np.int64)
         largest: Array = np.zeros((s.images, s.priors), np.float32)
+        of_priors = self._overlaps(self._boxes, slice(None)) if s.matches_priors else None
         for image in np.unique(objects.images):
             here = np.flatnonzero(objects.images == image)
-            if s.matches_priors:
-                found, largest[image] = self._match(self._boxes, here)
+            if of_priors is not None:
+                found, largest[image] = self._match(self._boxes, of_priors[:, here], here)
                 for owner in self._owning():
-                    if s.shared:
-                        indices[image, owner] = found
-                    else:
-                        owned = (found >= 0) & (objects.labels[found.clip(0)] == owner)
-                        indices[image, owner] = np.where(owned, found, UNMATCHED)
+                    owned = (found >= 0) & (objects.labels[found.clip(0)] == owner)
+                    indices[image, owner] = found if s.shared else np.where(owned, found, UNMATCHED)
                 continue
             for owner in self._owning():
                 there = here if s.shared else here[objects.labels[here] == owner]
                 if len(there):
-                    indices[image, owner], largest[image] = self._match(self._decoded(image, owner), there)
+                    boxes = self._decoded(image, owner)
+                    matches = self._match(boxes, self._overlaps(boxes, there), there)
+                    indices[image, owner], largest[image] = matches
         return indices, largest
 
     def _owning(self) -> list[int]:
@@ -289,15 +288,17 @@ class _Batch:
         s = self._settings
         return [0] if s.shared else [label for label in range(s.classes) if label != s.background]
 
-    def _match(self, corners: AnyArray, objects: Indices) -> tuple[Indices, Array]:
+    def _overlaps(self, boxes: AnyArray, objects: Indices | slice) -> Array:
+        corners = self._objects.corners[objects]
+        return positive_overlaps(Boxes.of(boxes.astype(np.float32)), Boxes.of(corners))
+
+    def _match(self, boxes: AnyArray, overlaps: Array, objects: Indices) -> tuple[Indices, Array]:
         """The index of the object of each box, and each box's largest overlap, 0 for ignored ones."""
-        s = self._settings
-        boxes = corners.astype(np.float32)
         crossing = ((boxes < 0) | (boxes > 1)).any(axis=1)
-        ignored = np.asarray(crossing & s.ignores_crossing)
-        overlaps = positive_overlaps(Boxes.of(boxes), Boxes.of(self._objects.corners[objects]))
-        found = matched(overlaps, s.threshold, ignored)
-        return np.where(found >= 0, objects[found.clip(0)], found), np.where(ignored, np.float32(0), overlaps.max(1))
+        ignored = np.asarray(crossing & self._settings.ignores_crossing)
+        found = matched(overlaps, self._settings.threshold, ignored)
+        indices = np.where(found >= 0, objects[found.clip(0)], found)
+        return indices, np.where(ignored, np.float32(0), overlaps.max(axis=1))
 
     def _decoded(self, image: int, owner: int) -> AnyArray:
         """The predicted boxes (P, 4)."""
@@ -328,7 +329,7 @@ class _Batch:
     def _mined(self, indices: Indices, overlaps: Array, matches: _Matches) -> AnyArray:
         """The priors that mining chooses, (N, P). indices, overlaps: of the priors' objects, (N, P)."""
         s = self._settings
-        losses, _ = self._of_scores(self._targets(matches, mining=True))
+        losses, _ = self._of_scores(self._scores, self._targets(matches, mining=True))
         if s.mining == "HARD_EXAMPLE":
             losses[matches.images, matches.priors] += self._of_offsets(matches)
         chosen = np.zeros((s.images, s.priors), np.bool_)
@@ -367,17 +368,16 @@ class _Batch:
             targets[matches.images, matches.priors, labels] = 1
         return targets
 
-    def _of_scores(self, targets: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """The loss of each prior's scores (N, P), and its derivative by each score (N, P, C)."""
-        scores = self._scores
+    def _of_scores(self, scores: AnyArray, targets: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """The loss of each prior's scores (..., C) to (...,), and its derivative by each score (..., C)."""
         if self._settings.logistic:
             # log(1 + exp(x)) - target x
             losses = np.maximum(scores, 0) + np.log1p(np.exp(-np.abs(scores))) - targets * scores
-            return losses.sum(2), 0.5 * (1 + np.tanh(0.5 * scores)) - targets
-        shifted = scores - scores.max(2, keepdims=True)
+            return losses.sum(-1), 0.5 * (1 + np.tanh(0.5 * scores)) - targets
+        shifted = scores - scores.max(-1, keepdims=True)
         powers = np.exp(shifted)
-        sums = powers.sum(2, keepdims=True)
-        logarithms = np.maximum((targets * (shifted - np.log(sums))).sum(2), np.log(_TINY))
+        sums = powers.sum(-1, keepdims=True)
+        logarithms = np.maximum((targets * (shifted - np.log(sums))).sum(-1), np.log(_TINY))
         return -logarithms, powers / sums - targets
 
     def _of_offsets(self, matches: _Matches) -> AnyArray:

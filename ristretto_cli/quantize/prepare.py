@@ -36,6 +36,7 @@ from ristretto_cli.scoring.comparisons import (
 from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, heads, is_loss, scored
 from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.scoring.user_data import check_has_data
+from ristretto_cli.sources.augmentation import without_augmentation
 from ristretto_cli.sources.open import DataLayers
 
 log = logging.getLogger("ristretto")
@@ -343,7 +344,8 @@ def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
 
 
 def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Location]] | None:
-    """The layers of phase TEST with the data layers of TRAIN; None if TRAIN has none that fit."""
+    """The layers of phase TEST with the data layers of TRAIN, without their augmentation; None if TRAIN has none that
+    fit."""
     test = list(included(net_file, NetState(TEST)))
     train = [(message, where) for message, where in included(net_file, NetState(TRAIN)) if message.type in data]
     made = {top for message, _ in train for top in message.top}
@@ -351,4 +353,8 @@ def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message,
     if not train or not needed <= made:
         return None
     rest = [(message, where) for message, where in test if message.type not in data]
-    return [*train, *rest]
+    plain = [(*without_augmentation(message), where) for message, where in train]
+    omitted = dict.fromkeys(name for _, names, _ in plain for name in names)
+    if omitted:
+        log.info("Calibrating without the augmentation of the training data: %s.", ", ".join(omitted))
+    return [*((message, where) for message, _, where in plain), *rest]

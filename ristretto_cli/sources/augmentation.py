@@ -31,17 +31,8 @@ class Augmentation:
     """
 
     def __init__(self, param: Message, annotated: Message | None, phase: int) -> None:
-        samplers = [] if annotated is None else [one for one in annotated.batch_sampler if _draws(one)]
-        crops = any(not _shows_all(sampler) for sampler in samplers)
-        distorts = any(value > 0 for field, value in param.distort_param.ListFields() if field.name.endswith("_prob"))
-        expands = _expands(param)
-        active = {
-            "noise_param": Noise.is_in(param.noise_param),
-            "distort_param": distorts,
-            "expand_param": expands,
-            "batch_sampler": crops,
-        }
-        names = [name for name, is_active in active.items() if is_active]
+        names = _active(param, annotated)
+        distorts, expands, crops = (name in names for name in ("distort_param", "expand_param", "batch_sampler"))
         if names and phase == TEST:
             raise LayerError(
                 f"{', '.join(names)} would change the images at random in the TEST phase",
@@ -53,11 +44,12 @@ class Augmentation:
             )
         self.is_active = bool(names)
         self.changes_size = expands or crops
-        self.noise = Noise(param.noise_param) if active["noise_param"] else None
+        self.noise = Noise(param.noise_param) if "noise_param" in names else None
         self._recodes_colours = param.HasField("distort_param")
         self._distortion = ColourDistortion(param.distort_param) if distorts else None
         self._expansion = param.expand_param if expands else None
         self._border = np.array(param.mean_value or [0.0])
+        samplers = [] if annotated is None else [one for one in annotated.batch_sampler if _draws(one)]
         self._samplers = [CropSampler(sampler) for sampler in samplers] if crops else []
         self.fixed_windows = (WHOLE,) if samplers and not crops else ()
         self._constraint = param.emit_constraint if param.HasField("emit_constraint") else None
@@ -110,6 +102,29 @@ class Augmentation:
         out[top : top + height, left : left + width] = image
         ends = np.array([-left, -top, new_width - left, new_height - top], np.float32)
         return out, np.asarray(ends / np.array([width, height, width, height], np.float32))
+
+
+def without_augmentation(message: Message) -> tuple[Message, list[str]]:
+    """A data layer's LayerParameter without random augmentation, a copy, and the names of what was removed."""
+    found = type(message)()
+    found.CopyFrom(message)
+    names = _active(message.transform_param, message.annotated_data_param)
+    for name in names:
+        (found.annotated_data_param if name == "batch_sampler" else found.transform_param).ClearField(name)
+    return found, names
+
+
+def _active(param: Message, annotated: Message | None) -> list[str]:
+    """The names of the settings that change images at random."""
+    samplers = [] if annotated is None else [one for one in annotated.batch_sampler if _draws(one)]
+    distorts = any(value > 0 for field, value in param.distort_param.ListFields() if field.name.endswith("_prob"))
+    active = {
+        "noise_param": Noise.is_in(param.noise_param),
+        "distort_param": distorts,
+        "expand_param": _expands(param),
+        "batch_sampler": any(not _shows_all(sampler) for sampler in samplers),
+    }
+    return [name for name, is_active in active.items() if is_active]
 
 
 def _cropped(image: Pixels, window: Array) -> Pixels:

@@ -21,7 +21,7 @@ from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.all_blobs import chosen_blobs, values_by_key, without_repetitions
 from ristretto_cli.scoring.host_layers import HostLayers, host_layers
-from ristretto_cli.train.host_losses import check_host_losses, loss_computer
+from ristretto_cli.train.host_losses import loss_computer
 from ristretto_cli.train.torch_import import device_of, import_torch, use_threads
 
 Tensor: TypeAlias = Any  # torch may be missing where types are checked
@@ -56,7 +56,6 @@ class Gradients:
         if not any(weight for layer in net.layers for weight in layer.loss_weights):
             hint = "Add a loss layer, or a loss_weight, for this phase; see --phase."
             raise RistrettoError("the net has no loss, so there are no gradients", where=net.file, hint=hint)
-        check_host_losses(net)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""

@@ -7,30 +7,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.layers.host_layer import host_loss
 from ristretto_cli.net.ir import Blob, Layer, Net
 from ristretto_cli.ops import Array
 from ristretto_cli.scoring.host_layers import located
 
 Tensor: TypeAlias = Any  # torch may be missing where types are checked
-
-
-def check_host_losses(net: Net) -> None:
-    """RistrettoErrors for losses that read a blob of another host layer: training does not compute these."""
-    inputs = {blob.name for blob in net.inputs}
-    raise_all(
-        RistrettoError(
-            f'layer "{layer.name}" ({layer.type}): its bottom "{blob.name}" is produced by a host layer, so it cannot '
-            "be used in training",
-            where=layer.where,
-            hint="Let it read the top of a data layer.",
-        )
-        for layer in net.layers
-        if host_loss(layer) is not None and any(layer.loss_weights)
-        for blob in layer.bottoms
-        if blob.on_host and blob.name not in inputs
-    )
 
 
 def loss_computer(batch: Mapping[str, Array], ops: Any) -> Callable[[Layer, Sequence[Tensor]], Tensor]:

@@ -15,7 +15,7 @@ from ristretto_cli.net.forward import Run, forward, state_shapes
 from ristretto_cli.net.ir import Layer, Net, in_graph
 from ristretto_cli.ops import Array
 from ristretto_cli.train.debug_info import backward_lines, forward_lines, keep_gradients
-from ristretto_cli.train.host_losses import check_host_losses, computed, loss_computer
+from ristretto_cli.train.host_losses import computed, loss_computer
 from ristretto_cli.train.optimizers import Learnable
 from ristretto_cli.train.torch_import import import_torch
 
@@ -81,7 +81,6 @@ class TrainNet:
                 where=net.file,
                 hint="Add a loss layer for phase TRAIN.",
             )
-        check_host_losses(net)
         self.learnables = self._learnables(force_backward)
         self._values = {param.key: param.tensor for param in self.learnables}
         self._learned = [param.tensor for param in self.learnables if param.tensor.requires_grad]
