@@ -161,6 +161,7 @@ class Prepared:
         if layers is None:
             log.warning("%s has no data layers for TRAIN: calibrating on TEST data.", self.config.model)
             return self.net
+        _log_omitted_augmentation(self.net_file, data)
         return self._load(build_layers(self.net_file, layers, TEST, data))
 
     def _load(self, net: Net) -> Net:
@@ -353,8 +354,11 @@ def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message,
     if not train or not needed <= made:
         return None
     rest = [(message, where) for message, where in test if message.type not in data]
-    plain = [(*without_augmentation(message), where) for message, where in train]
-    omitted = dict.fromkeys(name for _, names, _ in plain for name in names)
+    return [*((without_augmentation(message)[0], where) for message, where in train), *rest]
+
+
+def _log_omitted_augmentation(net_file: NetFile, data: DataLayers) -> None:
+    train = [message for message, _ in included(net_file, NetState(TRAIN)) if message.type in data]
+    omitted = dict.fromkeys(name for message in train for name in without_augmentation(message)[1])
     if omitted:
         log.info("Calibrating without the augmentation of the training data: %s.", ", ".join(omitted))
-    return [*((message, where) for message, _, where in plain), *rest]
