@@ -50,12 +50,8 @@ class MultiBoxLoss(HostLoss):
         settings = _Settings.of(layer.message, [bottom.shape for bottom in bottoms])
         # Diverging nets have infinite predictions; their loss is not a number.
         with np.errstate(over="ignore", invalid="ignore"):
-            loss, to_loc, to_conf = _Batch(settings, bottoms).loss()
-        gradients = [
-            gradient.astype(np.float32).reshape(bottom.shape)
-            for gradient, bottom in zip((to_loc, to_conf), bottoms, strict=False)
-        ]
-        return np.asarray(loss, np.float32), [*gradients, None, None]
+            loss, to_loc, to_conf = (part.astype(np.float32) for part in _Batch(settings, bottoms).loss())
+        return loss, [to_loc.reshape(bottoms[0].shape), to_conf.reshape(bottoms[1].shape), None, None]
 
 
 @dataclass(frozen=True)
@@ -230,8 +226,8 @@ class _Batch:
         self._boxes, self._variances = bottoms[2].reshape(2, s.priors, 4).astype(np.float64)
         self._objects = _Objects.of(bottoms[3], s)
 
-    def loss(self) -> tuple[float, AnyArray, AnyArray]:
-        """The loss, and its gradients with respect to offsets and scores."""
+    def loss(self) -> tuple[AnyArray, AnyArray, AnyArray]:
+        """The loss, (), and its gradients with respect to offsets and scores."""
         s = self._settings
         indices, overlaps = self._matched()
         matches = self._matches(indices)
@@ -259,7 +255,7 @@ class _Batch:
             total += scale_loc * self._of_offsets(matches).sum()
         if scale_conf:
             total += scale_conf * losses.sum()
-        return float(total), to_loc, to_conf
+        return np.array(total), to_loc, to_conf
 
     def _matched(self) -> tuple[Indices, Array]:
         """For each image, owner and prior the index of its object (N, O, P); each prior's largest overlap (N, P)."""
@@ -312,8 +308,8 @@ class _Batch:
         objects = indices[images, owners, priors]
         boxes, variances = self._boxes[priors], self._variances[priors]
         offsets = self._offsets[images, priors, owners]
-        if s.code != "CORNER" and not (boxes[:, 2:] > boxes[:, :2]).all():
-            raise LayerError("a prior box without an area matches an object", hint="Check the sizes of its PriorBox.")
+        if not (variances > 0).all():
+            raise LayerError("a prior box with a variance that is not positive matches an object")
         targets = encoded(self._objects.corners[objects].astype(np.float64), boxes, s.code)
         if s.variance_in_target:
             differences, slopes = (offsets - targets) / variances, 1 / variances

@@ -35,7 +35,9 @@ def loss_computer(batch: Mapping[str, Array], ops: Any) -> Callable[[Layer, Sequ
             for blob, gradient in zip(layer.bottoms, gradients, strict=True)
             if not blob.on_host
         ]
-        return Derived.apply(ops.constant(loss), derivatives, *values)
+        # Not as a scalar: the backend keeps those for the next passes.
+        value = ops.constant(loss.reshape(1)).reshape(())
+        return Derived.apply(value, derivatives, *values)
 
     return compute
 

@@ -442,12 +442,18 @@ def test_infinite_predictions_give_no_number_and_no_warning():
     for code in ("CORNER", "CENTER_SIZE"):
         for value in (np.inf, np.nan, 1e30):
             for matching in ("true", "false"):
-                text = f"code_type: {code} use_prior_for_matching: {matching}"
+                text = f"code_type: {code} use_prior_for_matching: {matching} loc_loss_type: L2"
                 loss, _ = loss_of(
                     f"multibox_loss_param {{ num_classes: 2 {text} }}",
                     [np.full((1, 16), value), np.full((1, 8), value), PRIOR, ONE],
                 )
                 assert loss.shape == ()
+
+
+def test_variances_must_be_positive():
+    prior = np.stack([np.ravel(PRIORS), np.zeros(16)])[None]
+    with pytest.raises(LayerError, match="a variance that is not positive"):
+        loss_of("multibox_loss_param { num_classes: 2 }", [np.zeros((1, 16)), np.zeros((1, 8)), prior, ONE])
 
 
 @pytest.mark.parametrize(
