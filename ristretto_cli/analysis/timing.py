@@ -22,6 +22,7 @@ from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import DYNAMIC, Array
 from ristretto_cli.scoring.evaluation import TOTAL_LOSS
 from ristretto_cli.scoring.execution import DEFAULT, Execution
+from ristretto_cli.scoring.host_layers import host_losses, total_loss
 from ristretto_cli.scoring.net_profile import NetProfiler
 from ristretto_cli.scoring.score import scoring_runner
 from ristretto_cli.sources.open import open_source
@@ -203,7 +204,7 @@ def _time_passes(
     runner = scoring_runner(net, rng=rng, execution=execution)
     log.info("Performing Forward")
     first = runner.run(feeds)
-    log.info("Initial loss: %g", float(first.get(TOTAL_LOSS, 0.0)))
+    log.info("Initial loss: %g", total_loss(first, host_losses(net), TOTAL_LOSS))
     log.info("*** Benchmark begins ***")
     log.info("Testing for %d iterations.", iterations)
     return timer.measure(lambda: runner.run(feeds), "forward", iterations, log_each=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -112,6 +113,19 @@ class ScaledBatch(_Function):  # type: ignore[misc]
             gradient, x, scale.reshape(-1), None, None, mean, factor, True, ctx.eps, [True, True, True]
         )
         return to_x, to_scale.reshape(scale.shape), to_shift.reshape(scale.shape), None, None
+
+
+class Derived(_Function):  # type: ignore[misc]
+    """A value, (), with its gradients with respect to other values, which are given; None where there is none."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *others: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *(None if each is None else gradient * each for each in ctx.gradients))
 
 
 def _over_channels(x: Tensor, size: int) -> Tensor:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.layer_type import LayerType, layer_type
-from ristretto_cli.layers.prior_codes import decode
+from ristretto_cli.layers.prior_codes import count_priors, decode
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import MAX_EXACT_INT, Ops, Shape, V, show
+from ristretto_cli.ops import MAX_EXACT_INT, Ops, Shape, V
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -65,17 +64,9 @@ class _Settings:
 
     @classmethod
     def of(cls, param: Message, shapes: Sequence[Shape]) -> _Settings:
-        loc, conf, prior = shapes
         if param.num_classes < 1:
             raise LayerError("num_classes is missing", hint="Set the number of classes, including the background.")
-        if len(prior) != 3 or prior[:2] != (1, 2) or prior[2] % 4:
-            raise LayerError(f"its third bottom is {show(prior)}; expected PriorBox's (1, 2, boxes * 4)")
-        priors, owners = prior[2] // 4, 1 if param.share_location else param.num_classes
-        for name, shape, each in (("first", loc, owners * 4), ("second", conf, param.num_classes)):
-            if len(shape) < 2 or shape[0] != loc[0] or prod(shape[1:]) != priors * each:
-                raise LayerError(
-                    f"its {name} bottom is {show(shape)}; for {priors} boxes it needs {priors * each} numbers per image"
-                )
+        priors = count_priors(shapes, 1 if param.share_location else param.num_classes, param.num_classes)
         if param.no_permute:
             raise LayerError("no_permute is not supported", hint="Add Permute and Flatten layers before it.")
         if param.num_classes == 1 and param.background_label_id == 0:
@@ -99,8 +90,10 @@ class _Settings:
             min_score=param.confidence_threshold if param.HasField("confidence_threshold") else LOWEST,
             max_overlap=nms.nms_threshold,
         )
-        if loc[0] * found.classes * priors > MAX_EXACT_INT:
-            raise LayerError(f"{loc[0]} images, {found.classes} classes and {priors} boxes are too many to number")
+        if shapes[0][0] * found.classes * priors > MAX_EXACT_INT:
+            raise LayerError(
+                f"{shapes[0][0]} images, {found.classes} classes and {priors} boxes are too many to number"
+            )
         return found
 
 

@@ -57,6 +57,28 @@ class MetricLayer(HostLayer):
         """The metric for these values of the layer's first top, one per batch."""
 
 
+class HostLoss(HostLayer):
+    """A host layer whose only top is a loss, (); training gets the gradients from it.
+
+    Its bottoms are blobs of the graph or tops of data layers.
+    """
+
+    is_loss = True
+
+    @abstractmethod
+    def loss(self, layer: Layer, bottoms: Sequence[Array]) -> tuple[Array, Sequence[Array | None]]:
+        """The loss of a batch, and its gradient with respect to each bottom; None for those without a gradient."""
+
+    def start(self, layer: Layer) -> Compute:
+        return lambda bottoms: [self.loss(layer, bottoms)[0]]
+
+
+def host_loss(layer: Layer) -> HostLoss | None:
+    """The type of a layer, if it is a HostLoss."""
+    layer_type = LAYERS.get(layer.type) if layer.on_host else None
+    return layer_type if isinstance(layer_type, HostLoss) else None
+
+
 def readers() -> str:
     """The types of all host layers, for messages."""
     *names, last = (name for name, kind in LAYERS.registered().items() if isinstance(kind, HostLayer))

@@ -14,7 +14,7 @@ from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.errors import LayerError, Location, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.formats.number_format import layer_formats
-from ristretto_cli.layers.host_layer import HostLayer, readers
+from ristretto_cli.layers.host_layer import HostLayer, host_loss, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
 from ristretto_cli.ops import DYNAMIC, Shape, show
@@ -176,7 +176,7 @@ class _Builder:
             is_loss = False
         else:
             layer_type = self._type(message.type)
-            if layer_type.is_loss and not layer.tops:
+            if layer_type.is_loss and not layer.tops and not isinstance(layer_type, HostLayer):
                 layer = replace(layer, tops=(Blob(AUTOMATIC, (), -1),))
             _check_counts(layer, layer_type)
             layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
@@ -358,6 +358,8 @@ def _check_in_graph(layer: Layer) -> None:
 
 
 def _check_losses(layer: Layer) -> None:
+    if host_loss(layer) is not None:
+        return
     for blob, weight in zip(layer.tops, layer.loss_weights, strict=True):
         if blob.on_host and weight != 0:
             raise LayerError(f'its top "{blob.name}" ({show(blob.shape)}) cannot be a loss', hint="Remove loss_weight.")

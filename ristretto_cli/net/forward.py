@@ -10,6 +10,7 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, layer_formats
+from ristretto_cli.layers.host_layer import host_loss
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net, Param, in_graph
 from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer, param_formats
@@ -69,6 +70,7 @@ def forward(
     round_to_nearest: bool = False,
     copy_top: Callable[[V], V] | None = None,
     keep: Collection[str] | None = None,
+    compute_loss: Callable[[Layer, Sequence[V]], V] | None = None,
 ) -> Run[V]:
     """Run the net's layers in order on a backend.
 
@@ -79,12 +81,23 @@ def forward(
     them in phase TRAIN too. round_to_nearest: for parameters in phase TRAIN, instead of stochastically. copy_top:
     copies a top; without it, a layer that changes nothing returns the value that it reads. keep: the names of the
     blobs needed at the end; all others are released after their last reader, and the Run's `inputs` and `outputs`
-    stay empty.
+    stay empty. compute_loss: computes the top of a HostLoss from its bottoms in the graph; without it, the Run has no
+    values of such layers, and its loss does not include them.
     """
     in_training = Rounding.NEAREST if round_to_nearest else Rounding.STOCHASTIC
     resume_from = resume_from or ResumePoint(0, {})
     interpreter = _Interpreter(
-        net, ops, rng, states or {}, resume_from, params or {}, trim_activations, in_training, copy_top, keep
+        net,
+        ops,
+        rng,
+        states or {},
+        resume_from,
+        params or {},
+        trim_activations,
+        in_training,
+        copy_top,
+        keep,
+        compute_loss,
     )
     return interpreter.run(feeds)
 
@@ -102,6 +115,7 @@ class _Interpreter(Generic[V]):
         rounding_in_training: Rounding,
         copy_top: Callable[[V], V] | None,
         keep: Collection[str] | None,
+        compute_loss: Callable[[Layer, Sequence[V]], V] | None,
     ) -> None:
         self._net = net
         self._ops = ops
@@ -113,6 +127,7 @@ class _Interpreter(Generic[V]):
         self._rounding_in_training = rounding_in_training  # of parameters, overriding the layer's setting
         self._copy_top = copy_top
         self._keep = keep
+        self._compute_loss = compute_loss
         self._memory: dict[int, V] = {}
         # For blobs that share memory but have their own copy: the copy, and the value then in memory.
         self._own: dict[str, tuple[V, V]] = {}
@@ -132,17 +147,21 @@ class _Interpreter(Generic[V]):
                     self._run.inputs.append(self._load(in_graph(layer.bottoms)))
                 if layer.is_source:
                     tops: Sequence[V] = [feeds[top.name] for top in in_graph(layer.tops)]
+                elif not layer.on_host:
+                    tops = self._compute(layer)
+                elif self._compute_loss is not None and host_loss(layer) is not None:
+                    tops = [self._compute_loss(layer, self._bottoms(layer))]
                 else:
-                    tops = () if layer.on_host else self._compute(layer)
+                    tops = ()
                 if self._copy_top is not None:
                     tops = [self._copy_top(top) for top in tops]
-                self._store(in_graph(layer.tops), tops)
+                self._store(computed_tops(layer, tops), tops)
                 if self._keep is None:
                     self._run.outputs.append(tuple(tops))
                 self._add_losses(layer, tops)
             for storage in last_uses.get(i, ()):
                 self._memory.pop(storage, None)
-        known = (blob for layer in self._net.layers for blob in in_graph(layer.tops) if blob.storage in self._memory)
+        known = (blob for layer in self._net.layers for blob in layer.tops if blob.storage in self._memory)
         blobs = {blob.name: blob for blob in known}
         self._run.final = dict(zip(blobs, self._load(list(blobs.values())), strict=True))
         return self._run
@@ -190,8 +209,9 @@ class _Interpreter(Generic[V]):
         return [self._quantize(top, formats.layer_out, formats.rounding) for top in tops]
 
     def _bottoms(self, layer: Layer) -> tuple[V, ...]:
-        values = self._load(layer.bottoms)
-        passed = passes_gradients(self._net, layer)
+        values = self._load(in_graph(layer.bottoms))
+        passes = zip(layer.bottoms, passes_gradients(self._net, layer), strict=True)
+        passed = [one for blob, one in passes if not blob.on_host]
         if all(passed):
             return values
         return tuple(v if p else self._ops.detach(v) for v, p in zip(values, passed, strict=True))
@@ -228,13 +248,19 @@ class _Interpreter(Generic[V]):
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops
-        weights = [weight for top, weight in zip(layer.tops, layer.loss_weights, strict=True) if not top.on_host]
+        computed = computed_tops(layer, tops)
+        weights = [weight for top, weight in zip(layer.tops, layer.loss_weights, strict=True) if top in computed]
         for value, weight in zip(tops, weights, strict=True):
             if weight == 0:
                 continue
             total = ops.reshape(ops.sum(value, range(len(value.shape))), ()) if value.shape else value
             weighted = ops.mul(total, ops.constant(weight))
             self._run.loss = weighted if self._run.loss is None else ops.add(self._run.loss, weighted)
+
+
+def computed_tops(layer: Layer, values: Sequence[V]) -> tuple[Blob, ...]:
+    """The tops that have these values in a run: those in the graph, or that of a HostLoss."""
+    return layer.tops if values and layer.on_host else in_graph(layer.tops)
 
 
 def passes_gradients(net: Net, layer: Layer) -> tuple[bool, ...]:

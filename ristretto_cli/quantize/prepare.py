@@ -36,6 +36,7 @@ from ristretto_cli.scoring.comparisons import (
 from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, heads, is_loss, scored
 from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.scoring.user_data import check_has_data
+from ristretto_cli.sources.augmentation import without_augmentation
 from ristretto_cli.sources.open import DataLayers
 
 log = logging.getLogger("ristretto")
@@ -160,6 +161,7 @@ class Prepared:
         if layers is None:
             log.warning("%s has no data layers for TRAIN: calibrating on TEST data.", self.config.model)
             return self.net
+        _log_omitted_augmentation(self.net_file, data)
         return self._load(build_layers(self.net_file, layers, TEST, data))
 
     def _load(self, net: Net) -> Net:
@@ -343,7 +345,8 @@ def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
 
 
 def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Location]] | None:
-    """The layers of phase TEST with the data layers of TRAIN; None if TRAIN has none that fit."""
+    """The layers of phase TEST with the data layers of TRAIN, without their augmentation; None if TRAIN has none that
+    fit."""
     test = list(included(net_file, NetState(TEST)))
     train = [(message, where) for message, where in included(net_file, NetState(TRAIN)) if message.type in data]
     made = {top for message, _ in train for top in message.top}
@@ -351,4 +354,11 @@ def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message,
     if not train or not needed <= made:
         return None
     rest = [(message, where) for message, where in test if message.type not in data]
-    return [*train, *rest]
+    return [*((without_augmentation(message)[0], where) for message, where in train), *rest]
+
+
+def _log_omitted_augmentation(net_file: NetFile, data: DataLayers) -> None:
+    train = [message for message, _ in included(net_file, NetState(TRAIN)) if message.type in data]
+    omitted = dict.fromkeys(name for message in train for name in without_augmentation(message)[1])
+    if omitted:
+        log.info("Calibrating without the augmentation of the training data: %s.", ", ".join(omitted))

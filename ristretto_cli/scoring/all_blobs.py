@@ -13,13 +13,14 @@ import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
-from ristretto_cli.net.forward import Run
-from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
+from ristretto_cli.net.forward import Run, computed_tops
+from ristretto_cli.net.ir import AUTOMATIC, Net
 from ristretto_cli.ops import AnyArray, Array, V
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.execution import DEFAULT, Execution
-from ristretto_cli.scoring.host_layers import Runner
+from ristretto_cli.scoring.host_layers import Runner, host_losses, total_loss
 
+_TOTAL_LOSS = "@total_loss"
 _UPDATE = "param_end:"
 
 
@@ -39,11 +40,17 @@ class OnePass:
     ) -> None:
         self._net = net
         self._blobs, on_host = chosen_blobs(net, blobs)
+        self._host_losses = host_losses(net)
+        self._extra = self._host_losses.keys() - set(on_host)
+        on_host = [*on_host, *sorted(self._extra)]
         self._runner: Runner = compile_net(net, self._select, rng=rng, execution=execution, on_host=on_host)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, AnyArray]:
         """The arrays of one pass, by key."""
         results: dict[str, AnyArray] = dict(self._runner.run(feeds))
+        if self._host_losses:
+            results[_TOTAL_LOSS] = np.float32(total_loss(results, self._host_losses, _TOTAL_LOSS)).reshape(())
+        results = {key: array for key, array in results.items() if key not in self._extra}
         return without_repetitions(self._net, self._blobs, feeds, results)
 
     def _select(self, run: Run[Node], ops: OnnxOps) -> dict[str, Node]:
@@ -73,13 +80,13 @@ def values_by_key(net: Net, blobs: Collection[str], run: Run[V]) -> dict[str, V]
     for layer, tops in zip(reversed(net.layers), reversed(run.outputs), strict=True):
         if layer.type == "Input":
             continue
-        for top, value in reversed(list(zip(in_graph(layer.tops), tops, strict=True))):
+        for top, value in reversed(list(zip(computed_tops(layer, tops), tops, strict=True))):
             if top.name in blobs:
                 picked[f"{top.name}@{layer.name}" if top.name in picked else top.name] = value
     picked = dict(reversed(picked.items()))
     picked.update({f"{name}@end": run.final[name] for name in sorted(blobs)})
     picked.update({f"{_UPDATE}{key}": value for key, value in run.updates.items()})
-    return picked if run.loss is None else {**picked, "@total_loss": run.loss}
+    return picked if run.loss is None else {**picked, _TOTAL_LOSS: run.loss}
 
 
 def without_repetitions(

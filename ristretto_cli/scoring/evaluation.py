@@ -13,7 +13,7 @@ from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.comparisons import Comparison
-from ristretto_cli.scoring.host_layers import Runner
+from ristretto_cli.scoring.host_layers import Runner, host_losses, total_loss
 from ristretto_cli.scoring.metrics import loss_weights, measures, metrics_of, scored
 from ristretto_cli.scoring.scores import Output, Scores
 from ristretto_cli.scoring.step_timer import StepTimer
@@ -77,11 +77,13 @@ class ScoredOutputs:
         self.metrics = metrics_of(net)
         self.averaged = [blob for blob in self.blobs if blob.name not in self.metrics]
         self.weights = loss_weights(net)
+        self.host_losses = host_losses(net)
 
     @property
     def on_host(self) -> list[str]:
         """The blobs that host layers compute, by name."""
-        return [*self.metrics, *(blob.name for blob in self.averaged if blob.on_host)]
+        scored_there = (blob.name for blob in self.averaged if blob.on_host)
+        return list(dict.fromkeys([*self.metrics, *scored_there, *self.host_losses]))
 
     def select(self, run: Run[Node]) -> dict[str, Node]:
         """The values of a run that the scores need, by blob name; the loss is called TOTAL_LOSS."""
@@ -108,7 +110,7 @@ class Tally:
             total += results[name].ravel()
         for name, tops in self._metric_tops.items():
             tops.append(results[name])
-        self._loss += results.get(TOTAL_LOSS, 0)
+        self._loss += self._dtype(total_loss(results, self._outputs.host_losses, TOTAL_LOSS))
         self.done += 1
 
     def scores(self, metric_options: MetricOptions) -> Scores:

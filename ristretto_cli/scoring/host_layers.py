@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.layers.host_layer import Compute, HostLayer
+from ristretto_cli.layers.host_layer import Compute, HostLayer, host_loss
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import AnyArray, Array
@@ -31,6 +31,22 @@ def host_layers(net: Net, blobs: Collection[str]) -> list[tuple[int, Layer]]:
             wanted.update(blob.name for blob in layer.bottoms if blob.on_host)
             found.append((i, layer))
     return found[::-1]
+
+
+def host_losses(net: Net) -> dict[str, float]:
+    """The weights of the losses that host layers compute, by the blobs' names; a graph's loss does not include them."""
+    return {
+        top.name: weight
+        for layer in net.layers
+        if host_loss(layer) is not None
+        for top, weight in zip(layer.tops, layer.loss_weights, strict=True)
+        if weight
+    }
+
+
+def total_loss(results: Mapping[str, Array], weights: Mapping[str, float], of_graph: str) -> float:
+    """The loss of a batch: that of the graph, if the results have it under this name, and those of host layers."""
+    return float(results.get(of_graph, 0.0)) + sum(weight * float(results[name]) for name, weight in weights.items())
 
 
 class HostLayers:
@@ -60,18 +76,18 @@ def start(layer: Layer) -> Compute:
     layer_type = LAYERS.get(layer.type)
     if not isinstance(layer_type, HostLayer):
         raise TypeError(f"{layer.type} is not a host layer")
-    with _located(layer):
+    with located(layer):
         compute = layer_type.start(layer)
 
     def run(bottoms: Sequence[Array]) -> Sequence[Array]:
-        with _located(layer):
+        with located(layer):
             return compute(bottoms)
 
     return run
 
 
 @contextmanager
-def _located(layer: Layer) -> Iterator[None]:
+def located(layer: Layer) -> Iterator[None]:
     """Add the layer's name and line to errors."""
     try:
         yield

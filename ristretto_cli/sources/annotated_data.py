@@ -7,7 +7,7 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import DYNAMIC, Array, Shape
-from ristretto_cli.sources.annotations import COLUMNS, WHOLE, AnnotatedBoxes
+from ristretto_cli.sources.annotations import COLUMNS, AnnotatedBoxes
 from ristretto_cli.sources.image_records import ImageRecords, Images
 from ristretto_cli.sources.resize_param import Fit
 from ristretto_cli.sources.settings import check_tops
@@ -26,9 +26,8 @@ class AnnotatedData(Source):
 
     Images and boxes are resized, cropped and mirrored as in SSD; boxes outside the visible part are
     dropped, and so are those that emit_constraint rejects. SSD's random augmentation for training -
-    batch_sampler, distort_param, expand_param, noise_param - is rejected in the TEST phase and omitted, with a
-    warning, in the TRAIN phase, whose data only serve for calibration (see augmentation.py). label_map_file is not
-    read by this layer, nor is it in SSD.
+    distort_param, expand_param, batch_sampler, noise_param, in this order - is refused in the TEST phase (see
+    augmentation.py). label_map_file is not read by this layer, nor is it in SSD.
     """
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
@@ -38,6 +37,9 @@ class AnnotatedData(Source):
         self._transform = Transform(message.transform_param, phase, rng, annotated=annotated)
         if self._resizes_to_many_sizes() and message.data_param.batch_size > 1:
             raise LayerError("resize_mode FIT_SMALL_SIZE gives images of different sizes", hint="Set batch_size to 1.")
+        if self._transform.changes_size and self._transform.resize is None and message.data_param.batch_size > 1:
+            what = "batch_sampler and expand_param give images of different sizes"
+            raise LayerError(what, hint="Add a resize_param to transform_param.")
         transform = message.transform_param
         self._constraint = transform.emit_constraint if transform.HasField("emit_constraint") else None
         self._images = ImageRecords(message.data_param, self._transform, annotated=True)
@@ -77,8 +79,8 @@ class AnnotatedData(Source):
             what = "the record has no annotation type, but the first one has"
             raise RistrettoError(what, where=where, hint="Set annotated_data_param { anno_type: BBOX }.")
         boxes = AnnotatedBoxes.of(item.message, where)
-        if self._transform.crops_whole:
-            boxes = boxes.seen(WHOLE, self._constraint)
+        for window in images.windows[i]:
+            boxes = boxes.seen(window, self._constraint)
         if resize is not None:
             boxes = boxes.resized(resize, *images.extents[i])
         window = self._transform.window(images.pixels.shape, views, i)

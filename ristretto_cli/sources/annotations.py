@@ -125,14 +125,33 @@ class AnnotatedBoxes:
             if enum_name(constraint, "emit_type") == "CENTER":
                 centre = (self.corners[:, _LOW] + self.corners[:, _HIGH]) / np.float32(2)
                 return np.asarray(np.all((centre >= window[_LOW]) & (centre <= window[_HIGH]), axis=1))
-            own = _areas(self.corners)
-            # SSD trusts the area that a box states, unless its corners are swapped.
-            own = np.where(np.isnan(self.sizes) | (own == 0), own, self.sizes)
-            low = np.maximum(self.corners[:, _LOW], window[_LOW])
-            high = np.minimum(self.corners[:, _HIGH], window[_HIGH])
-            shared = np.where((low <= high).all(axis=1), _areas(np.hstack([low, high])), np.float32(0))
+            own, shared = self._own_areas(), self._shared(window[None])[0]
             share = np.divide(shared, own, out=np.zeros_like(own), where=shared > 0)
             return np.asarray(share > np.float32(constraint.emit_overlap))
+
+    def relations(self, windows: Array) -> tuple[Array, Array, Array]:
+        """For each of W windows and each box (W, M): intersection over union, and the shares of the window and of the
+        box in the intersection; 0 without one."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            own, seen, shared = self._own_areas()[None], _areas(windows)[:, None], self._shared(windows)
+            wholes = (own + seen - shared, np.broadcast_to(seen, shared.shape), np.broadcast_to(own, shared.shape))
+            zeros = np.zeros_like(shared)
+            overlap, of_window, of_box = (
+                np.divide(shared, whole, out=zeros.copy(), where=shared > 0) for whole in wholes
+            )
+        return overlap, of_window, of_box
+
+    def _own_areas(self) -> Array:
+        # SSD trusts the area that a box states, unless its corners are swapped.
+        own = _areas(self.corners)
+        return np.where(np.isnan(self.sizes) | (own == 0), own, self.sizes)
+
+    def _shared(self, windows: Array) -> Array:
+        """The area that each window shares with each box, (W, M)."""
+        low = np.maximum(self.corners[None, :, _LOW], windows[:, None, _LOW])
+        high = np.minimum(self.corners[None, :, _HIGH], windows[:, None, _HIGH])
+        extent = high - low
+        return np.asarray(np.where((extent >= 0).all(axis=2), extent[..., 0] * extent[..., 1], np.float32(0)))
 
     def _where(self, chosen: npt.NDArray[np.bool_]) -> AnnotatedBoxes:
         return AnnotatedBoxes(self.names[chosen], self.corners[chosen], self.difficult[chosen], self.sizes[chosen])

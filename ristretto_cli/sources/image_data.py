@@ -22,7 +22,7 @@ from ristretto_cli.sources.settings import (
     warn_ignored,
 )
 from ristretto_cli.sources.source import Source, source
-from ristretto_cli.sources.transform import Transform
+from ristretto_cli.sources.transform import Draw, Transform
 
 log = logging.getLogger("ristretto")
 
@@ -59,13 +59,13 @@ class ImageData(Source):
             raise LayerError(f"rand_skip skips {self._at} of {len(self._entries)} images", hint="Reduce rand_skip.")
         self._workers = Workers()
         first = self._entries[self._order[self._at]]
-        self._shape = self._image((first, self._transform.interpolations(1)[0])).shape
+        self._shape = self._image((first, Draw(self._transform.draws(1)[0].interpolation))).shape
         images = (self._batch, *self._transform.shape(self._shape))
         self.shapes = (checked_shape(images, "the batch"), (self._batch,))
 
     def next(self) -> tuple[Array, ...]:
         entries = [self._next_entry() for _ in range(self._batch)]
-        pairs = list(zip(entries, self._transform.interpolations(self._batch), strict=True))
+        pairs = list(zip(entries, self._transform.draws(self._batch), strict=True))
         images = self._workers.map(self._image, pairs)
         expected = images[0].shape if self._batch == 1 else self._shape
         for entry, image in zip(entries, images, strict=True):
@@ -94,12 +94,12 @@ class ImageData(Source):
         count = len(self._entries)
         return self._rng.permutation(count).tolist() if self._shuffle else list(range(count))
 
-    def _image(self, pair: tuple[Entry, int]) -> Pixels:
+    def _image(self, pair: tuple[Entry, Draw]) -> Pixels:
         """One file's image, (C, H, W), resized with an interpolation if resize_param is set."""
-        entry, interpolation = pair
+        entry, draw = pair
         image = decode(read_image_file(entry.file), self._flag, entry.file)
         image = resize(image, *self._size) if self._size else image
-        return planes(self._transform.resized(image, interpolation, entry.file))
+        return planes(self._transform.resized(image, draw, entry.file))
 
 
 def _new_size(param: Message) -> tuple[int, int] | None:

@@ -12,12 +12,13 @@ from google.protobuf.message import DecodeError
 
 from ristretto_cli.caffe_io.messages import Message, enum_name, message_class
 from ristretto_cli.errors import LayerError, RistrettoError
-from ristretto_cli.ops import AnyArray, Shape, show
+from ristretto_cli.ops import AnyArray, Array, Shape, show
+from ristretto_cli.sources.annotations import AnnotatedBoxes
 from ristretto_cli.sources.database import Database, LevelDb, Lmdb, Record, endless
 from ristretto_cli.sources.decoding import Workers
 from ristretto_cli.sources.images import decode, planes
 from ristretto_cli.sources.settings import batch_size_of, checked_shape, existing, warn_ignored
-from ristretto_cli.sources.transform import Transform
+from ristretto_cli.sources.transform import Draw, Transform
 
 
 class Item(NamedTuple):
@@ -29,11 +30,19 @@ class Item(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A batch. pixels: (N, C, H, W), resized; extents: each image's height and width before that."""
+    """A batch. pixels: (N, C, H, W), resized; extents: each image's height and width before that, but after its
+    augmentation; windows: see Augmentation."""
 
     items: Sequence[Item]
     pixels: AnyArray
     extents: Sequence[tuple[int, int]]
+    windows: Sequence[tuple[Array, ...]]
+
+
+class _Image(NamedTuple):
+    pixels: AnyArray  # (C, H, W)
+    extent: tuple[int, int]
+    windows: tuple[Array, ...]
 
 
 class ImageRecords:
@@ -55,8 +64,8 @@ class ImageRecords:
         self._database = _open(self._path, enum_name(param, "backend"))
         try:
             self.first = self._first()
-            image, _ = self._image((self.first, transform.interpolations(1)[0]))
-            self._shape: Shape = image.shape
+            first = self._image((self.first, Draw(transform.draws(1)[0].interpolation)))
+            self._shape: Shape = first.pixels.shape
             self.shape = checked_shape((self._batch, *transform.shape(self._shape)), "the batch")
         except Exception:
             self.close()
@@ -67,9 +76,10 @@ class ImageRecords:
     def next(self) -> Images:
         """The next batch."""
         items = self._parsed(list(islice(self._records, self._batch)))
-        pixels = self._raw_batch([item.datum for item in items])
+        pixels = None if self._transform.augments else self._raw_batch([item.datum for item in items])
         if pixels is not None:
-            return Images(items, pixels, [(self._shape[1], self._shape[2])] * len(items))
+            windows = self._transform.windows
+            return Images(items, pixels, [(self._shape[1], self._shape[2])] * len(items), [windows] * len(items))
         return self._any_batch(items)
 
     def where(self, item: Item) -> str:
@@ -120,10 +130,10 @@ class ImageRecords:
 
     def _any_batch(self, items: Sequence[Item]) -> Images:
         """All images, one by one."""
-        pairs = list(zip(items, self._transform.interpolations(len(items)), strict=True))
+        pairs = list(zip(items, self._transform.draws(len(items)), strict=True))
         encoded = any(item.datum.encoded for item in items)
         made = self._workers.map(self._image, pairs) if encoded else [self._image(pair) for pair in pairs]
-        images = [image for image, _ in made]
+        images, extents, windows = zip(*made, strict=True)
         if self._batch == 1:
             self._transform.check(images[0].shape, self.where(items[0]))
         for item, image in zip(items, images, strict=True):
@@ -133,19 +143,28 @@ class ImageRecords:
                     where=self.where(item),
                     hint="Resize all images to the same size.",
                 )
-        return Images(items, np.stack(images), [extent for _, extent in made])
+        return Images(items, np.stack(images), extents, windows)
 
-    def _image(self, pair: tuple[Item, int]) -> tuple[AnyArray, tuple[int, int]]:
-        """An item's image, (C, H, W), resized by an interpolation, and its height and width before."""
-        item, interpolation = pair
+    def _image(self, pair: tuple[Item, Draw]) -> _Image:
+        """An item's image, augmented and resized by a Draw."""
+        item, draw = pair
         datum, where = item.datum, self.where(item)
-        if not datum.encoded:
+        encoded = bool(datum.encoded)
+        if encoded:
+            pixels = decode(datum.data, self._transform.decode_flag, where)
+        else:
             image = _raw_image(datum, where)
-            self._reject_resizing(image.shape, where)
-            return image, (image.shape[1], image.shape[2])
-        pixels = self._transform.recoded(decode(datum.data, self._transform.decode_flag, where), where)
+            if not self._transform.augments:
+                self._reject_resizing(image.shape, where)
+                return _Image(image, (image.shape[1], image.shape[2]), self._transform.windows)
+            if image.dtype != np.uint8:
+                what = "the record has float_data, but augmentation needs images of bytes"
+                raise RistrettoError(what, where=where, hint="Remove the augmentation.")
+            pixels = np.ascontiguousarray(np.moveaxis(image, 0, 2))
+        boxes = AnnotatedBoxes.of(item.message, where) if self._annotated and self._transform.augments else None
+        pixels, windows = self._transform.augmented(pixels, boxes, draw, where, encoded=encoded)
         height, width, _ = pixels.shape
-        return planes(self._transform.resized(pixels, interpolation, where)), (height, width)
+        return _Image(planes(self._transform.resized(pixels, draw, where)), (height, width), windows)
 
     def _reject_resizing(self, shape: Shape, where: str) -> None:
         # SSD crashes on such a record, or, with a crop, uses it without resizing.

@@ -20,6 +20,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 ONE_LABEL = "A line has one label, its last number; for several labels use HDF5Data, or Data with float_data."
 MAX_SIDE = 32767  # OpenCV's limit of sizes when resizing
+MAX_PIXELS = 2**26  # of an image that is made here, as for decoded ones
 NATIVE, GRAY, COLOR = cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR
 
 cv2.setNumThreads(default_threads())  # OpenCV's own default does not respect OMP_NUM_THREADS

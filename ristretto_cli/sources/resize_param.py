@@ -11,9 +11,7 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message, enum_name, enum_value
 from ristretto_cli.errors import LayerError, RistrettoError
-from ristretto_cli.sources.images import MAX_SIDE, Pixels
-
-_MAX_PIXELS = 2**26  # as for decoded images
+from ristretto_cli.sources.images import MAX_PIXELS, MAX_SIDE, Pixels
 
 _INTERPOLATIONS = {
     enum_value("ResizeParameter.Interp_mode", name): number
@@ -63,7 +61,7 @@ class Resize:
         height, width = int(param.height), int(param.width)
         if min(height, width) < 1:
             raise LayerError(f"resize_param has height {height} and width {width}", hint="Set both to 1 or more.")
-        if max(height, width) > MAX_SIDE or height * width > _MAX_PIXELS:
+        if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
             raise LayerError(f"resize_param: an image of {height}x{width} is too large")
         return cls(
             Fit(enum_name(param, "resize_mode")),
@@ -93,7 +91,7 @@ class Resize:
             what = f"resize_param has {len(self.pad_values)} pad_values for {channels} channels"
             raise RistrettoError(what, where=where, hint="Set one, or one per channel.")
         scaled, padded = self._scaled(height, width), self._padded(height, width)
-        if min(scaled) < 1 or max(scaled) > MAX_SIDE or scaled[0] * scaled[1] > _MAX_PIXELS:
+        if min(scaled) < 1 or max(scaled) > MAX_SIDE or scaled[0] * scaled[1] > MAX_PIXELS:
             what = f"resize_param would resize the {height}x{width} image to {scaled[0]}x{scaled[1]}"
             raise RistrettoError(what, where=where, hint="Its aspect ratio is too extreme.")
         try:

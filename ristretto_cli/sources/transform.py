@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,8 @@ from ristretto_cli.caffe_io.messages import TRAIN, Message
 from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import AnyArray, Array, Shape, show
-from ristretto_cli.sources.augmentation import Augmentation, recoded
+from ristretto_cli.sources.annotations import AnnotatedBoxes
+from ristretto_cli.sources.augmentation import Augmentation
 from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, Pixels
 from ristretto_cli.sources.resize_param import Resize
 from ristretto_cli.sources.settings import existing
@@ -28,6 +30,17 @@ class Views:
     mirrored: npt.NDArray[np.bool_]
 
 
+class Draw(NamedTuple):
+    """The random choices for an image. seed: of its augmentation; None for no random changes."""
+
+    interpolation: int
+    seed: int | None = None
+
+    def rng(self, step: int) -> np.random.Generator | None:
+        """The random numbers of a step of the augmentation."""
+        return None if self.seed is None else np.random.default_rng([self.seed, step])
+
+
 class Transform:
     """(pixel - mean) * scale of a crop, possibly mirrored, according to a TransformationParameter.
 
@@ -36,7 +49,7 @@ class Transform:
     layers do not read all of SSD's settings. LayerError for settings that contradict each other or that would
     change images at random in the TEST phase, and for a mean file that cannot be read.
 
-    Images must be resized already: decoded ones go through `resized` first, one by one.
+    Images must be augmented and resized already: decoded ones go through `augmented` and `resized`, one by one.
     """
 
     def __init__(
@@ -63,22 +76,29 @@ class Transform:
         self._values = np.array(param.mean_value, np.float32)
         self._mean_file = param.mean_file if param.HasField("mean_file") else None
         self._mean = None if self._mean_file is None else read_mean(self._mean_file)
-        self.crops_whole = self._augmentation.crops_whole
+        self.augments = self._augmentation.is_active
+        self.changes_size = self._augmentation.changes_size
+        self.windows = self._augmentation.fixed_windows
         self.decode_flag = COLOR if param.force_color else GRAY if param.force_gray else NATIVE
 
-    def interpolations(self, count: int) -> list[int]:
-        """The interpolations of `count` images, for `resized`."""
-        return [0] * count if self.resize is None else self.resize.drawn(count, self._rng)
+    def draws(self, count: int) -> list[Draw]:
+        """The random choices for `count` images: for `augmented` and `resized`."""
+        interpolations = [0] * count if self.resize is None else self.resize.drawn(count, self._rng)
+        # Each image has its own numbers, whichever thread decodes it.
+        seeds = self._rng.integers(2**63, size=count).tolist() if self.augments else [None] * count
+        return [Draw(*pair) for pair in zip(interpolations, seeds, strict=True)]
 
-    def recoded(self, image: Pixels, where: str) -> Pixels:
-        """A record's decoded image (H, W, C) for the transform: unchanged, or with JPEG's losses."""
-        for _ in range(self._augmentation.recodings):
-            image = recoded(image, self.decode_flag, where)
-        return image
+    def augmented(
+        self, image: Pixels, boxes: AnnotatedBoxes | None, draw: Draw, where: str, *, encoded: bool
+    ) -> tuple[Pixels, tuple[Array, ...]]:
+        """A record's image (H, W, C), augmented before it is resized, and the windows of it: see Augmentation."""
+        return self._augmentation(image, boxes, draw.rng(0), where, self.decode_flag if encoded else None)
 
-    def resized(self, image: Pixels, interpolation: int, where: str) -> Pixels:
-        """A decoded image (H, W, C) resized by resize_param."""
-        return image if self.resize is None else self.resize(image, interpolation, where)
+    def resized(self, image: Pixels, draw: Draw, where: str) -> Pixels:
+        """An image (H, W, C) resized by resize_param, and with the noise of noise_param."""
+        image = image if self.resize is None else self.resize(image, draw.interpolation, where)
+        noise, rng = self._augmentation.noise, draw.rng(1)
+        return image if noise is None or rng is None else noise(image, rng, where)
 
     def shape(self, image: Shape) -> Shape:
         """The shape (C, H', W') of a transformed image (C, H, W); LayerError if they do not fit."""
@@ -129,7 +149,6 @@ class Transform:
 
         views: the crops, if the caller has chosen them.
         """
-        self._augmentation.warn_once()
         views = self.views(images.shape) if views is None else views
         out = self._cropped(images, views)
         if len(self._values):

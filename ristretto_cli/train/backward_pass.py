@@ -14,12 +14,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.layers.host_layer import host_loss
 from ristretto_cli.layers.layer_type import LAYERS
-from ristretto_cli.net.forward import Run, forward, passes_gradients
+from ristretto_cli.net.forward import Run, computed_tops, forward, passes_gradients
 from ristretto_cli.net.ir import AUTOMATIC, Net, in_graph
 from ristretto_cli.ops import AnyArray, Array
 from ristretto_cli.scoring.all_blobs import chosen_blobs, values_by_key, without_repetitions
 from ristretto_cli.scoring.host_layers import HostLayers, host_layers
+from ristretto_cli.train.host_losses import loss_computer
 from ristretto_cli.train.torch_import import device_of, import_torch, use_threads
 
 Tensor: TypeAlias = Any  # torch may be missing where types are checked
@@ -59,7 +61,15 @@ class Gradients:
         """The arrays of one pass, by key."""
         params = {key: self._leaf(self._net.weights[key], learned) for key, learned in _learned(self._net).items()}
         fed = {blob.name: self._leaf(feeds[blob.name], self._net.force_backward) for blob in in_graph(self._net.inputs)}
-        run: Run[Tensor] = forward(self._net, self._ops, fed, rng=self._rng, params=params, copy_top=self._copy_top)
+        run: Run[Tensor] = forward(
+            self._net,
+            self._ops,
+            fed,
+            rng=self._rng,
+            params=params,
+            copy_top=self._copy_top,
+            compute_loss=loss_computer(feeds, self._ops),
+        )
         results: dict[str, AnyArray] = {
             key: _array(value) for key, value in values_by_key(self._net, self._blobs, run).items()
         }
@@ -129,7 +139,8 @@ def _reached(net: Net) -> set[str]:
     found: set[str] = set()
     for layer in reversed(net.layers):
         found.update(top.name for top, weight in zip(layer.tops, layer.loss_weights, strict=True) if weight)
-        if layer.is_source or layer.on_host or found.isdisjoint(top.name for top in layer.tops):
+        on_host = layer.on_host and host_loss(layer) is None
+        if layer.is_source or on_host or found.isdisjoint(top.name for top in layer.tops):
             continue
         passed = passes_gradients(net, layer)
         found.update(blob.name for blob, passes in zip(layer.bottoms, passed, strict=True) if passes)
@@ -140,6 +151,6 @@ def _first_values(net: Net, run: Run[Tensor]) -> dict[str, Tensor]:
     """Each blob as its first layer wrote it."""
     found: dict[str, Tensor] = {}
     for layer, tops in zip(net.layers, run.outputs, strict=True):
-        for blob, value in zip(in_graph(layer.tops), tops, strict=True):
+        for blob, value in zip(computed_tops(layer, tops), tops, strict=True):
             found.setdefault(blob.name, value)
     return found

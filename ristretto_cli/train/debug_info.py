@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from ristretto_cli.net.forward import Run
+from ristretto_cli.net.forward import Run, computed_tops
 from ristretto_cli.net.ir import Layer, Net, in_graph
 from ristretto_cli.scoring.scores import number
 
@@ -27,7 +27,7 @@ def keep_gradients(run: Run[Any]) -> None:
 def forward_lines(net: Net, run: Run[Any], params: Mapping[str, Tensor]) -> Iterator[str]:
     """A line for each layer's tops and parameters, in the order of the pass. params: by Param.key."""
     for layer, tops in zip(net.layers, run.outputs, strict=True):
-        for blob, value in zip(in_graph(layer.tops), tops, strict=True):
+        for blob, value in zip(computed_tops(layer, tops), tops, strict=True):
             yield f"    [Forward] Layer {layer.name}, top blob {blob.name} data: {_magnitude(value)}"
         for i, param in enumerate(layer.params):
             size = _magnitude(params[param.key])

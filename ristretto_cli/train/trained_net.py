@@ -15,6 +15,7 @@ from ristretto_cli.net.forward import Run, forward, state_shapes
 from ristretto_cli.net.ir import Layer, Net, in_graph
 from ristretto_cli.ops import Array
 from ristretto_cli.train.debug_info import backward_lines, forward_lines, keep_gradients
+from ristretto_cli.train.host_losses import computed, loss_computer
 from ristretto_cli.train.optimizers import Learnable
 from ristretto_cli.train.torch_import import import_torch
 
@@ -131,7 +132,7 @@ class TrainNet:
         No other reference to the run is held, so that backward can release values. runs: receives the run, for debug.
         """
         feeds = {blob.name: self._tensor(batch[blob.name]) for blob in in_graph(self.net.inputs)}
-        wanted = in_graph(self.net.outputs)
+        wanted = computed(self.net, self.net.outputs)
         run: Run[Any] = forward(
             self.net,
             self._ops,
@@ -142,6 +143,7 @@ class TrainNet:
             trim_activations=self._trim_activations,
             round_to_nearest=self._round_to_nearest,
             keep=[blob.name for blob in wanted] if runs is None else None,
+            compute_loss=loss_computer(batch, self._ops),
         )
         if runs is not None:
             runs.append(run)

@@ -15,7 +15,7 @@ from ristretto_cli.scoring.engine import record
 SHAPES = "input_param { shape { dim: 3 dim: 2 } shape { dim: 3 } }"
 INPUTS = f'layer {{ name: "i" type: "Input" top: "x" top: "sel" {SHAPES} }}\n'
 FILTER = 'layer { name: "f" type: "Filter" bottom: "x" bottom: "sel" top: "some" }\n'
-READERS = "only layers of type DetectionEvaluate, Filter and Silence can read it"
+READERS = "only layers of type DetectionEvaluate, Filter, MultiBoxLoss and Silence can read it"
 
 
 def test_the_extent_that_depends_on_the_data_varies(workshop: Any) -> None:

@@ -220,7 +220,11 @@ AUGMENTED = [
     ("noise_param { inverse: true }", "", "noise_param"),
     ("", "batch_sampler { sampler { min_scale: 0.3 } max_sample: 1 }", "batch_sampler"),
     ("", "batch_sampler { } batch_sampler { sample_constraint { min_jaccard_overlap: 0.1 } }", "batch_sampler"),
-    ("distort_param { hue_prob: 1 }", "batch_sampler { sampler { max_scale: 0.5 } }", "distort_param, batch_sampler"),
+    (
+        "distort_param { hue_prob: 1 }",
+        "batch_sampler { sampler { min_scale: 0.4 max_scale: 0.5 } }",
+        "distort_param, batch_sampler",
+    ),
 ]
 
 
@@ -233,22 +237,164 @@ def test_augmentation_is_refused_in_the_test_phase(
         open_layer(LAYER % (1, transform, annotated))
     assert str(caught.value) == (
         f"{names} would change the images at random in the TEST phase. "
-        "Remove the augmentation from this layer; in the TRAIN phase it is omitted."
+        "Remove the augmentation from this layer; it is meant for the TRAIN phase."
     )
 
 
 @pytest.mark.parametrize(("transform", "annotated", "names"), AUGMENTED)
-def test_in_the_train_phase_it_is_left_out_and_images_are_resized_still(
-    transform: str, annotated: str, names: str, write: Any, open_layer: Any, caplog: pytest.LogCaptureFixture
+def test_in_the_train_phase_it_changes_images_by_the_seed(
+    transform: str, annotated: str, names: str, write: Any, open_layer: Any
 ) -> None:
-    write({"a": record((1, [LEFT]))})
-    source = open_layer(LAYER % (1, f"resize_param {{ height: 2 width: 2 }} {transform}", annotated), TRAIN)
-    assert caplog.messages == []  # only shapes are requested more often
-    for _ in range(2):
-        images, boxes = source.next()
-        np.testing.assert_array_equal(images[0], np.moveaxis(cv2.resize(PIXELS, (2, 2)), 2, 0))
-        assert boxes[0, 0].tolist() == [[0, 1, 0, 0, 0.25, 0.25, 0.75, 0]]
-    assert caplog.messages == [f"augmentation is omitted: {names}"]
+    write({key: record((1, [LEFT, ALL])) for key in "abc"})
+    text = LAYER % (3, f"resize_param {{ height: 8 width: 8 }} mirror: true {transform}", annotated)
+    batches = []
+    for seed in (1, 1, 2):
+        source = open_layer(text, TRAIN, seed=seed)
+        assert source.shapes[0] == (3, 3, 8, 8)
+        batches.append([source.next() for _ in range(2)])
+    for (images, boxes), (again, boxes_again) in zip(*batches[:2], strict=True):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(boxes, boxes_again)
+    assert any(not np.array_equal(ours[0], theirs[0]) for ours, theirs in zip(batches[0], batches[2], strict=True))
+    assert not np.array_equal(batches[0][0][0], batches[0][1][0])
+
+
+def a_square(at: tuple[int, int], size: int = 16, extent: int = 40, value: int = 255) -> tuple[Any, Box]:
+    """A dark image with a bright square, and its box."""
+    image = np.full((extent, extent, 3), 10, np.uint8)
+    image[at[0] : at[0] + size, at[1] : at[1] + size] = value
+    return image, (at[1] / extent, at[0] / extent, (at[1] + size) / extent, (at[0] + size) / extent)
+
+
+@pytest.mark.parametrize(
+    ("transform", "annotated"),
+    [
+        ("expand_param { max_expand_ratio: 3 } mean_value: 30", ""),
+        ("", "batch_sampler { sampler { min_scale: 0.4 max_scale: 0.9 min_aspect_ratio: 0.5 max_aspect_ratio: 2 } }"),
+        (
+            "expand_param { max_expand_ratio: 2 } emit_constraint { emit_type: CENTER } mirror: true",
+            "batch_sampler { sampler { min_scale: 0.3 } sample_constraint { min_object_coverage: 0.9 } }",
+        ),
+        ("distort_param { brightness_prob: 1 brightness_delta: 20 } mirror: true", ""),
+        ("noise_param { gauss_blur: true } mirror: true", ""),
+    ],
+)
+@pytest.mark.parametrize("png", [True, False])
+def test_boxes_stay_around_their_objects(
+    transform: str, annotated: str, png: bool, write: Any, open_layer: Any
+) -> None:
+    image, box = a_square((8, 15))
+    write({"a": record((1, [box]), image=image if png else np.moveaxis(image, 2, 0), png=png)})
+    text = LAYER % (30, f"resize_param {{ height: 80 width: 80 }} {transform}", annotated)
+    images, boxes = open_layer(text, TRAIN, seed=3).next()
+    seen = boxes[0, 0]
+    assert len(seen) > 15
+    for row in seen:
+        bright = images[int(row[0])].mean(axis=0) > 120
+        found = np.flatnonzero(bright.any(axis=0)), np.flatnonzero(bright.any(axis=1))
+        ends = [found[0][0], found[1][0], found[0][-1] + 1, found[1][-1] + 1]
+        np.testing.assert_allclose(row[3:7] * 80, ends, atol=6)  # crops end at whole pixels
+
+
+def test_an_expansion_adds_a_border_of_the_mean(write: Any, open_layer: Any) -> None:
+    write({"a": record((1, [ALL]), image=np.full((3, 20, 20), 200, np.uint8), png=False)})
+    text = "resize_param { height: 60 width: 60 } expand_param { max_expand_ratio: 4 } "
+    means = "mean_value: 100 mean_value: 50 mean_value: 0.4"
+    images, boxes = open_layer(LAYER % (20, text + means, ""), TRAIN, seed=1).next()
+    sides = []
+    for image, row in zip(images, boxes[0, 0], strict=True):
+        inside = image[0] > 50
+        if inside.mean() < 0.7:  # a narrow border is blurred by resizing
+            np.testing.assert_allclose(np.median(image[:, ~inside], axis=1), [0, 0, -0.4], atol=1e-6)
+        sides.append(row[5] - row[3])
+        assert inside.mean() == pytest.approx(sides[-1] ** 2, abs=0.04)
+    assert min(sides) < 0.4
+    assert max(sides) > 0.6
+
+
+def test_the_probability_of_an_expansion(write: Any, open_layer: Any) -> None:
+    write({"a": record((1, [ALL]))})
+    text = "resize_param { height: 4 width: 4 } expand_param { prob: 0.25 max_expand_ratio: 4 }"
+    boxes = open_layer(LAYER % (400, text, ""), TRAIN, seed=1).next()[1][0, 0]
+    assert 70 < (boxes[:, 5] - boxes[:, 3] < 1).sum() < 130
+
+
+def test_no_crop_meets_the_constraint_without_objects(write: Any, open_layer: Any) -> None:
+    write({"a": record()})
+    sampler = "batch_sampler { sampler { min_scale: 0.3 } sample_constraint { min_jaccard_overlap: 0.1 } }"
+    source = open_layer(LAYER % (1, "resize_param { height: 4 width: 8 }", sampler), TRAIN)
+    np.testing.assert_array_equal(source.next()[0][0], np.moveaxis(PIXELS, 2, 0))
+
+
+def test_images_of_different_sizes_need_a_resize_param(write: Any, open_layer: Any) -> None:
+    write({"a": record((1, [ALL]))})
+    sampler = "batch_sampler { sampler { min_scale: 0.3 } }"
+    with pytest.raises(LayerError) as caught:
+        open_layer(LAYER % (2, "", sampler), TRAIN)
+    assert str(caught.value) == (
+        "batch_sampler and expand_param give images of different sizes. Add a resize_param to transform_param."
+    )
+    assert open_layer(LAYER % (1, "", sampler), TRAIN).next()[0].shape[:2] == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("transform", "annotated", "said"),
+    [
+        ("distort_param { contrast_prob: 1 contrast_lower: 2 contrast_upper: 1 }", "", "contrast_lower 2"),
+        ("distort_param { hue_prob: 1 hue_delta: -1 }", "", "distort_param.hue_delta must be 0 or more"),
+        ("expand_param { max_expand_ratio: 2 } mean_file: 'm'", "", "expand_param cannot be combined with mean_file"),
+        ("noise_param { convert_to_lab: true }", "", "noise_param.convert_to_lab is not supported"),
+        ("noise_param { saltpepper: true }", "", "saltpepper_param needs a fraction from 0 to 1 and a value"),
+        ("noise_param { jpeg: 101 }", "", "noise_param.jpeg is 101"),
+        ("", "batch_sampler { sampler { min_scale: 0 } }", "min_scale 0 and max_scale 1"),
+        ("", "batch_sampler { sampler { min_scale: 0.5 max_scale: 2 } }", "max_scale 2"),
+        ("", "batch_sampler { sampler { min_scale: 0.5 min_aspect_ratio: 2 } }", "min_aspect_ratio 2"),
+        ("", "batch_sampler { sampler { min_scale: 0.5 } max_trials: 10001 }", "max_trials 10001"),
+    ],
+)
+def test_contradicting_settings_of_augmentation_are_refused(
+    transform: str, annotated: str, said: str, write: Any, open_layer: Any
+) -> None:
+    write({"a": record()})
+    with pytest.raises(LayerError) as caught:
+        open_layer(LAYER % (1, transform, annotated), TRAIN)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        ("distort_param { hue_prob: 1 hue_delta: 1 }", "distort_param's hue needs 3 channels, but the image has 1"),
+        ("noise_param { decolorize: true }", "noise_param's decolorize cannot be applied to an image of 1 channels"),
+        ("noise_param { saltpepper: true saltpepper_param { fraction: 1 value: 1 value: 2 } }", "has 2 values for 1"),
+        ("expand_param { max_expand_ratio: 1e9 }", "expand_param would expand the 4x8 image to"),
+    ],
+)
+def test_an_image_that_does_not_fit_the_augmentation_is_named(
+    transform: str, said: str, write: Any, open_layer: Any
+) -> None:
+    write({"a": record(image=PIXELS[..., 0])})
+    source = open_layer(LAYER % (1, transform, ""), TRAIN)
+    with pytest.raises(RistrettoError) as caught:
+        source.next()
+    assert said in str(caught.value)
+
+
+def test_a_later_image_needs_as_many_mean_values(write: Any, open_layer: Any) -> None:
+    write({"a": record(), "b": record(image=PIXELS[..., 0])})
+    text = "expand_param { max_expand_ratio: 2 } mean_value: 1 mean_value: 2 mean_value: 3"
+    source = open_layer(LAYER % (1, text, ""), TRAIN)
+    source.next()
+    with pytest.raises(RistrettoError, match=r'^db: key "b": transform_param has 3 mean_values for 1 channels'):
+        source.next()
+
+
+def test_records_of_floats_are_not_augmented(write: Any, open_layer: Any) -> None:
+    write({"a": record(image=np.ones((3, 4, 4), np.float32), png=False)})
+    text = "distort_param { brightness_prob: 1 }"
+    with pytest.raises(RistrettoError) as caught:
+        open_layer(LAYER % (1, text, ""), TRAIN)
+    assert "the record has float_data, but augmentation needs images of bytes" in str(caught.value)
 
 
 def jpeg(image: Any) -> Any:
