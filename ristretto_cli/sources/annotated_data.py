@@ -36,8 +36,9 @@ class AnnotatedData(Source):
         annotated = message.annotated_data_param
         rng = np.random.default_rng(seed)
         self._transform = Transform(message.transform_param, phase, rng, annotated=annotated)
-        if self._resizes_to_many_sizes() and message.data_param.batch_size > 1:
-            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of different sizes", hint="Set batch_size to 1.")
+        if self._resizes_to_many_sizes() and message.data_param.batch_size > 1 and not self._transform.crops:
+            what = "resize_mode FIT_SMALL_SIZE gives images of different sizes"
+            raise LayerError(what, hint="Set batch_size to 1, or crop_size.")
         transform = message.transform_param
         self._constraint = transform.emit_constraint if transform.HasField("emit_constraint") else None
         self._images = ImageRecords(message.data_param, self._transform, annotated=True)
@@ -49,7 +50,7 @@ class AnnotatedData(Source):
 
     def next(self) -> tuple[Array, ...]:
         images = self._images.next()
-        views = self._transform.views(images.pixels.shape)
+        views = self._transform.views(images.pixels)
         out = self._transform(images.pixels, views)
         if len(self.shapes) == 1:
             return (out,)
@@ -81,7 +82,7 @@ class AnnotatedData(Source):
             boxes = boxes.seen(WHOLE, self._constraint)
         if resize is not None:
             boxes = boxes.resized(resize, *images.extents[i])
-        window = self._transform.window(images.pixels.shape, views, i)
+        window = self._transform.window(views, i)
         boxes = boxes.seen(window, self._constraint)
         if views.mirrored[i]:
             boxes = boxes.mirrored()
