@@ -23,6 +23,7 @@ from ristretto_cli.cli.flags import (
     write_json,
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.net_flags import other_input_shape_option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _QUANTIZED = "quantized.prototxt"
     unit="score",
 )
 @data_options
+@other_input_shape_option
 @state_options
 @ap_version_option
 @gpu_option
@@ -69,6 +71,7 @@ def command(
     against: str | None,
     against_weights: str | None,
     score: str | None,
+    input_shape: dict[str, tuple[int, ...]],
     level: int,
     stage: tuple[str, ...],
     ap_version: MetricOptions,
@@ -115,6 +118,7 @@ def command(
             against=None if against is None or against_weights is None else (against, against_weights),
             score=score,
             data=data,
+            input_shapes=input_shape,
         )
     if json is not None:
         found = {

@@ -115,11 +115,13 @@ class Transform:
                 raise RistrettoError(str(error), where=location()) from None
             expected = expected or shape
             if shape != expected:
-                resizable = image.shape[0] == images[0].shape[0] and not self.crops
+                hint = "" if self.crops else f"{resize}, or set crop_size."
+                if image.shape[0] != images[0].shape[0]:
+                    hint = "Set force_color or force_gray in transform_param if the images are encoded."
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, but the first one is {show(images[0].shape)}",
                     where=location(),
-                    hint=f"{resize}, or set crop_size." if resizable else "",
+                    hint=hint,
                 )
         same = all(image.shape == images[0].shape for image in images)
         return np.stack(images) if same else images

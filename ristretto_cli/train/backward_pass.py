@@ -59,7 +59,9 @@ class Gradients:
         """The arrays of one pass, by key."""
         params = {key: self._leaf(self._net.weights[key], learned) for key, learned in _learned(self._net).items()}
         fed = {blob.name: self._leaf(feeds[blob.name], self._net.force_backward) for blob in in_graph(self._net.inputs)}
-        run: Run[Tensor] = forward(self._net, self._ops, fed, rng=self._rng, params=params, copy_top=self._copy_top)
+        run: Run[Tensor] = forward(
+            self._net, self._ops, fed, rng=self._rng, params=params, copy_top=self._copy_top, to_array=_array
+        )
         results: dict[str, AnyArray] = {
             key: _array(value) for key, value in values_by_key(self._net, self._blobs, run).items()
         }
@@ -129,7 +131,8 @@ def _reached(net: Net) -> set[str]:
     found: set[str] = set()
     for layer in reversed(net.layers):
         found.update(top.name for top, weight in zip(layer.tops, layer.loss_weights, strict=True) if weight)
-        if layer.is_source or layer.on_host or found.isdisjoint(top.name for top in layer.tops):
+        stops = layer.is_source or (layer.on_host and not layer.feeds_graph)
+        if stops or found.isdisjoint(top.name for top in layer.tops):
             continue
         passed = passes_gradients(net, layer)
         found.update(blob.name for blob, passes in zip(layer.bottoms, passed, strict=True) if passes)

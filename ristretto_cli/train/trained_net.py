@@ -142,6 +142,7 @@ class TrainNet:
             trim_activations=self._trim_activations,
             round_to_nearest=self._round_to_nearest,
             keep=[blob.name for blob in wanted] if runs is None else None,
+            to_array=lambda value: value.detach().cpu().numpy(),
         )
         if runs is not None:
             runs.append(run)

@@ -166,3 +166,18 @@ def test_a_mean_image_needs_images_of_its_size(
     with pytest.raises(RistrettoError) as caught:
         [source.next() for _ in range(2)]
     assert str(caught.value) == f"{where}: mean_file mean.binaryproto is 3x8x12, but the image is 3x10x8"
+
+
+def test_gray_images_among_coloured_ones_need_force_color(write: Write, open_layer: Opener, tmp_path: Path) -> None:
+    _, images = write("raw")
+    gray = np.arange(90, dtype=np.uint8).reshape(9, 10)
+    write_lmdb(tmp_path / "mixed", {"a": encoded(images[0].transpose(1, 2, 0)), "b": encoded(gray)})
+    text = 'type: "Data" top: "d" data_param { source: "mixed" backend: LMDB batch_size: 2 } transform_param { %s }'
+    with pytest.raises(RistrettoError) as caught:
+        open_layer(text % "crop_size: 8").next()
+    assert str(caught.value) == (
+        'mixed: key "b": the image is 1x9x10, but the first one is 3x8x12. '
+        "Set force_color or force_gray in transform_param if the images are encoded."
+    )
+    expected = [centre(images[0], 8), centre(np.stack([gray] * 3), 8)]
+    assert np.array_equal(open_layer(text % "crop_size: 8 force_color: true").next()[0], np.stack(expected))
