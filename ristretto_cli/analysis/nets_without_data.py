@@ -55,11 +55,12 @@ class _KnownShapes(DataLayers):
     """Data layers with possibly missing data."""
 
     def __init__(self, given: Mapping[str, Shape]) -> None:
-        self._given = {name: checked_shape(shape, f'"{name}"') for name, shape in given.items()}
+        super().__init__()  # here all data layers can get other shapes
+        self._shapes = {name: checked_shape(shape, f'"{name}"') for name, shape in given.items()}
         self.notes: dict[str, str] = {}
 
     def shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
-        given = [self._given.get(top) for top in message.top]
+        given = [self._shapes.get(top) for top in message.top]
         if not given:
             return super().shapes(message, phase)  # rejects it
         if None not in given:

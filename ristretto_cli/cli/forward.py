@@ -19,6 +19,7 @@ from ristretto_cli.cli.flags import (
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.integer_flags import ARITHMETIC_RULES, arithmetic_options, integer_compiler
+from ristretto_cli.cli.net_flags import other_input_shape_option
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     "Arrays for Input and MemoryData layers, by blob name; arrays for other data layers replace their data.",
     unit="npz",
 )
+@other_input_shape_option
 @option("--output", "The file to write the blobs to.", unit="npz", required=True)
 @phase_option
 @state_options
@@ -54,6 +56,7 @@ def command(
     model: str,
     weights: str | None,
     input: str | None,
+    input_shape: dict[str, tuple[int, ...]],
     output: str,
     phase: int,
     level: int,
@@ -95,7 +98,7 @@ def command(
         log_device(device)
     rng = np.random.default_rng(seed)
     state = NetState(phase, level, stage)
-    net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights)
+    net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing_weights, input_shapes=input_shape)
     given = read_npz(input) if input is not None else {}
     names = tuple(name for name in blobs.split(",") if name)
     with DataLoader(net, given=given, seed=seed) as feeds:

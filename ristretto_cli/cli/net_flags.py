@@ -1,4 +1,4 @@
-"""Flags of the commands that inspect nets: --input_shape for missing data, and case-insensitive choices."""
+"""Flags for nets without data: --input_shape, and case-insensitive choices."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def input_shape_option(command: F) -> F:
-    """--input_shape, once per blob; the shapes by blob name."""
-    return option(
-        "--input_shape",
-        "The shape of a data layer's top, such as data=1,3,224,224. Repeat for each blob.",
-        unit="blob=n,n...",
-        multiple=True,
-        callback=_shapes,
+    """--input_shape, once per blob, for any data layer; the shapes by blob name."""
+    return _option("The shape of a data layer's top, such as data=1,3,224,224. Repeat for each blob.")(command)
+
+
+def other_input_shape_option(command: F) -> F:
+    """--input_shape, once per blob, for inputs without data of their own; the shapes by blob name."""
+    return _option(
+        "Another shape for an input without data of its own (Input, MemoryData), such as data=1,3,227,227. Repeat for "
+        "each blob."
     )(command)
+
+
+def _option(text: str) -> Callable[[F], F]:
+    return option("--input_shape", text, unit="blob=n,n...", multiple=True, callback=_shapes)
 
 
 class Words(click.Choice):  # type: ignore[type-arg]

@@ -24,6 +24,7 @@ from ristretto_cli.cli.flags import (
 )
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.integer_flags import ARITHMETIC_RULES, arithmetic_options, integer_compiler
+from ristretto_cli.cli.net_flags import other_input_shape_option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ _QUANTIZED = "quantized.prototxt"
 )
 @data_options
 @arithmetic_options
+@other_input_shape_option
 @state_options
 @ap_version_option
 @gpu_option
@@ -74,6 +76,7 @@ def command(
     arithmetic: str,
     rounding: str,
     affine_bits: int,
+    input_shape: dict[str, tuple[int, ...]],
     level: int,
     stage: tuple[str, ...],
     ap_version: MetricOptions,
@@ -123,6 +126,7 @@ def command(
             score=score,
             data=data,
             compiler=compiler or compile_net,
+            input_shapes=input_shape,
         )
     if json is not None:
         found = {

@@ -45,8 +45,8 @@ def extract_features(
 
     targets: blobs, each with the file to write. A name that ends in .npz takes one array, (rows, ...), by the blob's
     name; any other is a new database of float records with keys 0000000000, 0000000001, ... A blob without axes
-    gives one row per batch; one with a variable number of items does not fit .npz. RistrettoError(s) for unknown
-    blobs and for targets that cannot be written.
+    gives one row per batch; one whose shape differs between batches does not fit .npz, and has DYNAMIC extents in the
+    result. RistrettoError(s) for unknown blobs and for targets that cannot be written.
     """
     blobs = {top.name: top for layer in net.layers for top in layer.tops}
     shapes = {name: top.shape for name, top in blobs.items()}
@@ -59,6 +59,7 @@ def extract_features(
     session = compile_net(net, select, rng=rng, execution=execution, on_host=on_host)
     rows = [_rows(shapes[blob], batches) for blob, _ in targets]
     counts = [0] * len(targets)
+    extents: list[Shape | None] = [None] * len(targets)  # of a row
     with DataLoader(net) as loader, ExitStack() as stack:
         sinks: list[tuple[str, _Sink]] = []
         for (blob, target), shape in zip(targets, rows, strict=True):
@@ -70,10 +71,18 @@ def extract_features(
                 array = results[blob].reshape(results[blob].shape or (1,))
                 sink.add(array)
                 counts[i] += len(array)
+                extents[i] = _common(array.shape[1:], extents[i])
     for (blob, _), count in zip(targets, counts, strict=True):
         log.info("Extracted features of %d query images for feature blob %s", count, blob)
     log.info("Successfully extracted the features!")
-    return [(count, *shape[1:]) for count, shape in zip(counts, rows, strict=True)]
+    return [(count, *(shape or ())) for count, shape in zip(counts, extents, strict=True)]
+
+
+def _common(shape: Shape, before: Shape | None) -> Shape:
+    """A shape, with DYNAMIC for extents that differ from those before."""
+    if before is None or len(shape) != len(before):
+        return shape
+    return tuple(n if n == other else DYNAMIC for n, other in zip(shape, before, strict=True))
 
 
 def _rows(shape: Shape, batches: int) -> Shape:
@@ -137,11 +146,19 @@ def _database(target: str, blob: str, backend: Backend) -> Iterator[_Sink]:
 
 
 class _ArraySink:
-    def __init__(self, stream: IO[bytes], target: str) -> None:
+    def __init__(self, stream: IO[bytes], target: str, blob: str, row: Shape) -> None:
         self._stream = stream
         self._target = target
+        self._blob = blob
+        self._row = row
 
     def add(self, rows: Array) -> None:
+        if rows.shape[1:] != self._row:
+            what = (
+                f'the blob "{self._blob}" is {show(rows.shape[1:])} for an image, but {show(self._row)} for the first'
+            )
+            hint = f"Use a target that does not end in {_NPZ}."
+            raise RistrettoError(f"{what}, so they do not fit one array", where=self._target, hint=hint)
         try:
             self._stream.write(np.ascontiguousarray(rows, "<f4").tobytes())
         except OSError as fault:  # here, where the target is known
@@ -158,4 +175,4 @@ def _npz(target: str, blob: str, shape: Shape) -> Iterator[_Sink]:
     ):
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(member, header)
-        yield _ArraySink(member, target)
+        yield _ArraySink(member, target, blob, shape[1:])

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.integers.compiler import DEFAULT_AFFINE_BITS, Compiled, compile_program
 from ristretto_cli.integers.interpreter import Interpreter, numbers_of
 from ristretto_cli.integers.program import Place
 from ristretto_cli.integers.rounding import ShiftRounding
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
-from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.ops import AnyArray, Array, show
 from ristretto_cli.scoring.all_blobs import chosen_blobs, values_by_key, without_repetitions
 from ristretto_cli.scoring.engine import CutPoint, Select, compile_net
 from ristretto_cli.scoring.execution import DEFAULT, Execution
@@ -45,8 +46,14 @@ class InputNumbers:
         """float32 (N, *shape) by the names of the inputs' places."""
         found: dict[str, AnyArray] = {} if self._runner is None else dict(self._runner.run(feeds))
         found.update({name: np.asarray(feeds[blob], np.float32) for name, blob in self._fed.items()})
-        shapes = {each.place.name: each.place.shape for each in self._inputs}
-        return {name: array.reshape(-1, *shapes[name]) for name, array in found.items()}
+        for each in self._inputs:
+            shape = found[each.place.name].shape
+            if shape[1:] != each.place.shape:
+                raise RistrettoError(
+                    f"{each.blob} is {show(shape)} here, but the integer program is for {show(each.place.shape)}",
+                    hint="Use images of one size.",
+                )
+        return found
 
 
 class IntegerRunner:

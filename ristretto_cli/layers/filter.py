@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.host_layer import Compute, HostLayer
 from ristretto_cli.layers.layer_type import layer_type
 from ristretto_cli.net.ir import Layer
-from ristretto_cli.ops import DYNAMIC, Array, Shape, show
+from ristretto_cli.ops import DYNAMIC, Array, Ops, Shape, V, show
 
 
 @layer_type("Filter")
@@ -20,6 +23,7 @@ class Filter(HostLayer):
 
     bottoms = (2, None)
     tops = (1, None)
+    without_gradient = (-1,)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         *blobs, selector = bottoms
@@ -43,9 +47,20 @@ class Filter(HostLayer):
     def start(self, layer: Layer) -> Compute:
         def compute(bottoms: Sequence[Array]) -> Sequence[Array]:
             *blobs, selector = bottoms
-            # Variable extents are known only now.
-            self.shapes(layer, [array.shape for array in bottoms])
-            passes = selector.reshape(-1) != 0
+            passes = self._passing(layer, [array.shape for array in bottoms], selector)
             return [blob[passes] for blob in blobs]
 
         return compute
+
+    def forward_at_once(
+        self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], to_array: Callable[[V], Array]
+    ) -> Sequence[V]:
+        *blobs, selector = bottoms
+        passes = self._passing(layer, [tuple(bottom.shape) for bottom in bottoms], to_array(selector))
+        places = ops.constant(passes.astype(np.float32))
+        return [ops.gather(blob, places, 0) for blob in blobs]
+
+    def _passing(self, layer: Layer, bottoms: Sequence[Shape], selector: Array) -> npt.NDArray[np.int64]:
+        """The places of the items that pass."""
+        self.shapes(layer, bottoms)  # checks variable extents, which are known only now
+        return np.flatnonzero(selector)

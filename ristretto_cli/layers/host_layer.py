@@ -16,9 +16,9 @@ Compute: TypeAlias = Callable[[Sequence[Array]], Sequence[Array]]  # from the bo
 
 
 class HostLayer(LayerType):
-    """A layer type whose layers run after the graph, on its outputs and on fed blobs.
+    """A layer type whose layers run after the graph, on its outputs and on fed blobs, because graphs are static.
 
-    Only host layers can read their tops, and data blobs with a DYNAMIC extent: graphs are static.
+    If other layers read their tops, these are inputs of a second graph, compiled for the shapes that a batch has.
     """
 
     @abstractmethod
@@ -28,6 +28,15 @@ class HostLayer(LayerType):
     @abstractmethod
     def start(self, layer: Layer) -> Compute:
         """A function that computes successive batches, starting with the first; LayerError if the data do not fit."""
+
+    def forward_at_once(
+        self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], to_array: Callable[[V], Array]
+    ) -> Sequence[V]:
+        """The tops on a backend that computes at once; to_array gives the elements of a value.
+
+        Without gradients, unless a layer type overrides it.
+        """
+        return [ops.constant(top) for top in self.start(layer)([to_array(bottom) for bottom in bottoms])]
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         raise TypeError(f"{layer.type} layers cannot be computed by a backend")
@@ -77,9 +86,3 @@ def host_loss(layer: Layer) -> HostLoss | None:
     """The type of a layer, if it is a HostLoss."""
     layer_type = LAYERS.get(layer.type) if layer.on_host else None
     return layer_type if isinstance(layer_type, HostLoss) else None
-
-
-def readers() -> str:
-    """The types of all host layers, for messages."""
-    *names, last = (name for name, kind in LAYERS.registered().items() if isinstance(kind, HostLayer))
-    return f"{', '.join(names)} and {last}" if names else last

@@ -41,7 +41,7 @@ class LayerType(ABC):
     tops_match_bottoms: ClassVar[bool] = False  # as many tops as bottoms
     in_place: ClassVar[bool] = False  # a top may have the bottom's name
     is_loss: ClassVar[bool] = False  # the first top has loss weight 1 unless the net sets another
-    without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms without a gradient: labels, indices
+    without_gradient: ClassVar[tuple[int, ...]] = ()  # bottoms without a gradient: labels, indices; -1: the last
     needs_one_format: ClassVar[bool] = False  # hardware needs all bottoms in one number format
     quantized: ClassVar[bool] = False  # the interpreter quantizes bottoms, parameters and tops by quantization_param
 

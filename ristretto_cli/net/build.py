@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
+from ristretto_cli.backends.shapes import sized
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.errors import LayerError, Location, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.formats.number_format import layer_formats
-from ristretto_cli.layers.host_layer import HostLayer, host_loss, readers
+from ristretto_cli.layers.host_layer import HostLayer, host_loss
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
+from ristretto_cli.net.reshape import likely_shape, top_shapes
 from ristretto_cli.ops import DYNAMIC, Shape, show
 
 log = logging.getLogger("ristretto")
@@ -107,12 +108,14 @@ def build_layers(
         builder.add(message, where)
     builder.reject_shared_in_place()
     raise_all(builder.errors)
+    placed = builder.placed()
+    tops = {top.name: top for layer in placed for top in layer.tops}
     return Net(
         name=net_file.message.name,
         phase=phase,
-        layers=tuple(builder.layers),
-        inputs=tuple(top for layer in builder.layers if layer.is_source for top in layer.tops),
-        outputs=tuple(sorted(builder.unread(), key=lambda blob: blob.name)),
+        layers=tuple(placed),
+        inputs=tuple(top for layer in placed if layer.is_source for top in layer.tops),
+        outputs=tuple(tops[name] for name in sorted(builder.unread())),
         file=net_file.file,
         force_backward=net_file.message.force_backward,
     )
@@ -137,6 +140,9 @@ class _Builder:
         self._versions: list[_Version] = []
         self._broken: set[str] = set()  # tops of rejected layers: their readers are not checked
         self._storages = 0
+        self._into_graph: set[int] = set()  # the storage of tops of host layers and of inputs that the graph reads
+        # For blobs with DYNAMIC extents, two shapes that they may have: the likely one, and one that differs there.
+        self._examples: dict[Blob, tuple[Shape, Shape]] = {}
         self._owners: dict[str, Param] = {}
         self._multipliers: dict[tuple[str, str], float] = {}  # of shared parameters, by name and field
         self._names_with_params: dict[str, Location] = {}
@@ -180,21 +186,28 @@ class _Builder:
                 layer = replace(layer, tops=(Blob(AUTOMATIC, (), -1),))
             _check_counts(layer, layer_type)
             layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
-            _check_in_graph(layer)
             if layer_type.quantized:
                 layer_formats(message.quantization_param)  # rejects settings that no format allows
-            layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
-            shapes = _top_shapes(layer, layer_type)
+            likely = self._for_example(layer, 0)
+            definitions = layer_type.params(message, [blob.shape for blob in likely.bottoms])
+            layer = replace(layer, params=self._params(layer, definitions))
+            shapes = self._top_shapes(layer)
             storages = self._storages_of(layer, layer_type)
             is_loss = layer_type.is_loss
+            if not layer.on_host:
+                self._into_graph.update(blob.storage for blob in bottoms if blob.on_host)
+                if likely.bottoms != bottoms and layer_type.states(likely):
+                    raise LayerError("it keeps a state, so the number of items that it reads must not vary")
         layer = replace(
             layer,
             tops=tuple(
-                Blob(top.name, tuple(shape), storage, on_host=layer.on_host or DYNAMIC in shape)
+                Blob(top.name, tuple(shape), storage, on_host=layer.on_host or (layer.is_source and DYNAMIC in shape))
                 for top, shape, storage in zip(layer.tops, shapes, storages, strict=True)
             ),
             loss_weights=_loss_weights(message, len(layer.tops), is_loss),
         )
+        if any(DYNAMIC in top.shape for top in layer.tops):
+            self._examples.update(zip(layer.tops, self._examples_of(layer), strict=True))
         _check_losses(layer)
         self.layers.append(layer)
         for name in message.bottom:
@@ -291,6 +304,47 @@ class _Builder:
                     )
         return replace(owner, shape=param.shape)
 
+    def _for_example(self, layer: Layer, number: int) -> Layer:
+        """The layer with examples for bottoms with DYNAMIC extents."""
+        examples = self._examples
+        bottoms = (replace(b, shape=examples[b][number]) if b in examples else b for b in layer.bottoms)
+        return replace(layer, bottoms=tuple(bottoms))
+
+    def _top_shapes(self, layer: Layer) -> Sequence[Shape]:
+        """The shapes of the tops; an extent is DYNAMIC if it differs between examples of the bottoms."""
+        if layer.on_host:
+            return top_shapes(layer, [blob.shape for blob in layer.bottoms])
+        likely, other = self._shapes_by_example(layer)
+        return [
+            tuple(one if one == two else DYNAMIC for one, two in zip(a, b, strict=True))
+            for a, b in zip(likely, other, strict=True)
+        ]
+
+    def _shapes_by_example(self, layer: Layer) -> tuple[Sequence[Shape], Sequence[Shape]]:
+        """The shapes of a graph layer's tops for both examples of its bottoms."""
+        likely, other = (self._for_example(layer, number) for number in (0, 1))
+        found = top_shapes(likely, [blob.shape for blob in likely.bottoms])
+        if likely.bottoms == layer.bottoms:
+            return found, found
+        try:
+            varied = top_shapes(other, [blob.shape for blob in other.bottoms])
+        except LayerError:  # it fits the likely shape only
+            return found, found
+        same_axes = [len(shape) for shape in varied] == [len(shape) for shape in found]
+        return found, varied if same_axes else found
+
+    def _examples_of(self, layer: Layer) -> Sequence[tuple[Shape, Shape]]:
+        """Examples for the shapes of a layer's tops."""
+        if not (layer.is_source or layer.on_host):
+            return list(zip(*self._shapes_by_example(layer), strict=True))
+        bottom = self._for_example(layer, 0).bottoms[0].shape if layer.bottoms else ()
+        likely = [likely_shape(top.shape, bottom) for top in layer.tops]
+        other = [
+            tuple(n + (known == DYNAMIC) for n, known in zip(shape, top.shape, strict=True))
+            for shape, top in zip(likely, layer.tops, strict=True)
+        ]
+        return list(zip(likely, other, strict=True))
+
     def _storages_of(self, layer: Layer, layer_type: LayerType) -> list[int]:
         if layer_type.shares_memory(layer):
             return [layer.bottoms[0].storage for _ in layer.tops]
@@ -320,9 +374,21 @@ class _Builder:
                     )
                 )
 
-    def unread(self) -> list[Blob]:
-        """The blobs that no layer reads."""
-        return [version.blob for version in self._current.values() if not version.readers]
+    def unread(self) -> list[str]:
+        """The names of the blobs that no layer reads."""
+        return [name for name, version in self._current.items() if not version.readers]
+
+    def placed(self) -> list[Layer]:
+        """The layers, with those tops of host layers and inputs in the graph that it reads."""
+        for layer in self.layers:
+            if not self._into_graph.isdisjoint(top.storage for top in layer.tops if top.on_host):
+                self._into_graph.update(top.storage for top in layer.tops)
+        return [
+            replace(layer, bottoms=self._placed(layer.bottoms), tops=self._placed(layer.tops)) for layer in self.layers
+        ]
+
+    def _placed(self, blobs: Sequence[Blob]) -> tuple[Blob, ...]:
+        return tuple(replace(b, on_host=False) if b.storage in self._into_graph else b for b in blobs)
 
 
 def _state_text(state: NetState) -> str:
@@ -348,30 +414,12 @@ def _check_counts(layer: Layer, layer_type: LayerType) -> None:
         raise LayerError(f"it has {len(propagate_down)} propagate_down values but {len(layer.bottoms)} bottoms")
 
 
-def _check_in_graph(layer: Layer) -> None:
-    for blob in layer.bottoms:
-        if blob.on_host and not layer.on_host:
-            what = "has a variable number of items" if DYNAMIC in blob.shape else "is produced by a host layer"
-            raise LayerError(
-                f'its bottom "{blob.name}" ({show(blob.shape)}) {what}: only layers of type {readers()} can read it'
-            )
-
-
 def _check_losses(layer: Layer) -> None:
     if host_loss(layer) is not None:
         return
     for blob, weight in zip(layer.tops, layer.loss_weights, strict=True):
         if blob.on_host and weight != 0:
             raise LayerError(f'its top "{blob.name}" ({show(blob.shape)}) cannot be a loss', hint="Remove loss_weight.")
-
-
-def _top_shapes(layer: Layer, layer_type: LayerType) -> Sequence[Shape]:
-    if isinstance(layer_type, HostLayer):
-        return layer_type.shapes(layer, [blob.shape for blob in layer.bottoms])
-    ops = ShapeOps()
-    bottoms = [Sized(blob.shape) for blob in layer.bottoms]
-    params = [Sized(param.shape) for param in layer.params]
-    return [top.shape for top in layer_type.forward(ops, layer, bottoms, params)]
 
 
 def _loss_weights(message: Message, count: int, is_loss: bool) -> tuple[float, ...]:

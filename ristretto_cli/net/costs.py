@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ristretto_cli.formats.number_format import LOSSLESS_BITS
 from ristretto_cli.net.ir import Blob, Layer, Net
 from ristretto_cli.net.macs import macs_of
+from ristretto_cli.net.reshape import with_likely_shapes
 from ristretto_cli.net.widths import Widths
 from ristretto_cli.ops import DYNAMIC
 
@@ -55,7 +56,7 @@ class CostModel:
 
     def __init__(self, net: Net) -> None:
         self.net = net
-        self.macs = [macs_of(layer) for layer in net.layers]
+        self.macs = [macs_of(layer) for layer in with_likely_shapes(net).layers]
         self.parameters = [tuple(_own_params(layer)) for layer in net.layers]
         self.batch = _batch(net)
         self.inputs = 1 if any(macs % self.batch for macs in self.macs) else self.batch

@@ -9,12 +9,14 @@ from typing import Generic
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST
+from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.formats.number_format import NumberFormat, Rounding, layer_formats
-from ristretto_cli.layers.host_layer import host_loss
+from ristretto_cli.layers.host_layer import HostLayer, host_loss
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net, Param, in_graph
 from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer, param_formats
-from ristretto_cli.ops import Ops, Shape, V
+from ristretto_cli.net.reshape import reshaped
+from ristretto_cli.ops import Array, Ops, Shape, V
 
 
 @dataclass
@@ -71,18 +73,20 @@ def forward(
     copy_top: Callable[[V], V] | None = None,
     keep: Collection[str] | None = None,
     compute_loss: Callable[[Layer, Sequence[V]], V] | None = None,
+    to_array: Callable[[V], Array] | None = None,
 ) -> Run[V]:
     """Run the net's layers in order on a backend.
 
-    feeds: a value for each of net.inputs in the graph, by name. rng: for stochastic rounding of weights.
-    states: those of the previous pass, by the keys of state_shapes; zeros by default. resume_from: where to begin;
-    of the layers before it only data layers run, and the Run has no values of the others. params: values to train,
-    by Param.key, instead of net.weights; gradients pass straight through their rounding. trim_activations: quantize
-    them in phase TRAIN too. round_to_nearest: for parameters in phase TRAIN, instead of stochastically. copy_top:
-    copies a top; without it, a layer that changes nothing returns the value that it reads. keep: the names of the
-    blobs needed at the end; all others are released after their last reader, and the Run's `inputs` and `outputs`
-    stay empty. compute_loss: computes the top of a HostLoss from its bottoms in the graph; without it, the Run has no
-    values of such layers, and its loss does not include them.
+    feeds: a value for each of net.inputs in the graph, by name; the net takes their shapes. rng: for stochastic
+    rounding of weights. states: those of the previous pass, by the keys of state_shapes; zeros by default. resume_from:
+    where to begin; of the layers before it only data layers run, and the Run has no values of the others. params:
+    values to train, by Param.key, instead of net.weights; gradients pass straight through their rounding.
+    trim_activations: quantize them in phase TRAIN too. round_to_nearest: for parameters in phase TRAIN, instead of
+    stochastically. copy_top: copies a top; without it, a layer that changes nothing returns the value that it reads.
+    keep: the names of the blobs needed at the end; all others are released after their last reader, and the Run's
+    `inputs` and `outputs` stay empty. compute_loss: computes the top of a HostLoss from its bottoms in the graph;
+    without it, the Run has no values of such layers, and its loss does not include them. to_array: gives the elements
+    of a value, on a backend that computes at once; host layers that feed the graph need it.
     """
     in_training = Rounding.NEAREST if round_to_nearest else Rounding.STOCHASTIC
     resume_from = resume_from or ResumePoint(0, {})
@@ -98,6 +102,7 @@ def forward(
         copy_top,
         keep,
         compute_loss,
+        to_array,
     )
     return interpreter.run(feeds)
 
@@ -116,6 +121,7 @@ class _Interpreter(Generic[V]):
         copy_top: Callable[[V], V] | None,
         keep: Collection[str] | None,
         compute_loss: Callable[[Layer, Sequence[V]], V] | None,
+        to_array: Callable[[V], Array] | None,
     ) -> None:
         self._net = net
         self._ops = ops
@@ -128,6 +134,7 @@ class _Interpreter(Generic[V]):
         self._copy_top = copy_top
         self._keep = keep
         self._compute_loss = compute_loss
+        self._to_array = to_array
         self._memory: dict[int, V] = {}
         # For blobs that share memory but have their own copy: the copy, and the value then in memory.
         self._own: dict[str, tuple[V, V]] = {}
@@ -135,7 +142,9 @@ class _Interpreter(Generic[V]):
 
     def run(self, feeds: Mapping[str, V]) -> Run[V]:
         last_uses = {} if self._keep is None else _last_uses(self._net, self._keep)
-        for i, layer in enumerate(self._net.layers):
+        self._reshape({blob.name: tuple(feeds[blob.name].shape) for blob in in_graph(self._net.inputs)})
+        for i in range(len(self._net.layers)):
+            layer = self._net.layers[i]
             if i == self._resume_from.layer:
                 self._memory.update(self._resume_from.memory)
             if i < self._resume_from.layer and not layer.is_source:
@@ -151,6 +160,10 @@ class _Interpreter(Generic[V]):
                     tops = self._compute(layer)
                 elif self._compute_loss is not None and host_loss(layer) is not None:
                     tops = [self._compute_loss(layer, self._bottoms(layer))]
+                elif layer.feeds_graph:
+                    tops = self._compute_on_host(layer)
+                    self._reshape({top.name: tuple(v.shape) for top, v in zip(layer.tops, tops, strict=True)})
+                    layer = self._net.layers[i]
                 else:
                     tops = ()
                 if self._copy_top is not None:
@@ -180,6 +193,22 @@ class _Interpreter(Generic[V]):
             self._memory[blob.storage] = value
         if self._copy_top is not None:
             self._own.update((b.name, (v, self._memory[b.storage])) for b, v in zip(blobs, values, strict=True))
+
+    def _reshape(self, shapes: Mapping[str, Shape]) -> None:
+        """Continue with the net for these shapes of inputs, or of tops of host layers."""
+        known = {top.name: top.shape for layer in self._net.layers for top in layer.tops}
+        if any(known.get(name, shape) != shape for name, shape in shapes.items()):
+            self._net = reshaped(self._net, shapes)
+
+    def _compute_on_host(self, layer: Layer) -> Sequence[V]:
+        layer_type = LAYERS.get(layer.type)
+        if self._to_array is None or not isinstance(layer_type, HostLayer):
+            what = f'layer "{layer.name}" ({layer.type}) makes blobs whose shapes depend on the data'
+            raise RistrettoError(f"{what}: other layers can read them only while the net runs", where=layer.where)
+        try:
+            return layer_type.forward_at_once(self._ops, layer, self._bottoms(layer), self._to_array)
+        except LayerError as error:
+            raise RistrettoError(f'layer "{layer.name}" ({layer.type}): {error}', where=layer.where) from error
 
     def _compute(self, layer: Layer) -> Sequence[V]:
         layer_type = LAYERS.get(layer.type)
@@ -266,8 +295,9 @@ def computed_tops(layer: Layer, values: Sequence[V]) -> tuple[Blob, ...]:
 def passes_gradients(net: Net, layer: Layer) -> tuple[bool, ...]:
     """For each bottom of a layer, whether a gradient is passed down to its producer."""
     wanted = () if net.force_backward else layer.message.propagate_down
-    without = LAYERS.get(layer.type).without_gradient
-    return tuple(i not in without and (not wanted or wanted[i]) for i in range(len(layer.bottoms)))
+    count = len(layer.bottoms)
+    without = {i % count for i in LAYERS.get(layer.type).without_gradient if i < count}
+    return tuple(i not in without and (not wanted or wanted[i]) for i in range(count))
 
 
 def _last_uses(net: Net, keep: Collection[str]) -> dict[int, list[int]]:

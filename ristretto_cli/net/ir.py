@@ -21,7 +21,8 @@ AUTOMATIC = "(automatic)"  # the top of a loss layer without tops; it is not an 
 class Blob:
     """A blob: its name, its shape, and the number of its place in memory.
 
-    on_host: it is not in the graph: a host layer produces it, or it is an input with a DYNAMIC extent.
+    A DYNAMIC extent depends on the data. on_host: it is not in the graph: a host layer produces it, or it is an input
+    with a DYNAMIC extent, and only host layers read it.
     """
 
     name: str
@@ -73,13 +74,19 @@ class Layer:
     on_host: bool = False
     where: Location | None = None
 
+    @property
+    def feeds_graph(self) -> bool:
+        """Whether it is a host layer whose tops are in the graph, because other layers than host layers read them."""
+        return self.on_host and any(not top.on_host for top in self.tops)
+
 
 @dataclass(frozen=True)
 class Net:
     """A net for one phase. layers: in execution order.
 
-    inputs: the tops of data and Input layers, to be fed. outputs: the blobs without readers, sorted by
-    name, as in Caffe. weights: an array for each parameter's key; missing until they are loaded.
+    inputs: the tops of data and Input layers, to be fed; a batch may have other shapes (see net/reshape.py). outputs:
+    the blobs without readers, sorted by name, as in Caffe. weights: an array for each parameter's key; missing until
+    they are loaded.
     force_backward: gradients go everywhere, regardless of the layers' propagate_down and lr_mult.
     """
 

@@ -201,6 +201,7 @@ class _KnownData(DataLayers):
     """The data layers of a net that was built earlier; no file is reopened."""
 
     def __init__(self, net: Net) -> None:
+        super().__init__()
         self._shapes = {
             _text(layer.message): [top.shape for top in layer.tops] for layer in net.layers if layer.is_source
         }

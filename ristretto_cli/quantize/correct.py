@@ -12,6 +12,7 @@ from ristretto_cli.caffe_io.messages import message_class
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.corrections.corrector import Correction, Corrector
 from ristretto_cli.corrections.float_net import easier_weights
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import with_weights
 from ristretto_cli.ops import AnyArray, Array
@@ -111,6 +112,12 @@ def _first_batches(net: Net, source: CachedBatches, images: int) -> list[dict[st
     with source.reader() as reader:
         for _ in range(-(-images // size)):
             batch = reader.next()
+            if not reader.has_own_shapes or any(layer.feeds_graph for layer in net.layers):
+                raise RistrettoError(
+                    "corrections (--weights_quantized, --fl_layer kl) need batches of one shape",
+                    where=net.file,
+                    hint="Omit them, or use images of one size, such as with crop_size.",
+                )
             if batches and _starts_again(batches[0], batch, size):
                 break
             batches.append(batch)

@@ -45,7 +45,7 @@ class Prediction:
             rows = values.reshape(-1, 1)
         else:
             rows = np.moveaxis(values, self.class_axis, -1).reshape(-1, values.shape[self.class_axis])
-        return rows[:: -(-rows.shape[0] // _MAX_ROWS)].astype(np.float32)
+        return rows[:: max(1, -(-rows.shape[0] // _MAX_ROWS))].astype(np.float32)
 
     def distortion(self, values: Sequence[Array], reference: Sequence[Array]) -> float:
         """The distortion of rows for some batches, relative to the float net's.

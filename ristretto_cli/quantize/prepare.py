@@ -85,7 +85,12 @@ class Metric:
 
     def value(self, scores: Scores) -> float:
         """The metric's value among the scores of a net."""
-        output = next(output for output in scores.outputs if output.blob == self.blob)
+        output = next((output for output in scores.outputs if output.blob == self.blob), None)
+        if output is None:
+            raise RistrettoError(
+                f'the output "{self.blob}" is larger for some images than for others, so it has no mean',
+                hint=f"Choose another one with --score, or --score sqnr:{self.blob}.",
+            )
         return float(output.means[0]) if self.first_element else output.score
 
 

@@ -11,6 +11,7 @@ from ristretto_cli.formats.number_format import Ranges, Role, SearchGroup
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.net.macs import macs_of
+from ristretto_cli.net.reshape import with_likely_shapes
 
 # The only types that the original quantizes.
 _LEGACY_TYPES = frozenset({"Convolution", "InnerProduct"})
@@ -72,7 +73,7 @@ def left_float(net: Net, trimmed_layers: Collection[str]) -> list[LeftFloat]:
         if layer.params
     }
     total = sum(sizes.values())
-    macs = [macs_of(layer) for layer in net.layers]
+    macs = [macs_of(layer) for layer in with_likely_shapes(net).layers]
     all_macs = max(1, sum(macs))
     return [
         LeftFloat(layer.name, layer.type, size, size / total, own / all_macs)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 
-from ristretto_cli.net.ir import Net
+import numpy as np
+
+from ristretto_cli.net.ir import Net, in_graph
 from ristretto_cli.ops import AnyArray
 from ristretto_cli.scoring.array_cache import ArrayCache, CachedArrays
 from ristretto_cli.scoring.data_loader import DataLoader
@@ -34,6 +36,10 @@ class CachedBatches:
         """A batch as views, by blob name; None if it is not cached."""
         return self._cached[number]() if number < len(self._cached) else None
 
+    def has_own_shapes(self, batch: Mapping[str, AnyArray]) -> bool:
+        """Whether all inputs in the graph have the shapes that they have in the net."""
+        return all(np.shape(batch[blob.name]) == blob.shape for blob in in_graph(self._net.inputs))
+
     def open(self) -> DataLoader:
         """A loader that starts at the first record."""
         return DataLoader(self._net, data=self._data)
@@ -52,13 +58,17 @@ class CachedBatches:
 
 
 class BatchReader:
-    """One pass over batches; a context manager, which closes the files."""
+    """One pass over batches; a context manager, which closes the files.
+
+    has_own_shapes: whether all inputs of the last batch had the shapes that they have in the net.
+    """
 
     def __init__(self, batches: CachedBatches, only: Collection[str] | None, extra: Sequence[CachedArrays]) -> None:
         self._batches = batches
         self._only = only
         self._extra = extra
         self._next = 0
+        self.has_own_shapes = True
         self._loader: DataLoader | None = None
 
     def next(self) -> dict[str, AnyArray]:
@@ -67,6 +77,7 @@ class BatchReader:
         batch = self._batches.cached(number)
         if batch is None:
             batch = self._read(number)
+        self.has_own_shapes = self._batches.has_own_shapes(batch)
         if self._only is not None:
             batch = {name: array for name, array in batch.items() if name in self._only}
         return {**batch, **self._extra[number]()} if self._extra else batch

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +28,8 @@ from ristretto_cli.scoring.step_timer import StepTimer
 log = logging.getLogger("ristretto")
 
 _HIGHEST, _LOWEST, _SQUARES, _SAMPLE = "highest", "lowest", "sum of squares", "sample"
+
+_SIDES = (Role.LAYER_IN, Role.LAYER_OUT)
 
 _Parts: TypeAlias = list[Node]  # the values whose concatenation is a blob
 
@@ -65,79 +67,121 @@ def measure_ranges(
     """
     # Only one of the layers with a name has parameters.
     chosen = [(i, layer) for i, layer in enumerate(net.layers) if layer.name in layers and layer.params]
-    places: dict[str, tuple[list[_Parts], list[_Parts]]] = {}
-    to_sample: dict[str, dict[Role, list[Seen]]] = {}
-    unless_inputs_are: set[str] = set()  # values that are negative only if an input is, by name
+    probed: list[_Probed] = []  # for each time that the net is compiled
 
     def select(run: Run[Node], ops: OnnxOps) -> Mapping[str, Node]:
+        probed.append(_Probed.of(net, chosen, run, ops, probe, iterations))
+        return {f"{len(probed) - 1} {name}": node for name, node in probed[-1].picked.items()}
+
+    timer = timer or StepTimer()
+    with timer.measure("building nets"):
+        session = compile_net(net, select, rng=rng, execution=execution)
+    log.info("Running for %d iterations.", iterations)
+    with (batches or CachedBatches(net)).reader() as reader:
+        batches_run = run_batches(session, reader, iterations, label="reading ranges", on_batch=on_batch, timer=timer)
+        for results in batches_run:
+            numbers = {name.partition(" ")[0] for name in results}  # one, or none if no item passes a Filter
+            for number in map(int, numbers):
+                probed[number].add({name.partition(" ")[2]: array for name, array in results.items()}, net)
+    ran = [each for each in probed if each.batches]
+    ranges = {}
+    for _, layer in chosen:
+        ranges[layer.name] = Ranges(
+            layer_in=max((each.largest[f"in {layer.name}"] for each in ran), default=0.0),
+            layer_out=max((each.largest[f"out {layer.name}"] for each in ran), default=0.0),
+            params=_largest_of(net.weights[layer.params[0].key]),
+            biases=_biases(net, layer, probe),
+            input_energy=0.0 if probe.legacy else sum(each.energy[layer.name] for each in ran) * _fan_in(layer),
+            samples={
+                role: joined_sample([(each.sampled[layer.name][role], each.elements) for each in ran], iterations)
+                for role in _SIDES
+                if probe.samples
+            },
+            never_negative=frozenset(
+                role
+                for role in _SIDES
+                if not probe.legacy and all(each.is_never_negative(layer.name, role) for each in ran)
+            ),
+        )
+        _warn_of_zero_ranges(layer, ranges[layer.name])
+    return ranges
+
+
+@dataclass
+class _Probed:
+    """The values that are measured in a graph of the net, and what is found of them over its batches.
+
+    places: for each layer, the parts of its inputs and outputs. sampled: what is seen of them. unless_inputs_are: the
+    names of values that are negative only if an input is. picked: the results to compute. largest: by side and layer.
+    negative: the names of values that were. energy: the sum of the mean squares of each layer's input, relative to the
+    number of batches of all graphs, iterations. elements: of each sampled value, by name, those of each batch.
+    """
+
+    places: dict[str, tuple[list[_Parts], list[_Parts]]]
+    sampled: dict[str, dict[Role, list[Seen]]]
+    unless_inputs_are: set[str]
+    picked: dict[str, Node]
+    iterations: int
+    batches: int = 0
+    largest: dict[str, float] = field(default_factory=dict)
+    negative: set[str] = field(default_factory=set)
+    energy: dict[str, float] = field(default_factory=dict)
+    elements: dict[str, list[Array]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        net: Net,
+        chosen: Sequence[tuple[int, Layer]],
+        run: Run[Node],
+        ops: OnnxOps,
+        probe: Probe,
+        iterations: int,
+    ) -> _Probed:
+        """The values to measure for some layers, each with its position, in a recorded run."""
         picked: dict[str, Node] = {}
+        found = cls({}, {}, set(), picked, iterations)
         assumed = Facts(ops.graph)
         for tops in (run.outputs[i] for i, layer in enumerate(net.layers) if layer.is_source):
             for top in tops:
                 assumed.declare(top, Fact(low=0.0))
         # onnxruntime runs the nodes recorded last first, so the values of early layers are released early.
         for i, layer in reversed(chosen):
-            places[layer.name] = _inputs_and_outputs(net, i, run, ops, probe)
-            for value in itertools.chain(*itertools.chain(*places[layer.name])):
+            places = found.places[layer.name] = _inputs_and_outputs(net, i, run, ops, probe)
+            for value in itertools.chain(*itertools.chain(*places)):
                 if f"{_HIGHEST} {value.name}" not in picked:
                     picked.update({f"{extreme} {value.name}": node for extreme, node in _extremes(ops, value).items()})
                 if assumed[value].never_negative:
-                    unless_inputs_are.add(value.name)
+                    found.unless_inputs_are.add(value.name)
             if probe.samples:
-                to_sample[layer.name] = _seen(net, i, run, *places[layer.name])
-                for each in itertools.chain(*to_sample[layer.name].values()):
+                seen = found.sampled[layer.name] = _seen(net, i, run, *places)
+                for each in itertools.chain(*seen.values()):
                     for value in each.nodes:
                         if f"{_SAMPLE} {value.name}" not in picked:
                             picked[f"{_SAMPLE} {value.name}"] = sampled(ops, value, iterations)
-        return picked
+        return found
 
-    timer = timer or StepTimer()
-    with timer.measure("building nets"):
-        session = compile_net(net, select, rng=rng, execution=execution)
-    largest: dict[str, float] = {}
-    negative: set[str] = set()  # values that were, by name
-    energy: dict[str, float] = {}
-    elements: dict[str, list[Array]] = {}
-    log.info("Running for %d iterations.", iterations)
-    with (batches or CachedBatches(net)).reader() as reader:
-        batches_run = run_batches(session, reader, iterations, label="reading ranges", on_batch=on_batch, timer=timer)
-        for found in batches_run:
-            for name in [layer.name for _, layer in chosen]:
-                read, written = places[name]
-                for side, blobs in (("in", read), ("out", written)):
-                    key = f"{side} {name}"
-                    values = itertools.chain(*blobs)
-                    largest[key] = max([largest.get(key, 0.0), *(_largest(found, value) for value in values)])
-                    if not math.isfinite(largest[key]):
-                        _reject(net, key)
-                energy[name] = energy.get(name, 0.0) + _mean_square(found, read[0]) / iterations
-            for key, array in found.items():
-                if key.startswith(f"{_LOWEST} ") and float(array) < 0:
-                    negative.add(key.removeprefix(f"{_LOWEST} "))
-                if key.startswith(f"{_SAMPLE} "):
-                    elements.setdefault(key.removeprefix(f"{_SAMPLE} "), []).append(array)
-    ranges = {}
-    for _, layer in chosen:
-        sides = dict(zip((Role.LAYER_IN, Role.LAYER_OUT), places[layer.name], strict=True))
-        ranges[layer.name] = Ranges(
-            layer_in=largest[f"in {layer.name}"],
-            layer_out=largest[f"out {layer.name}"],
-            params=_largest_of(net.weights[layer.params[0].key]),
-            biases=_biases(net, layer, probe),
-            input_energy=0.0 if probe.legacy else energy[layer.name] * _fan_in(layer),
-            samples={
-                role: joined_sample(values, elements, iterations)
-                for role, values in to_sample.get(layer.name, {}).items()
-            },
-            never_negative=frozenset(
-                role
-                for role, blobs in sides.items()
-                if {value.name for value in itertools.chain(*blobs)} <= unless_inputs_are - negative
-                and not probe.legacy
-            ),
-        )
-        _warn_of_zero_ranges(layer, ranges[layer.name])
-    return ranges
+    def add(self, results: Mapping[str, Array], net: Net) -> None:
+        """Add the results of a batch; RistrettoError if values are NaN or infinite."""
+        self.batches += 1
+        for name, (read, written) in reversed(self.places.items()):
+            for side, blobs in (("in", read), ("out", written)):
+                key = f"{side} {name}"
+                values = itertools.chain(*blobs)
+                self.largest[key] = max([self.largest.get(key, 0.0), *(_largest(results, value) for value in values)])
+                if not math.isfinite(self.largest[key]):
+                    _reject(net, key)
+            self.energy[name] = self.energy.get(name, 0.0) + _mean_square(results, read[0]) / self.iterations
+        for key, array in results.items():
+            if key.startswith(f"{_LOWEST} ") and float(array) < 0:
+                self.negative.add(key.removeprefix(f"{_LOWEST} "))
+            if key.startswith(f"{_SAMPLE} "):
+                self.elements.setdefault(key.removeprefix(f"{_SAMPLE} "), []).append(array)
+
+    def is_never_negative(self, layer: str, role: Role) -> bool:
+        """Whether the input or the output of a layer was never negative, and can be only if an input of the net is."""
+        blobs = self.places[layer][_SIDES.index(role)]
+        return {value.name for value in itertools.chain(*blobs)} <= self.unless_inputs_are - self.negative
 
 
 def _inputs_and_outputs(
@@ -160,7 +204,10 @@ def _inputs_and_outputs(
 
 
 def _parts(value: Node, joined: Mapping[str, Sequence[Node]]) -> _Parts:
-    """The values whose concatenation a value is; most of them are read for their own layers anyway."""
+    """The values whose concatenation a value is; most of them are read for their own layers anyway. Without elements
+    there are none."""
+    if 0 in value.shape:
+        return []
     if value.name not in joined:
         return [value]
     return [part for bottom in joined[value.name] for part in _parts(bottom, joined)]
@@ -187,7 +234,7 @@ def _largest(found: Mapping[str, Array], value: Node) -> float:
 
 def _mean_square(found: Mapping[str, Array], parts: _Parts) -> float:
     squares = math.fsum(float(found[f"{_SQUARES} {part.name}"]) for part in parts)
-    return squares / sum(math.prod(part.shape) for part in parts)
+    return squares / max(1, sum(math.prod(part.shape) for part in parts))
 
 
 def _seen(

@@ -54,7 +54,7 @@ class Agreement(Comparison):
 
     def measure(self, expected: AnyArray, found: AnyArray) -> AnyArray:
         same = (expected.argmax(self.axis) == found.argmax(self.axis)) & ~np.isnan(found.max(self.axis))
-        return np.array([same.mean()], np.float64)
+        return np.array([same.mean() if same.size else 1.0], np.float64)  # there may be nothing that passes a Filter
 
     def score(self, sums: AnyArray, batches: int) -> float:
         return float(sums[0] / batches)

@@ -11,7 +11,7 @@ from ristretto_cli.ops import Array, fits, show
 from ristretto_cli.scoring.user_data import UserData
 from ristretto_cli.sources.open import open_source
 from ristretto_cli.sources.prefetch import Prefetch
-from ristretto_cli.sources.source import Source
+from ristretto_cli.sources.source import SOURCES, Source
 
 
 class DataLoader:
@@ -51,19 +51,14 @@ class DataLoader:
             raise
 
     def next(self) -> dict[str, Array]:
-        """An array for each input of the net, of its shape in the net except for DYNAMIC extents."""
+        """An array for each input of the net; images may have another size than the first one."""
         batch: dict[str, Array] = {}
         for layer, source in self._sources:
             try:
                 arrays = source.next()
             except RistrettoError as error:
                 raise _of(layer, str(error)) from error
-            for blob, array in zip(layer.tops, arrays, strict=True):
-                if not fits(array.shape, blob.shape) and blob.name not in self._given:
-                    shapes = f"has shape {show(array.shape)}, but the first one has {show(blob.shape)}"
-                    what = f"a batch of {blob.name} {shapes}"
-                    raise _of(layer, what, hint="Resize all images to the same size.")
-                batch[blob.name] = array
+            batch.update(zip((blob.name for blob in layer.tops), arrays, strict=True))
         for name, supplied in self._supplied.items():
             (batch[name],) = supplied.next()
         return {**batch, **self._given}
@@ -93,8 +88,19 @@ def _mismatches(net: Net, given: Mapping[str, Array]) -> list[RistrettoError]:
             errors.append(RistrettoError(what, hint=did_you_mean(name, shapes) or inputs))
         elif not fits(array.shape, shapes[name]):
             what = f'input "{name}" has shape {show(array.shape)}; expected {show(shapes[name])}'
-            errors.append(RistrettoError(what))
+            hint = ""
+            if len(array.shape) == len(shapes[name]) and 0 not in array.shape and _is_external(net, name):
+                hint = f"For another size use --input_shape {name}={','.join(map(str, array.shape))}."
+            errors.append(RistrettoError(what, hint=hint))
     return errors
+
+
+def _is_external(net: Net, name: str) -> bool:
+    """Whether an input belongs to a layer without data of its own."""
+    return any(
+        layer.is_source and SOURCES.get(layer.type).is_external and name in (top.name for top in layer.tops)
+        for layer in net.layers
+    )
 
 
 def _missing(layer: Layer, missing: list[str]) -> RistrettoError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -16,14 +16,16 @@ from ristretto_cli.backends.graph_passes.graph_pass import Target
 from ristretto_cli.backends.onnx import Graph, Node, OnnxOps
 from ristretto_cli.backends.onnx_lower import ANYWHERE, Lowered, lower
 from ristretto_cli.backends.onnx_session import Session, has_blocks
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import ResumePoint, Run, forward, state_shapes
 from ristretto_cli.net.ir import Blob, Net, in_graph
-from ristretto_cli.ops import AnyArray, Array, Shape
+from ristretto_cli.ops import DYNAMIC, AnyArray, Array, Shape, show
 from ristretto_cli.scoring.execution import DEFAULT, Execution
 from ristretto_cli.scoring.guarded import BOUND, GuardedRunner
 from ristretto_cli.scoring.host_layers import HostLayers, PostProcessingRunner, Runner, host_layers
 from ristretto_cli.scoring.net_profile import NetProfiler
+from ristretto_cli.scoring.reshaping import ReshapingRunner, SplitRunner
 
 log = logging.getLogger("ristretto")
 
@@ -65,6 +67,10 @@ def _record(
     net: Net, ops: OnnxOps, shapes: Mapping[str, Shape], rng: np.random.Generator, cut_point: CutPoint | None = None
 ) -> tuple[Run[Node], dict[str, Node]]:
     """The net's run, and the inputs for its states, which have these shapes."""
+    for blob in in_graph(net.inputs):
+        if DYNAMIC in blob.shape:
+            what = f'the input "{blob.name}" ({show(blob.shape)}) has a variable number of items'
+            raise RistrettoError(f"{what}, so layers can read it only while the net runs", where=net.file)
     feeds = {blob.name: ops.input(blob.name, blob.shape) for blob in in_graph(net.inputs)}
     states = {key: ops.input(_free(f"state {key}", feeds), shape) for key, shape in shapes.items()}
     resume_from = None
@@ -132,27 +138,54 @@ def compile_net(
 ) -> Runner:
     """A runner for the selected values and for the blobs `on_host`, which host layers compute, by name.
 
-    Layers that keep a state continue from the previous run. cut_point: where to resume; no host layer precedes it.
+    It takes batches of any shapes that fit the net, and compiles it for each. Layers that keep a state continue from
+    the previous run. cut_point: where to resume; no host layer precedes it, and its activations have the net's shapes.
     memory: see StatefulSession. profiler: records the time of each part of a run.
     """
+    if memory is None and state_shapes(net):
+        memory = {}
+    compile_it = partial(compile_net, execution=execution, cut_point=cut_point, profiler=profiler)
+    split = next((i for i, layer in enumerate(net.layers) if layer.feeds_graph), None)
+    if split is not None:
+        front, rest = _split(net, split)
+        tops = [top.name for top in front.layers[-1].tops]
+        copied = None if memory is None else dict(memory)
+        first = compile_it(front, lambda run, ops: {}, rng=deepcopy(rng), on_host=tops, memory=copied)
+        return SplitRunner(first, compile_it(rest, select, rng=rng, on_host=on_host, memory=memory), copied, memory)
     after_graph = host_layers(net, on_host)
-    record_graph = partial(
-        _record_graph, net, select, [i for i, _ in after_graph], execution=execution, cut_point=cut_point
-    )
-    compile_graph = partial(_Graph.compile, execution=execution, memory=memory, profiler=profiler)
-    guarded = bool(execution.passes) and _is_quantized(net) and not state_shapes(net)
-    same_rng = deepcopy(rng)
-    graph = record_graph(rng, guarded=guarded)
-    runner: Runner | None = None
-    if graph.lowered.outputs:
-        runner = compile_graph(graph)
-        if guarded:
-            runner = GuardedRunner(runner, lambda: compile_graph(record_graph(same_rng)), guard=graph.guard)
-    if runner is not None and not on_host:
-        return runner
-    # Outside the GuardedRunner: host layers may count the batches, so each must run once.
+    # Host layers may count the batches, so each must run once, for all shapes and outside the GuardedRunner.
     layers = HostLayers(net, [layer for _, layer in after_graph], None if profiler is None else profiler.start)
-    return PostProcessingRunner(runner, layers, graph.host_bottoms, on_host)
+    guarded = bool(execution.passes) and _is_quantized(net) and not state_shapes(net)
+    compile_graph = partial(_Graph.compile, execution=execution, memory=memory, profiler=profiler)
+
+    def compile_shapes(net: Net, rng: np.random.Generator) -> Runner:
+        record_graph = partial(
+            _record_graph, net, select, [i for i, _ in after_graph], execution=execution, cut_point=cut_point
+        )
+        same_rng = deepcopy(rng)
+        graph = record_graph(rng, guarded=guarded)
+        runner: Runner | None = None
+        if graph.lowered.outputs:
+            runner = compile_graph(graph)
+            if guarded:
+                runner = GuardedRunner(runner, lambda: compile_graph(record_graph(same_rng)), guard=graph.guard)
+        if runner is not None and not on_host:
+            return runner
+        return PostProcessingRunner(runner, layers, graph.host_bottoms, on_host)
+
+    return ReshapingRunner(net, compile_shapes, rng=rng)
+
+
+def _split(net: Net, position: int) -> tuple[Net, Net]:
+    """The net up to a host layer, and the net in which the tops of that layer are inputs."""
+    layer = net.layers[position]
+    tops = tuple(replace(top, on_host=True) for top in layer.tops)
+    before = net.layers[:position]
+    inputs = tuple(top for each in before if each.is_source for top in each.tops)
+    front = replace(net, layers=(*before, replace(layer, tops=tops)), inputs=inputs, outputs=())
+    given = replace(layer, is_source=True, on_host=False)
+    rest = replace(net, layers=(*before, given, *net.layers[position + 1 :]), inputs=(*net.inputs, *layer.tops))
+    return front, rest
 
 
 def _is_quantized(net: Net) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,12 +12,14 @@ from ristretto_cli.backends.onnx import Node
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Net, in_graph
-from ristretto_cli.ops import AnyArray, Array
+from ristretto_cli.ops import AnyArray, Array, Shape, show
 from ristretto_cli.scoring.comparisons import Comparison
 from ristretto_cli.scoring.host_layers import Runner, host_losses, total_loss
 from ristretto_cli.scoring.metrics import loss_weights, measures, metrics_of, scored
 from ristretto_cli.scoring.scores import Output, Scores
 from ristretto_cli.scoring.step_timer import StepTimer
+
+log = logging.getLogger("ristretto")
 
 OnBatch = Callable[[int, int, str], None]  # batches done, batches in total, the label of the run
 
@@ -93,21 +96,31 @@ class ScoredOutputs:
 
 
 class Tally:
-    """The sums of the scored outputs over the batches so far. dtype: of the sums."""
+    """The sums of the scored outputs over the batches so far, except those whose shapes differ. dtype: of the sums."""
 
     def __init__(self, outputs: ScoredOutputs, dtype: Any = np.float64) -> None:
         self.done = 0
-        self.sums: dict[str, AnyArray] = {blob.name: np.zeros(blob.shape, dtype).ravel() for blob in outputs.averaged}
-        self.sums.update({each.name: np.zeros(each.size) for each in outputs.comparisons})
+        self.sums: dict[str, AnyArray] = {}
         self._outputs = outputs
         self._dtype = dtype
+        self._averaged = {blob.name: dtype for blob in outputs.averaged}
+        self._averaged.update((each.name, np.float64) for each in outputs.comparisons)
+        self._shapes: dict[str, Shape] = {}
         self._metric_tops: dict[str, list[Array]] = {name: [] for name in outputs.metrics}
         self._loss = dtype(0)
 
     def add(self, results: Mapping[str, Array]) -> None:
         """Add the results of a batch."""
-        for name, total in self.sums.items():
-            total += results[name].ravel()
+        for name, kind in list(self._averaged.items()):
+            array = results[name]
+            if array.shape != self._shapes.setdefault(name, array.shape):
+                first = show(self._shapes[name])
+                log.info("%s is %s, but %s in the first batch, and has no score.", name, show(array.shape), first)
+                del self._averaged[name], self.sums[name]
+                continue
+            if name not in self.sums:
+                self.sums[name] = np.zeros(array.size, kind)
+            self.sums[name] += array.ravel()
         for name, tops in self._metric_tops.items():
             tops.append(results[name])
         self._loss += self._dtype(total_loss(results, self._outputs.host_losses, TOTAL_LOSS))
@@ -124,5 +137,5 @@ class Tally:
             Output(each.name, 0.0, np.array([each.score(self.sums[each.name], self.done)]), may_be_infinite=True)
             for each in self._outputs.comparisons
         ]
-        outputs = (*(found[blob.name] for blob in self._outputs.blobs), *compared)
+        outputs = (*(found[blob.name] for blob in self._outputs.blobs if blob.name in found), *compared)
         return Scores(outputs, float(self._loss / done), self.done)

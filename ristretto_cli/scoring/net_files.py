@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.weights import read_weights
-from ristretto_cli.errors import RistrettoError, raise_all
+from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.forward import Run
@@ -32,10 +32,29 @@ from ristretto_cli.sources.open import DataLayers
 
 
 def load_net(
-    model: str, weights: str | None, state: NetState, *, rng: np.random.Generator, allow_missing: bool = False
+    model: str,
+    weights: str | None,
+    state: NetState,
+    *,
+    rng: np.random.Generator,
+    allow_missing: bool = False,
+    input_shapes: Mapping[str, Shape] | None = None,
 ) -> Net:
-    """The net of a prototxt for a state, with the weights of a file, or with those of its fillers if it is None."""
-    net = build(read_net(model), state, DataLayers())
+    """The net of a prototxt for a state, with the weights of a file, or with those of its fillers if it is None.
+
+    input_shapes: other shapes for its inputs without data of their own, by blob name.
+    """
+    net = build(read_net(model), state, DataLayers(input_shapes))
+    inputs = [blob.name for blob in net.inputs]
+    raise_all(
+        RistrettoError(
+            f'--input_shape: "{name}" is not an input of the net',
+            where=net.file,
+            hint=did_you_mean(name, inputs) or f"Inputs: {', '.join(inputs) or 'none'}.",
+        )
+        for name in input_shapes or ()
+        if name not in inputs
+    )
     if weights is None:
         return fill_weights(net, rng=rng)
     return load_weights(net, read_weights(weights), rng=rng, allow_missing=allow_missing)
@@ -55,16 +74,17 @@ def score_file(
     score: str | None = None,
     data: UserData | None = None,
     compiler: NetCompiler = compile_net,
+    input_shapes: Mapping[str, Shape] | None = None,
 ) -> Scores:
     """The scores of a net file over `iterations` batches; RistrettoError(s) for all its errors.
 
     against: the prototxt and the weights of another net to compare it with on the same batches, normally its float
     net; score: the comparison, by default all (see comparisons_for). data: the user's, for inputs of the net; at most
-    one pass over it is run. compiler: makes the net's runner.
+    one pass over it is run. compiler: makes the net's runner. input_shapes: see load_net.
     """
     log_device(execution.gpu)
     rng = np.random.default_rng(0)
-    net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing)
+    net = load_net(model, weights, state, rng=rng, allow_missing=allow_missing, input_shapes=input_shapes)
     check_has_data(net, data)
     options = ScoringOptions(
         iterations if data is None else data.iterations(net, iterations, "Scoring"),
@@ -77,7 +97,7 @@ def score_file(
     float_outputs = None
     if against is not None:
         other_rng = np.random.default_rng(0)
-        other = load_net(*against, state, rng=other_rng, allow_missing=allow_missing)
+        other = load_net(*against, state, rng=other_rng, allow_missing=allow_missing, input_shapes=input_shapes)
         comparisons = comparisons_for(net, score)
         _check_comparable(net, other, [each.blob for each in comparisons])
         float_outputs = FloatOutputs(

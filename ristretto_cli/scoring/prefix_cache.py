@@ -9,6 +9,7 @@ from ristretto_cli.backends.onnx import Node
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, state_shapes
 from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
+from ristretto_cli.net.reshape import with_likely_shapes
 from ristretto_cli.ops import AnyArray
 from ristretto_cli.scoring.array_cache import ArrayCache, CachedArrays
 from ristretto_cli.scoring.engine import CutPoint
@@ -25,10 +26,16 @@ class Prefix:
         self.cut_point = cut_point
         self.cached: list[CachedArrays] = []
         self._cache = cache
+        self._usable = True
 
-    def store(self, activations: Mapping[str, AnyArray]) -> None:
-        """Cache the activations of the next batch; if the cache is full, those of earlier batches are dropped."""
-        cached = self._cache.put(activations)
+    def store(self, activations: Mapping[str, AnyArray], *, has_own_shapes: bool = True) -> None:
+        """Cache the activations of the next batch; if the cache is full, those of earlier batches are dropped.
+
+        has_own_shapes: whether the batch has the shapes of the net. Otherwise no net resumes here: it would not know
+        the shapes of the layers before.
+        """
+        self._usable = self._usable and has_own_shapes
+        cached = self._cache.put(activations) if self._usable else None
         if cached is None:
             self.cached.clear()
         else:
@@ -48,7 +55,7 @@ def worthwhile_cut_point(net: Net, layer: int) -> CutPoint | None:
     cut_point = cut_point_at(net, layer)
     if cut_point is None:
         return None
-    macs = [_macs(each) for each in net.layers]
+    macs = [_macs(each) for each in with_likely_shapes(net).layers]
     activations = sum(math.prod(blob.shape) for blob in cut_point.activations.values())
     inputs = sum(math.prod(blob.shape) for blob in in_graph(net.inputs))
     saves = sum(macs[:layer]) >= _MIN_SAVED_FRACTION * sum(macs) > 0

@@ -107,23 +107,25 @@ def sampled(ops: OnnxOps, value: Node, iterations: int) -> Node:
     return ops.graph.record("Slice", [ops.reshape(value, (size,)), *bounds], [(-(-size // step),)])[0]
 
 
-def joined_sample(values: Sequence[Seen], elements: Mapping[str, Sequence[Array]], iterations: int) -> Sample:
-    """The sample of some values. elements: of each value, by name, the sampled ones of each batch.
+def joined_sample(values: Sequence[tuple[Sequence[Seen], Mapping[str, Sequence[Array]]]], iterations: int) -> Sample:
+    """The sample of some values. values: for each shape of the batches, what is seen, and of each value, by name, the
+    sampled elements of each batch.
 
     Elements without an effect are left out: zeros, which every format has, and those with weight 0.
     """
-    parts: list[Array] = []
-    all_weights: list[AnyArray] = []
-    for each in values:
-        step = _step(each.value.shape, iterations)
-        batches = elements[each.value.name]
-        weight = np.full(len(batches[0]), step, np.float64)
-        if each.factors is not None:
-            channels = np.arange(len(weight)) * step // math.prod(each.value.shape[2:]) % each.value.shape[1]
-            weight *= np.square(each.factors)[channels % len(each.factors)]
-        parts += batches
-        gates = batches if each.gate is None else elements[each.gate.name]
-        all_weights += [np.where(gate == 0, 0.0, weight) for gate in gates]
+    parts: list[Array] = [np.empty(0, np.float32)]
+    all_weights: list[AnyArray] = [np.empty(0)]
+    for seen, elements in values:
+        for each in seen:
+            step = _step(each.value.shape, iterations)
+            batches = elements[each.value.name]
+            weight = np.full(len(batches[0]), step, np.float64)
+            if each.factors is not None:
+                channels = np.arange(len(weight)) * step // math.prod(each.value.shape[2:]) % each.value.shape[1]
+                weight *= np.square(each.factors)[channels % len(each.factors)]
+            parts += batches
+            gates = batches if each.gate is None else elements[each.gate.name]
+            all_weights += [np.where(gate == 0, 0.0, weight) for gate in gates]
     value, weights = np.concatenate(parts), np.concatenate(all_weights)
     used = _some(np.flatnonzero((value != 0) & (weights > 0)))
     # Only ratios of weights matter; their squares may exceed float32.

@@ -185,7 +185,8 @@ class Scorer:
                 timer=options.timer,
             ):
                 for prefix in self._save:
-                    prefix.store({name: results.pop(name) for name in prefix.cut_point.activations})
+                    activations = {name: results.pop(name) for name in prefix.cut_point.activations}
+                    prefix.store(activations, has_own_shapes=reader.has_own_shapes)
                 _log_batch(tally.done, {blob.name: results[blob.name] for blob in self._outputs.averaged})
                 for each in self._outputs.comparisons:
                     _log_batch(tally.done, {each.name: np.array(each.score(results[each.name], 1))})

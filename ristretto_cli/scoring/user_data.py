@@ -138,7 +138,8 @@ def _misfits(net: Net, arrays: Mapping[str, Array]) -> list[RistrettoError]:
         shape = inputs[name].shape
         if array.ndim != len(shape) or not fits(array.shape[1:], shape[1:]) or 0 in array.shape:
             what = f'"{name}" of --input has the shape {show(array.shape)}; expected {_any_number(inputs[name])}'
-            errors.append(RistrettoError(what, where=net.file, hint="N is any number of images."))
+            hint = "N is any number of images; for another size of an Input layer use test --input_shape."
+            errors.append(RistrettoError(what, where=net.file, hint=hint))
         elif shape and len(array) not in (most, shape[0]):
             what = f'"{name}" of --input has {len(array)} images, but another array has {most}'
             errors.append(RistrettoError(what, where=net.file, hint="All arrays need the same number of images."))

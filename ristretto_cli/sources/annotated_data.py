@@ -35,9 +35,11 @@ class AnnotatedData(Source):
         annotated = message.annotated_data_param
         rng = np.random.default_rng(seed)
         self._transform = Transform(message.transform_param, phase, rng, annotated=annotated)
-        if self._resizes_to_many_sizes() and message.data_param.batch_size > 1:
-            raise LayerError("resize_mode FIT_SMALL_SIZE gives images of different sizes", hint="Set batch_size to 1.")
-        if self._transform.changes_size and self._transform.resize is None and message.data_param.batch_size > 1:
+        many = message.data_param.batch_size > 1 and not self._transform.crops
+        if self._resizes_to_many_sizes() and many:
+            what = "resize_mode FIT_SMALL_SIZE gives images of different sizes"
+            raise LayerError(what, hint="Set batch_size to 1, or crop_size.")
+        if self._transform.changes_size and self._transform.resize is None and many:
             what = "batch_sampler and expand_param give images of different sizes"
             raise LayerError(what, hint="Add a resize_param to transform_param.")
         transform = message.transform_param
@@ -51,7 +53,7 @@ class AnnotatedData(Source):
 
     def next(self) -> tuple[Array, ...]:
         images = self._images.next()
-        views = self._transform.views(images.pixels.shape)
+        views = self._transform.views(images.pixels)
         out = self._transform(images.pixels, views)
         if len(self.shapes) == 1:
             return (out,)
@@ -83,7 +85,7 @@ class AnnotatedData(Source):
             boxes = boxes.seen(window, self._constraint)
         if resize is not None:
             boxes = boxes.resized(resize, *images.extents[i])
-        window = self._transform.window(images.pixels.shape, views, i)
+        window = self._transform.window(views, i)
         boxes = boxes.seen(window, self._constraint)
         if views.mirrored[i]:
             boxes = boxes.mirrored()

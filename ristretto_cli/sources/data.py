@@ -16,8 +16,9 @@ from ristretto_cli.sources.transform import Transform
 class Data(Source):
     """Images (N, C, H, W) and, with a second top, labels (N,); a record without a label has label 0.
 
-    The first record gives the shape. With batch_size 1 a later record may have a different one, and `next` then
-    gives that shape, as in Caffe; otherwise it is an error that names its key.
+    The first record gives the shape of the first batch, and that of each batch its own first record, as in Caffe. Each
+    image is cropped by its own size; an image that then differs from the first one of its batch is an error that names
+    its key.
     """
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.errors import LayerError, RistrettoError
-from ristretto_cli.ops import Array, show
+from ristretto_cli.errors import LayerError
+from ristretto_cli.ops import Array
 from ristretto_cli.sources.decoding import Workers
 from ristretto_cli.sources.images import COLOR, GRAY, MAX_SIDE, Pixels, decode, planes, read_image_file, resize
 from ristretto_cli.sources.settings import (
@@ -39,7 +40,7 @@ class ImageData(Source):
     """Images (N, C, H, W) and labels (N,) of the files in a list, each line a name, a space and a label.
 
     Names may contain spaces, except in a list without any labels, where all labels are 0. With shuffle, each pass over
-    the list is reshuffled. As in Data, images of different sizes need batch_size 1 (or new_height and new_width).
+    the list is reshuffled. Sizes may differ as in Data.
     """
 
     def __init__(self, message: Message, phase: int, *, seed: int = 0) -> None:
@@ -59,24 +60,17 @@ class ImageData(Source):
             raise LayerError(f"rand_skip skips {self._at} of {len(self._entries)} images", hint="Reduce rand_skip.")
         self._workers = Workers()
         first = self._entries[self._order[self._at]]
-        self._shape = self._image((first, Draw(self._transform.draws(1)[0].interpolation))).shape
-        images = (self._batch, *self._transform.shape(self._shape))
+        image = self._image((first, Draw(self._transform.draws(1)[0].interpolation)))
+        images = (self._batch, *self._transform.shape(image.shape))
         self.shapes = (checked_shape(images, "the batch"), (self._batch,))
 
     def next(self) -> tuple[Array, ...]:
         entries = [self._next_entry() for _ in range(self._batch)]
         pairs = list(zip(entries, self._transform.draws(self._batch), strict=True))
         images = self._workers.map(self._image, pairs)
-        expected = images[0].shape if self._batch == 1 else self._shape
-        for entry, image in zip(entries, images, strict=True):
-            if image.shape != expected:
-                raise RistrettoError(
-                    f"the image is {show(image.shape)}, but the first one is {show(expected)}",
-                    where=entry.file,
-                    hint="Set new_height and new_width.",
-                )
-        self._transform.check(expected, entries[0].file)
-        return self._transform(np.stack(images)), np.array([entry.label for entry in entries], np.float32)
+        where = [partial(str, entry.file) for entry in entries]
+        batch = self._transform.batch(images, where, resize="Set new_height and new_width")
+        return self._transform(batch), np.array([entry.label for entry in entries], np.float32)
 
     def close(self) -> None:
         self._workers.close()

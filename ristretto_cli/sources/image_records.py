@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from ristretto_cli.sources.database import Database, LevelDb, Lmdb, Record, endl
 from ristretto_cli.sources.decoding import Workers
 from ristretto_cli.sources.images import decode, planes
 from ristretto_cli.sources.settings import batch_size_of, checked_shape, existing, warn_ignored
-from ristretto_cli.sources.transform import Draw, Transform
+from ristretto_cli.sources.transform import Draw, ImageBatch, Transform
 
 
 class Item(NamedTuple):
@@ -30,11 +31,11 @@ class Item(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A batch. pixels: (N, C, H, W), resized; extents: each image's height and width before that, but after its
-    augmentation; windows: see Augmentation."""
+    """A batch. pixels: resized, (N, C, H, W), or of each image if their sizes differ; extents: each image's height and
+    width before that, but after its augmentation; windows: see Augmentation."""
 
     items: Sequence[Item]
-    pixels: AnyArray
+    pixels: ImageBatch
     extents: Sequence[tuple[int, int]]
     windows: Sequence[tuple[Array, ...]]
 
@@ -48,8 +49,9 @@ class _Image(NamedTuple):
 class ImageRecords:
     """The images of a DataParameter's database, repeated endlessly.
 
-    The first record, `first`, gives the shape of the transformed batches, `shape`. With batch_size 1 a later
-    record may differ; otherwise that is an error that names its key. annotated: records are AnnotatedDatum, not Datum.
+    The first record, `first`, gives the shape of the first transformed batch, `shape`; later batches may have another
+    one. Each image is cropped by its own size; one that then differs from the first one of its batch is an error that
+    names its key. annotated: records are AnnotatedDatum, not Datum.
     """
 
     def __init__(self, param: Message, transform: Transform, *, annotated: bool = False) -> None:
@@ -133,17 +135,12 @@ class ImageRecords:
         pairs = list(zip(items, self._transform.draws(len(items)), strict=True))
         encoded = any(item.datum.encoded for item in items)
         made = self._workers.map(self._image, pairs) if encoded else [self._image(pair) for pair in pairs]
-        images, extents, windows = zip(*made, strict=True)
-        if self._batch == 1:
-            self._transform.check(images[0].shape, self.where(items[0]))
-        for item, image in zip(items, images, strict=True):
-            if self._batch > 1 and image.shape != self._shape:
-                raise RistrettoError(
-                    f"the image is {show(image.shape)}, but the first one is {show(self._shape)}",
-                    where=self.where(item),
-                    hint="Resize all images to the same size.",
-                )
-        return Images(items, np.stack(images), extents, windows)
+        pixels = self._transform.batch(
+            [image.pixels for image in made],
+            [partial(self.where, item) for item in items],
+            resize="Resize all images to the same size",
+        )
+        return Images(items, pixels, [image.extent for image in made], [image.windows for image in made])
 
     def _image(self, pair: tuple[Item, Draw]) -> _Image:
         """An item's image, augmented and resized by a Draw."""

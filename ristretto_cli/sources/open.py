@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ristretto_cli.caffe_io.messages import Message
+from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Shape
+from ristretto_cli.sources.settings import checked_shape
 from ristretto_cli.sources.source import SOURCES, Source
 
 
@@ -13,7 +17,13 @@ def open_source(message: Message, phase: int, *, seed: int = 0) -> Source:
 
 
 class DataLayers:
-    """The layer types that supply data to a net, and their shapes."""
+    """The layer types that supply data to a net, and their shapes.
+
+    given: other shapes for tops of layers without data of their own, by blob name.
+    """
+
+    def __init__(self, given: Mapping[str, Shape] | None = None) -> None:
+        self._given = dict(given or {})
 
     def names(self) -> list[str]:
         """The types, sorted."""
@@ -25,7 +35,14 @@ class DataLayers:
     def shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
         """One shape per top, from the first record; the files are closed again."""
         opened = open_source(message, phase)
-        try:
-            return opened.shapes
-        finally:
-            opened.close()
+        opened.close()
+        given = [name for name in message.top if name in self._given]
+        if given and not opened.is_external:
+            raise LayerError(
+                f"--input_shape {given[0]} has no effect: the layer reads data of its own",
+                hint="Omit it: the net takes the size of each image with batch_size 1.",
+            )
+        shapes = dict(zip(message.top, opened.shapes, strict=True))
+        return tuple(
+            checked_shape(self._given[name], f'"{name}"') if name in given else shape for name, shape in shapes.items()
+        )

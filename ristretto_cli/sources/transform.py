@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,16 @@ from ristretto_cli.sources.images import COLOR, GRAY, NATIVE, Pixels
 from ristretto_cli.sources.resize_param import Resize
 from ristretto_cli.sources.settings import existing
 
+ImageBatch: TypeAlias = AnyArray | Sequence[AnyArray]  # (N, C, H, W), or (C, H, W) for each image
+
 _OF_BOXES = ("emit_constraint", "expand_param", "distort_param")  # read only by SSD's AnnotatedData
 
 
 @dataclass(frozen=True)
 class Views:
-    """The crops of N images. tops, lefts: (N,), in pixels; mirrored: (N,)."""
+    """The crops of N images. extents: the height and width of each; tops, lefts: (N,), in pixels; mirrored: (N,)."""
 
+    extents: Sequence[tuple[int, int]]
     tops: npt.NDArray[np.int64]
     lefts: npt.NDArray[np.int64]
     mirrored: npt.NDArray[np.bool_]
@@ -69,6 +73,7 @@ class Transform:
         size = int(param.crop_size)
         self._crop_text = f"crop_size {size}" if size else f"crop_h {param.crop_h}, crop_w {param.crop_w}"
         self._crop = (size, size) if size else (int(param.crop_h), int(param.crop_w))
+        self.crops = min(self._crop) > 0  # all images to one size
         self._scale = np.float32(param.scale)
         self._mirror = bool(param.mirror)
         self._random_crop = phase == TRAIN
@@ -115,41 +120,60 @@ class Transform:
             )
         return (channels, *self._shown(height, width))
 
-    def check(self, image: Shape, where: str) -> None:
-        """RistrettoError, with the location, for an image (C, H, W) that does not fit the settings."""
-        try:
-            self.shape(image)
-        except LayerError as error:
-            raise RistrettoError(str(error), where=where) from None
+    def batch(self, images: Sequence[AnyArray], where: Sequence[Callable[[], str]], *, resize: str) -> ImageBatch:
+        """The images (C, H, W) as a batch for this transform: one array if all have one size, otherwise as they are.
 
-    def views(self, shape: Shape) -> Views:
-        """The crop of each image; shape (N, C, H, W), which `shape` has accepted."""
-        n, _, height, width = shape
-        rows, columns = (whole - part for whole, part in zip((height, width), self._shown(height, width), strict=True))
+        where: for each image, its location for messages. resize: how to resize images, for messages. RistrettoError for
+        an image that does not fit the settings, and for one whose transformed shape is not that of the first.
+        """
+        expected: Shape = ()
+        for image, location in zip(images, where, strict=True):
+            try:
+                shape = self.shape(image.shape)
+            except LayerError as error:
+                raise RistrettoError(str(error), where=location()) from None
+            expected = expected or shape
+            if shape != expected:
+                hint = "" if self.crops else f"{resize}, or set crop_size."
+                if image.shape[0] != images[0].shape[0]:
+                    hint = "Set force_color or force_gray in transform_param if the images are encoded."
+                raise RistrettoError(
+                    f"the image is {show(image.shape)}, but the first one is {show(images[0].shape)}",
+                    where=location(),
+                    hint=hint,
+                )
+        same = all(image.shape == images[0].shape for image in images)
+        return np.stack(images) if same else images
+
+    def views(self, images: ImageBatch) -> Views:
+        """The crop of each image of a batch, from `batch`."""
+        extents = [(image.shape[1], image.shape[2]) for image in images]
+        n = len(extents)
+        margins = [tuple(w - p for w, p in zip(extent, self._shown(*extent), strict=True)) for extent in extents]
+        rows, columns = (np.array(margin, np.int64) for margin in zip(*margins, strict=True))
         tops = lefts = np.zeros(n, np.int64)
         # With only one of crop_h and crop_w, SSD keeps the upper left corner.
         if min(self._crop) and self._random_crop:
-            tops = self._rng.integers(rows + 1, size=n)
-            lefts = self._rng.integers(columns + 1, size=n)
+            tops, lefts = (self._drawn(margin) for margin in (rows, columns))
         elif min(self._crop):
-            tops, lefts = tops + rows // 2, lefts + columns // 2
+            tops, lefts = rows // 2, columns // 2
         mirrored = self._rng.integers(2, size=n) == 1 if self._mirror else np.zeros(n, np.bool_)
-        return Views(tops, lefts, mirrored)
+        return Views(extents, tops, lefts, mirrored)
 
-    def window(self, shape: Shape, views: Views, i: int) -> Array:
-        """The visible part of image i of a batch (N, C, H, W): xmin, ymin, xmax, ymax, relative to the image."""
-        height, width = shape[2:]
+    def window(self, views: Views, i: int) -> Array:
+        """The visible part of image i of a batch: xmin, ymin, xmax, ymax, relative to the image."""
+        height, width = views.extents[i]
         rows, columns = self._shown(height, width)
         left, top = int(views.lefts[i]), int(views.tops[i])
         ends = np.array([left, top, left + columns, top + rows], np.float32)
         return np.divide(ends, np.array([width, height, width, height], np.float32), dtype=np.float32)
 
-    def __call__(self, images: AnyArray, views: Views | None = None) -> Array:
-        """images (N, C, H, W) of any number type, which `shape` has accepted, to float32 (N, C, H', W').
+    def __call__(self, images: ImageBatch, views: Views | None = None) -> Array:
+        """A batch of any number type, from `batch`, to float32 (N, C, H', W').
 
         views: the crops, if the caller has chosen them.
         """
-        views = self.views(images.shape) if views is None else views
+        views = self.views(images) if views is None else views
         out = self._cropped(images, views)
         if len(self._values):
             out -= self._values.reshape(-1, 1, 1)
@@ -159,27 +183,29 @@ class Transform:
             out[views.mirrored] = out[views.mirrored, ..., ::-1]
         return out
 
+    def _drawn(self, margins: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """A random place in each margin."""
+        if len(set(margins.tolist())) == 1:
+            return self._rng.integers(margins[0] + 1, size=len(margins))
+        return self._rng.integers(margins + 1)
+
     def _shown(self, height: int, width: int) -> tuple[int, int]:
         """The height and width of the visible part of an image."""
         return self._crop[0] or height, self._crop[1] or width
 
-    def _cropped(self, images: AnyArray, views: Views) -> Array:
+    def _cropped(self, images: ImageBatch, views: Views) -> Array:
         """The crops minus the mean image."""
-        n, channels, *extent = images.shape
-        height, width = self._shown(*extent)
+        height, width = self._shown(*views.extents[0])
         corners = list(zip(views.tops.tolist(), views.lefts.tolist(), strict=True))
-        out = np.empty((n, channels, height, width), np.float32)
-        # If all crops are at the same place, all images at once.
-        parts = (
-            [(slice(None), corners[0])]
-            if len({*corners}) == 1
-            else [(slice(i, i + 1), corner) for i, corner in enumerate(corners)]
-        )
-        for part, (top, left) in parts:
+        out = np.empty((len(images), len(images[0]), height, width), np.float32)
+        # If all images have one size and all crops are at the same place, all at once.
+        at_once = isinstance(images, np.ndarray) and len({*corners}) == 1
+        parts = [(out, images, corners[0])] if at_once else list(zip(out, images, corners, strict=True))
+        for part, source, (top, left) in parts:
             rows, columns = slice(top, top + height), slice(left, left + width)
-            out[part] = images[part, :, rows, columns]
+            part[...] = np.asarray(source)[..., rows, columns]
             if self._mean is not None:
-                out[part] -= self._mean[:, rows, columns]
+                part -= self._mean[:, rows, columns]
         return out
 
 

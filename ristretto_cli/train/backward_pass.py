@@ -69,6 +69,7 @@ class Gradients:
             params=params,
             copy_top=self._copy_top,
             compute_loss=loss_computer(feeds, self._ops),
+            to_array=_array,
         )
         results: dict[str, AnyArray] = {
             key: _array(value) for key, value in values_by_key(self._net, self._blobs, run).items()
@@ -139,7 +140,7 @@ def _reached(net: Net) -> set[str]:
     found: set[str] = set()
     for layer in reversed(net.layers):
         found.update(top.name for top, weight in zip(layer.tops, layer.loss_weights, strict=True) if weight)
-        on_host = layer.on_host and host_loss(layer) is None
+        on_host = layer.on_host and host_loss(layer) is None and not layer.feeds_graph
         if layer.is_source or on_host or found.isdisjoint(top.name for top in layer.tops):
             continue
         passed = passes_gradients(net, layer)

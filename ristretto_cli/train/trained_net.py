@@ -144,6 +144,7 @@ class TrainNet:
             round_to_nearest=self._round_to_nearest,
             keep=[blob.name for blob in wanted] if runs is None else None,
             compute_loss=loss_computer(batch, self._ops),
+            to_array=lambda value: value.detach().cpu().numpy(),
         )
         if runs is not None:
             runs.append(run)

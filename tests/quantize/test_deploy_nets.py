@@ -147,7 +147,8 @@ NO_DATA = (
         (["--images=im"], "--images has no effect: no input is left that takes images (N, 1 or 3, H, W); inputs: data"),
         (
             ["--input=bad.npz"],
-            '"data" of --input has the shape 10x2x1; expected Nx2x1x1. N is any number of images.\n'
+            '"data" of --input has the shape 10x2x1; expected Nx2x1x1. N is any number of images; '
+            "for another size of an Input layer use test --input_shape.\n"
             'ristretto: net.prototxt: "lable" of --input is not an input of the net. Inputs: data.',
         ),
     ],

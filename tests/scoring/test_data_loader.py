@@ -89,7 +89,7 @@ def test_a_given_blob_of_another_shape_is_refused(workshop: Any) -> None:
     net = workshop.load(INPUT)
     with pytest.raises(RistrettoError) as refused:
         DataLoader(net, given={"x": np.zeros((3, 1), np.float32)})
-    assert str(refused.value) == 'input "x" has shape 3x1; expected 1x3'
+    assert str(refused.value) == ('input "x" has shape 3x1; expected 1x3. For another size use --input_shape x=3,1.')
 
 
 def test_a_source_that_cannot_be_opened_leaves_none_open(workshop: Any) -> None:

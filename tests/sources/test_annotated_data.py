@@ -462,7 +462,10 @@ def test_fit_small_size_needs_a_batch_size_of_1(write: Any, open_layer: Any) -> 
     write({"a": record()})
     with pytest.raises(LayerError) as caught:
         open_layer(LAYER % (2, FIT_SMALL % "", ""))
-    assert str(caught.value) == "resize_mode FIT_SMALL_SIZE gives images of different sizes. Set batch_size to 1."
+    assert (
+        str(caught.value)
+        == "resize_mode FIT_SMALL_SIZE gives images of different sizes. Set batch_size to 1, or crop_size."
+    )
 
 
 def test_label_map_file_is_not_read(write: Any, open_layer: Any) -> None:
@@ -486,7 +489,8 @@ def test_label_map_file_is_not_read(write: Any, open_layer: Any) -> None:
         ),
         (
             record(image=PIXELS[:3]),
-            'db: key "b": the image is 3x3x8, but the first one is 3x4x8. Resize all images to the same size.',
+            'db: key "b": the image is 3x3x8, but the first one is 3x4x8. '
+            "Resize all images to the same size, or set crop_size.",
         ),
         (
             record((1, [ALL, (0.0, 0.5, float("nan"), 1.0)])),

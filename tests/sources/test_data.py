@@ -202,7 +202,8 @@ def test_bad_settings_are_reported_in_a_line(text: str, says: str, write: Any, o
         (datum(image(1))[:-1], 'db: key "b": the record is not a valid Datum message'),
         (
             datum(image(1, (1, 2, 3))),
-            'db: key "b": the image is 1x2x3, but the first one is 1x2x2. Resize all images to the same size.',
+            'db: key "b": the image is 1x2x3, but the first one is 1x2x2. '
+            "Resize all images to the same size, or set crop_size.",
         ),
         (
             new("Datum", channels=1, height=2, width=2, data=b"123").SerializeToString(),

@@ -150,4 +150,6 @@ def test_a_second_size_in_a_batch_is_reported_by_its_file(files: Any, open_layer
     source = open_layer(TEXT % "batch_size: 2")
     with pytest.raises(RistrettoError) as caught:
         source.next()
-    assert str(caught.value) == ("b.png: the image is 3x4x4, but the first one is 3x2x3. Set new_height and new_width.")
+    assert str(caught.value) == (
+        "b.png: the image is 3x4x4, but the first one is 3x2x3. Set new_height and new_width, or set crop_size."
+    )
