@@ -51,8 +51,18 @@ _COMMON = frozenset({"--format", "--model", "--weights", "--output", "--level", 
 @data_options
 @option("--batch", "Images per batch, 0 for any number. Default: any.", unit="N", type=click.IntRange(min=0))
 @option("--outputs", "The blobs to give, instead of the class scores.", unit="blob,blob...", default="", callback=names)
-@option("--pack", "Weights narrower than a byte share bytes: two of 4 bits in one.", is_flag=True)
-@option("--per_line", "Weights on a line of a memory file.", unit="N", type=click.IntRange(min=1), default=1)
+@option(
+    "--pack",
+    "Weights narrower than a byte share bytes: two of 4 bits in one. Words of memory files are whole bytes.",
+    is_flag=True,
+)
+@option(
+    "--per_line",
+    "Weights in a word, a line of a memory file, the first one in its lowest bits.",
+    unit="N",
+    type=click.IntRange(min=1),
+    default=1,
+)
 @phase_option
 @state_options
 @option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)

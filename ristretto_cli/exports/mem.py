@@ -550,7 +550,7 @@ vectors/           the integers of images at each place: images, channels, heigh
 
 Each array is a .mem file ($readmemh), a .coe file (Xilinx) and a .mif file (Altera) with the same words; vectors are
 .mem files only. The comments of a file say what it holds. Numbers are two's complement unless net.vh says SIGNED = 0.
-A word of weights and vectors has {request.per_line} integers (--per_line) or, packed, as many more as fill its last
+A word of weights and vectors has N integers (--per_line {request.per_line}) or, packed, as many more as fill its last
 byte, the first one in the least significant bits. Each output channel (first axis), and each image, begins a new word;
 its last word is filled up with zeros. {packed}
 """
