@@ -124,7 +124,9 @@ class _Parser:
         name = tokens.next()
         field = message.DESCRIPTOR.fields_by_name.get(name.text)
         if field is None:
-            self._report_unknown(name.start, name.text, message.DESCRIPTOR, is_root=path == "")
+            # Forks let any layer choose an engine; which one computes it changes nothing here.
+            if name.text != "engine" or not _is_setting_of_layer(message.DESCRIPTOR):
+                self._report_unknown(name.start, name.text, message.DESCRIPTOR, is_root=path == "")
             self._skip_value(name.start)
         else:
             repeated = is_repeated(field)
@@ -274,6 +276,12 @@ class _Parser:
             tokens.next()
             if now.kind is Kind.SYMBOL and now.text in _CLOSES:
                 self._skip_to_close(_CLOSES[now.text], now.start)
+
+
+def _is_setting_of_layer(parent: Descriptor) -> bool:
+    """Whether a message is the value of a layer's *_param field."""
+    layer = message_class("LayerParameter").DESCRIPTOR
+    return any(field.name.endswith("_param") and field.message_type is parent for field in layer.fields)
 
 
 def _other_kind_of_file(name: str, parent: Descriptor) -> str:

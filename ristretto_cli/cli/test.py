@@ -37,7 +37,11 @@ _QUANTIZED = "quantized.prototxt"
     rules=[Needs("--score", "--against"), Needs("--against_weights", "--against"), *DATA_RULES],
 )
 @option("--model", f"The net's definition, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")
-@option("--weights", "The weights. Default: the file named in the model's header.", unit="file")
+@option(
+    "--weights",
+    "The weights, files separated by commas. Default: the file named in the model's header.",
+    unit="files",
+)
 @option("--iterations", "Number of batches to run.", type=click.IntRange(min=1), default=50)
 @option(
     "--against",
@@ -99,7 +103,7 @@ def command(
     if against is not None and against_weights is None:
         against_weights = named_weights(against) or weights
         click.echo(f"Comparing with {against} with {against_weights}.", err=True)
-    check_outputs([json_file(json)], [model, weights, against, against_weights, data_flags["input"]])
+    check_outputs([json_file(json)], [model, *weights.split(","), against, against_weights, data_flags["input"]])
     data = user_data(**data_flags)
     device = usable_gpu(gpu)
     with progress("test") as bar:

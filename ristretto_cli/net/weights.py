@@ -34,6 +34,8 @@ def load_weights(
     weights: dict[str, Array] = {}
     errors: list[RistrettoError] = []
     missing: list[Layer] = []
+    place = {name: i for i, name in enumerate(file.layers)}
+    filled_by: dict[str, int] = {}  # the place in the file of the layer that gave a parameter its values
     for layer in net.layers:
         own = [param for param in layer.params if param.owner == layer.name]
         if not layer.params:
@@ -55,8 +57,9 @@ def load_weights(
             if not blob.stored and borrowed[i]:
                 continue
             errors += _faults(file, layer, i, param, blob)
-            if _fits(param.shape, blob):
-                # Of the copies of a shared parameter, the last one counts, as in Caffe.
+            # Of the copies of a shared parameter, the last one in the file counts, as in Caffe.
+            if _fits(param.shape, blob) and place[layer.name] >= filled_by.get(param.key, 0):
+                filled_by[param.key] = place[layer.name]
                 weights[param.key] = blob.array.reshape(param.shape)
     if not allow_missing:  # DIFFERS(D12)
         errors += [_missing(file, net, layer) for layer in missing if not _has_fixed_filler(layer)]
@@ -117,7 +120,8 @@ def _params(net: Net) -> Iterator[Param]:
 
 def _fits(shape: Shape, blob: StoredBlob) -> bool:
     if not blob.legacy:
-        return blob.array.shape == shape
+        # Forks disagree on whether a single value has an axis.
+        return blob.array.shape == shape or {blob.array.shape, shape} == {(), (1,)}
     # Blobs older than N-D shapes have four extents, padded with leading ones.
     return len(shape) <= 4 and blob.array.shape == (1,) * (4 - len(shape)) + shape
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ristretto_cli.caffe_io.net_file import NetFile, SolverFile
-from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
+from ristretto_cli.caffe_io.weights import WeightsFile, merged_weights, read_weights
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.build import build
 from ristretto_cli.net.ir import Net
@@ -65,7 +65,8 @@ def open_solver(setup: TrainingSetup) -> Iterator[Solver]:
     seeds = np.random.SeedSequence(settings.seed)
     for_weights, for_passes, for_tests = (np.random.default_rng(seed) for seed in seeds.spawn(3))
     for_data = int(seeds.generate_state(1)[0])
-    weights = _merged([_read(file) for file in settings.weights])
+    read = [_read(file) for file in settings.weights]
+    weights = merged_weights(read) if read else None
     with ExitStack() as files:
         log.info("Creating training net from %s", settings.train.description)
         train_file, net = _built(setup, settings.train)
@@ -142,11 +143,3 @@ def _with_weights(net: Net, weights: WeightsFile | None, rng: np.random.Generato
 def _read(file: str) -> WeightsFile:
     log.info("%s", log_lines.finetuning(file))
     return read_weights(file)
-
-
-def _merged(files: Sequence[WeightsFile]) -> WeightsFile | None:
-    """The files merged into one; of layers in several files, those of the last one are used."""
-    if not files:
-        return None
-    layers = {name: blobs for file in files for name, blobs in file.layers.items()}
-    return WeightsFile(", ".join(file.file for file in files), layers)

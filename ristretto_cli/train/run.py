@@ -12,6 +12,7 @@ import numpy as np
 from ristretto_cli.backends import onnx_session
 from ristretto_cli.backends.device_choice import GpuRequest, GpuUnusable, choose_gpu
 from ristretto_cli.caffe_io.net_file import read_solver
+from ristretto_cli.caffe_io.weights import split_files
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import MetricOptions
@@ -25,7 +26,7 @@ from ristretto_cli.train.prepare import TrainingSetup, open_solver, resume, save
 from ristretto_cli.train.signals import Request, Requests, listening
 from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
 from ristretto_cli.train.solver import Solver
-from ristretto_cli.train.solver_settings import SolverSettings, settings_of, split_files
+from ristretto_cli.train.solver_settings import SolverSettings, settings_of
 from ristretto_cli.train.stale_statistics import warn_of_stale_statistics
 from ristretto_cli.train.torch_import import device_of, import_torch, probe, use_threads
 
