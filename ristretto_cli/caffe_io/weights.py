@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ __all__ = [
     "write_weights",
 ]
 
+_LOG = logging.getLogger("ristretto")
 _SNIFFED_BYTES = 4096
 _WORD = re.compile(rb"[A-Za-z]{4}")
 _NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
@@ -59,6 +61,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     The arrays of a caffemodel are views into the file, which is read on access. RistrettoError if the file cannot be
     read, is damaged, or has an array whose shape and number of values disagree.
     """
+    _LOG.debug("Reading the weights in %s", path)
     try:
         data = map_file(path)
     except RistrettoError as error:

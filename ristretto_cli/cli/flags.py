@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from ristretto_cli.cli.gflags import option
-from ristretto_cli.cli.log import printable
+from ristretto_cli.cli.log import info_on_stderr, log_to_files, printable
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.registry import Registry
@@ -290,7 +290,9 @@ def print_result(
         for line in lines if logged is None else logged:
             logger.info("%s", line)
         in_log = True
-    if taken or (in_log and logger.isEnabledFor(logging.INFO) and _one_stream()):
+    elif not in_log:
+        log_to_files(logging.INFO, lines if logged is None else logged)
+    if taken or (in_log and info_on_stderr() and _one_stream()):
         return
     click.echo(printable("\n".join(lines)))
 
@@ -327,7 +329,7 @@ def _ap_version(context: click.Context, param: click.Parameter, value: str) -> A
     from ristretto_cli.layers.host_layer import MetricOptions
 
     given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
-    return MetricOptions(ApVersion(value), requested=given)
+    return MetricOptions(ApVersion(value), requested_by="--ap_version" if given else "")
 
 
 def _graph(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:
