@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import math
@@ -18,7 +17,7 @@ from ristretto_cli.cli.gflags import option
 from ristretto_cli.cli.log import info_on_stderr, log_to_files, printable
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.extensions import ExtensionError
-from ristretto_cli.registry import Registry
+from ristretto_cli.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
@@ -56,9 +55,7 @@ class RegistryOption(click.Option):
         return value
 
     def _load(self) -> Registry[Any]:
-        module, name = self._registry.split(":")
-        registry: Registry[Any] = getattr(importlib.import_module(module), name)
-        return registry
+        return load_registry(self._registry)
 
 
 def net_options(command: F) -> F:

@@ -88,8 +88,9 @@ def command(
     Prints the mean of each output; with --against, the share of images that both nets give the same class, and the
     signal to noise ratio of each prediction in dB, which need no labels.
     """
+    from ristretto_cli.caffe_io.named_weights import named_weights
     from ristretto_cli.net.build import NetState
-    from ristretto_cli.quantize.header import named_weights, weights_of
+    from ristretto_cli.quantize.header import weights_of
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
     from ristretto_cli.scoring.scores import score_lines, scores_as_json

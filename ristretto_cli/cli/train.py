@@ -44,6 +44,11 @@ _EFFECT = click.Choice(["stop", "snapshot", "none"])
     "--round_to_nearest", "Round quantized weights to nearest during training, instead of stochastically.", is_flag=True
 )
 @option("--trimmed_weights", "Also write the quantized weights with each snapshot.", is_flag=True)
+@option(
+    "--rename_weights",
+    "At the end, name the trained weights in the header of the quantized net, so that test scores them.",
+    is_flag=True,
+)
 @json_option("the final figures")
 def command(
     solver: str,
@@ -59,6 +64,7 @@ def command(
     trim_activations: bool,
     round_to_nearest: bool,
     trimmed_weights: bool,
+    rename_weights: bool,
     json: str | None,
 ) -> None:
     """Train a net, or fine-tune a quantized one.
@@ -83,6 +89,7 @@ def command(
         trim_activations=trim_activations,
         round_to_nearest=round_to_nearest,
         trimmed_weights=trimmed_weights,
+        rename_weights=rename_weights,
         metric_options=ap_version,
     )
     with progress("train") as bar:

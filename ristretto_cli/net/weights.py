@@ -62,7 +62,7 @@ def load_weights(
                 filled_by[param.key] = place[layer.name]
                 weights[param.key] = blob.array.reshape(param.shape)
     if not allow_missing:  # DIFFERS(D12)
-        errors += [_missing(file, net, layer) for layer in missing if not _has_fixed_filler(layer)]
+        errors += _missing(file, net, [layer for layer in missing if not _has_fixed_filler(layer)])
     raise_all(errors)
     _log_ignored(net, file)
     filled = _filled(net, [param for param in _params(net) if param.key not in weights], rng)
@@ -155,17 +155,26 @@ def _has_fixed_filler(layer: Layer) -> bool:
     return bool(filler.type == "bilinear" or (filler.type == "constant" and filler.value != 0))
 
 
-def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
+def _missing(file: WeightsFile, net: Net, layers: Sequence[Layer]) -> Iterator[RistrettoError]:
+    """An error for each layer without weights; the last one lists the file's layers."""
     used = {known.name for known in net.layers}
-    near = did_you_mean(layer.name, (name for name in file.layers if name not in used))
-    names = list(file.layers)
+    shown = layers[:_MAX_LISTED]
+    for layer in shown:
+        hints = [did_you_mean(layer.name, (name for name in file.layers if name not in used))]
+        if layer is shown[-1]:
+            them = "it with its filler" if len(layers) == 1 else "layers with their fillers"
+            hints += [_listed(list(file.layers)), f"--allow_missing_weights initializes {them}."]
+        more = len(layers) - len(shown) if layer is shown[-1] else 0
+        yield RistrettoError(
+            f'layer "{layer.name}"{f" and {more} more layers have" if more else " has"} no weights in {file.file}',
+            where=layer.where,
+            hint=" ".join(filter(None, hints)),
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return RistrettoError(
-        f'layer "{layer.name}" has no weights in {file.file}',
-        where=layer.where,
-        hint=f"{near} Layers there: {', '.join(names[:_MAX_LISTED])}{more}. "
-        "--allow_missing_weights initializes it with its filler.".strip(),
-    )
+    return f"Layers there: {', '.join(names[:_MAX_LISTED])}{more}."
 
 
 def _log_ignored(net: Net, file: WeightsFile) -> None:

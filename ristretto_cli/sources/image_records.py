@@ -135,7 +135,7 @@ class ImageRecords:
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, but the first one is {show(self._shape)}",
                     where=self.where(item),
-                    hint="Resize all images to the same size.",
+                    hint=_hint_for(image.shape, self._shape, encoded=bool(item.datum.encoded)),
                 )
         return Images(items, np.stack(images), [extent for _, extent in made])
 
@@ -156,6 +156,15 @@ class ImageRecords:
         if self._transform.resize is not None and self._transform.resize.changes(*shape[1:]):
             what = f"the image, {show(shape)}, is not encoded, but resize_param needs encoded images"
             raise RistrettoError(what, where=where, hint="Store encoded images, or images of the right size.")
+
+
+def _hint_for(shape: Shape, first: Shape, *, encoded: bool) -> str:
+    """What to do about an image whose shape (C, H, W) is not the first one's."""
+    if shape[0] == first[0]:
+        return "Resize all images to the same size."
+    if not encoded:
+        return "Convert all images to gray or all to color."
+    return "Set force_color: true (or force_gray: true) in transform_param, for gray images among color ones."
 
 
 def _raw_image(datum: Message, where: str) -> AnyArray:

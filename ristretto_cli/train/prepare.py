@@ -12,6 +12,7 @@ import numpy as np
 
 from ristretto_cli.caffe_io.net_file import NetFile, SolverFile
 from ristretto_cli.caffe_io.weights import WeightsFile, merged_weights, read_weights
+from ristretto_cli.errors import RistrettoError, RistrettoErrors, raise_all
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.build import build
 from ristretto_cli.net.ir import Net
@@ -82,7 +83,8 @@ def open_solver(setup: TrainingSetup) -> Iterator[Solver]:
         testers = []
         for i, (source, iterations) in enumerate(zip(settings.tests.nets, settings.tests.iterations, strict=True)):
             log.info("Creating test net (#%d) specified by %s", i, source.description)
-            _, test_net = _built(setup, source)
+            with _naming_test_net(i, source, settings.train):
+                _, test_net = _built(setup, source)
             known = {layer.name for layer in net.layers}
             if any(layer.params and layer.name not in known for layer in test_net.layers):
                 test_net = _with_weights(test_net, weights, for_tests)
@@ -131,6 +133,21 @@ def _built(setup: TrainingSetup, source: NetSource) -> tuple[NetFile, Net]:
     """A net of the solver without weights, and its file."""
     file = source.read(setup.solver)
     return file, build(file, source.state_of(file), DataLayers())
+
+
+@contextmanager
+def _naming_test_net(number: int, source: NetSource, train: NetSource) -> Iterator[None]:
+    """Add to errors that they are a test net's, whose stages and level are not those of the training net."""
+    try:
+        yield
+    except RistrettoError as error:
+        stages, level = (train.state.stage, train.state.level) if train.state is not None else ((), 0)
+        missing = [stage for stage in stages if source.state is None or stage not in source.state.stage]
+        given = [f'stage "{stage}"' for stage in missing] + ([f"level {level}"] if level else [])
+        only = f" {' and '.join(given)} of the training net {'is' if len(given) == 1 else 'are'} not set for it:"
+        hint = f"{only} set test_state {{ }} in the solver" if given else ""
+        lines = error.errors if isinstance(error, RistrettoErrors) else [error]
+        raise_all(RistrettoError(str(line), hint=f"This is test net #{number}.{hint}") for line in lines)
 
 
 def _with_weights(net: Net, weights: WeightsFile | None, rng: np.random.Generator) -> Net:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ristretto_cli.backends import onnx_session
 from ristretto_cli.backends.device_choice import GpuRequest, GpuUnusable, choose_gpu
-from ristretto_cli.caffe_io.net_file import read_solver
+from ristretto_cli.caffe_io.named_weights import named_weights, rename_weights
+from ristretto_cli.caffe_io.net_file import SolverFile, read_solver
 from ristretto_cli.caffe_io.weights import split_files
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import layer_formats
@@ -39,7 +41,8 @@ class TrainConfig:
 
     gpu: without a number, the device of the solver file. sigint, sighup: the effects of the signals. threads: 0 for
     the default. level: None for the solver's. trimmed_weights: write a third file with each snapshot,
-    ..._trimmed.caffemodel, with the weights quantized as their layers use them.
+    ..._trimmed.caffemodel, with the weights quantized as their layers use them. rename_weights: name the last snapshot
+    in the header of the net's file.
     """
 
     solver: str
@@ -54,6 +57,7 @@ class TrainConfig:
     trim_activations: bool = False
     round_to_nearest: bool = False
     trimmed_weights: bool = False
+    rename_weights: bool = False
     metric_options: MetricOptions = field(default_factory=MetricOptions)
 
 
@@ -101,6 +105,13 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         settings = replace(settings, weights=tuple(split_files([config.weights])))
     if settings.snapshots.interval or settings.snapshots.after_train:
         prepare_snapshots(settings.snapshots)
+    named = _named_weights(file, settings)
+    if config.rename_weights and named is None:
+        raise RistrettoError(
+            "--rename_weights has no effect: the trained net is not a file that names weights in its header",
+            where=config.solver,
+            hint="Omit --rename_weights, or train a net that quantize wrote.",
+        )
     import_torch()
     use_threads(config.threads)
     gpu = choose_gpu(_requested(config, settings), probe)
@@ -132,7 +143,34 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         with listening(requests):
             finished = solver.run()
         log.info("%s", log_lines.DONE)
-        return _result(solver, finished, saver.iteration)
+        result = _result(solver, finished, saver.iteration)
+    if named is not None and result.model is not None:
+        _tell_of_weights(*named, result.model, rename=config.rename_weights)
+    return result
+
+
+def _named_weights(solver: SolverFile, settings: SolverSettings) -> tuple[str, str] | None:
+    """The file of the trained net, and the weights in its header; None if it names none."""
+    if settings.train.field.endswith("_param"):
+        return None
+    model = str(getattr(solver.message, settings.train.field))
+    weights = named_weights(model)
+    return None if weights is None else (model, weights)
+
+
+def _tell_of_weights(model: str, weights: str, trained: str, *, rename: bool) -> None:
+    """Log which weights `test` scores with the net, or name the trained ones in its header."""
+    if rename:
+        rename_weights(model, trained)
+        log.info("The header of %s now names %s.", model, trained)
+    elif not (Path(weights).exists() and Path(weights).samefile(trained)):
+        log.info(
+            "The header of %s still names %s, which `ristretto test` scores. Give --weights %s to score the trained "
+            "ones; `ristretto train --rename_weights` names them in the header.",
+            model,
+            weights,
+            trained,
+        )
 
 
 def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
