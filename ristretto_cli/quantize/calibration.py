@@ -39,8 +39,7 @@ def calibrate(
         probe=Probe(legacy=config.legacy, samples=prepared.mode.needs_samples() and not config.legacy),
         rng=prepared.rng,
         execution=config.execution,
-        batches=(test_batches if net is prepared.net else None)
-        or CachedBatches(net, data=config.data, check_labels=False),
+        batches=batches or CachedBatches(net, data=config.data, check_labels=False),
         on_batch=on_batch,
         timer=timer,
     )
