@@ -43,6 +43,12 @@ _EFFECT = click.Choice(["stop", "snapshot", "none"])
 @option(
     "--round_to_nearest", "Round quantized weights to nearest during training, instead of stochastically.", is_flag=True
 )
+@option(
+    "--update",
+    "The weights that updates are added to: full-precision shadow weights, or the quantized ones, for comparison.",
+    type=click.Choice(["shadow", "quantized"]),
+    default="shadow",
+)
 @option("--trimmed_weights", "Also write the quantized weights with each snapshot.", is_flag=True)
 @option(
     "--rename_weights",
@@ -63,6 +69,7 @@ def command(
     threads: int,
     trim_activations: bool,
     round_to_nearest: bool,
+    update: str,
     trimmed_weights: bool,
     rename_weights: bool,
     json: str | None,
@@ -88,6 +95,7 @@ def command(
         threads=threads,
         trim_activations=trim_activations,
         round_to_nearest=round_to_nearest,
+        update_quantized=update == "quantized",
         trimmed_weights=trimmed_weights,
         rename_weights=rename_weights,
         metric_options=ap_version,

@@ -37,7 +37,8 @@ class TrainingSetup:
     """The inputs and options of a training.
 
     device: torch's name of the device to train on. gpu: the device of test nets, which run on onnxruntime; None for the
-    CPU. threads: for test nets on the CPU, 0 for the default. trim_activations, round_to_nearest: see TrainNet.
+    CPU. threads: for test nets on the CPU, 0 for the default. trim_activations, round_to_nearest, update_quantized: see
+    TrainNet.
     metric_options: for test nets with metrics. write: saves a snapshot, `save` by default. request, on_iteration,
     clock: see Solver.
     """
@@ -49,6 +50,7 @@ class TrainingSetup:
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
+    update_quantized: bool = False
     metric_options: MetricOptions = field(default_factory=MetricOptions)
     write: Callable[[Solver], object] | None = None
     request: Callable[[], Request] = lambda: Request.NONE
@@ -79,6 +81,7 @@ def open_solver(setup: TrainingSetup) -> Iterator[Solver]:
             force_backward=train_file.message.force_backward,
             trim_activations=setup.trim_activations,
             round_to_nearest=setup.round_to_nearest,
+            update_quantized=setup.update_quantized,
         )
         testers = []
         for i, (source, iterations) in enumerate(zip(settings.tests.nets, settings.tests.iterations, strict=True)):

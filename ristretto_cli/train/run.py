@@ -56,6 +56,7 @@ class TrainConfig:
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
+    update_quantized: bool = False
     trimmed_weights: bool = False
     rename_weights: bool = False
     metric_options: MetricOptions = field(default_factory=MetricOptions)
@@ -127,6 +128,7 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         threads=config.threads,
         trim_activations=config.trim_activations,
         round_to_nearest=config.round_to_nearest,
+        update_quantized=config.update_quantized,
         metric_options=config.metric_options,
         write=saver,
         request=requests,
@@ -179,6 +181,7 @@ def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
     no_params = "no layer quantizes its parameters"
     faults = [
         (config.trim_activations, "--trim_activations", "no layer quantizes activations", _quantizes_activations(net)),
+        (config.update_quantized, "--update=quantized", no_params, has_params),
         (config.round_to_nearest, "--round_to_nearest", no_params, has_params),
         (config.trimmed_weights, "--trimmed_weights", no_params, has_params),
     ]
