@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from ristretto_cli.backends.graph_passes.graph_pass import GRAPH_PASSES, all_passes
+from ristretto_cli.cli.common_flags import COMMON_FLAGS
 from ristretto_cli.cli.main import Shell
 from ristretto_cli.exports.exporter import EXPORTS
 from ristretto_cli.formats.number_format import MODES
@@ -50,6 +51,8 @@ def cli_reference(shell: Shell) -> str:
             ([f"[`{name}`](#{name})", _first_line(command.help)] for name, command in commands.items()),
         ),
         *(_command(name, command) for name, command in commands.items()),
+        "## Flags of every command\n\nThose of glog and gflags, which `--helpfull` shows.",
+        _table(["flag", "meaning", "default"], (_flag(flag) for flag in COMMON_FLAGS)),
     )
 
 

@@ -3,6 +3,7 @@
 RistrettoError          one error that the user can fix
 ├── RistrettoErrors     several of them, found in one go
 └── LayerError          one inside a layer, before its name and line are known
+    └── MissingPath     a path that does not exist
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,40 @@ class RistrettoErrors(RistrettoError):
 
 class LayerError(RistrettoError):
     """An error inside a layer; the caller adds the layer's name and line (see net/build.py)."""
+
+
+class MissingPath(LayerError):
+    """A path in a prototxt that does not exist. what: the setting; path: its value."""
+
+    def __init__(self, what: str, path: str) -> None:
+        self.what, self.path = what, path
+        hint = "" if Path(path).is_absolute() else "Relative paths start at the current folder."
+        super().__init__(f"{what} {path} does not exist", hint=hint)
+
+    def seen_from(self, file: str) -> LayerError:
+        """The error with the folder from which the path would exist, if it is one of those above or below.
+
+        file: the prototxt. Tried are its folder, the current one, the folders above both, and those in the current one.
+        """
+        if Path(self.path).is_absolute():
+            return self
+        here = Path.cwd()
+        own = Path(file).resolve().parent
+        try:
+            below = sorted(folder for folder in here.iterdir() if folder.is_dir())
+        except OSError:
+            below = []
+        for folder in (own, *own.parents, *here.parents, *below):
+            try:
+                exists = (folder / self.path).exists()
+            except OSError:
+                continue
+            if exists:
+                return LayerError(
+                    f"{self.what} {self.path} does not exist",
+                    hint=f"It exists in {folder}: run the command there (relative paths start at the current folder).",
+                )
+        return self
 
 
 def raise_all(errors: Iterable[RistrettoError]) -> None:

@@ -7,7 +7,7 @@ import logging
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ristretto_cli.errors import RistrettoError, did_you_mean
 from ristretto_cli.extensions import Extension, ExtensionError, check_unique, extensions
@@ -133,6 +133,13 @@ class Registry(Generic[T]):
             raise owners[0].error(
                 f'registers no {self._kind} "{name}"', f"Report this to the authors of {owners[0].distribution}."
             )
+
+
+def load_registry(location: str) -> Registry[Any]:
+    """The registry at a location, "package.module:NAME", whose module is imported."""
+    module, name = location.split(":")
+    registry: Registry[Any] = getattr(importlib.import_module(module), name)
+    return registry
 
 
 def _module(entry: object) -> str:

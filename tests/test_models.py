@@ -19,6 +19,7 @@ from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
+from ristretto_cli.scoring.metrics import default_score
 from ristretto_cli.scoring.score import score_net
 from ristretto_cli.sources.open import DataLayers
 
@@ -36,6 +37,10 @@ NETS = {
     "cifar10_full": ({"cifar10_train_lmdb": COLOUR, "cifar10_test_lmdb": COLOUR}, 89_578),
     "resnet20": ({"cifar10_train_lmdb": COLOUR, "cifar10_test_lmdb": COLOUR}, 274_847),
     "squeezenet_v1.0": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 1_248_424),
+    "alexnet": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 60_965_224),
+    "caffenet": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 60_965_224),
+    "googlenet": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 13_378_280),
+    "mobilenet_v1": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 4_253_891),
     "vgg16": ({"ilsvrc12_train_lmdb": IMAGE, "ilsvrc12_val_lmdb": IMAGE}, 138_357_544),
 }
 SOLVERS = [
@@ -46,7 +51,9 @@ SOLVERS = [
     "cifar10_full/solver_finetune.prototxt",
     "resnet20/solver_finetune.prototxt",
     "squeezenet_v1.0/solver_finetune.prototxt",
+    "vgg16/solver_finetune.prototxt",
 ]
+DEPLOYED = {"alexnet": 60_965_224, "caffenet": 60_965_224, "googlenet": 6_998_552, "mobilenet_v1": 4_253_891}
 
 
 @pytest.fixture
@@ -81,7 +88,13 @@ def names(blobs: object) -> list[str]:
 def test_every_prototxt_is_known_here() -> None:
     written_by_use = "quantized.prototxt"
     found = [p.relative_to(MODELS).as_posix() for p in MODELS.rglob("*.prototxt") if p.name != written_by_use]
-    assert sorted(found) == sorted([*(f"{name}/train_val.prototxt" for name in NETS), *SOLVERS])
+    assert sorted(found) == sorted(
+        [
+            *(f"{name}/train_val.prototxt" for name in NETS),
+            *(f"{name}/deploy.prototxt" for name in DEPLOYED),
+            *SOLVERS,
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -92,7 +105,8 @@ def test_every_net_has_a_readme_that_names_its_databases(name: str) -> None:
 
 @pytest.mark.parametrize("data", NETS, indirect=True)
 def test_builds_for_training_with_the_loss_as_its_output(data: Path) -> None:
-    assert names(net_of(data, TRAIN).outputs) == ["loss"]
+    losses = ["loss1/loss", "loss2/loss", "loss3/loss3"] if data.name == "googlenet" else ["loss"]
+    assert names(net_of(data, TRAIN).outputs) == losses
 
 
 @pytest.mark.parametrize("data", ["digits", "lenet", "cifar10_full", "resnet20"], indirect=True)
@@ -100,10 +114,11 @@ def test_builds_for_testing_with_accuracy_and_loss(data: Path) -> None:
     assert names(net_of(data, TEST).outputs) == ["accuracy", "loss"]
 
 
-@pytest.mark.parametrize("data", ["squeezenet_v1.0", "vgg16"], indirect=True)
+@pytest.mark.parametrize("data", [name for name in NETS if "ilsvrc12_val_lmdb" in NETS[name][0]], indirect=True)
 def test_imagenet_nets_are_scored_by_top_1_and_top_5(data: Path) -> None:
     net = net_of(data, TEST)
-    assert names(net.outputs) == ["accuracy_top1", "accuracy_top5", "loss"]
+    assert names(net.outputs)[:2] == ["accuracy_top1", "accuracy_top5"]
+    assert default_score(net) == "accuracy_top1"
     top_k = {layer.name: layer.message.accuracy_param.top_k for layer in net.layers if layer.type == "Accuracy"}
     assert top_k == {"accuracy_top1": 1, "accuracy_top5": 5}
 
@@ -113,6 +128,25 @@ def test_imagenet_nets_are_scored_by_top_1_and_top_5(data: Path) -> None:
 def test_has_as_many_parameters_as_its_paper_or_readme_says(data: Path, phase: int) -> None:
     params = {param.key: param.shape for layer in net_of(data, phase).layers for param in layer.params}
     assert sum(int(np.prod(shape)) for shape in params.values()) == NETS[data.name][1]
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+@pytest.mark.parametrize("data", ["caffenet"], indirect=True)  # a folder with the databases
+def test_deployed_nets_have_the_layers_of_their_training_nets(name: str, data: Path) -> None:
+    deployed = build(read_net(MODELS / name / "deploy.prototxt"), NetState(TEST), DataLayers())
+    trained = {layer.name: layer for layer in net_of(MODELS / name, TEST).layers}
+    assert names(deployed.outputs) == ["prob"]
+    assert deployed.outputs[0].shape[:2] == (10, 1000)
+    own = [layer for layer in deployed.layers if layer.name not in ("data", "prob")]
+    assert all(layer.message == trained[layer.name].message for layer in own)
+    assert sum(int(np.prod(param.shape)) for layer in own for param in layer.params) == DEPLOYED[name]
+    left_out = [name for name in trained if name not in {layer.name for layer in deployed.layers}]
+    assert all(name.startswith(("loss", "accuracy")) for name in left_out)
+
+
+def test_vgg16_is_fine_tuned_on_the_whole_validation_set() -> None:
+    solver = read_solver(MODELS / "vgg16/solver_finetune.prototxt").message
+    assert (solver.net, solver.test_iter[0]) == ("quantized.prototxt", 5000)
 
 
 PUBLIC = [

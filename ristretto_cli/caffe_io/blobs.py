@@ -12,10 +12,23 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from ristretto_cli.caffe_io.messages import Message, message_class, new
-from ristretto_cli.caffe_io.wire_format import BYTES, FIXED32, FIXED64, BadBytes, Field, fields, varint
+from ristretto_cli.caffe_io.wire_format import (
+    BYTES,
+    FIXED32,
+    FIXED64,
+    VARINT,
+    BadBytes,
+    Field,
+    fields,
+    read_varint,
+    varint,
+)
 from ristretto_cli.errors import RistrettoError
 
 _DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF = 5, 6, 8, 9
+# NVIDIA's Caffe and OpenCV's shrinking tool store values as bytes, of a type with a number of its own.
+_RAW_TYPE, _RAW_DIFF_TYPE, _RAW_DATA, _RAW_DIFF = 10, 11, 12, 13
+_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 _LEGACY = ("num", "channels", "height", "width")
 _MAX_AXES = 32
 
@@ -40,13 +53,19 @@ def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBl
     small = bytearray()
     singles: list[Field] = []
     doubles: list[Field] = []
+    raw: Field | None = None
+    raw_type = 0
     try:
         for field in fields(data, start, stop):
             if field.number == _DATA:
                 singles.append(field)
             elif field.number == _DOUBLE_DATA:
                 doubles.append(field)
-            elif field.number not in (_DIFF, _DOUBLE_DIFF):
+            elif field.number == _RAW_DATA and field.wire_type == BYTES:
+                raw = field
+            elif field.number == _RAW_TYPE and field.wire_type == VARINT:
+                raw_type, _ = read_varint(data, field.start, field.stop)
+            elif field.number not in (_DIFF, _DOUBLE_DIFF, _RAW_DIFF_TYPE, _RAW_DIFF):
                 small += data[field.tag : field.stop]
         message = message_class("BlobProto").FromString(bytes(small))
     except (BadBytes, DecodeError) as fault:
@@ -55,6 +74,8 @@ def decode_blob(data: memoryview, start: int, stop: int, where: str) -> StoredBl
     values = _values(data, doubles, FIXED64, where) if doubles else None
     if values is None or values.size == 0:
         values = _values(data, singles, FIXED32, where)
+    if values.size == 0 and raw is not None:
+        values = _raw_values(data, raw, raw_type, where)
     legacy, shape = _shape(message, where)
     if math.prod(shape) != values.size:
         extents = "x".join(map(str, shape)) or "scalar"
@@ -109,4 +130,17 @@ def _values(data: memoryview, found: Sequence[Field], unpacked: int, where: str)
     else:
         values = np.frombuffer(b"".join(data[field.start : field.stop] for field in found), kind)
     with np.errstate(all="ignore"):  # a double beyond float32 becomes infinite, as in C++
+        return values.astype(np.float32, copy=False)
+
+
+def _raw_values(data: memoryview, field: Field, number: int, where: str) -> npt.NDArray[np.float32]:
+    """The values of raw_data as float32; number: its raw_data_type."""
+    if number not in _RAW_TYPES:
+        what = f"its values are of raw_data_type {number}, which is not a type of weights"
+        raise RistrettoError(what, where=where, hint="Expected 0 (double), 1 (float) or 2 (half precision).")
+    kind = np.dtype(_RAW_TYPES[number])
+    if (field.stop - field.start) % kind.itemsize:
+        raise RistrettoError("the blob is damaged: its values are truncated", where=where)
+    values = np.frombuffer(data, kind, (field.stop - field.start) // kind.itemsize, field.start)
+    with np.errstate(all="ignore"):
         return values.astype(np.float32, copy=False)

@@ -221,6 +221,7 @@ def _read_layers(
             elif field.number == _BLOBS[version]:
                 blobs.append(field)
         if blobs:
+            found.pop(name, None)  # of two layers with one name the last one counts, in its own place
             found[name] = tuple(
                 decode_blob(data, blob.start, blob.stop, f'{file}: layer "{name}" blob {index}')
                 for index, blob in enumerate(blobs)

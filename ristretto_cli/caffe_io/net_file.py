@@ -45,6 +45,7 @@ class SolverFile:
 
 def read_net(path: str | Path) -> NetFile:
     """The net in a prototxt file, in the current format. RistrettoError(s) with its errors."""
+    _LOG.debug("Reading the net in %s", path)
     parsed = read(path, "NetParameter")
     return _net_file(parsed, parsed.message, "")
 

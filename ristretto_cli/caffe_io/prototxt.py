@@ -20,9 +20,12 @@ from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.caffe_io.scalars import BadValue, read_scalar
 from ristretto_cli.caffe_io.tokens import Kind, Token, Tokens, shorten
 from ristretto_cli.errors import Location, RistrettoError, did_you_mean
+from ristretto_cli.registry import load_registry
 
 __all__ = ["Parsed", "parse", "read", "to_text"]
 
+_LAYER_TYPES = ("ristretto_cli.layers.layer_type:LAYERS", "ristretto_cli.sources.source:SOURCES")
+_SAVE_AS_UTF8 = "Save it as UTF-8, without a mark."
 _CLOSES = {"{": "}", "<": ">", "[": "]"}
 
 
@@ -50,6 +53,8 @@ def read(path: str | Path, message_name: str) -> Parsed:
     file = str(path)
     with open_to_read(path) as stream:
         data = stream.read(1 << 16)
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise RistrettoError("the file begins with the byte order mark of UTF-16", where=file, hint=_SAVE_AS_UTF8)
         if b"\0" in data:
             raise RistrettoError("this is not a text file", where=file, hint="Expected a prototxt, not a binary file.")
         data += stream.read()
@@ -86,6 +91,7 @@ class _Parser:
         tokens = self._tokens
         faults = self.diagnostics.count
         seen: dict[str, int] = {}
+        unknown: list[Token] = []
         while True:
             now = tokens.now
             if now.kind is Kind.END:
@@ -106,10 +112,12 @@ class _Parser:
                     self._report(now.start, f"{what} {self._line(opened or 0)} is still open", "Add it.")
                 break
             elif now.kind is Kind.NAME:
-                self._parse_field(message, path, seen)
+                self._parse_field(message, path, seen, unknown)
             else:
                 self._report(now.start, f'expected a field of {message.DESCRIPTOR.name}, found "{shorten(now.text)}"')
                 self._skip_line(now.start)
+        if unknown:  # only now: the type of a layer may follow the fields that belong to it
+            self._report_unknown(unknown, message, is_root=path == "")
         if self.diagnostics.count == faults:
             self._check_required(message, tokens.now.start if opened is None else opened)
 
@@ -119,12 +127,14 @@ class _Parser:
         known = message.DESCRIPTOR.fields_by_name
         return token.text in ("layer", "layers") and token.text not in known and not line.strip()
 
-    def _parse_field(self, message: Message, path: str | None, seen: dict[str, int]) -> None:
+    def _parse_field(self, message: Message, path: str | None, seen: dict[str, int], unknown: list[Token]) -> None:
         tokens = self._tokens
         name = tokens.next()
         field = message.DESCRIPTOR.fields_by_name.get(name.text)
         if field is None:
-            self._report_unknown(name.start, name.text, message.DESCRIPTOR, is_root=path == "")
+            # Forks let any layer choose an engine; which one computes it changes nothing here.
+            if name.text != "engine" or not _is_setting_of_layer(message.DESCRIPTOR):
+                unknown.append(name)
             self._skip_value(name.start)
         else:
             repeated = is_repeated(field)
@@ -213,13 +223,20 @@ class _Parser:
         if missing:
             self._report(start, f"{message.DESCRIPTOR.name}: missing {', '.join(missing)}", "Add it.")
 
-    def _report_unknown(self, offset: int, name: str, parent: Descriptor, *, is_root: bool) -> None:
-        hint = ""
-        if not self.diagnostics.is_full and len(name) < 80:
-            hint = did_you_mean(name, parent.fields_by_name.keys())
-            if is_root:
-                hint = _other_kind_of_file(name, parent) or hint
-        self._report(offset, f'unknown field "{shorten(name)}" in {parent.name}', hint)
+    def _report_unknown(self, names: list[Token], message: Message, *, is_root: bool) -> None:
+        parent = message.DESCRIPTOR
+        if parent.name == "LayerParameter" and message.type and (types := _types_without(message.type)):
+            what = f'layer "{message.name}" has the unknown type "{message.type}"'
+            near = did_you_mean(message.type, types) or "It may be a layer of a fork of Caffe that is not supported."
+            self._report(names[0].start, f"{what}, and {shorten(names[0].text)} is unknown, too", near)
+            return
+        for name in names:
+            hint = ""
+            if not self.diagnostics.is_full and len(name.text) < 80:
+                hint = did_you_mean(name.text, parent.fields_by_name.keys())
+                if is_root:
+                    hint = _other_kind_of_file(name.text, parent) or hint
+            self._report(name.start, f'unknown field "{shorten(name.text)}" in {parent.name}', hint)
 
     def _found(self) -> str:
         now = self._tokens.now
@@ -274,6 +291,18 @@ class _Parser:
             tokens.next()
             if now.kind is Kind.SYMBOL and now.text in _CLOSES:
                 self._skip_to_close(_CLOSES[now.text], now.start)
+
+
+def _types_without(name: str) -> list[str]:
+    """All layer types if a type is not among them, else none."""
+    registries = [load_registry(location) for location in _LAYER_TYPES]
+    return [] if any(name in each for each in registries) else [name for each in registries for name in each.names()]
+
+
+def _is_setting_of_layer(parent: Descriptor) -> bool:
+    """Whether a message is the value of a layer's *_param field."""
+    layer = message_class("LayerParameter").DESCRIPTOR
+    return any(field.name.endswith("_param") and field.message_type is parent for field in layer.fields)
 
 
 def _other_kind_of_file(name: str, parent: Descriptor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,14 +30,18 @@ from ristretto_cli.errors import RistrettoError
 __all__ = [
     "StoredBlob",
     "WeightsFile",
+    "merged_weights",
     "read_blob",
     "read_net_binary",
+    "read_weight_files",
     "read_weights",
     "release_pages",
     "releasing_pages",
+    "split_files",
     "write_weights",
 ]
 
+_LOG = logging.getLogger("ristretto")
 _SNIFFED_BYTES = 4096
 _WORD = re.compile(rb"[A-Za-z]{4}")
 _NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
@@ -56,12 +61,47 @@ def read_weights(path: str | Path) -> WeightsFile:
     The arrays of a caffemodel are views into the file, which is read on access. RistrettoError if the file cannot be
     read, is damaged, or has an array whose shape and number of values disagree.
     """
-    data = map_file(path)
+    _LOG.debug("Reading the weights in %s", path)
+    try:
+        data = map_file(path)
+    except RistrettoError as error:
+        names = list(split_files([str(path)]))
+        if len(names) < 2 or not all(Path(name).exists() for name in names):
+            raise
+        raise RistrettoError(str(error), hint="This command takes a single file of weights.") from None
     if is_hdf5(data):
         data.release()
         return WeightsFile(str(path), read_hdf5(path))
     with _reporting_text(data, path, "weights"):
         return WeightsFile(str(path), read_caffemodel(data, str(path)))
+
+
+def split_files(lists: Sequence[str]) -> Iterator[str]:
+    """The names in comma-separated lists of files.
+
+    >>> list(split_files(["a.caffemodel, b.caffemodel", "c.h5"]))
+    ['a.caffemodel', 'b.caffemodel', 'c.h5']
+    """
+    for names in lists:
+        yield from (name.strip() for name in names.split(",") if name.strip())
+
+
+def read_weight_files(names: str) -> WeightsFile:
+    """The weights in a file, or in several with commas between their names, merged by merged_weights."""
+    files = [names] if Path(names).exists() else list(split_files([names])) or [names]
+    return merged_weights([read_weights(file) for file in files])
+
+
+def merged_weights(files: Sequence[WeightsFile]) -> WeightsFile:
+    """Files, at least one, merged into one; of layers in several files, those of the last one are used."""
+    if len(files) == 1:
+        return files[0]
+    layers: dict[str, tuple[StoredBlob, ...]] = {}
+    for file in files:
+        for name, blobs in file.layers.items():
+            layers.pop(name, None)  # it comes where the last file has it, which matters for shared parameters
+            layers[name] = blobs
+    return WeightsFile(", ".join(file.file for file in files), layers)
 
 
 def write_weights(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import math
@@ -15,10 +14,10 @@ import click
 from click.core import ParameterSource
 
 from ristretto_cli.cli.gflags import option
-from ristretto_cli.cli.log import printable
+from ristretto_cli.cli.log import info_on_stderr, log_to_files, printable
 from ristretto_cli.errors import RistrettoError
 from ristretto_cli.extensions import ExtensionError
-from ristretto_cli.registry import Registry
+from ristretto_cli.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
@@ -56,9 +55,7 @@ class RegistryOption(click.Option):
         return value
 
     def _load(self) -> Registry[Any]:
-        module, name = self._registry.split(":")
-        registry: Registry[Any] = getattr(importlib.import_module(module), name)
-        return registry
+        return load_registry(self._registry)
 
 
 def net_options(command: F) -> F:
@@ -290,7 +287,9 @@ def print_result(
         for line in lines if logged is None else logged:
             logger.info("%s", line)
         in_log = True
-    if taken or (in_log and logger.isEnabledFor(logging.INFO) and _one_stream()):
+    elif not in_log:
+        log_to_files(logging.INFO, lines if logged is None else logged)
+    if taken or (in_log and info_on_stderr() and _one_stream()):
         return
     click.echo(printable("\n".join(lines)))
 
@@ -327,7 +326,7 @@ def _ap_version(context: click.Context, param: click.Parameter, value: str) -> A
     from ristretto_cli.layers.host_layer import MetricOptions
 
     given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
-    return MetricOptions(ApVersion(value), requested=given)
+    return MetricOptions(ApVersion(value), requested_by="--ap_version" if given else "")
 
 
 def _graph(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     rules=[Excludes("--backward", "--arithmetic", "--backward runs in float"), *ARITHMETIC_RULES],
 )
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
-@option("--weights", "The weights. Default: initialized by the net's fillers.", unit="file")
+@option("--weights", "The weights, files separated by commas. Default: initialized by the net's fillers.", unit="files")
 @option(
     "--input",
     "Arrays for Input and MemoryData layers, by blob name; arrays for other data layers replace their data.",
@@ -87,7 +87,7 @@ def command(
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import load_net
 
-    check_outputs([output], [model, weights, input])
+    check_outputs([output], [model, *(weights or "").split(","), input])
     if backward:
         from ristretto_cli.train.torch_import import probe
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import logging
 import os
 import pkgutil
 import sys
@@ -30,6 +31,7 @@ from ristretto_cli.errors import RistrettoError, did_you_mean
 from ristretto_cli.extensions import Extension, ExtensionError, at_fault, check_unique, extensions
 
 _PROGRAM = "ristretto"
+_CAFFE = "caffe"  # Caffe's program of this name, with the commands train, test, time and device_query
 _EXTENSIONS = "ristretto.commands"  # the group of entry points
 _HELP = {"help_option_names": ["--help", "-h"]}
 _EXIT_CODES = """\b
@@ -46,17 +48,32 @@ def main() -> None:
     """Entry point of the console script."""
     _open_closed_streams()
     clean_up_on_termination()
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], called=called_as(sys.argv[0])))
 
 
-def run(args: Sequence[str], package: str = __package__ or "") -> int:
+def called_as(path: str) -> str:
+    """The name of the program that is run, from argv[0]: the file's name without the endings of Caffe's builds.
+
+    >>> called_as("build/tools/convert_imageset.bin")
+    'convert_imageset'
+    """
+    name = Path(path).name
+    for ending in (".exe", ".bin", "-d"):  # -d: CMake's debug build
+        name = name.removesuffix(ending)
+    return _PROGRAM if name in ("", "__main__.py") else name
+
+
+def run(args: Sequence[str], package: str = __package__ or "", *, called: str = _PROGRAM) -> int:
     """Run one command line and return its exit code; errors are reported on stderr.
 
-    package: the package of the commands.
+    package: the package of the commands. called: the name of the program. That of a command runs this command, as
+    Caffe's tools are programs of their own; any other runs the command that is the first argument.
     """
-    shell = Shell(package, _EXTENSIONS)
+    shell = Shell(package, _EXTENSIONS, called)
     if "_RISTRETTO_COMPLETE" in os.environ:
         shell.main(list(args), prog_name=_PROGRAM)  # shell completion by click, which ends the process
+    if called not in (_PROGRAM, _CAFFE) and called in shell.commands_by_name:
+        args = [called, *args]
     if hasattr(sys.stdout, "reconfigure"):
         # A name that the terminal cannot encode must not lose a result.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -67,6 +84,7 @@ def run(args: Sequence[str], package: str = __package__ or "") -> int:
     except BaseException as fault:
         code, lines = _explain(fault)
         _print_error(lines)
+        log.log_to_files(logging.ERROR, lines)
         if isinstance(fault, OSError):
             _give_up_unwritable_stdout()
         return code
@@ -80,9 +98,13 @@ def _open_closed_streams() -> None:
 
 
 class Shell(click.Group):
-    """The group of all commands of a package, and of other packages' entry points in a group if one is given."""
+    """The group of all commands of a package, and of other packages' entry points in a group if one is given.
 
-    def __init__(self, package: str, group: str = "") -> None:
+    called: the name of the program.
+    """
+
+    def __init__(self, package: str, group: str = "", called: str = _PROGRAM) -> None:
+        self.called = called
         super().__init__(
             _PROGRAM,
             help="Post-training quantization for trained Caffe networks.",
@@ -112,6 +134,11 @@ class Shell(click.Group):
         found = {name: _summary(f"{self._package}.{name}") for name in names}
         return {name: summary for name, summary in found.items() if summary is not None}
 
+    @property
+    def commands_by_name(self) -> Mapping[str, str]:
+        """The names of all commands, with their summaries."""
+        return self._summaries
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._summaries)
 
@@ -134,10 +161,15 @@ class Shell(click.Group):
             args = ["--help"]
         first = args[0]
         if first.startswith("-"):
-            known = {"-h": "--help", "-help": "--help", "-version": "--version"}
+            known = {"-h": "--help", "-version": "--version"}
+            known |= {f"{dash}help{kind}": "--help" for dash in ("-", "--") for kind in ("", "full", "short")}
             first = known.get(first, first)
             if first not in known.values():
-                raise click.UsageError(f"expected a command before {first}: COMMAND --flag=value", ctx)
+                # As with gflags, flags may precede the command.
+                at = next((i for i, arg in enumerate(args) if arg in self._summaries), None)
+                if at is None:
+                    raise click.UsageError(f"expected a command before {first}: COMMAND --flag=value", ctx)
+                return super().parse_args(ctx, [args[at], *args[:at], *args[at + 1 :]])
         return super().parse_args(ctx, [first, *args[1:]])
 
     def resolve_command(
@@ -197,8 +229,9 @@ def _first_line(text: str | None) -> str:
 
 def _invoke(shell: Shell, args: Sequence[str]) -> int:
     try:
-        with shell.make_context(_PROGRAM, list(args)) as ctx:
-            log.configure()
+        program = _CAFFE if shell.called == _CAFFE else _PROGRAM
+        with shell.make_context(program, list(args), obj=shell.called) as ctx:
+            log.configure(program=shell.called)
             shell.invoke(ctx)
     except click.exceptions.Exit as done:
         return done.exit_code

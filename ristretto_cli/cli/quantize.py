@@ -49,6 +49,7 @@ _FOR_SCORES = (
     "score",
     "score_goal",
     "ap_version",
+    "detection",
     "bit_widths",
     "search",
     "nohold_margin",
@@ -124,6 +125,7 @@ Examples:
         Excludes("--min_sqnr", "--legacy"),
         Excludes("--images", "--legacy"),
         Excludes("--input", "--legacy"),
+        Excludes("--detection", "--score"),
         *DATA_RULES,
         *(Needs(name, "--search", "layers") for name in ("--minimize", *_LIMITS)),
         *(Excludes(name, limit) for limit in _LIMITS for name in ("--minimize", "--error_margin")),
@@ -185,6 +187,12 @@ Examples:
     type=click.Choice(["max", "min"]),
 )
 @ap_version_option
+@option(
+    "--detection",
+    "Score by the mean average precision of a detector (DetectionEvaluate), as a fork for SSD does; by default with "
+    "--ap_version 11point.",
+    is_flag=True,
+)
 @option(
     "--calibration_iterations",
     "Number of batches for calibration (measuring ranges).",
@@ -308,6 +316,7 @@ def command(
     threads: int,
     graph: tuple[str, ...] | None,
     ap_version: MetricOptions,
+    detection: bool,
     **flags: Any,
 ) -> None:
     """Quantize a trained net and write its prototxt.
@@ -346,7 +355,7 @@ def command(
         mode_options={each.name: mode_options[each.name] for each in MODES.get(flags["trimming_mode"]).options},
         error_margin_percent=error_margin,
         score_goal=None if score_goal is None else Goal(score_goal),
-        metric_options=ap_version,
+        metric_options=_for_detection(ap_version) if detection else ap_version,
         data=data,
         search=SearchKind(search),
         minimize=Minimize(minimize),
@@ -503,3 +512,11 @@ def _check(
         faults.append("--nohold_margin has no effect with --legacy, which never widens the combined net")
     if faults:
         raise click.UsageError("\n".join(faults))
+
+
+def _for_detection(options: MetricOptions) -> MetricOptions:
+    """The options of metrics with --detection."""
+    from ristretto_cli.layers.average_precision import ApVersion
+
+    version = options.ap_version if options.requested_by else ApVersion.ELEVEN_POINTS
+    return replace(options, ap_version=version, requested_by="--detection", detection=True)

@@ -39,7 +39,11 @@ _QUANTIZED = "quantized.prototxt"
     rules=[Needs("--score", "--against"), Needs("--against_weights", "--against"), *DATA_RULES, *ARITHMETIC_RULES],
 )
 @option("--model", f"The net's definition, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")
-@option("--weights", "The weights. Default: the file named in the model's header.", unit="file")
+@option(
+    "--weights",
+    "The weights, files separated by commas. Default: the file named in the model's header.",
+    unit="files",
+)
 @option("--iterations", "Number of batches to run.", type=click.IntRange(min=1), default=50)
 @option(
     "--against",
@@ -92,8 +96,9 @@ def command(
     Prints the mean of each output; with --against, the share of images that both nets give the same class, and the
     signal to noise ratio of each prediction in dB, which need no labels.
     """
+    from ristretto_cli.caffe_io.named_weights import named_weights
     from ristretto_cli.net.build import NetState
-    from ristretto_cli.quantize.header import named_weights, weights_of
+    from ristretto_cli.quantize.header import weights_of
     from ristretto_cli.scoring.engine import compile_net
     from ristretto_cli.scoring.execution import Execution
     from ristretto_cli.scoring.net_files import score_file
@@ -108,7 +113,7 @@ def command(
     if against is not None and against_weights is None:
         against_weights = named_weights(against) or weights
         click.echo(f"Comparing with {against} with {against_weights}.", err=True)
-    check_outputs([json_file(json)], [model, weights, against, against_weights, data_flags["input"]])
+    check_outputs([json_file(json)], [model, *weights.split(","), against, against_weights, data_flags["input"]])
     data = user_data(**data_flags)
     device = usable_gpu(gpu)
     compiler = integer_compiler(arithmetic, rounding, affine_bits)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=GflagsCommand)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
-@option("--weights", "The weights. Default: initialized by the net's fillers.", unit="file")
+@option("--weights", "The weights, files separated by commas. Default: initialized by the net's fillers.", unit="files")
 @option("--iterations", "Number of forward passes.", type=click.IntRange(min=1), default=50)
 @option("--phase", "The net's phase, as in caffe time.", type=Words(["TRAIN", "TEST"]), default="TRAIN")
 @state_options
@@ -50,7 +50,7 @@ def command(
     from ristretto_cli.analysis.timing import time_net, timing_lines
     from ristretto_cli.caffe_io.messages import TEST, TRAIN
     from ristretto_cli.caffe_io.net_file import read_net
-    from ristretto_cli.caffe_io.weights import read_weights
+    from ristretto_cli.caffe_io.weights import read_weight_files
     from ristretto_cli.net.build import NetState
     from ristretto_cli.net.weights import fill_weights, load_weights
     from ristretto_cli.scoring.engine import log_device
@@ -64,7 +64,7 @@ def command(
     if weights is None:
         net = fill_weights(known.net, rng=rng)
     else:
-        net = load_weights(known.net, read_weights(weights), rng=rng, allow_missing=allow_missing_weights)
+        net = load_weights(known.net, read_weight_files(weights), rng=rng, allow_missing=allow_missing_weights)
     execution = Execution(device, threads, graph)
     with progress("time") as bar:
         timing = time_net(net, iterations, without_data=known.notes, rng=rng, execution=execution, on_run=bar.on_batch)

@@ -43,7 +43,18 @@ _EFFECT = click.Choice(["stop", "snapshot", "none"])
 @option(
     "--round_to_nearest", "Round quantized weights to nearest during training, instead of stochastically.", is_flag=True
 )
+@option(
+    "--update",
+    "The weights that updates are added to: full-precision shadow weights, or the quantized ones, for comparison.",
+    type=click.Choice(["shadow", "quantized"]),
+    default="shadow",
+)
 @option("--trimmed_weights", "Also write the quantized weights with each snapshot.", is_flag=True)
+@option(
+    "--rename_weights",
+    "At the end, name the trained weights in the header of the quantized net, so that test scores them.",
+    is_flag=True,
+)
 @json_option("the final figures")
 def command(
     solver: str,
@@ -58,7 +69,9 @@ def command(
     threads: int,
     trim_activations: bool,
     round_to_nearest: bool,
+    update: str,
     trimmed_weights: bool,
+    rename_weights: bool,
     json: str | None,
 ) -> None:
     """Train a net, or fine-tune a quantized one.
@@ -82,7 +95,9 @@ def command(
         threads=threads,
         trim_activations=trim_activations,
         round_to_nearest=round_to_nearest,
+        update_quantized=update == "quantized",
         trimmed_weights=trimmed_weights,
+        rename_weights=rename_weights,
         metric_options=ap_version,
     )
     with progress("train") as bar:

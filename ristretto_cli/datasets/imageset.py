@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -33,12 +32,13 @@ from ristretto_cli.sources.images import (
     read_image_file,
     resize,
 )
+from ristretto_cli.sources.list_labels import BadLabel, ListLabels
+from ristretto_cli.sources.settings import without_mark
 
 log = logging.getLogger("ristretto")
 
 _LARGEST_FILE = 2**31 - 1
 _MAX_FAULTS = 20  # maximum number reported for one list
-_LINE = re.compile(rb"(.+) ([+-]?\d{1,10})(?!\d)[^ ]*", re.DOTALL)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -147,19 +147,25 @@ def read_list(path: str) -> list[ListedImage]:
     RistrettoErrors with all bad lines; RistrettoError for a list without images.
     """
     with open_to_read(path) as stream:
-        lines = stream.read().split(b"\n")
+        lines = without_mark(stream.read(), path).split(b"\n")
     entries: list[ListedImage] = []
     faults: list[RistrettoError] = []
+    labels = ListLabels(path)
     for at, line in enumerate(lines):
         if not line.strip():
             continue
-        # Caffe reads the label with atoi: trailing garbage is ignored.
-        parts = _LINE.fullmatch(line.rstrip())
-        if parts is None or not -(2**31) <= int(parts[2]) < 2**31 or b"\0" in line:
-            what = "no label after the last space" if parts is None else "the label or the name is invalid"
-            faults.append(RistrettoError(what, where=f"{path}:{at + 1}", hint="Expected: file label."))
+        name, _, word = line.rstrip().rpartition(b" ")
+        try:
+            label = labels.read(at + 1, word.decode("utf-8", "backslashreplace"))
+            if not name:
+                raise BadLabel("no label after the last space")
+            if b"\0" in line:
+                raise BadLabel("the name is invalid")
+        except BadLabel as fault:
+            faults.append(RistrettoError(str(fault), where=f"{path}:{at + 1}", hint="Expected: file label."))
         else:
-            entries.append(ListedImage(at, parts[1], int(parts[2])))
+            entries.append(ListedImage(at, name, label))
+    labels.warn()
     if len(faults) > _MAX_FAULTS:
         more = len(faults) - _MAX_FAULTS
         faults[_MAX_FAULTS:] = [RistrettoError(f"and {more} more lines like these", where=path)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ristretto_cli.errors import LayerError
 from ristretto_cli.layers.labels import at_label, predictions, whole
-from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.layer_type import LabelledClasses, LayerType, labelled_classes, layer_type
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
 
@@ -24,6 +24,10 @@ class Accuracy(LayerType):
     bottoms = (2, 2)
     without_gradient = (0, 1)
     tops = (1, 2)
+
+    def labelled_classes(self, layer: Layer) -> LabelledClasses | None:
+        param = layer.message.accuracy_param
+        return labelled_classes(layer.bottoms[0].shape[param.axis], param)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, labels = bottoms

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.layers.labels import Predictions, at_label, whole
-from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.layer_type import LabelledClasses, LayerType, layer_type
 from ristretto_cli.layers.losses import check_at_most_four_axes, check_one_per_row, check_same_batch
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
@@ -24,6 +24,9 @@ class HingeLoss(LayerType):
     bottoms = (2, 2)
     is_loss = True
     without_gradient = (1,)
+
+    def labelled_classes(self, layer: Layer) -> LabelledClasses | None:
+        return LabelledClasses(math.prod(layer.bottoms[0].shape[1:]))
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, labels = bottoms

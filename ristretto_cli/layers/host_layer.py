@@ -44,10 +44,14 @@ class HostLayer(LayerType):
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """Options of metrics. requested: set by the user, so the net must have such a metric."""
+    """Options of metrics. requested_by: the flag by which the user asks for such a metric, which the net must have.
+
+    detection: the metric is the score, whatever other outputs the net has.
+    """
 
     ap_version: ApVersion = ApVersion.INTEGRAL
-    requested: bool = False
+    requested_by: str = ""
+    detection: bool = False
 
 
 @dataclass(frozen=True)

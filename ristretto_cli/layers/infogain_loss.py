@@ -10,7 +10,7 @@ from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.caffe_io.weights import read_blob
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.layers.labels import at_label, predictions, whole
-from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.layer_type import LabelledClasses, LayerType, labelled_classes, layer_type
 from ristretto_cli.layers.losses import LOG_THRESHOLD, check_same_batch, normalization, normalized
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, Shape, V, show
@@ -30,6 +30,10 @@ class InfogainLoss(LayerType):
     tops = (1, 2)
     is_loss = True
     without_gradient = (1, 2)
+
+    def labelled_classes(self, layer: Layer) -> LabelledClasses | None:
+        axis = layer.message.infogain_loss_param.axis
+        return labelled_classes(layer.bottoms[0].shape[axis], layer.message.loss_param)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, labels = bottoms[:2]

@@ -25,6 +25,19 @@ class ChannelAffine:
     shift: AnyArray
 
 
+@dataclass(frozen=True)
+class LabelledClasses:
+    """The number of classes, and a label that does not count, if there is one."""
+
+    count: int
+    ignored: int | None = None
+
+
+def labelled_classes(count: int, param: Message) -> LabelledClasses:
+    """The classes of a layer whose param message may have an ignore_label."""
+    return LabelledClasses(count, param.ignore_label if param.HasField("ignore_label") else None)
+
+
 LAYERS: Registry[LayerType] = Registry("layer type", __package__ or "", "ristretto.layers")
 
 
@@ -70,6 +83,10 @@ class LayerType(ABC):
     def keeps_format(self, layer: Layer) -> bool:
         """Whether hardware computes the tops in the number format of the bottoms, which then need to have one."""
         return self.keeps_elements(layer) or self.shares_memory(layer)
+
+    def labelled_classes(self, layer: Layer) -> LabelledClasses | None:
+        """The classes that bottom 1 numbers; None if it has no labels of classes."""
+        return None
 
     def fill_in_defaults(self, message: Message, bottoms: Sequence[Shape]) -> None:
         """Set defaults that the type implies, in a copy of the message, before quantized_type replaces the type."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ristretto_cli.layers.labels import Predictions, at_label, whole
-from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.layer_type import LabelledClasses, LayerType, layer_type
 from ristretto_cli.layers.losses import (
     LOG_THRESHOLD,
     check_at_most_four_axes,
@@ -28,6 +28,9 @@ class MultinomialLogisticLoss(LayerType):
     bottoms = (2, 2)
     is_loss = True
     without_gradient = (1,)
+
+    def labelled_classes(self, layer: Layer) -> LabelledClasses | None:
+        return LabelledClasses(math.prod(layer.bottoms[0].shape[1:]))
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         probabilities, labels = bottoms

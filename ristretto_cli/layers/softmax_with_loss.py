@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ristretto_cli.layers.labels import at_label, predictions, whole
-from ristretto_cli.layers.layer_type import LayerType, layer_type
+from ristretto_cli.layers.layer_type import LabelledClasses, LayerType, labelled_classes, layer_type
 from ristretto_cli.layers.losses import check_same_batch, normalization, normalized
 from ristretto_cli.net.ir import Layer
 from ristretto_cli.ops import Ops, V
@@ -29,6 +29,10 @@ class SoftmaxWithLoss(LayerType):
     tops = (1, 1)
     is_loss = True
     without_gradient = (1,)
+
+    def labelled_classes(self, layer: Layer) -> LabelledClasses | None:
+        axis = layer.message.softmax_param.axis
+        return labelled_classes(layer.bottoms[0].shape[axis], layer.message.loss_param)
 
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         scores, labels = bottoms

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ristretto_cli.backends.shapes import sized
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
-from ristretto_cli.errors import LayerError, Location, RistrettoError, did_you_mean, raise_all
+from ristretto_cli.errors import LayerError, Location, MissingPath, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import HostLayer, host_loss
@@ -85,7 +85,7 @@ def build(net_file: NetFile, state: NetState, data: DataLayerTypes) -> Net:
         hint = "Check the include and exclude rules of its layers."
         raise RistrettoError(f"the net has no layers for {_state_text(state)}", where=net_file.file, hint=hint)
     _warn_of_unused_state(net_file, state)
-    return build_layers(net_file, layers, state.phase, data)
+    return build_layers(net_file, layers, state.phase, data, state)
 
 
 def _warn_of_unused_state(net_file: NetFile, state: NetState) -> None:
@@ -100,10 +100,15 @@ def _warn_of_unused_state(net_file: NetFile, state: NetState) -> None:
 
 
 def build_layers(
-    net_file: NetFile, layers: Sequence[tuple[Message, Location]], phase: int, data: DataLayerTypes
+    net_file: NetFile,
+    layers: Sequence[tuple[Message, Location]],
+    phase: int,
+    data: DataLayerTypes,
+    state: NetState | None = None,
 ) -> Net:
-    """The net of these layers, at least one, regardless of their rules."""
-    builder = _Builder(data, phase, layers)
+    """The net of these layers, at least one, regardless of their rules. state: for which they were selected, if so."""
+    builder = _Builder(data, phase, layers, {} if state is None else _producers_elsewhere(net_file, layers, state))
+    builder.file = net_file.file
     for message, where in layers:
         builder.add(message, where)
     builder.reject_shared_in_place()
@@ -130,12 +135,27 @@ class _Version:
 
 
 class _Builder:
-    def __init__(self, data: DataLayerTypes, phase: int, layers: Sequence[tuple[Message, Location]]) -> None:
+    """elsewhere: for blobs that only layers of other states produce, what to say of these."""
+
+    def __init__(
+        self,
+        data: DataLayerTypes,
+        phase: int,
+        layers: Sequence[tuple[Message, Location]],
+        elsewhere: Mapping[str, str],
+    ) -> None:
+        self.file = ""
+        self._elsewhere = elsewhere
         self.layers: list[Layer] = []
         self.errors: list[RistrettoError] = []
         self._data = data
         self._phase = phase
-        self._producers = {top: (message.name, where) for message, where in reversed(layers) for top in message.top}
+        self._producers = {
+            top: (message.name, where)
+            for message, where in reversed(layers)
+            for top in message.top
+            if top not in message.bottom  # an in-place layer needs another one that produces the blob
+        }
         self._current: dict[str, _Version] = {}
         self._versions: list[_Version] = []
         self._broken: set[str] = set()  # tops of rejected layers: their readers are not checked
@@ -227,6 +247,8 @@ class _Builder:
                 f'its bottom "{name}" is produced only later, by layer "{producer}" ({line})',
                 hint="Move that layer up; a net has no cycles.",
             )
+        if name in self._elsewhere:
+            raise LayerError(f'its bottom "{name}" is {self._elsewhere[name]}')
         known = ", ".join(self._current) or "none"
         raise LayerError(
             f'no layer produces its bottom "{name}"',
@@ -250,6 +272,8 @@ class _Builder:
     def _data_shapes(self, message: Message, phase: int) -> tuple[Shape, ...]:
         try:
             return self._data.shapes(message, phase)
+        except MissingPath as error:
+            raise error.seen_from(self.file) from error
         except RistrettoError as error:
             raise LayerError(str(error)) from error
 
@@ -389,6 +413,39 @@ class _Builder:
 
     def _placed(self, blobs: Sequence[Blob]) -> tuple[Blob, ...]:
         return tuple(replace(b, on_host=False) if b.storage in self._into_graph else b for b in blobs)
+
+
+def _producers_elsewhere(
+    net_file: NetFile, layers: Sequence[tuple[Message, Location]], state: NetState
+) -> dict[str, str]:
+    """For the tops of layers that a state leaves out, which layer produces them, and its rules."""
+    there = {id(where) for _, where in layers}
+    found: dict[str, str] = {}
+    for message, where in zip(net_file.message.layer, net_file.layers, strict=True):
+        if id(where) in there or not (message.include or message.exclude):
+            continue
+        for top in message.top:
+            if top not in message.bottom:
+                only = f'produced by layer "{message.name}" ({where}), which is {_rules_text(message)}'
+                found.setdefault(top, f"{only}; this net is for {_state_text(state)}")
+    return found
+
+
+def _rules_text(message: Message) -> str:
+    """The include or exclude rules of a layer in words."""
+    rules = message.include or message.exclude
+    word = "only in" if message.include else "not in"
+    return f"{word} {' or '.join(_rule_text(rule) for rule in rules)}"
+
+
+def _rule_text(rule: Message) -> str:
+    parts = [f"phase {'TRAIN' if rule.phase == TRAIN else 'TEST'}"] if rule.HasField("phase") else []
+    parts += [f"levels from {rule.min_level}"] if rule.HasField("min_level") else []
+    parts += [f"levels up to {rule.max_level}"] if rule.HasField("max_level") else []
+    parts += [f'stage "{stage}"' for stage in rule.stage] + [
+        f'nets without stage "{stage}"' for stage in rule.not_stage
+    ]
+    return " and ".join(parts) or "every net"
 
 
 def _state_text(state: NetState) -> str:

@@ -39,6 +39,17 @@ def param_formats(layer: Layer, in_training: Rounding = Rounding.STOCHASTIC) -> 
     return tuple(None if each is None else ParamFormat(each, rounding) for each in number_formats)
 
 
+def shared_formats(net: Net, in_training: Rounding = Rounding.STOCHASTIC) -> dict[str, ParamFormat | None]:
+    """The format of each parameter, by Param.key; None if it has none, or if layers that share it have several."""
+    formats: dict[str, list[ParamFormat | None]] = {}
+    for layer in net.layers:
+        for param, param_format in zip(layer.params, param_formats(layer, in_training), strict=True):
+            formats.setdefault(param.key, []).append(param_format)
+    return {
+        key: None if any(other != first for other in others) else first for key, (first, *others) in formats.items()
+    }
+
+
 class ParamQuantizer:
     """Quantizes parameters of a net.
 

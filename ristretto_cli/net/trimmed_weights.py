@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.formats.number_format import Rounding
 from ristretto_cli.net.ir import Net
-from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer, param_formats
+from ristretto_cli.net.param_formats import ParamFormat, ParamQuantizer, shared_formats
 from ristretto_cli.ops import Array
 
 
@@ -20,16 +20,13 @@ def trimmed_weights(net: Net, weights: Mapping[str, Array], *, rng: np.random.Ge
     Quantizing them again does not change them, so the net's scores stay the same. A parameter that layers share with
     different formats is returned unchanged. rng: for rounding_scheme STOCHASTIC.
     """
-    formats: dict[str, list[ParamFormat | None]] = {}
-    for layer in net.layers:
-        for param, param_format in zip(layer.params, param_formats(replace(layer, phase=TEST)), strict=True):
-            formats.setdefault(param.key, []).append(param_format)
+    in_test = replace(net, layers=tuple(replace(layer, phase=TEST) for layer in net.layers))
+    formats = shared_formats(in_test)
     quantizer = ParamQuantizer(rng)
     quantized = {}
     for key, array in weights.items():
-        first, *others = formats.get(key, [None])
-        ambiguous = any(other != first for other in others)
-        quantized[key] = array if first is None or ambiguous else _stable(quantizer, key, array, first)
+        param_format = formats.get(key)
+        quantized[key] = array if param_format is None else _stable(quantizer, key, array, param_format)
     return quantized
 
 

@@ -34,6 +34,8 @@ def load_weights(
     weights: dict[str, Array] = {}
     errors: list[RistrettoError] = []
     missing: list[Layer] = []
+    place = {name: i for i, name in enumerate(file.layers)}
+    filled_by: dict[str, int] = {}  # the place in the file of the layer that gave a parameter its values
     for layer in net.layers:
         own = [param for param in layer.params if param.owner == layer.name]
         if not layer.params:
@@ -55,11 +57,12 @@ def load_weights(
             if not blob.stored and borrowed[i]:
                 continue
             errors += _faults(file, layer, i, param, blob)
-            if _fits(param.shape, blob):
-                # Of the copies of a shared parameter, the last one counts, as in Caffe.
+            # Of the copies of a shared parameter, the last one in the file counts, as in Caffe.
+            if _fits(param.shape, blob) and place[layer.name] >= filled_by.get(param.key, 0):
+                filled_by[param.key] = place[layer.name]
                 weights[param.key] = blob.array.reshape(param.shape)
     if not allow_missing:  # DIFFERS(D12)
-        errors += [_missing(file, net, layer) for layer in missing if not _has_fixed_filler(layer)]
+        errors += _missing(file, net, [layer for layer in missing if not _has_fixed_filler(layer)])
     raise_all(errors)
     _log_ignored(net, file)
     filled = _filled(net, [param for param in _params(net) if param.key not in weights], rng)
@@ -117,7 +120,8 @@ def _params(net: Net) -> Iterator[Param]:
 
 def _fits(shape: Shape, blob: StoredBlob) -> bool:
     if not blob.legacy:
-        return blob.array.shape == shape
+        # Forks disagree on whether a single value has an axis.
+        return blob.array.shape == shape or {blob.array.shape, shape} == {(), (1,)}
     # Blobs older than N-D shapes have four extents, padded with leading ones.
     return len(shape) <= 4 and blob.array.shape == (1,) * (4 - len(shape)) + shape
 
@@ -151,17 +155,26 @@ def _has_fixed_filler(layer: Layer) -> bool:
     return bool(filler.type == "bilinear" or (filler.type == "constant" and filler.value != 0))
 
 
-def _missing(file: WeightsFile, net: Net, layer: Layer) -> RistrettoError:
+def _missing(file: WeightsFile, net: Net, layers: Sequence[Layer]) -> Iterator[RistrettoError]:
+    """An error for each layer without weights; the last one lists the file's layers."""
     used = {known.name for known in net.layers}
-    near = did_you_mean(layer.name, (name for name in file.layers if name not in used))
-    names = list(file.layers)
+    shown = layers[:_MAX_LISTED]
+    for layer in shown:
+        hints = [did_you_mean(layer.name, (name for name in file.layers if name not in used))]
+        if layer is shown[-1]:
+            them = "it with its filler" if len(layers) == 1 else "layers with their fillers"
+            hints += [_listed(list(file.layers)), f"--allow_missing_weights initializes {them}."]
+        more = len(layers) - len(shown) if layer is shown[-1] else 0
+        yield RistrettoError(
+            f'layer "{layer.name}"{f" and {more} more layers have" if more else " has"} no weights in {file.file}',
+            where=layer.where,
+            hint=" ".join(filter(None, hints)),
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return RistrettoError(
-        f'layer "{layer.name}" has no weights in {file.file}',
-        where=layer.where,
-        hint=f"{near} Layers there: {', '.join(names[:_MAX_LISTED])}{more}. "
-        "--allow_missing_weights initializes it with its filler.".strip(),
-    )
+    return f"Layers there: {', '.join(names[:_MAX_LISTED])}{more}."
 
 
 def _log_ignored(net: Net, file: WeightsFile) -> None:

@@ -31,6 +31,7 @@ def calibrate(
     net = prepared.calibration_net()
     check_has_data(net, config.data)
     log.info("Measuring ranges.")
+    batches = test_batches if net is prepared.net else None
     ranges = measure_ranges(
         net,
         frozenset(layer.name for layer in prepared.trimmable),
@@ -38,7 +39,7 @@ def calibrate(
         probe=Probe(legacy=config.legacy, samples=prepared.mode.needs_samples() and not config.legacy),
         rng=prepared.rng,
         execution=config.execution,
-        batches=(test_batches if net is prepared.net else None) or CachedBatches(net, data=config.data),
+        batches=batches or CachedBatches(net, data=config.data, check_labels=False),
         on_batch=on_batch,
         timer=timer,
     )

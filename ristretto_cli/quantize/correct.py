@@ -71,7 +71,7 @@ class NetCorrector:
     def _new_corrector(self, images: int) -> Corrector:
         config = self._prepared.config
         net = self._prepared.calibration_net(self._prepared.net_file)
-        batches = _first_batches(net, CachedBatches(net, None, config.data), images)
+        batches = _first_batches(net, CachedBatches(net, None, config.data, check_labels=False), images)
         found = len(batches) * _batch_size(net)
         if found < images:
             log.info("Correcting with %d images, all that the data have.", found)
@@ -96,7 +96,7 @@ def easier_to_quantize(prepared: Prepared, timer: StepTimer) -> Prepared:
     with timer.measure("correcting"):
         net = prepared.calibration_net(prepared.net_file)
         images = min(config.calibration_images, _IMAGES_FOR_RANGES)
-        batches = _first_batches(net, CachedBatches(net, None, config.data), images)
+        batches = _first_batches(net, CachedBatches(net, None, config.data, check_labels=False), images)
         changed = easier_weights(net, config.methods, batches, config.execution)
     return replace(
         prepared,

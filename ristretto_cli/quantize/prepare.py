@@ -33,7 +33,15 @@ from ristretto_cli.scoring.comparisons import (
     default_comparison,
     names_comparison,
 )
-from ristretto_cli.scoring.metrics import check_metric_options, check_score, default_score, heads, is_loss, scored
+from ristretto_cli.scoring.metrics import (
+    check_metric_options,
+    check_score,
+    default_score,
+    detection_score,
+    heads,
+    is_loss,
+    scored,
+)
 from ristretto_cli.scoring.scores import Scores, number
 from ristretto_cli.scoring.user_data import check_has_data
 from ristretto_cli.sources.augmentation import without_augmentation
@@ -309,6 +317,8 @@ def _metric(prepared: Prepared) -> Metric | None:
 
 def _chosen_metric(config: QuantizeConfig, net: Net) -> Metric:
     comparison = None
+    if config.metric_options.detection:
+        check_metric_options([net], config.metric_options, config.model)
     if config.score is not None and not config.legacy:
         comparison = comparison_of(net, config.score)
     elif config.score is None and not config.legacy and not heads(net):
@@ -322,7 +332,7 @@ def _chosen_metric(config: QuantizeConfig, net: Net) -> Metric:
     elif config.legacy:
         blob = scored(net)[0].name
     else:
-        blob = default_score(net)  # DIFFERS(D7)
+        blob = detection_score(net) if config.metric_options.detection else default_score(net)  # DIFFERS(D7)
     return Metric(blob, _goal(config, net, blob), first_element=config.legacy)
 
 

@@ -11,6 +11,7 @@ from ristretto_cli.net.ir import Net, in_graph
 from ristretto_cli.ops import AnyArray
 from ristretto_cli.scoring.array_cache import ArrayCache, CachedArrays
 from ristretto_cli.scoring.data_loader import DataLoader
+from ristretto_cli.scoring.label_check import LabelCheck, unchecked
 from ristretto_cli.scoring.user_data import UserData
 
 
@@ -18,14 +19,22 @@ class CachedBatches:
     """The batches of a net, from the first record on, for any number of passes.
 
     cache: holds the batches after their first use. Without a cache, or once it is full, each pass reads the files
-    again. data: the user's, for inputs of the net.
+    again. data: the user's, for inputs of the net. check_labels: warn of labels that are not classes.
     """
 
-    def __init__(self, net: Net, cache: ArrayCache | None = None, data: UserData | None = None) -> None:
+    def __init__(
+        self,
+        net: Net,
+        cache: ArrayCache | None = None,
+        data: UserData | None = None,
+        *,
+        check_labels: bool = True,
+    ) -> None:
         self._net = net
         self._data = data
         self._cache = cache
         self._cached: list[CachedArrays] = []
+        self._labels = LabelCheck(net) if check_labels else unchecked  # one for all passes, so that it warns once
 
     def reader(self, only: Collection[str] | None = None, extra: Sequence[CachedArrays] = ()) -> BatchReader:
         """A pass over the batches. only: the names of the inputs to return, all by default. extra: arrays to add to
@@ -42,7 +51,7 @@ class CachedBatches:
 
     def open(self) -> DataLoader:
         """A loader that starts at the first record."""
-        return DataLoader(self._net, data=self._data)
+        return DataLoader(self._net, data=self._data, labels=self._labels)
 
     def store(self, number: int, batch: Mapping[str, AnyArray]) -> None:
         """Cache a batch that was read, unless an earlier one is missing."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array, fits, show
+from ristretto_cli.scoring.label_check import LabelCheck
 from ristretto_cli.scoring.user_data import UserData
 from ristretto_cli.sources.open import open_source
 from ristretto_cli.sources.prefetch import Prefetch
@@ -18,15 +19,22 @@ class DataLoader:
     """The inputs of a net, batch by batch, prefetched by threads. A context manager, which closes the files.
 
     given: arrays by blob name that replace the data of each batch; data: the user's, which replaces that of layers as
-    well. A data layer is not opened if all its tops are given.
+    well. A data layer is not opened if all its tops are given. labels: checks labels; by default a check of its own.
 
     Raises RistrettoError(s) for arrays that fit no input of the net, and for layers without data of their own that
     are not given any.
     """
 
     def __init__(
-        self, net: Net, *, given: Mapping[str, Array] | None = None, seed: int = 0, data: UserData | None = None
+        self,
+        net: Net,
+        *,
+        given: Mapping[str, Array] | None = None,
+        seed: int = 0,
+        data: UserData | None = None,
+        labels: Callable[[Mapping[str, Array]], None] | None = None,
     ) -> None:
+        self._check_labels = labels or LabelCheck(net)
         self._given = dict(given or {})
         self._sources: list[tuple[Layer, Prefetch]] = []
         supplied: Mapping[str, Source] = {} if data is None else data.open(net)
@@ -61,7 +69,9 @@ class DataLoader:
             batch.update(zip((blob.name for blob in layer.tops), arrays, strict=True))
         for name, supplied in self._supplied.items():
             (batch[name],) = supplied.next()
-        return {**batch, **self._given}
+        batch.update(self._given)
+        self._check_labels(batch)
+        return batch
 
     def close(self) -> None:
         """Stop reading and close the files."""

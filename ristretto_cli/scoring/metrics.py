@@ -37,6 +37,11 @@ def default_score(net: Net) -> str:
     return found[0]
 
 
+def detection_score(net: Net) -> str:
+    """The output of the last layer that computes a metric, such as DetectionEvaluate; there is at least one."""
+    return list(metrics_of(net))[-1]
+
+
 def heads(net: Net) -> list[str]:
     """One output for each head of a net, the head at the end of the longest path first.
 
@@ -141,11 +146,12 @@ def metrics_of(net: Net) -> dict[str, tuple[MetricLayer, Layer]]:
 
 def check_metric_options(nets: Sequence[Net], metric_options: MetricOptions, file: str) -> None:
     """RistrettoError if the user set an option of metrics, and none of these nets has one. file: the nets' file."""
-    if metric_options.requested and not any(map(metrics_of, nets)):
+    flag = metric_options.requested_by
+    if flag and not any(map(metrics_of, nets)):
         raise RistrettoError(
-            "--ap_version has no effect: the net has no DetectionEvaluate layer as output",
+            f"{flag} has no effect: the net has no DetectionEvaluate layer as output",
             where=file,
-            hint="Omit --ap_version.",
+            hint=f"Omit {flag}.",
         )
 
 

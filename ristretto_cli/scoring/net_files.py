@@ -9,7 +9,7 @@ import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
 from ristretto_cli.caffe_io.net_file import read_net
-from ristretto_cli.caffe_io.weights import read_weights
+from ristretto_cli.caffe_io.weights import read_weight_files
 from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.build import NetState, build
@@ -57,7 +57,7 @@ def load_net(
     )
     if weights is None:
         return fill_weights(net, rng=rng)
-    return load_weights(net, read_weights(weights), rng=rng, allow_missing=allow_missing)
+    return load_weights(net, read_weight_files(weights), rng=rng, allow_missing=allow_missing)
 
 
 def score_file(

@@ -14,6 +14,7 @@ from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.decoding import Workers
 from ristretto_cli.sources.images import COLOR, GRAY, MAX_SIDE, Pixels, decode, planes, read_image_file, resize
+from ristretto_cli.sources.list_labels import BadLabel, ListLabels
 from ristretto_cli.sources.settings import (
     batch_size_of,
     check_tops,
@@ -113,16 +114,25 @@ def _read_list(source: str, root: str) -> list[Entry]:
     ]
     lines = [(number, line) for number, line in lines if line]
     if lines and not any(" " in line for _, line in lines):
-        # In Caffe, too, a line without a space is a name, but its label is the number that it begins with.
         log.warning("%s has no labels: the label of each image is 0.", path)
+        # In Caffe, too, a line without a space is a name, but its label is the number that it begins with.
+        for _, line in lines:
+            if digits := re.match(r"[+-]?0*[1-9]\d*", line):
+                words = "Caffe takes the number at the beginning of a name for its label, such as %d for %s."
+                log.warning(words, int(digits[0][:12]), line)
+                break
         return [Entry(root + line, 0) for _, line in lines]
+    labels = ListLabels(str(path))
     for number, line in lines:
         name, _, label = line.rpartition(" ")
-        # Caffe reads the label with atoi: trailing garbage is ignored.
-        digits = re.match(r"[+-]?\d{1,10}(?!\d)", label)
-        if not name or digits is None:
-            raise LayerError(f"{path}:{number}: no label after the last space", hint="Expected: file label.")
-        entries.append(Entry(root + name, int(digits[0])))
+        try:
+            value = labels.read(number, label)
+            if not name:
+                raise BadLabel("no label after the last space")
+        except BadLabel as fault:
+            raise LayerError(f"{path}:{number}: {fault}", hint="Expected: file label.") from None
+        entries.append(Entry(root + name, value))
+    labels.warn()
     if not entries:
         raise LayerError(f"image_data_param.source {path} lists no images")
     return entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
@@ -20,6 +21,8 @@ from ristretto_cli.sources.decoding import Workers
 from ristretto_cli.sources.images import decode, planes
 from ristretto_cli.sources.settings import batch_size_of, checked_shape, existing, warn_ignored
 from ristretto_cli.sources.transform import Draw, ImageBatch, Transform
+
+log = logging.getLogger("ristretto")
 
 
 class Item(NamedTuple):
@@ -63,6 +66,7 @@ class ImageRecords:
         self._name = "AnnotatedDatum" if annotated else "Datum"
         self._parse = message_class(self._name).FromString
         self._workers = Workers()
+        log.debug("Opening the database %s", self._path)
         self._database = _open(self._path, enum_name(param, "backend"))
         try:
             self.first = self._first()

@@ -136,7 +136,10 @@ class Transform:
             if shape != expected:
                 hint = "" if self.crops else f"{resize}, or set crop_size."
                 if image.shape[0] != images[0].shape[0]:
-                    hint = "Set force_color or force_gray in transform_param if the images are encoded."
+                    hint = (
+                        "Set force_color: true (or force_gray: true) in transform_param if images are encoded; otherwise "
+                        "convert all images to gray or all to color."
+                    )
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, but the first one is {show(images[0].shape)}",
                     where=location(),

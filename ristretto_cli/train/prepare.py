@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ristretto_cli.caffe_io.net_file import NetFile, SolverFile
-from ristretto_cli.caffe_io.weights import WeightsFile, read_weights
+from ristretto_cli.caffe_io.weights import WeightsFile, merged_weights, read_weights
+from ristretto_cli.errors import RistrettoError, RistrettoErrors, raise_all
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.net.build import build
 from ristretto_cli.net.ir import Net
@@ -36,7 +37,8 @@ class TrainingSetup:
     """The inputs and options of a training.
 
     device: torch's name of the device to train on. gpu: the device of test nets, which run on onnxruntime; None for the
-    CPU. threads: for test nets on the CPU, 0 for the default. trim_activations, round_to_nearest: see TrainNet.
+    CPU. threads: for test nets on the CPU, 0 for the default. trim_activations, round_to_nearest, update_quantized: see
+    TrainNet.
     metric_options: for test nets with metrics. write: saves a snapshot, `save` by default. request, on_iteration,
     clock: see Solver.
     """
@@ -48,6 +50,7 @@ class TrainingSetup:
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
+    update_quantized: bool = False
     metric_options: MetricOptions = field(default_factory=MetricOptions)
     write: Callable[[Solver], object] | None = None
     request: Callable[[], Request] = lambda: Request.NONE
@@ -65,7 +68,8 @@ def open_solver(setup: TrainingSetup) -> Iterator[Solver]:
     seeds = np.random.SeedSequence(settings.seed)
     for_weights, for_passes, for_tests = (np.random.default_rng(seed) for seed in seeds.spawn(3))
     for_data = int(seeds.generate_state(1)[0])
-    weights = _merged([_read(file) for file in settings.weights])
+    read = [_read(file) for file in settings.weights]
+    weights = merged_weights(read) if read else None
     with ExitStack() as files:
         log.info("Creating training net from %s", settings.train.description)
         train_file, net = _built(setup, settings.train)
@@ -77,11 +81,13 @@ def open_solver(setup: TrainingSetup) -> Iterator[Solver]:
             force_backward=train_file.message.force_backward,
             trim_activations=setup.trim_activations,
             round_to_nearest=setup.round_to_nearest,
+            update_quantized=setup.update_quantized,
         )
         testers = []
         for i, (source, iterations) in enumerate(zip(settings.tests.nets, settings.tests.iterations, strict=True)):
             log.info("Creating test net (#%d) specified by %s", i, source.description)
-            _, test_net = _built(setup, source)
+            with _naming_test_net(i, source, settings.train):
+                _, test_net = _built(setup, source)
             known = {layer.name for layer in net.layers}
             if any(layer.params and layer.name not in known for layer in test_net.layers):
                 test_net = _with_weights(test_net, weights, for_tests)
@@ -132,6 +138,21 @@ def _built(setup: TrainingSetup, source: NetSource) -> tuple[NetFile, Net]:
     return file, build(file, source.state_of(file), DataLayers())
 
 
+@contextmanager
+def _naming_test_net(number: int, source: NetSource, train: NetSource) -> Iterator[None]:
+    """Add to errors that they are a test net's, whose stages and level are not those of the training net."""
+    try:
+        yield
+    except RistrettoError as error:
+        stages, level = (train.state.stage, train.state.level) if train.state is not None else ((), 0)
+        missing = [stage for stage in stages if source.state is None or stage not in source.state.stage]
+        given = [f'stage "{stage}"' for stage in missing] + ([f"level {level}"] if level else [])
+        only = f" {' and '.join(given)} of the training net {'is' if len(given) == 1 else 'are'} not set for it:"
+        hint = f"{only} set test_state {{ }} in the solver" if given else ""
+        lines = error.errors if isinstance(error, RistrettoErrors) else [error]
+        raise_all(RistrettoError(str(line), hint=f"This is test net #{number}.{hint}") for line in lines)
+
+
 def _with_weights(net: Net, weights: WeightsFile | None, rng: np.random.Generator) -> Net:
     """The net with weights from a file; missing ones from its fillers."""
     if weights is None:
@@ -142,11 +163,3 @@ def _with_weights(net: Net, weights: WeightsFile | None, rng: np.random.Generato
 def _read(file: str) -> WeightsFile:
     log.info("%s", log_lines.finetuning(file))
     return read_weights(file)
-
-
-def _merged(files: Sequence[WeightsFile]) -> WeightsFile | None:
-    """The files merged into one; of layers in several files, those of the last one are used."""
-    if not files:
-        return None
-    layers = {name: blobs for file in files for name, blobs in file.layers.items()}
-    return WeightsFile(", ".join(file.file for file in files), layers)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ristretto_cli.backends import onnx_session
 from ristretto_cli.backends.device_choice import GpuRequest, GpuUnusable, choose_gpu
-from ristretto_cli.caffe_io.net_file import read_solver
+from ristretto_cli.caffe_io.named_weights import named_weights, rename_weights
+from ristretto_cli.caffe_io.net_file import SolverFile, read_solver
+from ristretto_cli.caffe_io.weights import split_files
 from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import MetricOptions
@@ -25,7 +28,7 @@ from ristretto_cli.train.prepare import TrainingSetup, open_solver, resume, save
 from ristretto_cli.train.signals import Request, Requests, listening
 from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
 from ristretto_cli.train.solver import Solver
-from ristretto_cli.train.solver_settings import SolverSettings, settings_of, split_files
+from ristretto_cli.train.solver_settings import SolverSettings, settings_of
 from ristretto_cli.train.stale_statistics import warn_of_stale_statistics
 from ristretto_cli.train.torch_import import device_of, import_torch, probe, use_threads
 
@@ -38,7 +41,8 @@ class TrainConfig:
 
     gpu: without a number, the device of the solver file. sigint, sighup: the effects of the signals. threads: 0 for
     the default. level: None for the solver's. trimmed_weights: write a third file with each snapshot,
-    ..._trimmed.caffemodel, with the weights quantized as their layers use them.
+    ..._trimmed.caffemodel, with the weights quantized as their layers use them. rename_weights: name the last snapshot
+    in the header of the net's file.
     """
 
     solver: str
@@ -52,7 +56,9 @@ class TrainConfig:
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
+    update_quantized: bool = False
     trimmed_weights: bool = False
+    rename_weights: bool = False
     metric_options: MetricOptions = field(default_factory=MetricOptions)
 
 
@@ -100,6 +106,13 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         settings = replace(settings, weights=tuple(split_files([config.weights])))
     if settings.snapshots.interval or settings.snapshots.after_train:
         prepare_snapshots(settings.snapshots)
+    named = _named_weights(file, settings)
+    if config.rename_weights and named is None:
+        raise RistrettoError(
+            "--rename_weights has no effect: the trained net is not a file that names weights in its header",
+            where=config.solver,
+            hint="Omit --rename_weights, or train a net that quantize wrote.",
+        )
     import_torch()
     use_threads(config.threads)
     gpu = choose_gpu(_requested(config, settings), probe)
@@ -115,6 +128,7 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         threads=config.threads,
         trim_activations=config.trim_activations,
         round_to_nearest=config.round_to_nearest,
+        update_quantized=config.update_quantized,
         metric_options=config.metric_options,
         write=saver,
         request=requests,
@@ -131,7 +145,34 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         with listening(requests):
             finished = solver.run()
         log.info("%s", log_lines.DONE)
-        return _result(solver, finished, saver.iteration)
+        result = _result(solver, finished, saver.iteration)
+    if named is not None and result.model is not None:
+        _tell_of_weights(*named, result.model, rename=config.rename_weights)
+    return result
+
+
+def _named_weights(solver: SolverFile, settings: SolverSettings) -> tuple[str, str] | None:
+    """The file of the trained net, and the weights in its header; None if it names none."""
+    if settings.train.field.endswith("_param"):
+        return None
+    model = str(getattr(solver.message, settings.train.field))
+    weights = named_weights(model)
+    return None if weights is None else (model, weights)
+
+
+def _tell_of_weights(model: str, weights: str, trained: str, *, rename: bool) -> None:
+    """Log which weights `test` scores with the net, or name the trained ones in its header."""
+    if rename:
+        rename_weights(model, trained)
+        log.info("The header of %s now names %s.", model, trained)
+    elif not (Path(weights).exists() and Path(weights).samefile(trained)):
+        log.info(
+            "The header of %s still names %s, which `ristretto test` scores. Give --weights %s to score the trained "
+            "ones; `ristretto train --rename_weights` names them in the header.",
+            model,
+            weights,
+            trained,
+        )
 
 
 def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
@@ -140,6 +181,7 @@ def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
     no_params = "no layer quantizes its parameters"
     faults = [
         (config.trim_activations, "--trim_activations", "no layer quantizes activations", _quantizes_activations(net)),
+        (config.update_quantized, "--update=quantized", no_params, has_params),
         (config.round_to_nearest, "--round_to_nearest", no_params, has_params),
         (config.trimmed_weights, "--trimmed_weights", no_params, has_params),
     ]

@@ -144,6 +144,7 @@ class Solver:
         self._stopping = False
         self._smoothed = SmoothedLoss(self.settings.average_loss)
         self._shown_at = (self.iteration, self._clock())
+        self.net.round_weights()
         self._step(last)
         if snapshots.after_train and not (snapshots.interval and self.iteration % snapshots.interval == 0):
             self._snapshot(self)
@@ -205,6 +206,7 @@ class Solver:
         if display:
             log.info("%s", log_lines.rate(self.iteration, value))
         self._optimizer.apply(value, self.iteration)
+        self.net.round_weights()
         self.iteration += 1
 
     def _record_loss(self, loss: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message, enum_name
 from ristretto_cli.caffe_io.net_file import NetFile, SolverFile, read_net
+from ristretto_cli.caffe_io.weights import split_files
 from ristretto_cli.errors import raise_all
 from ristretto_cli.net.build import NetState
 from ristretto_cli.train.solver_checks import TRAIN_NETS, faults
@@ -182,16 +183,6 @@ def settings_of(solver: SolverFile, *, level: int | None = None, stages: Sequenc
         gpu=_gpu(param),
         debug_info=param.debug_info,
     )
-
-
-def split_files(lists: Sequence[str]) -> Iterator[str]:
-    """The names in comma-separated lists of files.
-
-    >>> list(split_files(["a.caffemodel, b.caffemodel", "c.h5"]))
-    ['a.caffemodel', 'b.caffemodel', 'c.h5']
-    """
-    for names in lists:
-        yield from (name.strip() for name in names.split(",") if name.strip())
 
 
 def _gpu(param: Message) -> int | None:

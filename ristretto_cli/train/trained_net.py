@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.formats.number_format import Rounding
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run, forward, state_shapes
 from ristretto_cli.net.ir import Layer, Net, in_graph
+from ristretto_cli.net.param_formats import ParamQuantizer, shared_formats
 from ristretto_cli.ops import Array
 from ristretto_cli.train.debug_info import backward_lines, forward_lines, keep_gradients
 from ristretto_cli.train.host_losses import computed, loss_computer
@@ -51,7 +53,8 @@ class TrainNet:
     learnables: its parameters in Caffe's order, shared ones once, each with its multipliers. device: torch's name of
     the device. force_backward: also compute gradients for parameters with lr_mult 0, as in Caffe. trim_activations:
     quantize activations in training too. round_to_nearest: round weights to nearest instead of stochastically. rng: for
-    random layers and rounding.
+    random layers and rounding. update_quantized: updates are added to the quantized weights (see round_weights) instead
+    of the full-precision ones.
 
     RistrettoError for a net without a loss.
     """
@@ -65,6 +68,7 @@ class TrainNet:
         force_backward: bool = False,
         trim_activations: bool = False,
         round_to_nearest: bool = False,
+        update_quantized: bool = False,
     ) -> None:
         self._torch = import_torch()
         from ristretto_cli.backends.torch_ops import TorchOps
@@ -75,6 +79,7 @@ class TrainNet:
         self._ops: Any = TorchOps(rng, device=device)
         self._trim_activations = trim_activations
         self._round_to_nearest = round_to_nearest
+        self._update_quantized = update_quantized
         if not any(weight for layer in net.layers for weight in layer.loss_weights):
             raise RistrettoError(
                 "the net has no loss, so it cannot be trained",
@@ -123,6 +128,21 @@ class TrainNet:
             for param in self.learnables:
                 if param.key in weights:
                     param.tensor.copy_(self._tensor(weights[param.key]))
+
+    def round_weights(self) -> None:
+        """Quantize the weights themselves, if updates are for quantized ones, as the next pass would round them.
+
+        Each update is then lost unless it leads to another number of the format.
+        """
+        if not self._update_quantized:
+            return
+        rounding = Rounding.NEAREST if self._round_to_nearest else Rounding.STOCHASTIC
+        formats = shared_formats(self.net, rounding)
+        quantizer = ParamQuantizer(self._rng)
+        weights = self.weights()
+        self.set_weights(
+            {key: quantizer.quantize(key, weights[key], each) for key, each in formats.items() if each is not None}
+        )
 
     def _forward(
         self, batch: Mapping[str, Array], runs: list[Run[Any]] | None = None

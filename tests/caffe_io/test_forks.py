@@ -127,6 +127,22 @@ def test_fields_of_forks_are_read(text: str) -> None:
     assert parse(to_text(message), "NetParameter", "f").message == message
 
 
+@pytest.mark.parametrize("param", ["batch_norm_param", "scale_param", "eltwise_param", "inner_product_param"])
+@pytest.mark.parametrize("value", ["CUDNN", "2", '"MKLDNN:CPU"'])
+def test_an_engine_may_be_chosen_for_every_layer(param: str, value: str) -> None:
+    message = parse(f"layer {{ {param} {{ engine: {value} }} }}", "NetParameter", "f").message
+    assert message.layer[0].HasField(param)
+    assert "engine" not in to_text(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("engine: CUDNN", "SolverParameter"), ("layer { param { engine: CUDNN } }", "NetParameter")]
+)
+def test_an_engine_elsewhere_is_unknown(text: str, kind: str) -> None:
+    with pytest.raises(RistrettoError, match='unknown field "engine"'):
+        parse(text, kind, "f")
+
+
 def test_core_fields_and_those_of_forks_stand_side_by_side() -> None:
     layer = parse('layer { name: "a" permute_param { order: 3 } }', "NetParameter", "f").message.layer[0]
     assert (layer.name, list(layer.permute_param.order)) == ("a", [3])

@@ -12,7 +12,13 @@ import pytest
 
 from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.caffe_io.prototxt import parse
-from ristretto_cli.caffe_io.weights import read_blob, read_net_binary, read_weights, write_weights
+from ristretto_cli.caffe_io.weights import (
+    read_blob,
+    read_net_binary,
+    read_weight_files,
+    read_weights,
+    write_weights,
+)
 from ristretto_cli.caffe_io.wire_format import varint
 from ristretto_cli.errors import RistrettoError
 
@@ -97,6 +103,59 @@ def test_doubles_become_floats_and_win(save: Save) -> None:
     assert blob.array.dtype == np.float32
 
 
+RAW = {0: "<f8", 1: "<f4", 2: "<f2"}
+
+
+def write_raw(folder: Path, values: bytes, number: int | None, *, data: bytes = b"") -> Path:
+    """A caffemodel of a layer "a" with a blob of shape (3,) whose values are raw_data."""
+    kind = b"" if number is None else varint(10 << 3) + varint(number)
+    diff = varint(11 << 3) + varint(2) + varint(13 << 3 | 2) + varint(2) + b"\x00\x3c"
+    shape = new("BlobProto", shape=new("BlobShape", dim=[3])).SerializeToString()
+    blob = data + shape + kind + diff + varint(12 << 3 | 2) + varint(len(values)) + values
+    layer = b"\x0a\x01a" + varint(7 << 3 | 2) + varint(len(blob)) + blob
+    file = folder / "raw.caffemodel"
+    file.write_bytes(varint(100 << 3 | 2) + varint(len(layer)) + layer)
+    return file
+
+
+@pytest.mark.parametrize(("number", "kind"), RAW.items())
+def test_values_as_bytes_of_a_fork(tmp_path: Path, number: int, kind: str) -> None:
+    file = write_raw(tmp_path, np.array([1.5, -2, 0.25], kind).tobytes(), number)
+    array = read_weights(file).layers["a"][0].array
+    assert array.dtype == np.float32
+    assert array.tolist() == [1.5, -2, 0.25]
+
+
+def test_values_as_bytes_without_a_type_are_doubles(tmp_path: Path) -> None:
+    file = write_raw(tmp_path, np.array([1, 2, 3], "<f8").tobytes(), None)
+    assert read_weights(file).layers["a"][0].array.tolist() == [1, 2, 3]
+
+
+def test_values_as_floats_win_over_bytes(tmp_path: Path) -> None:
+    floats = new("BlobProto", data=[7, 8, 9]).SerializeToString()
+    file = write_raw(tmp_path, np.array([1, 2, 3], "<f2").tobytes(), 2, data=floats)
+    assert read_weights(file).layers["a"][0].array.tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "reported"),
+    [
+        (2, 5, "the blob is damaged: its values are truncated"),
+        (2, 4, "the shape 3 has 3 values, but 2 are stored"),
+        (3, 12, "its values are of raw_data_type 3, which is not a type of weights. Expected 0 (double), "),
+    ],
+)
+def test_bytes_that_are_no_values_are_reported(tmp_path: Path, number: int, size: int, reported: str) -> None:
+    assert f': layer "a" blob 0: {reported}' in fault(write_raw(tmp_path, bytes(size), number))
+
+
+def test_a_mean_file_in_half_precision(tmp_path: Path) -> None:
+    shape = new("BlobProto", shape=new("BlobShape", dim=[2])).SerializeToString()
+    values = np.array([104, 117.5], "<f2").tobytes()
+    (tmp_path / "mean").write_bytes(shape + varint(10 << 3) + varint(2) + varint(12 << 3 | 2) + varint(4) + values)
+    assert read_blob(tmp_path / "mean").tolist() == [104, 117.5]
+
+
 def test_diffs_are_passed_over(save: Save) -> None:
     file = save('layer { name: "a" blobs { shape { dim: 1 } data: 1 diff: 9 double_diff: 9 } }')
     assert read_weights(file).layers["a"][0].array.tolist() == [1]
@@ -124,6 +183,33 @@ def test_of_two_layers_with_one_name_the_last_counts(save: Save) -> None:
     blob = "blobs {{ shape {{ dim: 1 }} data: {} }}"
     file = save(f'layer {{ name: "a" {blob.format(1)} }} layer {{ name: "a" {blob.format(2)} }}')
     assert read_weights(file).layers["a"][0].array.tolist() == [2]
+
+
+def test_a_repeated_layer_has_the_place_of_its_last_copy(save: Save) -> None:
+    blob = "blobs { shape { dim: 1 } data: 1 }"
+    file = save("".join(f'layer {{ name: "{name}" {blob} }}' for name in "aba"))
+    assert list(read_weights(file).layers) == ["b", "a"]
+
+
+def test_several_files_are_merged_and_the_last_counts(tmp_path: Path) -> None:
+    write_weights(tmp_path / "1.caffemodel", {"a": [np.ones(1)], "b": [np.ones(1)]})
+    write_weights(tmp_path / "2.h5", {"a": [np.zeros(1)]})
+    merged = read_weight_files(f"{tmp_path}/1.caffemodel, {tmp_path}/2.h5")
+    assert {name: blobs[0].array.tolist() for name, blobs in merged.layers.items()} == {"b": [1], "a": [0]}
+    assert list(merged.layers) == ["b", "a"]  # in the order in which Caffe copies them
+    assert merged.file == f"{tmp_path}/1.caffemodel, {tmp_path}/2.h5"
+
+
+def test_a_comma_in_the_name_of_a_file_is_no_list(tmp_path: Path) -> None:
+    write_weights(tmp_path / "a,b.caffemodel", {"a": [np.ones(1)]})
+    assert list(read_weight_files(f"{tmp_path}/a,b.caffemodel").layers) == ["a"]
+
+
+def test_a_list_where_one_file_is_expected_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_weights(tmp_path / name, {"a": [np.ones(1)]})
+    with pytest.raises(RistrettoError, match="This command takes a single file of weights"):
+        read_weights(f"{tmp_path}/a,{tmp_path}/b")
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def test_the_help_names_every_argument_and_every_flag(terminal: Terminal, name: 
         if isinstance(param, click.Argument):
             assert str(param.metavar) in shown
         else:
-            assert f"--{param.name} " in shown
+            assert param.hidden or f"--{param.name} " in shown
             assert param.help
 
 

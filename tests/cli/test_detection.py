@@ -227,3 +227,31 @@ def test_widths_of_layers_are_searched_by_what_the_detections_are_made_from() ->
     (chosen,) = [point for point in found["curve"] if point["chosen"]]
     assert chosen["passed"]
     assert chosen["size_kb"] <= min(point["size_kb"] for point in found["curve"] if point["passed"])
+
+
+def test_detection_scores_by_eleven_points_whatever_other_outputs_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with Path("net.prototxt").open("a") as stream:
+        stream.write(
+            'layer { name: "f" type: "DummyData" top: "f" top: "l" include { phase: TEST }\n'
+            "  dummy_data_param { shape { dim: 1 dim: 2 } shape { dim: 1 } } }\n"
+            'layer { name: "acc" type: "Accuracy" bottom: "f" bottom: "l" top: "acc" include { phase: TEST } }\n'
+        )
+    command = ("quantize", *NET, "--trimming_mode=dynamic_fixed_point", "--iterations=2", "--bit_widths=16")
+    assert run((*command, "--json=plain.json")) == 0
+    assert run((*command, "--json=found.json", "--detection", "--gpu", "0,1,2,3")) == 0
+    plain, found = (json.loads(Path(name).read_text()) for name in ("plain.json", "found.json"))
+    assert plain["score"] == "acc"
+    assert (found["score"], found["ap_version"]) == ("detection_eval", "11point")
+    assert run((*command, "--json=found.json", "--detection", "--ap_version=MaxIntegral")) == 0
+    assert json.loads(Path("found.json").read_text())["ap_version"] == "MaxIntegral"
+
+
+def test_detection_of_a_net_that_detects_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    edit(
+        'layer { name: "eval" type: "DetectionEvaluate" bottom: "found" bottom: "label" top: "detection_eval"',
+        'layer { name: "s" type: "Silence" bottom: "found" bottom: "label"',
+    )
+    command = ("quantize", *NET, "--trimming_mode=dynamic_fixed_point", "--detection")
+    assert run(command) == 1
+    assert "--detection has no effect: the net has no DetectionEvaluate layer" in capsys.readouterr().err
+    assert run((*command, "--score=acc")) == 2

@@ -76,7 +76,7 @@ def test_every_command_that_takes_a_gpu_is_tried_here() -> None:
         assert "gpu" not in flags or "require_gpu" in flags, name
         if "require_gpu" in flags:
             found.add(name)
-    assert found == {args[0] for args in COMMANDS}
+    assert found - {"device_query"} == {args[0] for args in COMMANDS}  # it runs no net
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=named)

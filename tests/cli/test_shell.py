@@ -355,8 +355,12 @@ def test_a_module_without_a_command_is_no_command(ristretto: Callable[..., tuple
     assert 'unknown command "helper"' in err
 
 
-def test_a_flag_before_the_command_is_refused(ristretto: Callable[..., tuple[int, str, str]]) -> None:
-    code, _, err = ristretto("--name=you", "greet")
+def test_a_flag_may_precede_the_command(ristretto: Callable[..., tuple[int, str, str]]) -> None:
+    assert ristretto("--name", "you", "greet") == ristretto("greet", "--name=you")
+
+
+def test_a_flag_without_a_command_is_refused(ristretto: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, err = ristretto("--name=you")
     assert code == 2
     assert err.startswith("ristretto: expected a command before --name=you")
 

@@ -120,9 +120,29 @@ def test_every_bad_line_is_reported(here: Path) -> None:
     no_label = "no label after the last space. Expected: file label."
     assert str(caught.value).splitlines() == [
         *(f"list.txt:{line}: {no_label}" for line in (2, 3, 4, 5)),
-        "list.txt:6: the label or the name is invalid. Expected: file label.",
-        f"list.txt:7: {no_label}",
+        "list.txt:6: the label 4294967296 does not fit into 32 bits. Expected: file label.",
+        "list.txt:7: the label 11111111111 does not fit into 32 bits. Expected: file label.",
     ]
+
+
+def test_labels_that_lose_a_fraction_are_warned_of_once(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("list.txt").write_text("a.png 1.0\nb.png 0.8563\nc.png .5\nd.png -1e3\ne.png 2\nf.png 3x\n")
+    assert [entry.label for entry in read_list("list.txt")] == [1, 0, 0, -1, 2, 3]
+    (message,) = caplog.messages
+    assert message.startswith("list.txt:2: the label 0.8563 becomes 0 (and 2 more lines): ")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("list.txt").write_bytes(b"\xef\xbb\xbfa.png 1\r\nb.png 2\r\n")
+    assert [entry.name for entry in read_list("list.txt")] == [b"a.png", b"b.png"]
+    assert "list.txt begins with a byte order mark" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_is_refused(here: Path, encoding: str) -> None:
+    Path("list.txt").write_bytes("\ufeffa.png 1\n".encode(encoding))
+    with pytest.raises(RistrettoError, match=r"list\.txt: the list begins with the byte order mark of UTF-16"):
+        read_list("list.txt")
 
 
 def test_of_many_bad_lines_twenty_are_reported(here: Path) -> None:

@@ -215,6 +215,28 @@ def test_of_different_copies_of_a_shared_parameter_the_last_counts(nets):
     assert load(net, stored(a=[W, B], b=[W + 1, B])).weights["a/0"].tolist() == (W + 1).tolist()
 
 
+def test_of_different_copies_the_last_one_in_the_file_counts_whatever_the_order_of_the_net(nets):
+    net = nets.build(INPUT + fc("a", more=SHARED_W) + fc("b", more=SHARED_W))
+    assert load(net, stored(b=[W + 1, B], a=[W, B])).weights["a/0"].tolist() == W.tolist()
+
+
+SCALAR = 'layer { name: "s" type: "Scale" bottom: "x" top: "y" scale_param { axis: 0 num_axes: 0 } }'
+STATISTICS = 'layer { name: "n" type: "BatchNorm" bottom: "x" top: "y" }'
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_single_value_may_have_an_axis_or_none(nets, shape):
+    net = load(nets.build(INPUT + SCALAR), stored(s=[np.full(shape, 2)]))
+    assert net.weights["s/0"].tolist() == 2
+    moments = [np.zeros(3), np.ones(3), np.full(shape, 4)]
+    assert load(nets.build(INPUT + STATISTICS), stored(n=moments)).weights["n/2"].tolist() == [4]
+
+
+def test_a_single_value_has_no_two_axes(nets):
+    (error,) = refusals(nets.build(INPUT + SCALAR), stored(s=[np.full((1, 1), 2)]))
+    assert 'parameter 0 of layer "s" is 1x1 in the file' in error
+
+
 def test_hdf5_may_leave_out_what_another_layer_owns(nets, tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["data/a/0"], file["data/a/1"], file["data/b/1"] = np.float32(W), np.float32(B), np.float32(B) + 1

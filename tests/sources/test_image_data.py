@@ -46,7 +46,30 @@ def test_in_a_list_without_labels_each_label_is_0(
     images, labels = open_layer(TEXT % "batch_size: 2").next()
     assert images[:, 0, 0, 0].tolist() == [7, 9]
     assert labels.tolist() == [0, 0]
+    assert caplog.messages == [
+        "list.txt has no labels: the label of each image is 0.",
+        "Caffe takes the number at the beginning of a name for its label, such as 7 for 7.png.",
+    ]
+
+
+def test_names_without_numbers_need_no_second_warning(
+    files: Any, open_layer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    files("a7.png\n0.png\n", {"a7.png": plain(7), "0.png": plain(9)})
+    open_layer(TEXT % "batch_size: 2").next()
     assert caplog.messages == ["list.txt has no labels: the label of each image is 0."]
+
+
+def test_fractions_of_labels_are_warned_of(files: Any, open_layer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    files("a.png 1.5\n", {"a.png": plain(7)})
+    assert open_layer(TEXT % "").next()[1].tolist() == [1]
+    assert "list.txt:1: the label 1.5 becomes 1: labels of a list are whole numbers." in caplog.text
+
+
+def test_a_byte_order_mark_of_a_list_is_skipped(files: Any, open_layer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    files("\ufeffa.png 1\n", {"a.png": plain(7)})
+    assert open_layer(TEXT % "").next()[1].tolist() == [1]
+    assert "begins with a byte order mark" in caplog.text
 
 
 def test_root_folder_is_put_before_each_name(files: Any, open_layer: Any) -> None:
@@ -110,7 +133,7 @@ def test_with_batch_size_1_each_image_has_its_own_size(files: Any, open_layer: A
         ("", "list.txt 0", "list.txt: the image cannot be decoded"),
         ("", "a.png 0\na.png", "list.txt:2: no label after the last space. Expected: file label."),
         ("", "a.png x", "list.txt:1: no label after the last space. Expected: file label."),
-        ("", "a.png 99999999999", "list.txt:1: no label after the last space. Expected: file label."),
+        ("", "a.png 99999999999", "list.txt:1: the label 99999999999 does not fit into 32 bits. Expected: file label."),
         ("", " 3", "list.txt:1: no label after the last space. Expected: file label."),
         ("", "\n", "image_data_param.source list.txt lists no images"),
         ("batch_size: 0", "a.png 0", "image_data_param.batch_size is 0. Set it to 1 or more."),

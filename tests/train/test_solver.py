@@ -286,4 +286,4 @@ def test_a_net_without_a_loss_cannot_be_trained(open_solver: Open) -> None:
 def test_a_missing_test_net_is_reported(open_solver: Open) -> None:
     with pytest.raises(RistrettoError) as refused, open_solver(f'{TESTS}test_net: "gone.prototxt"'):
         pass
-    assert str(refused.value) == "gone.prototxt: this file does not exist"
+    assert str(refused.value) == "gone.prototxt: this file does not exist. This is test net #0."
