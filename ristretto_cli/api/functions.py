@@ -50,8 +50,6 @@ def evaluate(
     with the images on the first axis, in place of data. against: the prototxt and the weights of a net to compare with;
     score: only this comparison. arithmetic: "float" or "integer", with its rounding. RistrettoError(s) for errors in
     the files and the data.
-
-    >>> evaluate("quantized.prototxt").of("accuracy")             # doctest: +SKIP
     """
     if arithmetic not in ("float", "integer"):
         raise RistrettoError(f'"{arithmetic}" is not an arithmetic', hint="Use float or integer.")
@@ -92,8 +90,6 @@ def quantize(
     of data. model_quantized: the file to write, by default quantized.prototxt beside the model; write: whether to write
     it. settings: further fields of QuantizeConfig (iterations, weights_quantized, fold_batchnorm, ...), and options of
     the trimming mode (fl_params, fl_layer, ...). RistrettoError(s) for errors in the files, the data and the settings.
-
-    >>> quantize("train_val.prototxt", "x.caffemodel", bw={"layer": 8}).search.widths    # doctest: +SKIP
     """
     options = {each.name: each for each in MODES.get(trimming_mode).options}
     legacy = bool(settings.get("legacy", False))

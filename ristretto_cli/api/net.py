@@ -42,9 +42,6 @@ class Net:
     weights: a .caffemodel or .h5 file. phase: "TEST" or "TRAIN". level, stages: the rest of the state that chooses
     layers. input_shapes: other shapes for Input layers, by blob, such as {"data": (1, 3, 227, 227)}. seed: for fillers
     and for random layers. threads: 0 for one per core. RistrettoError(s) for errors in the files.
-
-    >>> net = Net("deploy.prototxt", "net.caffemodel")            # doctest: +SKIP
-    >>> net.run({"data": images})["prob"].argmax(axis=1)          # doctest: +SKIP
     """
 
     def __init__(

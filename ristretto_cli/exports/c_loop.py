@@ -245,6 +245,7 @@ class Loop:
 
 
 def times(x: Number, factor: int, kind: str) -> str:
+    """The C expression of a number times a factor, of this type."""
     return f"({kind}){x.text}" if factor == 1 else f"({kind}){x.text} * {literal(factor, kind)}"
 
 

@@ -45,8 +45,10 @@ class Window:
 
 
 def by(name: str, factor: int) -> str:
+    """The C expression of an index times its stride."""
     return name if factor == 1 else f"{name} * {factor}"
 
 
 def strides_of(shape: Shape) -> Shape:
+    """The distance of neighbours on each axis, in elements."""
     return tuple(math.prod(shape[a + 1 :]) for a in range(len(shape)))

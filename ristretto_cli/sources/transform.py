@@ -137,8 +137,8 @@ class Transform:
                 hint = "" if self.crops else f"{resize}, or set crop_size."
                 if image.shape[0] != images[0].shape[0]:
                     hint = (
-                        "Set force_color: true (or force_gray: true) in transform_param if images are encoded; otherwise "
-                        "convert all images to gray or all to color."
+                        "Set force_color: true (or force_gray: true) in transform_param if images are encoded; "
+                        "otherwise convert all images to gray or all to color."
                     )
                 raise RistrettoError(
                     f"the image is {show(image.shape)}, but the first one is {show(images[0].shape)}",

@@ -429,7 +429,7 @@ def test_every_flag_has_a_line_of_help(terminal: Terminal, command: str) -> None
     terminal(command, "--help")
     shown = "\n".join(terminal.out)
     params = importlib.import_module(f"ristretto_cli.cli.{command}").command.params
-    for param in (param for param in params if isinstance(param, Option)):
+    for param in (param for param in params if isinstance(param, Option) and not param.hidden):
         assert f"--{param.name} " in shown
         assert param.help
 

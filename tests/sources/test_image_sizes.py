@@ -177,7 +177,8 @@ def test_gray_images_among_coloured_ones_need_force_color(write: Write, open_lay
         open_layer(text % "crop_size: 8").next()
     assert str(caught.value) == (
         'mixed: key "b": the image is 1x9x10, but the first one is 3x8x12. '
-        "Set force_color or force_gray in transform_param if the images are encoded."
+        "Set force_color: true (or force_gray: true) in transform_param if images are encoded; otherwise convert all "
+        "images to gray or all to color."
     )
     expected = [centre(images[0], 8), centre(np.stack([gray] * 3), 8)]
     assert np.array_equal(open_layer(text % "crop_size: 8 force_color: true").next()[0], np.stack(expected))
