@@ -61,6 +61,7 @@ class GraphWriter:
     def __init__(self, batch: int) -> None:
         self.batch: int | str = batch or "N"
         self.nodes: list[Any] = []
+        self.producers: dict[str, Any] = {}  # the node that computes each tensor
         self.initializers: list[Any] = []
         self.types: dict[str, tuple[int, tuple[int | str, ...]]] = {}
         self._taken: set[str] = set()
@@ -89,6 +90,7 @@ class GraphWriter:
         """
         title = unused(node, self._titles)
         self.nodes.append(helper.make_node(op, inputs, [output], name=title, **attributes))
+        self.producers[output] = self.nodes[-1]
         self.types[output] = (element, (self.batch, *shape) if per_image else shape)
         return output
 
@@ -164,6 +166,10 @@ class ProgramPrinter(ABC):
 
         half_even: whatever the program's rounding is. Unrepresentable if the format cannot be held.
         """
+
+    def choose(self, op: str, inputs: Sequence[str], y: str, shape: Shape, *, node: str, **attributes: Any) -> None:
+        """A node that only moves or chooses elements of its first input; y: the name of the result."""
+        self.graph.add(op, inputs, y, shape, node=node, **attributes)
 
     @abstractmethod
     def weights(self, step: Product) -> str:
@@ -317,7 +323,7 @@ class ProgramPrinter(ABC):
         pads = [*step.geometry.pad, *(axis.after for axis in windows)]
         settings: dict[str, Any] = {"kernel_shape": step.geometry.kernel, "strides": step.geometry.stride, "pads": pads}
         y = self._of(step.y)
-        self.graph.add("MaxPool", [self._of(step.x)], y, step.y.shape, node=y, **settings)
+        self.choose("MaxPool", [self._of(step.x)], y, step.y.shape, node=y, **settings)
 
     @_print.register
     def _(self, step: SumPool) -> None:
@@ -338,11 +344,7 @@ class ProgramPrinter(ABC):
                 shape = (step.x.shape[0], *(n + 2 * p for n, p in zip(extent, geometry.pad, strict=True)))
                 x = self.graph.add("Pad", [x, sides], padded, shape, node=f"{y}/Pad")
             pads = [0] * len(extent) + [max(0, n - p) for n, p in zip(_after(step), geometry.pad, strict=True)]
-            settings: dict[str, Any] = {"kernel_shape": geometry.kernel, "strides": geometry.stride}
-                "kernel_shape": geometry.kernel,
-                "strides": geometry.stride,
-                "pads": pads_of_node,
-            }
+            settings: dict[str, Any] = {"kernel_shape": geometry.kernel, "strides": geometry.stride, "pads": pads}
             self.graph.add("AveragePool", [x], y, step.y.shape, node=y, **settings)
 
     def _divided_sums(self, step: SumPool, sizes: AnyArray) -> None:
@@ -510,7 +512,7 @@ class ProgramPrinter(ABC):
             self.graph.add("Flatten", [x], y, shape, node=node, axis=1)
         else:
             extents = self.graph.ints([0, *shape], f"{y}/shape")  # 0: as many images as there are
-            self.graph.add("Reshape", [x, extents], y, shape, node=node)
+            self.choose("Reshape", [x, extents], y, shape, node=node)
 
 
 class Unrepresentable(Exception):

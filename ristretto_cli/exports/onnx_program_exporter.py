@@ -49,12 +49,10 @@ class OnnxProgramExporter(ProgramExporter):
         onnx.checker.check_model(model)
         onnx.save(model, path)
         lines = [_summary(model)]
-        layers = dict.fromkeys(layer for each in printer.rounded.values() for layer in each)
+        layers = [*dict.fromkeys(layer for each in printer.rounded.values() for layer in each)]
         if layers:
-            lines.append(
-                f"{', '.join(layers)}: computed in float32, in the order of the net's layers; what follows is exact "
-                "from where it is quantized."
-            )
+            others = f" and {len(layers) - 3} other layers" if len(layers) > 3 else ""
+            lines.append(f"In float32 until their results are quantized: {', '.join(layers[:3])}{others}.")
         if content.vectors:
             lines.append(_write_vectors(printer, request, content.vectors))
         return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from ristretto_cli.exports.exporter import exporter
 from ristretto_cli.exports.onnx_program import ModelProto, ProgramPrinter, Unrepresentable, check_frac_bits
 from ristretto_cli.exports.onnx_program_exporter import OnnxProgramExporter
 from ristretto_cli.exports.program_exporter import ToPrint
-from ristretto_cli.integers.program import InnerProduct, Place, Product, Requantization, width_of
+from ristretto_cli.integers.program import InnerProduct, Place, Product, Program, Requantization, width_of
 from ristretto_cli.integers.rounding import ShiftRounding
 from ristretto_cli.ops import AnyArray, Shape
 
 _MOST_BITS = 16  # of QuantizeLinear
+_LOWEST = np.finfo(np.float32).min
 _WIDER_TYPES = 21  # the opset with types of 4 and of 16 bits
 
 
@@ -57,8 +58,13 @@ def _session(model: ModelProto, *, optimize: bool) -> Any:
 
 
 class _Printer(ProgramPrinter):
-    # onnxruntime's QLinearAveragePool and QLinearGlobalAveragePool.
+    """Prints models that onnxruntime does not change the results of when it optimizes them."""
+
     fuses_means = True
+
+    def __init__(self, program: Program, *, batch: int, fed: Collection[str], file: str) -> None:
+        super().__init__(program, batch=batch, fed=fed, file=file)
+        self._grids: dict[str, tuple[np.dtype[Any], int]] = {}  # for tensors that were dequantized: type, fraction bits
 
     def quantize(
         self, x: str, y: str, shape: Shape, to: Requantization, frac_bits: int, *, half_even: bool = False
@@ -72,19 +78,45 @@ class _Printer(ProgramPrinter):
             raise Unrepresentable(what, f"Use at most {_MOST_BITS} bits.")
         check_frac_bits(frac_bits)
         signed, wide = to.low < 0, bits > 8
-        kind = {(True, False): np.int8, (False, False): np.uint8, (True, True): np.int16, (False, True): np.uint16}
-        zero: Any = kind[signed, wide](0)
-        info = np.iinfo(zero.dtype)
-        if (to.low, to.high) != (info.min, info.max):
+        kinds = {(True, False): np.int8, (False, False): np.uint8, (True, True): np.int16, (False, True): np.uint16}
+        kind = np.dtype(kinds[signed, wide])
+        if self._is_beside_another(x, signed=signed):
+            lowest = self.graph.number(np.float32(_LOWEST))
+            x = self.graph.add("Max", [x, lowest], self.graph.free(f"{y}/same"), shape, node=f"{y}/Max")
+        if bits not in (8, 16):
             ends = [self.graph.number(np.float32(np.ldexp(float(end), -frac_bits))) for end in (to.low, to.high)]
             x = self.graph.add("Clip", [x, *ends], self.graph.free(f"{y}/clipped"), shape, node=f"{y}/Clip")
         if wide:
             self.opsets[""] = _WIDER_TYPES
-        grid = self._grid(y, frac_bits, zero)
-        element = helper.np_dtype_to_tensor_dtype(zero.dtype)
+        self._round(x, y, shape, kind, frac_bits)
+
+    def choose(self, op: str, inputs: Sequence[str], y: str, shape: Shape, *, node: str, **attributes: Any) -> None:
+        # Quantized again, which changes nothing: onnxruntime would do the same, but from opset 21 on it fails.
+        grid = self._grids.get(inputs[0])
+        result = y if grid is None else self.graph.free(f"{y}/float")
+        self.graph.add(op, inputs, result, shape, node=node, **attributes)
+        if grid is not None:
+            self._round(result, y, shape, *grid)
+
+    def _is_beside_another(self, x: str, *, signed: bool) -> bool:
+        """Whether onnxruntime may take a DequantizeLinear and the QuantizeLinear of x for neighbours.
+
+        If they are, it merges them with those around them, which rounds once instead of twice. It omits a Clip, and a
+        Relu before an unsigned type.
+        """
+        producer = self.graph.producers.get(x)
+        while producer is not None and producer.op_type in ("Clip", *(() if signed else ("Relu",))):
+            producer = self.graph.producers.get(producer.input[0])
+        return producer is not None and producer.op_type == "DequantizeLinear"
+
+    def _round(self, x: str, y: str, shape: Shape, kind: np.dtype[Any], frac_bits: int) -> None:
+        """x on a grid: as integers, and as numbers again."""
+        grid = self._constants(y, frac_bits, kind.type(0))
+        element = helper.np_dtype_to_tensor_dtype(kind)
         integers = self.graph.free(f"{y}/integers")
         self.graph.add("QuantizeLinear", [x, *grid], integers, shape, node=f"{y}/QuantizeLinear", element=element)
         self.graph.add("DequantizeLinear", [integers, *grid], y, shape, node=f"{y}/DequantizeLinear")
+        self._grids[y] = kind, frac_bits
 
     def weights(self, step: Product) -> str:
         bits, name = step.weights_bits, self.graph.free(f"{step.layer}/weights/integers")
@@ -123,7 +155,7 @@ class _Printer(ProgramPrinter):
     def holds(self, place: Place) -> bool:
         return place.bits <= _MOST_BITS
 
-    def _grid(self, name: str, frac_bits: int, zero: Any) -> list[str]:
+    def _constants(self, name: str, frac_bits: int, zero: Any) -> list[str]:
         """The scale and the zero point of a tensor; None for the zero of int4, which is the default.
 
         Of its own, since onnxruntime cannot optimize models in which tensors share zero points.
@@ -133,7 +165,7 @@ class _Printer(ProgramPrinter):
 
     def _dequantized(self, integers: str, name: str, shape: Shape, frac_bits: int, zero: Any) -> str:
         y = self.graph.free(name)
-        inputs = [integers, *self._grid(y, frac_bits, zero)]
+        inputs = [integers, *self._constants(y, frac_bits, zero)]
         node = f"{name}/DequantizeLinear"
         return self.graph.add("DequantizeLinear", inputs, y, shape, node=node, per_image=False)
 

@@ -215,9 +215,7 @@ class IntegerOps:
     def _unary(self, function: Operation, x: Value) -> Value:
         return self._pointwise(function, x.shape, [x]) or self._floats(x.shape)
 
-    def _pointwise(
-        self, function: Operation, shape: Shape, operands: Sequence[Value], name: str = ""
-    ) -> Value | None:
+    def _pointwise(self, function: Operation, shape: Shape, operands: Sequence[Value], name: str = "") -> Value | None:
         """A function of one place and of constants of its channels; None if the operands are something else."""
         operands = [self._settled(each) if isinstance(each, Sums) else each for each in operands]
         if all(isinstance(each, Constant) for each in operands):
