@@ -530,7 +530,8 @@ def check_frac_bits(frac_bits: int) -> None:
 
 
 def _check_sums(step: Product) -> None:
-    _check_magnitude(max(-step.low, step.high))
+    finer = f"Give biases fewer fraction bits: they have {step.up} more than the products." if step.up else _NARROWER
+    _check_magnitude(max(-step.low, step.high), hint=finer)
     check_frac_bits(step.frac_bits)
 
 
@@ -539,10 +540,10 @@ def _check_exact(place: Place) -> None:
     check_frac_bits(place.frac_bits)
 
 
-def _check_magnitude(largest: int, what: str = "its sums") -> None:
+def _check_magnitude(largest: int, what: str = "its sums", hint: str = _NARROWER) -> None:
     if largest > 2**EXACT_BITS:
         bits = (largest - 1).bit_length()
-        raise Unrepresentable(f"{what} reach 2^{bits}, and float32 holds integers up to 2^{EXACT_BITS}", _NARROWER)
+        raise Unrepresentable(f"{what} reach 2^{bits}, and float32 holds integers up to 2^{EXACT_BITS}", hint)
 
 
 def _number(place: Place, n: int) -> float:

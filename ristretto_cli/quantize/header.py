@@ -9,14 +9,8 @@ from ristretto_cli import __version__
 from ristretto_cli.caffe_io.files import open_to_read
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.formats.number_format import has_bias_format, is_unsigned
+from ristretto_cli.net.header import WEIGHTS_LINE, format_lines, weights_line
 from ristretto_cli.quantize.config import QuantizeConfig
-
-_WEIGHTS_LINE = "# Weights: "
-_OWN_BIASES_LINE = "# Biases have a format of their own, bw_bias and fl_bias, which the original cannot read.\n"
-_UNSIGNED_LINE = (
-    "# Some activations are unsigned, unsigned_layer_in and unsigned_layer_out, which the original cannot read.\n"
-)
 
 
 def header(config: QuantizeConfig, net: Message) -> str:
@@ -24,23 +18,16 @@ def header(config: QuantizeConfig, net: Message) -> str:
 
     net: the quantized net; lines say whether only this tool can read it.
     """
-    own_biases = any(has_bias_format(layer.quantization_param) for layer in net.layer)
-    unsigned = any(is_unsigned(layer.quantization_param) for layer in net.layer)
     return (
         f"# Trimmed by ristretto {__version__}, {config.trimming_mode}.\n"
-        f"{_weights_line(config.weights_written, config.model_quantized)}"
-        f"{_OWN_BIASES_LINE if own_biases else ''}"
-        f"{_UNSIGNED_LINE if unsigned else ''}"
+        f"{weights_line(config.weights_written, config.model_quantized)}"
+        f"{format_lines(net)}"
     )
 
 
 def folded_header(model: str, weights: str) -> str:
     """The version and the weights' path, for a net whose normalizations were folded. model: the file to be written."""
-    return f"# Folded by ristretto {__version__}.\n{_weights_line(weights, model)}"
-
-
-def _weights_line(weights: str, model: str) -> str:
-    return f"{_WEIGHTS_LINE}{os.path.relpath(Path(weights).resolve(), Path(model).resolve().parent)}\n"
+    return f"# Folded by ristretto {__version__}.\n{weights_line(weights, model)}"
 
 
 def weights_of(model: str) -> str:
@@ -56,8 +43,8 @@ def named_weights(model: str) -> str | None:
     with open_to_read(model) as stream:
         for raw in stream:
             line = raw.decode("utf-8", "replace")
-            if line.startswith(_WEIGHTS_LINE):
-                path = line[len(_WEIGHTS_LINE) :].strip()
+            if line.startswith(WEIGHTS_LINE):
+                path = line[len(WEIGHTS_LINE) :].strip()
                 return os.path.relpath(Path(model).resolve().parent / path)
             if not line.startswith("#"):
                 break
