@@ -150,7 +150,7 @@ class _Renamed:
 
 
 def _without_splits(layers: Sequence[Layer], outputs: Collection[str]) -> _Renamed:
-    """The Split layers, which Caffe inserts by itself, except those of outputs and of blobs that one reader overwrites."""
+    """The Split layers, which Caffe inserts by itself; those stay that outputs or a reader in place need."""
     removed: set[str] = set()
     blobs: dict[str, str] = {}
     for layer in layers:

@@ -167,9 +167,18 @@ class ProgramPrinter(ABC):
         half_even: whatever the program's rounding is. Unrepresentable if the format cannot be held.
         """
 
-    def choose(self, op: str, inputs: Sequence[str], y: str, shape: Shape, *, node: str, **attributes: Any) -> None:
-        """A node that only moves or chooses elements of its first input; y: the name of the result."""
-        self.graph.add(op, inputs, y, shape, node=node, **attributes)
+    @abstractmethod
+    def round_wide(self, x: str, y: str, place: Place) -> None:
+        """Nodes that round x, half to even, to the grid of a place of up to EXACT_BITS bits, which holds all of it."""
+
+    @abstractmethod
+    def choose(
+        self, op: str, inputs: Sequence[str], y: str, shape: Shape, *, node: str, again: bool = True, **attributes: Any
+    ) -> None:
+        """A node whose results are on the grid of its first input, such as MaxPool; y: the name of the result.
+
+        again: whether to quantize them again, which changes nothing, but tells readers their format.
+        """
 
     @abstractmethod
     def weights(self, step: Product) -> str:
@@ -311,11 +320,13 @@ class ProgramPrinter(ABC):
     @_print.register
     def _(self, step: Clamp) -> None:
         x, y, (low, high) = self._of(step.x), self._of(step.y), (step.y.low, step.y.high)
+        readers = [each for each in self.program.steps if step.y in read_by(each)]
+        again = step.y in self.program.outputs.values() or any(not isinstance(each, Requantize) for each in readers)
         if low == 0 and high == step.x.high:
-            self.graph.add("Relu", [x], y, step.y.shape, node=y)
+            self.choose("Relu", [x], y, step.y.shape, node=y, again=again)
             return
         ends = [self.graph.number(np.float32(_number(step.y, end))) for end in (low, high)]
-        self.graph.add("Clip", [x, *ends], y, step.y.shape, node=y)
+        self.choose("Clip", [x, *ends], y, step.y.shape, node=y, again=again)
 
     @_print.register
     def _(self, step: MaxPool) -> None:
@@ -411,19 +422,16 @@ class ProgramPrinter(ABC):
     @_print.register
     def _(self, step: Table) -> None:
         y = self._of(step.y)
-        to = step.requantization
-        if to is None and not self.holds(step.y):
+        if step.requantization is None and step.y.bits > EXACT_BITS:
             self._apply(step, step.function, y)
             self.rounded[step.y.name] = step.layers
             return
         exact = self.graph.free(f"{y}/float")
         self._apply(step, step.function, exact)
-        if to is None:
-            bits = step.y.bits
-            to = Requantization(0, *((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if step.y.signed else (0, 2**bits - 1)))
-            self.quantize(exact, y, step.y.shape, to, step.y.frac_bits, half_even=True)
+        if step.requantization is None:
+            self.round_wide(exact, y, step.y)
         else:
-            self.quantize(exact, y, step.y.shape, to, step.y.frac_bits)
+            self.quantize(exact, y, step.y.shape, step.requantization, step.y.frac_bits)
 
     @_print.register
     def _(self, step: Affine) -> None:
@@ -444,10 +452,6 @@ class ProgramPrinter(ABC):
             "Mul", [self._of(x), self.graph.constant(scale, f"{y}/scale")], product, x.shape, node=f"{y}/Mul"
         )
         self.graph.add("Add", [product, self.graph.constant(shift, f"{y}/shift")], y, step.y.shape, node=y)
-
-    def holds(self, place: Place) -> bool:
-        """Whether `quantize` can round to the grid of a place."""
-        return place.bits <= EXACT_BITS
 
     def _apply(self, step: Table | Affine, function: Function | None, y: str) -> None:
         """The nodes of a float32 function, in the order of the net's layers."""

@@ -14,10 +14,10 @@ import onnx
 from ristretto_cli.caffe_io.npz import write_npz
 from ristretto_cli.exports.exporter import ExportRequest
 from ristretto_cli.exports.manifest import place_as_json
-from ristretto_cli.exports.onnx_program import ModelProto, ProgramPrinter
+from ristretto_cli.exports.onnx_program import EXACT_BITS, ModelProto, ProgramPrinter
 from ristretto_cli.exports.program_exporter import ProgramExporter, ToPrint
 from ristretto_cli.integers.interpreter import numbers_of
-from ristretto_cli.integers.program import Place, Program
+from ristretto_cli.integers.program import Affine, Place, Program, Step, Table
 from ristretto_cli.ops import AnyArray
 
 METADATA = "ristretto"  # the key of the manifest in the metadata of the model
@@ -57,6 +57,14 @@ class OnnxProgramExporter(ProgramExporter):
             lines.append(_write_vectors(printer, request, content.vectors))
         return "\n".join(lines)
 
+    def hint_for(self, program: Program) -> str:
+        if not any(_is_rounded(step) for step in program.steps):
+            return ""
+        return (
+            "BatchNorm and the like are in float32 here, and in integers in the program, which may round ties to "
+            "different sides. Fold them (`ristretto fold`), or use --affine_bits=10."
+        )
+
     def run_written(self, path: Path, program: Program, integers: Mapping[str, AnyArray]) -> Mapping[str, AnyArray]:
         places = {each.place.name: each.place for each in program.inputs}
         return self.run_images(
@@ -74,6 +82,13 @@ class OnnxProgramExporter(ProgramExporter):
         wanted = {name: written["tensors"][name]["tensor"] for name in places if name in written["tensors"]}
         found = self.run_model(model, feeds, list(wanted.values()))
         return {name: _integers(places[name], found[tensor]) for name, tensor in wanted.items()}
+
+
+def _is_rounded(step: Step) -> bool:
+    """Whether float32 cannot hold the result of a BatchNorm or the like, which no layer quantizes at once."""
+    return (isinstance(step, Affine) or (isinstance(step, Table) and step.requantization is None)) and (
+        step.y.bits > EXACT_BITS
+    )
 
 
 def _tensors(printer: ProgramPrinter) -> dict[str, Any]:

@@ -77,6 +77,10 @@ class ProgramExporter(Exporter):
         """The same for formats whose inputs are numbers: float32 (N, *shape) by place."""
         return self.run_written(path, program, integers)
 
+    def hint_for(self, program: Program) -> str:
+        """What may help where the check finds differences."""
+        return ""
+
     def write(self, request: ExportRequest) -> str:
         model, weights = needed(request.model, "--model"), needed(request.weights, "--weights")
         state = NetState(request.phase, request.level, request.stages)
@@ -123,7 +127,8 @@ class ProgramExporter(Exporter):
         except NotChecked as why:
             return f"not checked: {why}"
         if comparison.differing or not comparison.values:
-            raise RistrettoError(f"checked, and it is wrong: {comparison.line()}", where=str(output))
+            what = f"checked, and it is wrong: {comparison.line()}"
+            raise RistrettoError(what, where=str(output), hint=self.hint_for(program))
         return f"checked: {comparison.line()}"
 
     @contextmanager

@@ -90,9 +90,20 @@ class _Printer(ProgramPrinter):
             self.opsets[""] = _WIDER_TYPES
         self._round(x, y, shape, kind, frac_bits)
 
-    def choose(self, op: str, inputs: Sequence[str], y: str, shape: Shape, *, node: str, **attributes: Any) -> None:
-        # Quantized again, which changes nothing: onnxruntime would do the same, but from opset 21 on it fails.
-        grid = self._grids.get(inputs[0])
+    def round_wide(self, x: str, y: str, place: Place) -> None:
+        # QuantizeLinear has no type for it.
+        up, down = (self.graph.number(np.float32(np.ldexp(1.0, n))) for n in (place.frac_bits, -place.frac_bits))
+        scaled, rounded = (self.graph.free(f"{y}/{name}") for name in ("scaled", "rounded"))
+        self.graph.add("Mul", [x, up], scaled, place.shape, node=f"{y}/Mul")
+        self.graph.add("Round", [scaled], rounded, place.shape, node=f"{y}/Round")
+        self.graph.add("Mul", [rounded, down], y, place.shape, node=f"{y}/Mul")
+
+    def choose(
+        self, op: str, inputs: Sequence[str], y: str, shape: Shape, *, node: str, again: bool = True, **attributes: Any
+    ) -> None:
+        # Between quantized tensors onnxruntime has kernels for integers. After MaxPool and Reshape it would quantize by
+        # itself, but from opset 21 on it fails then.
+        grid = self._grids.get(inputs[0]) if again else None
         result = y if grid is None else self.graph.free(f"{y}/float")
         self.graph.add(op, inputs, result, shape, node=node, **attributes)
         if grid is not None:
@@ -151,9 +162,6 @@ class _Printer(ProgramPrinter):
         if step.biases is not None and self.takes_biases(step):
             inputs.append(self.biases(step, step.biases.shape))
         self.graph.add("Gemm", inputs, y, (len(step.weights),), node=step.layer, transB=1)
-
-    def holds(self, place: Place) -> bool:
-        return place.bits <= _MOST_BITS
 
     def _constants(self, name: str, frac_bits: int, zero: Any) -> list[str]:
         """The scale and the zero point of a tensor; None for the zero of int4, which is the default.

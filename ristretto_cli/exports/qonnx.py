@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ristretto_cli.exports.exporter import exporter
 from ristretto_cli.exports.onnx_program import ModelProto, ProgramPrinter, Unrepresentable, check_frac_bits
 from ristretto_cli.exports.onnx_program_exporter import OnnxProgramExporter
 from ristretto_cli.exports.program_exporter import ToPrint
-from ristretto_cli.integers.program import InnerProduct, Product, Requantization, width_of
+from ristretto_cli.integers.program import InnerProduct, Place, Product, Program, Requantization, width_of
 from ristretto_cli.integers.rounding import ShiftRounding
 from ristretto_cli.ops import AnyArray, Shape
 
@@ -52,6 +52,12 @@ class QonnxExporter(OnnxProgramExporter):
 
 
 class _Printer(ProgramPrinter):
+    """Prints models whose types qonnx infers: it knows those behind a MaxPool, but not those behind a Relu."""
+
+    def __init__(self, program: Program, *, batch: int, fed: Collection[str], file: str) -> None:
+        super().__init__(program, batch=batch, fed=fed, file=file)
+        self._formats: dict[str, tuple[int, int, int]] = {}  # of tensors: low, high, fraction bits
+
     def quantize(
         self, x: str, y: str, shape: Shape, to: Requantization, frac_bits: int, *, half_even: bool = False
     ) -> None:
@@ -60,6 +66,23 @@ class _Printer(ProgramPrinter):
             what = f"--rounding {rounding.value}: QONNX has no mode that rounds ties up"
             raise Unrepresentable(what, "Use half_even, away or floor.")
         self._quant([x], y, shape, to.low, to.high, frac_bits, _ROUNDING_MODES[rounding])
+        self._formats[y] = to.low, to.high, frac_bits
+
+    def round_wide(self, x: str, y: str, place: Place) -> None:
+        bits = place.bits + (not place.signed)
+        self._quant([x], y, place.shape, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, place.frac_bits, "ROUND")
+
+    def choose(
+        self, op: str, inputs: Sequence[str], y: str, shape: Shape, *, node: str, again: bool = True, **attributes: Any
+    ) -> None:
+        known = self._formats.get(inputs[0])
+        if known is not None:
+            self._formats[y] = known
+        again = again and known is not None and op in ("Relu", "Clip")
+        result = self.graph.free(f"{y}/float") if again else y
+        self.graph.add(op, inputs, result, shape, node=node, **attributes)
+        if again and known is not None:
+            self._quant([result], y, shape, *known, "ROUND")
 
     def weights(self, step: Product) -> str:
         return self._weights(step, step.weights)
