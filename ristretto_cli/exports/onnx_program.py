@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial, singledispatchmethod
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -48,6 +49,7 @@ from ristretto_cli.integers.program import (
 from ristretto_cli.ops import AnyArray, Shape
 
 ModelProto: TypeAlias = Any  # onnx is not typed
+P = TypeVar("P", bound=Product)
 
 EXACT_BITS = 24  # float32 holds all integers up to 2^24
 _MOST_FRAC_BITS = 100  # of a place: all numbers on the way are normal
@@ -268,6 +270,7 @@ class ProgramPrinter(ABC):
         self._product(step, "ConvTranspose")
 
     def _product(self, step: Convolution | Deconvolution, op: str) -> None:
+        step = _with_coarser_biases(step)
         _check_sums(step)
         inputs = [self._of(step.x), self.weights(step)]
         if step.biases is not None and self.takes_biases(step):
@@ -281,6 +284,7 @@ class ProgramPrinter(ABC):
 
     @_print.register
     def _(self, step: InnerProduct) -> None:
+        step = _with_coarser_biases(step)
         _check_sums(step)
         y, sums, shape = self._of(step.y), self._sums(step), (len(step.weights),)
         x = self._reshaped(self._of(step.x), step.x.shape, (step.weights.shape[1],), f"{y}/flat")
@@ -531,6 +535,29 @@ def check_frac_bits(frac_bits: int) -> None:
     """Unrepresentable if a step of 2^-frac_bits is out of the range in which float32 is exact."""
     if abs(frac_bits) > _MOST_FRAC_BITS:
         raise Unrepresentable(f"{frac_bits} fraction bits are too many for float32", "Trim it anew.")
+
+
+def _with_coarser_biases(step: P) -> P:
+    """The step, or, if its sums are too large, one with the same results whose biases have one bit more than products.
+
+    Sums are rounded at multiples of a unit of the products, so what a bias has below this unit tells only on which side
+    of one a sum is: half a unit tells the same.
+    """
+    to, biases = step.requantization, step.biases
+    too_large = max(-step.low, step.high) > 2**EXACT_BITS
+    if not too_large or step.up < 2 or biases is None or to is None or to.shift <= step.up:
+        return step
+    rest = step.up - 1
+    halves = 2 * (biases >> step.up) + (biases & ((1 << step.up) - 1) != 0)
+    return replace(
+        step,
+        biases=halves,
+        up=1,
+        low=(step.low >> rest) - 1,
+        high=(step.high >> rest) + 1,
+        frac_bits=step.frac_bits - rest,
+        requantization=replace(to, shift=to.shift - rest),
+    )
 
 
 def _check_sums(step: Product) -> None:

@@ -218,6 +218,11 @@ class Table:
     requantization: Requantization | None = None
     function: Function | None = None
 
+    @property
+    def quantizes(self) -> bool:
+        """Whether the entries are in the format of the layer that reads them."""
+        return self.requantization is not None
+
 
 @dataclass(frozen=True, eq=False)
 class Affine:
