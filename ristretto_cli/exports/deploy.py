@@ -42,6 +42,8 @@ class DeployExporter(Exporter):
 
     def write(self, request: ExportRequest) -> str:
         model, weights = needed(request.model, "--model"), needed(request.weights, "--weights")
+        if request.batch == 0:
+            raise RistrettoError("--batch=0: an Input layer has a fixed shape", hint="Use --batch=1.")
         net = load_for(request, read_net(model), batch=request.batch, phase=TEST)
         deploy = _Deploy.of(net)
         header = (

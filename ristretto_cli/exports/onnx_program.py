@@ -6,7 +6,7 @@ Formats differ in the nodes that round to a grid, and in how they store weights 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial, singledispatchmethod
@@ -46,6 +46,7 @@ from ristretto_cli.integers.program import (
     Table,
     read_by,
 )
+from ristretto_cli.integers.rounding import ShiftRounding
 from ristretto_cli.ops import AnyArray, Shape
 
 ModelProto: TypeAlias = Any  # onnx is not typed
@@ -148,6 +149,7 @@ class ProgramPrinter(ABC):
     the layers that computed these. opsets: by domain.
     """
 
+    roundings: ClassVar[Mapping[ShiftRounding, str]]  # those that the format has, and what it calls them
     fuses_means: ClassVar[bool] = False  # whether readers turn means of bytes into products with 1 / n
 
     def __init__(self, program: Program, *, batch: int, fed: Collection[str], file: str) -> None:
@@ -200,6 +202,10 @@ class ProgramPrinter(ABC):
 
     def model(self) -> ModelProto:
         """The model. RistrettoError(s) for what the format cannot hold, one for each layer and reason."""
+        if self.program.rounding not in self.roundings:
+            what = f"--rounding {self.program.rounding.value}: the format cannot round like that"
+            known = " or ".join(each.value for each in self.roundings)
+            raise RistrettoError(what, where=self._file, hint=f"Use {known}, or another format.")
         for each in self.program.inputs:
             place, name = each.place, self.inputs[each.place.name]
             self.graph.types[name] = (TensorProto.FLOAT, (self.graph.batch, *place.shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -60,6 +60,7 @@ def _session(model: ModelProto, *, optimize: bool) -> Any:
 class _Printer(ProgramPrinter):
     """Prints models that onnxruntime does not change the results of when it optimizes them."""
 
+    roundings: ClassVar[Mapping[ShiftRounding, str]] = {ShiftRounding.HALF_EVEN: "QuantizeLinear"}
     fuses_means = True
 
     def __init__(self, program: Program, *, batch: int, fed: Collection[str], file: str) -> None:
@@ -69,9 +70,6 @@ class _Printer(ProgramPrinter):
     def quantize(
         self, x: str, y: str, shape: Shape, to: Requantization, frac_bits: int, *, half_even: bool = False
     ) -> None:
-        if self.program.rounding is not ShiftRounding.HALF_EVEN and not half_even:
-            what = f"--rounding {self.program.rounding.value}: QuantizeLinear rounds half to even"
-            raise Unrepresentable(what, "Use --rounding half_even, or another format.")
         bits = width_of(to.low, to.high)
         if bits > _MOST_BITS:
             what = f"{bits} bits are more than the {_MOST_BITS} of QuantizeLinear"

@@ -18,12 +18,6 @@ from ristretto_cli.integers.rounding import ShiftRounding
 from ristretto_cli.ops import AnyArray, Shape
 
 _DOMAIN = "qonnx.custom_op.general"
-# HALF_UP of QONNX rounds ties away from zero.
-_ROUNDING_MODES = {
-    ShiftRounding.HALF_EVEN: "ROUND",
-    ShiftRounding.AWAY: "HALF_UP",
-    ShiftRounding.FLOOR: "FLOOR",
-}
 _MOST_BITS = 32
 
 
@@ -54,6 +48,13 @@ class QonnxExporter(OnnxProgramExporter):
 class _Printer(ProgramPrinter):
     """Prints models whose types qonnx infers: it knows those behind a MaxPool, but not those behind a Relu."""
 
+    # HALF_UP of QONNX rounds ties away from zero.
+    roundings: ClassVar[Mapping[ShiftRounding, str]] = {
+        ShiftRounding.HALF_EVEN: "ROUND",
+        ShiftRounding.AWAY: "HALF_UP",
+        ShiftRounding.FLOOR: "FLOOR",
+    }
+
     def __init__(self, program: Program, *, batch: int, fed: Collection[str], file: str) -> None:
         super().__init__(program, batch=batch, fed=fed, file=file)
         self._formats: dict[str, tuple[int, int, int]] = {}  # of tensors: low, high, fraction bits
@@ -62,10 +63,7 @@ class _Printer(ProgramPrinter):
         self, x: str, y: str, shape: Shape, to: Requantization, frac_bits: int, *, half_even: bool = False
     ) -> None:
         rounding = ShiftRounding.HALF_EVEN if half_even else self.program.rounding
-        if rounding not in _ROUNDING_MODES:
-            what = f"--rounding {rounding.value}: QONNX has no mode that rounds ties up"
-            raise Unrepresentable(what, "Use half_even, away or floor.")
-        self._quant([x], y, shape, to.low, to.high, frac_bits, _ROUNDING_MODES[rounding])
+        self._quant([x], y, shape, to.low, to.high, frac_bits, self.roundings[rounding])
         self._formats[y] = to.low, to.high, frac_bits
 
     def round_wide(self, x: str, y: str, place: Place) -> None:

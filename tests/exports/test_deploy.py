@@ -107,6 +107,8 @@ def test_shapes_are_the_users(workshop: Any) -> None:
     assert "inputs data 1x2x" in write(workshop, FLOAT, batch=1)
     given = write(workshop, FLOAT, input_shapes={"data": (3, 2, 6, 5)})
     assert "inputs data 3x2x6x5" in given
+    with pytest.raises(RistrettoError, match="--batch=0: an Input layer has a fixed shape"):
+        write(workshop, FLOAT, batch=0)
     with pytest.raises(RistrettoError, match=r'"dat" is not an input of the net\. Did you mean data\?'):
         write(workshop, FLOAT, input_shapes={"dat": (3, 2, 6, 5)})
 
