@@ -13,6 +13,7 @@ from ristretto_cli.cli.flag_rules import Needs
 from ristretto_cli.cli.flags import RegistryOption, check_outputs, names, phase_option, state_options
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.integer_flags import affine_bits_option, rounding_option
+from ristretto_cli.cli.net_flags import input_shape_option
 
 if TYPE_CHECKING:
     from ristretto_cli.exports.exporter import Exporter
@@ -49,7 +50,13 @@ _COMMON = frozenset({"--format", "--model", "--weights", "--output", "--level", 
     type=click.IntRange(min=1),
 )
 @data_options
-@option("--batch", "Images per batch, 0 for any number. Default: any.", unit="N", type=click.IntRange(min=0))
+@option(
+    "--batch",
+    "Images per batch, 0 for any number. Default: any for qdq, 1 for qonnx, otherwise the net's.",
+    unit="N",
+    type=click.IntRange(min=0),
+)
+@input_shape_option
 @option("--outputs", "The blobs to give, instead of the class scores.", unit="blob,blob...", default="", callback=names)
 @option(
     "--pack",
@@ -76,6 +83,7 @@ def command(
     vectors: int | None,
     check: int | None,
     batch: int | None,
+    input_shape: dict[str, tuple[int, ...]],
     outputs: tuple[str, ...],
     pack: bool,
     per_line: int,
@@ -123,6 +131,7 @@ def command(
         data=user_data(**data_flags),
         batch=batch,
         outputs=outputs,
+        input_shapes=input_shape,
         pack=pack,
         per_line=per_line,
     )

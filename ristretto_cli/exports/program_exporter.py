@@ -71,6 +71,16 @@ class ProgramExporter(Exporter):
         Places that it does not give are not compared. NotChecked if it cannot be run here.
         """
 
+    def run_images(
+        self, path: Path, program: Program, numbers: Mapping[str, AnyArray], integers: Mapping[str, AnyArray]
+    ) -> Mapping[str, AnyArray]:
+        """The same for formats whose inputs are numbers: float32 (N, *shape) by place."""
+        return self.run_written(path, program, integers)
+
+    def hint_for(self, program: Program) -> str:
+        """What may help where the check finds differences."""
+        return ""
+
     def write(self, request: ExportRequest) -> str:
         model, weights = needed(request.model, "--model"), needed(request.weights, "--weights")
         state = NetState(request.phase, request.level, request.stages)
@@ -105,17 +115,20 @@ class ProgramExporter(Exporter):
         comparison = Comparison(program)
         try:
             left = count
-            for expected in all_places(program, images):
+            for expected, numbers in zip(all_places(program, images), images.numbers, strict=True):
                 for start in range(0, len(next(iter(expected.values()))), _BATCH):
-                    part = {name: array[start : min(start + _BATCH, left)] for name, array in expected.items()}
+                    some = slice(start, min(start + _BATCH, left))
+                    part = {name: array[some] for name, array in expected.items()}
                     given = {each.place.name: part[each.place.name] for each in program.inputs}
+                    floats = {name: array[some] for name, array in numbers.items()}
                     if len(next(iter(part.values()))):
-                        comparison.add(part, self.run_written(output, program, given))
+                        comparison.add(part, self.run_images(output, program, floats, given))
                 left -= len(next(iter(expected.values())))
         except NotChecked as why:
             return f"not checked: {why}"
         if comparison.differing or not comparison.values:
-            raise RistrettoError(f"checked, and it is wrong: {comparison.line()}", where=str(output))
+            what = f"checked, and it is wrong: {comparison.line()}"
+            raise RistrettoError(what, where=str(output), hint=self.hint_for(program))
         return f"checked: {comparison.line()}"
 
     @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ristretto_cli.integers.program import (
     Concat,
     Convolution,
     Deconvolution,
+    Function,
     InnerProduct,
     Maximum,
     MaxPool,
@@ -40,10 +42,11 @@ from ristretto_cli.integers.program import (
 )
 from ristretto_cli.integers.rounding import ShiftRounding
 from ristretto_cli.integers.values import MOST_BITS, TABLE_BITS, Constant, Integers, Pointwise, Sums, Value
-from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Floats, Grid, PoolGeometry, Shape
+from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Floats, Grid, Ops, PoolGeometry, Shape, V
 
 _SHAPES = ShapeOps()
 _NUMPY = numpy_ops(np.random.default_rng(0))  # the functions of Pointwise draw nothing
+Operation: TypeAlias = Callable[..., Any]  # of a backend and its values
 _MAX_SHIFT = MOST_BITS
 _MAX_FACTOR = 2**16  # of a term of a sum
 
@@ -168,13 +171,13 @@ class IntegerOps:
 
     def where(self, condition: Value, a: Value, b: Value) -> Value:
         shape = _SHAPES.where(condition, a, b).shape
-        return self._pointwise(_NUMPY.where, shape, [condition, a, b]) or self._floats(shape)
+        return self._pointwise(_operation("where"), shape, [condition, a, b]) or self._floats(shape)
 
     def affine(self, x: Value, scale: Value, shift: Value) -> Value:
         return self.add(self.mul(x, scale), shift)
 
     def abs(self, x: Value) -> Value:
-        return self._unary(_NUMPY.abs, x)
+        return self._unary(_operation("abs"), x)
 
     def sqrt(self, x: Value) -> Value:
         return Constant(_NUMPY.sqrt(x.array)) if isinstance(x, Constant) else self._floats(x.shape)
@@ -182,14 +185,14 @@ class IntegerOps:
     def clip(self, x: Value, low: float, high: float) -> Value:
         if isinstance(x, Integers) and (ends := _on_grid(x.place, low, high)) is not None:
             return self._clamped(x, *ends)
-        return self._unary(lambda array: _NUMPY.clip(array, low, high), x)
+        return self._unary(lambda ops, each: ops.clip(each, low, high), x)
 
     def relu(self, x: Value) -> Value:
         if isinstance(x, Sums):
             x = self._settled(x)
         if isinstance(x, Integers):
             return self._clamped(x, 0, x.place.high)
-        return self._unary(_NUMPY.relu, x)
+        return self._unary(_operation("relu"), x)
 
     def _clamped(self, x: Integers, low: int, high: int) -> Integers:
         place = x.place
@@ -204,9 +207,9 @@ class IntegerOps:
     def _elementwise(self, name: str, a: Value, b: Value, exact: Callable[[], Value] | None) -> Value:
         """The result by integers, if all operands are; by a function of the channel, if the others are constants."""
         shape = getattr(_SHAPES, name)(a, b).shape
-        function = getattr(_NUMPY, name)
+        function = _operation(name)
         if isinstance(a, Constant) and isinstance(b, Constant):
-            return Constant(function(a.array, b.array))
+            return Constant(function(_NUMPY, a.array, b.array))
         if name == "add" and isinstance(a, Sums) and isinstance(b, Constant) and (biased := _biased(a, b)) is not None:
             return biased
         pointwise = self._pointwise(function, shape, [a, b], name)
@@ -216,16 +219,15 @@ class IntegerOps:
             return self._floats(shape)
         return self._try(exact, shape)
 
-    def _unary(self, function: Callable[[Array], AnyArray], x: Value) -> Value:
+    def _unary(self, function: Operation, x: Value) -> Value:
         return self._pointwise(function, x.shape, [x]) or self._floats(x.shape)
 
-    def _pointwise(
-        self, function: Callable[..., AnyArray], shape: Shape, operands: Sequence[Value], name: str = ""
-    ) -> Value | None:
+    def _pointwise(self, function: Operation, shape: Shape, operands: Sequence[Value], name: str = "") -> Value | None:
         """A function of one place and of constants of its channels; None if the operands are something else."""
         operands = [self._settled(each) if isinstance(each, Sums) else each for each in operands]
         if all(isinstance(each, Constant) for each in operands):
-            return Constant(np.asarray(function(*(each.array for each in operands if isinstance(each, Constant)))))
+            arrays = [each.array for each in operands if isinstance(each, Constant)]
+            return Constant(np.asarray(function(_NUMPY, *arrays)))
         inner = [each for each in operands if isinstance(each, (Integers, Pointwise))]
         places = {id(each.place) for each in inner}
         if len(places) != 1 or any(isinstance(each, Sized) for each in operands):
@@ -243,7 +245,7 @@ class IntegerOps:
         return Pointwise(
             shape,
             place,
-            lambda x: function(*(part(x) for part in parts)),
+            lambda ops, x: function(ops, *(part(ops, x) for part in parts)),
             tuple(dict.fromkeys([*layers, self._layer])),
             scale,
             shift,
@@ -667,7 +669,7 @@ class IntegerOps:
             wide = self._affine_step(value)
             return wide if grid is None else self._fitted(wide, grid)
         x = np.ldexp(np.arange(place.low, place.high + 1, dtype=np.float64), -place.frac_bits).astype(np.float32)
-        found = np.asarray(value.function(x.reshape(-1, *(1,) * (len(value.shape) - 1))), np.float64)
+        found = np.asarray(value.function(_NUMPY, x.reshape(-1, *(1,) * (len(value.shape) - 1))), np.float64)
         if not np.isfinite(found).all():
             raise NoIntegerForm("it gives infinity or NaN")
         entries = found.reshape(len(x), -1).T
@@ -680,8 +682,9 @@ class IntegerOps:
             entries = arithmetic.rounded(np.ldexp(entries, frac_bits), self._rounding).clip(grid.low, grid.high)
         integers = entries.astype(np.int64)
         low, high = int(integers.min()), int(integers.max())
+        requantization = None if grid is None else Requantization(0, grid.low, grid.high)
         y = self._place(value.layers[-1], place.shape, frac_bits, low, high)
-        self.recorded.steps.append(Table(value.layers, place, y, integers, quantizes=grid is not None))
+        self.recorded.steps.append(Table(value.layers, place, y, integers, requantization, value.function))
         return Integers(value.shape, y)
 
     def _affine_step(self, value: Pointwise) -> Integers:
@@ -699,7 +702,7 @@ class IntegerOps:
         y = self._place(
             value.layers[-1], place.shape, place.frac_bits + bits, min(ends), max(ends), divisor=place.divisor
         )
-        self.recorded.steps.append(Affine(value.layers, place, y, multipliers, offsets))
+        self.recorded.steps.append(Affine(value.layers, place, y, multipliers, offsets, value.function))
         return Integers(value.shape, y)
 
     def _is_batch(self, shape: Shape) -> bool:
@@ -759,22 +762,29 @@ def _is_per_channel(shape: Shape, whole: Shape) -> bool:
     return all(n == 1 or axis == 1 for axis, n in enumerate(full))
 
 
-def _function_of(value: Value) -> Callable[[Array], AnyArray]:
+def _operation(name: str) -> Operation:
+    """The operation of this name, on any backend."""
+    return lambda ops, *operands: getattr(ops, name)(*operands)
+
+
+def _function_of(value: Value) -> Function:
     if isinstance(value, Constant):
         array = value.array
-        return lambda x: array
+        return lambda ops, x: ops.constant(array)
     if isinstance(value, Pointwise):
         return value.function
-    return lambda x: x
+    return lambda ops, x: x
 
 
-def _of_rank(value: Pointwise, shape: Shape) -> Callable[[Array], AnyArray]:
-    """The function of a Pointwise for arrays with the number of axes of another shape."""
-    inner, before, after = value.function, len(value.shape), len(shape)
+def _of_rank(value: Pointwise, shape: Shape) -> Function:
+    """The function of a Pointwise for values with the number of axes of another shape."""
+    inner, before = value.function, len(value.shape)
 
-    def function(x: Array) -> AnyArray:
-        found = inner(x.reshape(*x.shape[:2], *(1,) * (before - 2)))
-        return found.reshape(*found.shape[:2], *(1,) * (after - 2))
+    def function(ops: Ops[V], x: V) -> V:
+        # The axes behind the channels as one, and as many of extent 1 as there were.
+        behind = (math.prod(x.shape[2:]), *(1,) * (before - 3)) if before > 2 else ()
+        found = inner(ops, ops.reshape(x, (*x.shape[:2], *behind)))
+        return ops.reshape(found, (*found.shape[:2], *x.shape[2:]))
 
     return function
 

@@ -6,12 +6,15 @@ computed without floating point, independent of any language or tool: exporters 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ristretto_cli.integers.rounding import ShiftRounding
-from ristretto_cli.ops import AnyArray, ConvGeometry, PoolGeometry, Shape
+from ristretto_cli.ops import AnyArray, ConvGeometry, Ops, PoolGeometry, Shape
+
+# Of the numbers of a place, on any backend: it gets the backend's Ops and a value (N, *shape).
+Function: TypeAlias = Callable[[Ops[Any], Any], Any]
 
 
 @dataclass(frozen=True)
@@ -203,26 +206,37 @@ class Concat:
 class Table:
     """For each element its entry in a table. entries (C or 1, x.high - x.low + 1): entry 0 is that of x.low.
 
-    With C rows, each channel (axis 0) has its own. quantizes: whether the entries are in the format of the layer that
-    reads them; otherwise they are rounded to more fraction bits.
+    With C rows, each channel (axis 0) has its own. requantization: the bounds of the format that the entries were
+    rounded to; None if no layer quantizes them. function: the float32 function that they were computed by; None in a
+    program that was read from a file.
     """
 
     layers: tuple[str, ...]
     x: Place
     y: Place
     entries: AnyArray
-    quantizes: bool
+    requantization: Requantization | None = None
+    function: Function | None = None
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the entries are in the format of the layer that reads them."""
+        return self.requantization is not None
 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x * multipliers + offsets, with one integer of each for all channels (axis 0), (1,), or for each, (C,)."""
+    """x * multipliers + offsets, with one integer of each for all channels (axis 0), (1,), or for each, (C,).
+
+    function: the float32 function that they stand for; None in a program that was read from a file.
+    """
 
     layers: tuple[str, ...]
     x: Place
     y: Place
     multipliers: AnyArray
     offsets: AnyArray
+    function: Function | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from ristretto_cli.backends.shapes import Sized
-from ristretto_cli.integers.program import Place, width_of
+from ristretto_cli.integers.program import Function, Place, width_of
 from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Grid, Shape
 
 MOST_BITS = 61  # of any place and any sum: int64 with room for rounding
@@ -54,13 +53,13 @@ class Integers:
 class Pointwise:
     """A float32 function of each element of a place and of its channel, not yet computed.
 
-    function: maps x (K, C or 1, 1, ...) to that shape, broadcast with the constants of the channels. layers: those
+    function: maps x (K, C or 1, ...) to that shape, broadcast with the constants of the channels. layers: those
     that it is composed of. scale, shift: (1,) or (C,), if it is x * scale + shift, in float64.
     """
 
     shape: Shape
     place: Place
-    function: Callable[[Array], AnyArray]
+    function: Function
     layers: tuple[str, ...]
     scale: AnyArray | None = None
     shift: AnyArray | None = None

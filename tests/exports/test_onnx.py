@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def test_the_phase_chooses_the_layers(workshop: Any) -> None:
     assert [value.name for value in export(workshop, FLOAT, phase=TRAIN).graph.output] == ["ip2"]
 
 
-def test_data_layers_tops_become_inputs(workshop: Any) -> None:
+def train_val(workshop: Any) -> str:
+    """The net with a data layer and a loss."""
     workshop.database("db", np.zeros((1, 1, 8, 8), np.uint8))
     data = (
         'layer { name: "d" type: "Data" top: "data" top: "label" '
@@ -118,12 +120,71 @@ def test_data_layers_tops_become_inputs(workshop: Any) -> None:
     )
     lines = FLOAT.split("\n")
     loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }'
-    model = export(workshop, "\n".join([*lines[:2], data, *lines[3:-2], loss]))
+    accuracy = 'layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy" }'
+    return "\n".join([*lines[:2], data, *lines[3:-2], loss, accuracy])
+
+
+def test_a_net_with_losses_gives_its_class_scores_and_needs_no_labels(workshop: Any) -> None:
+    model = export(workshop, train_val(workshop))
+    assert [value.name for value in model.graph.input] == ["data"]
+    assert [value.name for value in model.graph.output] == ["ip2"]
+    np.testing.assert_allclose(run({"data": IMAGES})[0], ours_logits(workshop), rtol=1e-6)
+
+
+def test_outputs_are_chosen_by_name(workshop: Any) -> None:
+    model = export(workshop, train_val(workshop), outputs=("loss", "pool1"))
     assert [value.name for value in model.graph.input] == ["data", "label"]
-    (loss_value,) = run({"data": IMAGES, "label": np.array([0, 1, 2], np.float32)})
+    assert [value.name for value in model.graph.output] == ["loss", "pool1"]
+    loss_value, _ = run({"data": IMAGES, "label": np.array([0, 1, 2], np.float32)})
     logits = ours_logits(workshop)
     expected = np.log(np.exp(logits).sum(1)) - logits[[0, 1, 2], [0, 1, 2]]
     assert float(loss_value) == pytest.approx(expected.mean(), abs=1e-5)
+
+
+def test_outputs_that_there_are_not_are_refused(workshop: Any) -> None:
+    with pytest.raises(RistrettoError, match='the net has no blob "ip3"'):
+        export(workshop, train_val(workshop), outputs=("ip3",))
+    with pytest.raises(RistrettoError, match='"label" is an input'):
+        export(workshop, train_val(workshop), outputs=("label",))
+
+
+def test_an_input_that_nothing_reads_is_no_output(workshop: Any) -> None:
+    deploy = "\n".join(line for line in train_val(workshop).split("\n") if not re.search("loss|accuracy", line))
+    model = export(workshop, deploy)
+    assert [value.name for value in model.graph.output] == ["ip2"]
+
+
+def test_labels_are_what_depends_on_no_parameter(workshop: Any) -> None:
+    shifted = 'layer { name: "shift" type: "Power" bottom: "label" top: "shifted" }\n    layer { name: "conv1"'
+    text = train_val(workshop).replace('bottom: "label"', 'bottom: "shifted"')
+    model = export(workshop, text.replace('layer { name: "conv1"', shifted))
+    assert [value.name for value in model.graph.output] == ["ip2"]
+
+
+def test_the_number_of_images_is_the_users(workshop: Any) -> None:
+    for text in (FLOAT, TRIMMED, train_val(workshop)):
+        for batch, extent in ((5, 5), (0, "N")):
+            model = export(workshop, text, batch=batch)
+            values = [*model.graph.input, *model.graph.output]
+            dims = [value.type.tensor_type.shape.dim[0] for value in values]
+            assert [dim.dim_value or dim.dim_param for dim in dims] == [extent, extent]
+    images = np.concatenate([IMAGES, IMAGES])
+    whole = run({"data": images})[0]
+    assert len(whole) == 6
+    np.testing.assert_allclose(whole[:3], run({"data": IMAGES})[0], rtol=1e-6)
+
+
+def test_a_net_that_depends_on_the_number_of_images_is_refused(workshop: Any) -> None:
+    with pytest.raises(RistrettoError, match=r"depends on the number of images\. Use --batch=N for one number"):
+        export(workshop, train_val(workshop), outputs=("loss",), batch=0)
+
+
+def test_shapes_of_inputs_are_the_users(workshop: Any) -> None:
+    model = export(workshop, train_val(workshop), input_shapes={"data": (2, 1, 8, 8)})
+    dims = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == [2, 1, 8, 8]
+    with pytest.raises(RistrettoError, match='"x" is not an input of the net'):
+        export(workshop, train_val(workshop), input_shapes={"x": (2, 1, 8, 8)})
 
 
 def ours_logits(workshop: Any) -> Any:
