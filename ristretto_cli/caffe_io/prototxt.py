@@ -216,7 +216,7 @@ class _Parser:
     def _report_unknown(self, offset: int, name: str, parent: Descriptor, *, is_root: bool) -> None:
         hint = ""
         if not self.diagnostics.is_full and len(name) < 80:
-            hint = did_you_mean(name, parent.fields_by_name.keys())
+            hint = _near_field(name, parent)
             if is_root:
                 hint = _other_kind_of_file(name, parent) or hint
         self._report(offset, f'unknown field "{shorten(name)}" in {parent.name}', hint)
@@ -274,6 +274,19 @@ class _Parser:
             tokens.next()
             if now.kind is Kind.SYMBOL and now.text in _CLOSES:
                 self._skip_to_close(_CLOSES[now.text], now.start)
+
+
+def _near_field(name: str, parent: Descriptor) -> str:
+    """A hint for an unknown field: a field with nearly the same name, or where forks of Caffe add fields, just that."""
+    known = parent.fields_by_name
+    suffix = "_param"
+    if parent.name == "LayerParameter" and name.endswith(suffix):  # which says nothing about likeness
+        stems = [field.removesuffix(suffix) for field in known if field.endswith(suffix)]
+        near = did_you_mean(name.removesuffix(suffix), stems, likeness=0.75)
+        return f"{near.rstrip('?')}{suffix}?" if near else "It is of a layer type that is not supported."
+    if parent.name == "QuantizationParameter":  # fields of forks are like each other
+        return did_you_mean(name, known, likeness=0.85) or "It is of a fork that is not supported."
+    return did_you_mean(name, known)
 
 
 def _other_kind_of_file(name: str, parent: Descriptor) -> str:

@@ -13,13 +13,15 @@ from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.errors import LayerError, Location, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
-from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import HostLayer, readers
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
 from ristretto_cli.ops import DYNAMIC, Shape, show
 
 log = logging.getLogger("ristretto")
+
+
+_TRIMMED = "Ristretto"  # in the names of trimmed types
 
 
 class DataLayerTypes(Protocol):
@@ -182,7 +184,7 @@ class _Builder:
             layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
             _check_in_graph(layer)
             if layer_type.quantized:
-                layer_formats(message.quantization_param)  # rejects settings that no format allows
+                layer_type.formats(message)  # rejects settings that no format allows
             layer = replace(layer, params=self._params(layer, layer_type.params(message, [b.shape for b in bottoms])))
             shapes = _top_shapes(layer, layer_type)
             storages = self._storages_of(layer, layer_type)
@@ -249,9 +251,8 @@ class _Builder:
             except ExtensionError as error:
                 raise LayerError(str(error)) from error
         known = [*LAYERS.names(), *self._data.names()]
-        raise LayerError(
-            f'unknown layer type "{name}"', hint=did_you_mean(name, known) or f"Known: {', '.join(known)}."
-        )
+        hint = _hint_of_trimmed(name, known) or did_you_mean(name, known) or f"Known: {', '.join(known)}."
+        raise LayerError(f'unknown layer type "{name}"', hint=hint)
 
     def _params(self, layer: Layer, definitions: Sequence[ParamDef]) -> tuple[Param, ...]:
         specs = layer.message.param
@@ -323,6 +324,15 @@ class _Builder:
     def unread(self) -> list[Blob]:
         """The blobs that no layer reads."""
         return [version.blob for version in self._current.values() if not version.readers]
+
+
+def _hint_of_trimmed(name: str, known: Sequence[str]) -> str:
+    """A hint for the trimmed type of a known one, such as LSTMRistretto, if no layer of that type is trimmed."""
+    ordinary = name.replace(_TRIMMED, "")
+    if _TRIMMED not in name or ordinary not in known:
+        return ""
+    trimmed = ", ".join(type_name for type_name in known if type_name.endswith(_TRIMMED))
+    return f"Use {ordinary}, which computes in float, without quantization_param. The trimmed types are {trimmed}."
 
 
 def _state_text(state: NetState) -> str:
