@@ -223,7 +223,7 @@ def test_fields_with_another_meaning_are_refused(nets: Any, fields: str, what: s
     ("kind", "remedy"),
     [
         ("LSTMRistretto", "Use LSTM, which computes in float, without quantization_param. The trimmed types are "),
-        ("DataRistretto", "Use Data, which computes in float"),
+        ("SigmoidRistretto", "Use Sigmoid, which computes in float"),
         ("InerProductRistretto", "Did you mean InnerProductRistretto?"),
     ],
 )
