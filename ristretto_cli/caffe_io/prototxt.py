@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from ristretto_cli.caffe_io.diagnostics import Diagnostics
 from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.fork_remedies import remedy
 from ristretto_cli.caffe_io.messages import Message, is_repeated, is_required, message_class
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.caffe_io.scalars import BadValue, read_scalar
@@ -216,7 +217,7 @@ class _Parser:
     def _report_unknown(self, offset: int, name: str, parent: Descriptor, *, is_root: bool) -> None:
         hint = ""
         if not self.diagnostics.is_full and len(name) < 80:
-            hint = _near_field(name, parent)
+            hint = remedy(parent.name, name) or _near_field(name, parent)
             if is_root:
                 hint = _other_kind_of_file(name, parent) or hint
         self._report(offset, f'unknown field "{shorten(name)}" in {parent.name}', hint)
@@ -282,7 +283,7 @@ def _near_field(name: str, parent: Descriptor) -> str:
     suffix = "_param"
     if parent.name == "LayerParameter" and name.endswith(suffix):  # which says nothing about likeness
         stems = [field.removesuffix(suffix) for field in known if field.endswith(suffix)]
-        near = did_you_mean(name.removesuffix(suffix), stems, likeness=0.75)
+        near = did_you_mean(name.removesuffix(suffix), stems, likeness=0.85)
         return f"{near.rstrip('?')}{suffix}?" if near else "It is of a layer type that is not supported."
     if parent.name == "QuantizationParameter":  # fields of forks are like each other
         return did_you_mean(name, known, likeness=0.85) or "It is of a fork that is not supported."

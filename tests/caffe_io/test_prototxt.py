@@ -267,7 +267,10 @@ def test_of_faults_that_are_alike_three_are_reported_and_the_others_counted() ->
     ("text", "hint"),
     [
         ("layer { quantization_param { bw_parms: 8 } }", "Did you mean bw_params?"),
-        ("layer { quantization_param { bw_add: 8 } }", "It is of a fork that is not supported."),
+        ("layer { quantization_param { bw_sum: 8 } }", "It is of a fork that is not supported."),
+        ("layer { quantization_param { bw_add: 8 } }", "use ConvolutionRistretto or FcRistretto."),
+        ("layer { batch_norm_param { filler { value: 1 } } }", "followed by Scale { bias_term: true }."),
+        ("layer { accuracy_iou_param { k: 1 } }", "It is of a layer type that is not supported."),
         ("layer { poling_param { pool: MAX } }", "Did you mean pooling_param?"),
         ("layer { bitplane_param { bw_layer: 8 } }", "It is of a layer type that is not supported."),
     ],
