@@ -10,6 +10,9 @@ _REMEDIES = {
         ("filler", "bias_filler", "use_weight_bias", "bias_term"),
         "Intel's BatchNorm also scales and shifts: use BatchNorm, followed by Scale { bias_term: true }.",
     ),
+    "ConcatParameter": {
+        "per_fla_fuse": "Intel's Concat also permutes and flattens: use Permute and Flatten in front of a Concat."
+    },
     "NetParameter": {"bn_stats_batch_size": _TRAINING},
     "QuantizationParameter": dict.fromkeys(
         ("bw_add", "bw_multiply", "fl_add", "fl_multiply", "rounding_time", "overflow_behavior", "analyze_mode"),
