@@ -91,9 +91,9 @@ def raise_all(errors: Iterable[RistrettoError]) -> None:
         raise RistrettoErrors(found)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that suggests the known name nearest to the given one; empty if none is near."""
+def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """A hint that suggests the known name nearest to the given one; empty if none has this likeness, from 0 to 1."""
     candidates = sorted(known)
     folded = {candidate.lower(): candidate for candidate in reversed(candidates)}
-    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=likeness)
     return f"Did you mean {folded[near[0]]}?" if near else ""

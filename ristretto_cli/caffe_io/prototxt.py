@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from ristretto_cli.caffe_io.diagnostics import Diagnostics
 from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.fork_remedies import remedy
 from ristretto_cli.caffe_io.messages import Message, is_repeated, is_required, message_class
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.caffe_io.scalars import BadValue, read_scalar
@@ -233,7 +234,7 @@ class _Parser:
         for name in names:
             hint = ""
             if not self.diagnostics.is_full and len(name.text) < 80:
-                hint = did_you_mean(name.text, parent.fields_by_name.keys())
+                hint = remedy(parent.name, name.text) or _near_field(name.text, parent)
                 if is_root:
                     hint = _other_kind_of_file(name.text, parent) or hint
             self._report(name.start, f'unknown field "{shorten(name.text)}" in {parent.name}', hint)
@@ -303,6 +304,19 @@ def _is_setting_of_layer(parent: Descriptor) -> bool:
     """Whether a message is the value of a layer's *_param field."""
     layer = message_class("LayerParameter").DESCRIPTOR
     return any(field.name.endswith("_param") and field.message_type is parent for field in layer.fields)
+
+
+def _near_field(name: str, parent: Descriptor) -> str:
+    """A hint for an unknown field: a field with nearly the same name, or where forks of Caffe add fields, just that."""
+    known = parent.fields_by_name
+    suffix = "_param"
+    if parent.name == "LayerParameter" and name.endswith(suffix):  # which says nothing about likeness
+        stems = [field.removesuffix(suffix) for field in known if field.endswith(suffix)]
+        near = did_you_mean(name.removesuffix(suffix), stems, likeness=0.85)
+        return f"{near.rstrip('?')}{suffix}?" if near else "It is of a layer type that is not supported."
+    if parent.name == "QuantizationParameter":  # fields of forks are like each other
+        return did_you_mean(name, known, likeness=0.85) or "It is of a fork that is not supported."
+    return did_you_mean(name, known)
 
 
 def _other_kind_of_file(name: str, parent: Descriptor) -> str:

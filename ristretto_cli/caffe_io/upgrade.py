@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ristretto_cli.caffe_io.messages import Message, new
+from ristretto_cli.caffe_io.upgrade_forks import (
+    has_old_precisions,
+    has_quantized_flags,
+    upgrade_precisions,
+    upgrade_quantized_flags,
+)
 from ristretto_cli.caffe_io.upgrade_v0 import is_v0, upgrade_v0
 from ristretto_cli.caffe_io.upgrade_v1 import (
     SOLVER_TYPES,
@@ -79,6 +85,14 @@ def upgrade(
         _attempt("batch norm layers using deprecated params", here)
         _upgrade_batch_norm(message)
         _LOG.info("Successfully upgraded batch norm layers using deprecated params.")
+    if has_old_precisions(message):
+        _attempt("input file specified using old names of precisions", here)
+        upgrade_precisions(message)
+        _succeeded("names of precisions", True)
+    if has_quantized_flags(message):
+        _attempt("input file specified using is_quantized instead of quantized types", here)
+        upgrade_quantized_flags(message)
+        _succeeded("is_quantized", True)
     _warn_of_ignored(message, places)
     return Upgraded(message, places, complete)
 

@@ -19,7 +19,7 @@ from ristretto_cli.corrections.linear_layers import LinearLayer, linear_layer
 from ristretto_cli.corrections.rounding_to import quantized
 from ristretto_cli.corrections.stepwise_net import OUTPUT, StepwiseNet
 from ristretto_cli.formats.fixed import Fixed
-from ristretto_cli.formats.number_format import NumberFormat, has_bias_format, layer_formats
+from ristretto_cli.formats.number_format import NumberFormat, has_bias_format
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import state_shapes
 from ristretto_cli.net.ir import Blob, Layer, Net
@@ -169,7 +169,7 @@ class _LayerStep:
         self._methods = corrector.methods
         self._divergence = corrector.divergence
         self._batches = len(corrector.batches)
-        self._formats = layer_formats(self._layer.message.quantization_param)
+        self._formats = LAYERS.get(self._layer.type).formats(self._layer.message)
         self._is_normalized = is_normalized
         self._lengths: dict[str, int] = {}
         self._scales: AnyArray | None = None

@@ -70,6 +70,10 @@ class NumberFormat(ABC):
         """The grid of its numbers, if they have a fixed step."""
         return None
 
+    def fitted(self, array: Array) -> NumberFormat:
+        """The format for the values of a parameter; another one only if the format depends on them."""
+        return self
+
     @abstractmethod
     def quantize(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
         """x with each element rounded to the format; bit-identical on all backends."""

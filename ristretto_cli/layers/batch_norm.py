@@ -55,7 +55,7 @@ class BatchNorm(LayerType):
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         if uses_stored(layer):
-            mean, variance = _stored(ops, x, params)
+            mean, variance = divided(ops, x, params)
             eps = ops.constant(layer.message.batch_norm_param.eps)
             return [ops.div(ops.sub(x, mean), ops.sqrt(ops.add(variance, eps)))]
         return [ops.standardize(x, layer.message.batch_norm_param.eps)[0]]
@@ -124,7 +124,7 @@ def uses_stored(layer: Layer) -> bool:
     return layer.phase == TEST
 
 
-def _stored(ops: Ops[V], x: V, params: Sequence[V]) -> tuple[V, V]:
+def divided(ops: Ops[V], x: V, params: Sequence[V]) -> tuple[V, V]:
     """The stored mean and variance, (C, 1, ...)."""
     means, variances, factor = params
     zero, one = ops.constant(0.0), ops.constant(1.0)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ristretto_cli.caffe_io.messages import Message, new
+from ristretto_cli.formats.fork_fields import formats_of
+from ristretto_cli.formats.number_format import LayerFormats
 from ristretto_cli.net.ir import Layer, ParamDef
 from ristretto_cli.ops import AnyArray, Array, Ops, Shape, V
 from ristretto_cli.registry import Registry
@@ -58,8 +60,14 @@ class LayerType(ABC):
     needs_one_format: ClassVar[bool] = False  # hardware needs all bottoms in one number format
     quantized: ClassVar[bool] = False  # the interpreter quantizes bottoms, parameters and tops by quantization_param
 
+    trimmed_tops: ClassVar[int | None] = None  # how many of the tops a quantized type quantizes; None: all
+
     family: ClassVar[str] = ""  # family in the summary, "CONV" or "FC"; empty: never quantized
     quantized_type: ClassVar[str] = ""  # the quantized counterpart of this type
+
+    def formats(self, message: Message) -> LayerFormats:
+        """The number formats of a layer of a quantized type. LayerError for settings that no format allows."""
+        return formats_of(message.quantization_param)
 
     def shares_memory(self, layer: Layer) -> bool:
         """Whether the tops are the bottom's memory under another name, as Split's and Reshape's are in Caffe."""

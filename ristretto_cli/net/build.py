@@ -13,7 +13,6 @@ from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.errors import LayerError, Location, MissingPath, RistrettoError, did_you_mean, raise_all
 from ristretto_cli.extensions import ExtensionError
-from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import HostLayer, host_loss
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
@@ -21,6 +20,9 @@ from ristretto_cli.net.reshape import likely_shape, top_shapes
 from ristretto_cli.ops import DYNAMIC, Shape, show
 
 log = logging.getLogger("ristretto")
+
+
+_TRIMMED = "Ristretto"  # in the names of trimmed types
 
 
 class DataLayerTypes(Protocol):
@@ -207,7 +209,7 @@ class _Builder:
             _check_counts(layer, layer_type)
             layer = replace(layer, on_host=isinstance(layer_type, HostLayer))
             if layer_type.quantized:
-                layer_formats(message.quantization_param)  # rejects settings that no format allows
+                layer_type.formats(message)  # rejects settings that no format allows
             likely = self._for_example(layer, 0)
             definitions = layer_type.params(message, [blob.shape for blob in likely.bottoms])
             layer = replace(layer, params=self._params(layer, definitions))
@@ -286,9 +288,8 @@ class _Builder:
             except ExtensionError as error:
                 raise LayerError(str(error)) from error
         known = [*LAYERS.names(), *self._data.names()]
-        raise LayerError(
-            f'unknown layer type "{name}"', hint=did_you_mean(name, known) or f"Known: {', '.join(known)}."
-        )
+        hint = _hint_of_trimmed(name, known) or did_you_mean(name, known) or f"Known: {', '.join(known)}."
+        raise LayerError(f'unknown layer type "{name}"', hint=hint)
 
     def _params(self, layer: Layer, definitions: Sequence[ParamDef]) -> tuple[Param, ...]:
         specs = layer.message.param
@@ -446,6 +447,15 @@ def _rule_text(rule: Message) -> str:
         f'nets without stage "{stage}"' for stage in rule.not_stage
     ]
     return " and ".join(parts) or "every net"
+
+
+def _hint_of_trimmed(name: str, known: Sequence[str]) -> str:
+    """A hint for the trimmed type of a known one, such as LSTMRistretto, if no layer of that type is trimmed."""
+    ordinary = name.replace(_TRIMMED, "")
+    if _TRIMMED not in name or ordinary not in known:
+        return ""
+    trimmed = ", ".join(type_name for type_name in known if type_name.endswith(_TRIMMED))
+    return f"Use {ordinary}, which computes in float, without quantization_param. The trimmed types are {trimmed}."
 
 
 def _state_text(state: NetState) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.formats.fixed import Fixed, integer_length
-from ristretto_cli.formats.number_format import NumberFormat, Role, layer_formats
+from ristretto_cli.formats.fork_fields import given_scales
+from ristretto_cli.formats.number_format import NumberFormat, Role
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
@@ -30,6 +31,8 @@ def warn_of_formats(net: Net) -> None:
         layer_type = LAYERS.get(layer.type)
         if not layer_type.quantized:
             instead = f" Did you mean {layer_type.quantized_type}?" if layer_type.quantized_type else ""
+            if given_scales(layer.message.quantization_param):
+                instead = " Its scales, of a fork, are not applied: the layer computes in float."
             log.warning(
                 '%s: layer "%s" (%s): quantization_param has no effect on this type.%s',
                 layer.where,
@@ -44,7 +47,7 @@ def warn_of_formats(net: Net) -> None:
 
 def _problems(net: Net, layer: Layer) -> list[str]:
     quantization = layer.message.quantization_param
-    formats = layer_formats(quantization)
+    formats = LAYERS.get(layer.type).formats(layer.message)
     found = []
     is_power_of_two = enum_name(quantization, "precision") == "INTEGER_POWER_OF_2_WEIGHTS"
     if is_power_of_two and quantization.exp_min > quantization.exp_max:

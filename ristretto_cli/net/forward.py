@@ -10,7 +10,7 @@ import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.errors import LayerError, RistrettoError
-from ristretto_cli.formats.number_format import NumberFormat, Rounding, layer_formats
+from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.layers.host_layer import HostLayer, host_loss
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net, Param, in_graph
@@ -224,7 +224,7 @@ class _Interpreter(Generic[V]):
             tops, updates = layer_type.forward_and_updates(self._ops, layer, bottoms, params)
             self._run.updates.update((layer.params[i].key, value) for i, value in updates.items())
             return tops
-        formats = layer_formats(layer.message.quantization_param)
+        formats = layer_type.formats(layer.message)
         params = self._params(layer)
         if layer.phase != TEST and not self._trim_activations:  # in training only the parameters are quantized
             return layer_type.forward(self._ops, layer, self._bottoms(layer), params)
@@ -235,7 +235,9 @@ class _Interpreter(Generic[V]):
         tops = layer_type.forward(self._ops, layer, self._bottoms(layer), params)
         if formats.layer_out is None:
             return tops
-        return [self._quantize(top, formats.layer_out, formats.rounding) for top in tops]
+        count = len(tops) if layer_type.trimmed_tops is None else layer_type.trimmed_tops
+        quantized = [self._quantize(top, formats.layer_out, formats.rounding) for top in tops[:count]]
+        return [*quantized, *tops[count:]]
 
     def _bottoms(self, layer: Layer) -> tuple[V, ...]:
         values = self._load(in_graph(layer.bottoms))
@@ -261,7 +263,7 @@ class _Interpreter(Generic[V]):
                 values.append(self._ops.constant(array))
             else:
                 quantized = self._quantizer.quantize(param.key, array, param_format)
-                values.append(self._ops.constant(quantized, grid=param_format.number_format.grid()))
+                values.append(self._ops.constant(quantized, grid=param_format.number_format.fitted(array).grid()))
         return values
 
     def _given_param(self, param: Param, param_format: ParamFormat | None) -> V:

@@ -10,7 +10,7 @@ import numpy as np
 from ristretto_cli.backends.numpy_ops import numpy_ops
 from ristretto_cli.caffe_io.messages import TEST
 from ristretto_cli.caffe_io.weights import release_pages
-from ristretto_cli.formats.number_format import NumberFormat, Rounding, layer_formats
+from ristretto_cli.formats.number_format import NumberFormat, Rounding
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.ops import Array
@@ -33,7 +33,7 @@ def param_formats(layer: Layer, in_training: Rounding = Rounding.STOCHASTIC) -> 
     """
     if not layer.params or not LAYERS.get(layer.type).quantized:  # data layers are not among LAYERS
         return (None,) * len(layer.params)
-    formats = layer_formats(layer.message.quantization_param)
+    formats = LAYERS.get(layer.type).formats(layer.message)
     rounding = formats.rounding if layer.phase == TEST else in_training
     number_formats = [formats.weights if i == 0 else formats.bias for i in range(len(layer.params))]
     return tuple(None if each is None else ParamFormat(each, rounding) for each in number_formats)
@@ -66,10 +66,11 @@ class ParamQuantizer:
         """The array of the parameter with this Param.key, quantized."""
         # Element-wise, so chunks that fit the CPU's cache give the same result and need less memory.
         ops = numpy_ops(self._random_numbers(key) if param_format.rounding is Rounding.STOCHASTIC else self._rng)
+        number_format = param_format.number_format.fitted(array)
         flat, quantized = array.reshape(-1), np.empty(array.size, np.float32)
         for start in range(0, array.size, _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            quantized[chunk] = param_format.number_format.quantize(ops, flat[chunk], param_format.rounding)
+            quantized[chunk] = number_format.quantize(ops, flat[chunk], param_format.rounding)
         if array.size > _CHUNK:
             release_pages(array)
         return quantized.reshape(array.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.formats.number_format import LOSSLESS_BITS, NumberFormat, has_bias_format, layer_formats
+from ristretto_cli.formats.number_format import LOSSLESS_BITS, NumberFormat, has_bias_format
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Layer
 
@@ -48,7 +48,7 @@ def widths_in(message: Message) -> Widths | None:
     """
     if message.type not in LAYERS or not LAYERS.get(message.type).quantized:
         return None
-    formats = layer_formats(message.quantization_param)
+    formats = LAYERS.get(message.type).formats(message)
     return Widths(
         layer_in=_width(formats.layer_in),
         weights=_width(formats.weights),

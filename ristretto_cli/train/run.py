@@ -16,7 +16,6 @@ from ristretto_cli.caffe_io.named_weights import named_weights, rename_weights
 from ristretto_cli.caffe_io.net_file import SolverFile, read_solver
 from ristretto_cli.caffe_io.weights import split_files
 from ristretto_cli.errors import RistrettoError, raise_all
-from ristretto_cli.formats.number_format import layer_formats
 from ristretto_cli.layers.host_layer import MetricOptions
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Net
@@ -194,7 +193,7 @@ def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
 
 def _quantizes_activations(net: Net) -> bool:
     layers = [layer for layer in net.layers if not layer.is_source and LAYERS.get(layer.type).quantized]
-    formats = [layer_formats(layer.message.quantization_param) for layer in layers]
+    formats = [LAYERS.get(layer.type).formats(layer.message) for layer in layers]
     return any(each.layer_in is not None or each.layer_out is not None for each in formats)
 
 

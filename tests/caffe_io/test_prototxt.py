@@ -252,9 +252,32 @@ def test_a_missing_value_does_not_swallow_the_next_field() -> None:
 
 
 def test_at_most_20_faults_are_reported_and_the_others_counted() -> None:
-    reported = faults("x: 1\n" * 25)
+    reported = faults("".join(f"x{i}: 1\n" for i in range(25)))
     assert len(reported) == 21
     assert reported[-1] == "f: 5 more errors"
+
+
+def test_of_faults_that_are_alike_three_are_reported_and_the_others_counted() -> None:
+    reported = faults("x: 1\n" * 25 + "y: 1\n")
+    assert [line.split(" ", 1)[0] for line in reported] == ["f:1:1:", "f:2:1:", "f:3:1:", "f:26:1:", "f:"]
+    assert reported[-1] == 'f: 22 more times: unknown field "x" in NetParameter'
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("layer { quantization_param { bw_parms: 8 } }", "Did you mean bw_params?"),
+        ("layer { quantization_param { bw_sum: 8 } }", "It is of a fork that is not supported."),
+        ("layer { quantization_param { bw_add: 8 } }", "use ConvolutionRistretto or FcRistretto."),
+        ("layer { batch_norm_param { filler { value: 1 } } }", "followed by Scale { bias_term: true }."),
+        ("layer { accuracy_iou_param { k: 1 } }", "It is of a layer type that is not supported."),
+        ("layer { poling_param { pool: MAX } }", "Did you mean pooling_param?"),
+        ("layer { bitplane_param { bw_layer: 8 } }", "It is of a layer type that is not supported."),
+    ],
+)
+def test_a_field_of_a_fork_is_not_mistaken_for_a_misspelled_one(text: str, hint: str) -> None:
+    (fault,) = faults(text)
+    assert fault.endswith(hint)
 
 
 def test_one_fault_is_one_error_and_several_are_errors() -> None:

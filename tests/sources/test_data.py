@@ -42,6 +42,20 @@ def test_a_batch_may_be_larger_than_the_database(write: Any, open_layer: Any) ->
     assert open_layer(LMDB % 5).next()[1].tolist() == [0, 10, 0, 10, 0]
 
 
+def test_images_of_data_ristretto_are_rounded_down_and_labels_are_not(write: Any, open_layer: Any) -> None:
+    write({f"{i}": datum(image(value), value) for i, value in enumerate((3, 10, 255))})
+    text = (
+        (LMDB % 3).replace("Data", "DataRistretto", 1)
+        + """
+        transform_param { scale: 0.25 }
+        quantization_param { bw_layer_data: 6 fl_layer_data: 1 is_sign_data: 0 }"""
+    )
+    images, labels = open_layer(text).next()
+    assert images[:, 0, 0, 0].tolist() == [0.5, 2.5, 31.5]  # of 0.75, 2.5, 63.75
+    assert images.dtype == np.float32
+    assert labels.tolist() == [3, 10, 255]
+
+
 def test_one_top_has_no_labels(write: Any, open_layer: Any) -> None:
     write(numbered(2))
     source = open_layer((LMDB % 2).replace('top: "label"', ""))
