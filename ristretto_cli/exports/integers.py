@@ -154,14 +154,14 @@ def _plain(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {key: each for key, each in dataclasses.asdict(value).items() if key not in without}
 
 
-def _printed(kind: type[Any]) -> list[dataclasses.Field[Any]]:
+def json_fields(kind: type[Any]) -> list[dataclasses.Field[Any]]:
     """The fields of a step that a file holds."""
     return [each for each in dataclasses.fields(kind) if each.name != "function"]
 
 
 def _step_as_json(step: Step, save: Callable[[str, str, AnyArray], str]) -> dict[str, Any]:
     found: dict[str, Any] = {"step": type(step).__name__}
-    for each in _printed(type(step)):
+    for each in json_fields(type(step)):
         value = getattr(step, each.name)
         if isinstance(value, Place):
             found[each.name] = value.name
@@ -179,7 +179,7 @@ def _step_as_json(step: Step, save: Callable[[str, str, AnyArray], str]) -> dict
 def _step_of_json(found: Mapping[str, Any], places: Mapping[str, Place], load: Callable[[str], AnyArray]) -> Step:
     kind = _STEPS[found["step"]]
     values: dict[str, Any] = {}
-    for each in _printed(kind):
+    for each in json_fields(kind):
         value = found[each.name]
         if each.name in ("x", "y"):
             value = places[value]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import pytest
 
 from ristretto_cli.caffe_io.weights import read_weights
 from ristretto_cli.cli.main import run
+from ristretto_cli.exports.integers import json_fields
 from ristretto_cli.integers import program as steps
 from ristretto_cli.integers.arithmetic import requantized
 from ristretto_cli.integers.program import Requantization
@@ -138,7 +138,7 @@ def test_every_step_and_each_of_its_fields_is_described() -> None:
     table = section("net.json")
     for kind in get_args(steps.Step):
         row = next(line for line in table.splitlines() if re.match(rf"\| [^|]*`{kind.__name__}`", line))
-        for field in dataclasses.fields(kind):
+        for field in json_fields(kind):
             common = ("x", "xs", "y")
             assert field.name in common or f"`{field.name}`" in row, f"{kind.__name__}.{field.name}"
 

@@ -377,13 +377,19 @@ TABLE = [
     Row(
         "arrays of another shape",
         ("--check=2", "--input=x.npz"),
-        ('net.prototxt: "x" of --input has the shape 4x3x6x6; expected Nx2x6x6. N is any number of images.',),
+        (
+            'net.prototxt: "x" of --input has the shape 4x3x6x6; expected Nx2x6x6. N is any number of images; for another '
+            "size of an Input layer use test --input_shape.",
+        ),
         change=arrays(x=np.zeros((4, 3, 6, 6), np.float32)),
     ),
     Row(
         "arrays of no images",
         ("--vectors=2", "--input=x.npz"),
-        ('net.prototxt: "x" of --input has the shape 0x2x6x6; expected Nx2x6x6. N is any number of images.',),
+        (
+            'net.prototxt: "x" of --input has the shape 0x2x6x6; expected Nx2x6x6. N is any number of images; for another '
+            "size of an Input layer use test --input_shape.",
+        ),
         change=arrays(x=np.zeros((0, 2, 6, 6), np.float32)),
     ),
     Row(
