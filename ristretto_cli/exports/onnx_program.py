@@ -353,18 +353,14 @@ class ProgramPrinter(ABC):
         extent, geometry = step.x.shape[1:], step.geometry
         sizes = arithmetic.window_sizes(geometry, extent, padding=True)
         x, y = self._of(step.x), self._of(step.y)
-        if self.fuses_means and any(size & (size - 1) for size in np.unique(sizes).tolist()):
+        multiplied = self.fuses_means and any(size & (size - 1) for size in np.unique(sizes).tolist())
+        # Caffe counts padding, but not what windows cover beyond it; AveragePool counts both or neither.
+        if multiplied or any(geometry.pad):
             self._divided_sums(step, sizes)
-        elif not any(geometry.pad) and geometry.kernel == extent and step.y.shape[1:] == (1,) * len(extent):
+        elif geometry.kernel == extent and step.y.shape[1:] == (1,) * len(extent):
             self.graph.add("GlobalAveragePool", [x], y, step.y.shape, node=y)
         else:
-            if any(geometry.pad):
-                # As a node of its own, since Caffe counts this padding, but not what is beyond it.
-                padded = self.graph.free(f"{y}/padded")
-                sides = self.graph.ints([0, 0, *geometry.pad] * 2, f"{y}/pads")
-                shape = (step.x.shape[0], *(n + 2 * p for n, p in zip(extent, geometry.pad, strict=True)))
-                x = self.graph.add("Pad", [x, sides], padded, shape, node=f"{y}/Pad")
-            pads = [0] * len(extent) + [max(0, n - p) for n, p in zip(_after(step), geometry.pad, strict=True)]
+            pads = [0] * len(extent) + [max(0, n) for n in _after(step)]
             settings: dict[str, Any] = {"kernel_shape": geometry.kernel, "strides": geometry.stride, "pads": pads}
             self.graph.add("AveragePool", [x], y, step.y.shape, node=y, **settings)
 
