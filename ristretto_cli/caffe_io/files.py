@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import re
@@ -17,6 +18,7 @@ _HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk.",
     errno.EDQUOT: "Free some space in your quota, or write to another disk.",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.EIO: "The disk may be failing: write to another one.",
 }
 _OF_LMDB = re.compile(r"(data|lock)\.mdb")
@@ -31,6 +33,13 @@ def open_to_read(path: str | Path) -> Iterator[BinaryIO]:
             yield stream
         except OSError as fault:
             raise _explained(path, fault, "read") from None
+
+
+def without_mark(text: bytes, path: str | Path) -> bytes:
+    """The content of a text file without the byte order mark that some editors add. RistrettoError for UTF-16."""
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise RistrettoError("the text is UTF-16, by its byte order mark", where=str(path), hint="Save it as UTF-8.")
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.files import open_to_read, without_mark
 from ristretto_cli.datasets.datum import encoded_datum, raw_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError, raise_all
@@ -147,7 +147,7 @@ def read_list(path: str) -> list[ListedImage]:
     RistrettoErrors with all bad lines; RistrettoError for a list without images.
     """
     with open_to_read(path) as stream:
-        lines = stream.read().split(b"\n")
+        lines = without_mark(stream.read(), path).split(b"\n")
     entries: list[ListedImage] = []
     faults: list[RistrettoError] = []
     for at, line in enumerate(lines):

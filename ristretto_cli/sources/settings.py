@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
+from ristretto_cli.caffe_io.files import without_mark
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
 from ristretto_cli.ops import Shape, show
@@ -81,7 +82,7 @@ def existing(path: str, what: str) -> Path:
 def read_lines(path: Path, what: str) -> list[str]:
     """The lines of a list file, without line ends. Names in any encoding are preserved."""
     try:
-        text = path.read_bytes()
+        text = without_mark(path.read_bytes(), path)
     except OSError as error:
         raise LayerError(f"{what} {path} cannot be read: {error.strerror}") from None
     return [line.rstrip(b"\r").decode(errors="surrogateescape") for line in text.split(b"\n")]

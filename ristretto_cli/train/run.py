@@ -23,7 +23,7 @@ from ristretto_cli.scoring.scores import number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.prepare import TrainingSetup, open_solver, resume, save
 from ristretto_cli.train.signals import Request, Requests, listening
-from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
+from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, trimmed_file, write_model
 from ristretto_cli.train.solver import Solver
 from ristretto_cli.train.solver_settings import SolverSettings, settings_of, split_files
 from ristretto_cli.train.stale_statistics import warn_of_stale_statistics
@@ -36,9 +36,9 @@ log = logging.getLogger("ristretto")
 class TrainConfig:
     """The options of a training. weights: comma-separated files instead of the solver's; not with snapshot.
 
-    gpu: without a number, the device of the solver file. sigint, sighup: the effects of the signals. threads: 0 for
-    the default. level: None for the solver's. trimmed_weights: write a third file with each snapshot,
-    ..._trimmed.caffemodel, with the weights quantized as their layers use them.
+    gpu: without a number, the device of the solver file. sigint, sighup, sigterm: the effects of the signals; None:
+    SIGTERM ends the process. threads: 0 for the default. level: None for the solver's. trimmed_weights: write a third
+    file with each snapshot, ..._trimmed.caffemodel, with the weights quantized as their layers use them.
     """
 
     solver: str
@@ -49,6 +49,7 @@ class TrainConfig:
     stages: tuple[str, ...] = ()
     sigint: Request = Request.STOP
     sighup: Request = Request.SNAPSHOT
+    sigterm: Request | None = None
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
@@ -98,15 +99,16 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         settings = replace(settings, weights=())
     elif config.weights is not None:
         settings = replace(settings, weights=tuple(split_files([config.weights])))
-    if settings.snapshots.interval or settings.snapshots.after_train:
-        prepare_snapshots(settings.snapshots)
+    on_request = Request.SNAPSHOT in (config.sigint, config.sigterm)
+    if settings.snapshots.interval or settings.snapshots.after_train or on_request:
+        prepare_snapshots(settings.snapshots, settings.max_iter, trimmed=config.trimmed_weights)
     import_torch()
     use_threads(config.threads)
     gpu = choose_gpu(_requested(config, settings), probe)
     log.info("%s", log_lines.CPU if gpu is None else log_lines.gpus([gpu]))
 
     saver = _Saver(config.trimmed_weights)
-    requests = Requests(config.sigint, config.sighup)
+    requests = Requests(config.sigint, config.sighup, config.sigterm)
     setup = TrainingSetup(
         file,
         settings,
@@ -168,8 +170,7 @@ class _Saver:
         self.iteration = solver.iteration
         if self._with_trimmed:
             net = solver.net.net
-            model = model_file(solver.settings.snapshots, solver.iteration)
-            path = model.replace(".caffemodel", "_trimmed.caffemodel")
+            path = trimmed_file(solver.settings.snapshots, solver.iteration)
             log.info("%s", log_lines.writing_model(path))
             write_model(path, net, trimmed_weights(net, solver.weights(), rng=np.random.default_rng(0)))
 

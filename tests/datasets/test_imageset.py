@@ -106,6 +106,14 @@ def test_names_may_hold_spaces_and_labels_signs(here: Path) -> None:
     ]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(here: Path) -> None:
+    Path("list.txt").write_bytes(b"\xef\xbb\xbfa.png 1\nb.png 2\n")
+    assert [entry.name for entry in read_list("list.txt")] == [b"a.png", b"b.png"]
+    Path("list.txt").write_text("a.png 1\n", encoding="utf-16")
+    with pytest.raises(RistrettoError, match=r"^list.txt: the text is UTF-16, by its byte order mark\. "):
+        read_list("list.txt")
+
+
 def test_blank_lines_are_left_out_but_count_in_the_keys(pictures: Any) -> None:
     pictures({"a.png": [[1]], "b.png": [[2]]})
     Path("list.txt").write_text("a.png 0\n\nb.png 1\n\n")
