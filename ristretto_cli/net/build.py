@@ -22,6 +22,9 @@ from ristretto_cli.ops import DYNAMIC, Shape, show
 log = logging.getLogger("ristretto")
 
 
+_MAX_SHOWN = 30  # blobs in a message
+
+
 class DataLayerTypes(Protocol):
     """The data layers available to a net."""
 
@@ -214,7 +217,9 @@ class _Builder:
                 f'its bottom "{name}" is produced only later, by layer "{producer}" ({line})',
                 hint="Move that layer up; a net has no cycles.",
             )
-        known = ", ".join(self._current) or "none"
+        names = list(self._current)
+        more = "..., " * (len(names) > _MAX_SHOWN)
+        known = more + ", ".join(names[-_MAX_SHOWN:]) or "none"
         raise LayerError(
             f'no layer produces its bottom "{name}"',
             hint=did_you_mean(name, self._current) or f"Blobs so far: {known}.",
