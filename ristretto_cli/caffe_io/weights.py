@@ -58,8 +58,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     """
     data = map_file(path)
     if is_hdf5(data):
-        data.release()
-        return WeightsFile(str(path), read_hdf5(path))
+        return WeightsFile(str(path), read_hdf5(path, data))
     with _reporting_text(data, path, "weights"):
         return WeightsFile(str(path), read_caffemodel(data, str(path)))
 
