@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import h5py
+import lmdb
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST, TRAIN, Message, new
@@ -347,6 +349,25 @@ def _read_record(data: bytes, layer: str) -> None:
         _read(layer)
     finally:
         image_records._open = original
+
+
+def _lmdb() -> list[bytes]:
+    seeds = []
+    for count, size in ((3, 20), (60, 100), (2, 9000)):
+        with TemporaryDirectory() as folder, lmdb.open(folder, lock=False) as environment:
+            with environment.begin(write=True) as transaction:
+                for i in range(count):
+                    record = new("Datum", channels=1, height=1, width=size, data=bytes(size), label=i)
+                    transaction.put(b"%04d" % i, record.SerializeToString())
+            seeds.append(Path(folder, "data.mdb").read_bytes())
+    return seeds
+
+
+@target(_lmdb)
+def lmdb_file(data: bytes) -> None:
+    Path("lmdb").mkdir(exist_ok=True)
+    Path("lmdb/data.mdb").write_bytes(data)
+    _read('type: "Data" top: "data" top: "label" data_param { source: "lmdb" backend: LMDB batch_size: 2 }')
 
 
 def _leveldb() -> list[bytes]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -13,10 +15,13 @@ from typing import BinaryIO
 from ristretto_cli.caffe_io.temporary import new_file
 from ristretto_cli.errors import RistrettoError
 
+log = logging.getLogger("ristretto")
+
 _HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk.",
     errno.EDQUOT: "Free some space in your quota, or write to another disk.",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.EIO: "The disk may be failing: write to another one.",
 }
 _OF_LMDB = re.compile(r"(data|lock)\.mdb")
@@ -31,6 +36,19 @@ def open_to_read(path: str | Path) -> Iterator[BinaryIO]:
             yield stream
         except OSError as fault:
             raise _explained(path, fault, "read") from None
+
+
+def without_mark(text: bytes, path: str | Path) -> bytes:
+    """The content of a text file without a byte order mark, which editors write; a warning tells of it.
+
+    RistrettoError for the mark of UTF-16.
+    """
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        what = "the list begins with the byte order mark of UTF-16"
+        raise RistrettoError(what, where=str(path), hint="Save it as UTF-8, without a mark.")
+    if text.startswith(codecs.BOM_UTF8):
+        log.warning("%s begins with a byte order mark, which is skipped; Caffe takes it for a part of the name.", path)
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,23 @@ _MAX_DEFLATE_RATIO = 1100  # the maximum compression of deflate
 HDF5_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 
 
-def read_hdf5(path: str | Path) -> dict[str, tuple[StoredBlob, ...]]:
+def hdf5_source(path: str | Path, data: memoryview) -> str | BytesIO:
+    """What to open as HDF5: the file, or its bytes if it is a pipe, which cannot be read twice. data: see map_file."""
+    return str(path) if isinstance(data.obj, mmap.mmap) else BytesIO(data)
+
+
+def read_hdf5(path: str | Path, data: memoryview) -> dict[str, tuple[StoredBlob, ...]]:
     """The arrays of each layer that has some, by layer name. A layer in nested groups is named a/b.
 
-    RistrettoError if the file is damaged or not a weight file.
+    data: the bytes of the file, from map_file. RistrettoError if the file is damaged or not a weight file.
     """
     try:
-        with h5py.File(path, "r") as file:
-            data = member(file, "data")
-            if not isinstance(data, h5py.Group):
+        with h5py.File(hdf5_source(path, data), "r") as file:
+            stored = member(file, "data")
+            if not isinstance(stored, h5py.Group):
                 raise RistrettoError("the file has no group `data`, so no weights", where=str(path))
             return {
-                name: _read_layer(datasets, f'{path}: layer "{name}"') for name, datasets in _layers(data, "", set())
+                name: _read_layer(datasets, f'{path}: layer "{name}"') for name, datasets in _layers(stored, "", set())
             }
     except HDF5_FAULTS as fault:
         raise RistrettoError(f"the HDF5 file is damaged: {fault}", where=str(path)) from None

@@ -17,7 +17,9 @@ def weights_line(weights: str, model: str) -> str:
 
 
 def named_weights(model: str) -> str | None:
-    """The path of the weights in a prototxt's header; None if there is none."""
+    """The path of the weights in a prototxt's header; None if there is none, or for a pipe, which is read only once."""
+    if Path(model).is_fifo():
+        return None
     with open_to_read(model) as stream:
         for raw in stream:
             line = raw.decode("utf-8", "replace")

@@ -9,9 +9,10 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
@@ -67,7 +68,7 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
         # numpy warns of headers in an old, equivalent style.
         with open_to_read(path) as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            loaded = np.load(stream, allow_pickle=False)
+            loaded = np.load(_seekable(stream), allow_pickle=False)
             if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise RistrettoError("not an .npz file", where=str(path))
             return {_array_name(name): _numbers(loaded[name]) for name in loaded.files}
@@ -82,13 +83,18 @@ def read_npy(path: str | Path) -> npt.NDArray[np.float32]:
     try:
         with open_to_read(path) as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            loaded = np.load(stream, allow_pickle=False)
+            loaded = np.load(_seekable(stream), allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 raise RistrettoError("not an .npy file, but an .npz file", where=str(path))
             return _numbers(loaded)
     except _FAULTS as fault:
         hint = "Write it with numpy.save."
         raise RistrettoError("not an .npy file of numbers", where=str(path), hint=hint) from fault
+
+
+def _seekable(stream: BinaryIO) -> BinaryIO:
+    """The stream, or the content of a pipe."""
+    return stream if stream.seekable() else BytesIO(stream.read())
 
 
 def _numbers(array: npt.NDArray[Any] | bytes) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from ristretto_cli.caffe_io.blobs import StoredBlob, decode_blob, encode_blob
 from ristretto_cli.caffe_io.caffemodel import map_file
 from ristretto_cli.caffe_io.files import atomic_write
-from ristretto_cli.caffe_io.hdf5 import HDF5_FAULTS, create_hdf5, member, read_dataset
+from ristretto_cli.caffe_io.hdf5 import HDF5_FAULTS, create_hdf5, hdf5_source, member, read_dataset
 from ristretto_cli.caffe_io.messages import message_class, new
 from ristretto_cli.caffe_io.weights import is_hdf5
 from ristretto_cli.caffe_io.wire_format import BYTES, BadBytes, Field, fields, varint
@@ -46,7 +46,7 @@ def read_solver_state(path: str | Path) -> SolverStateFile:
     not a solver state.
     """
     data = map_file(path)
-    found = _read_hdf5(str(path)) if is_hdf5(data) else _read_binary(data, str(path))
+    found = _read_hdf5(str(path), data) if is_hdf5(data) else _read_binary(data, str(path))
     for what, number in (("iteration", found.iteration), ("step", found.current_step)):
         if number < 0:
             raise RistrettoError(f"invalid {what} {number}", where=str(path), hint=_HINT)
@@ -98,9 +98,9 @@ def _read_binary(data: memoryview, file: str) -> SolverStateFile:
     return SolverStateFile(file, message.iter, message.current_step, os.fsdecode(name), tuple(history))
 
 
-def _read_hdf5(file: str) -> SolverStateFile:
+def _read_hdf5(file: str, data: memoryview) -> SolverStateFile:
     try:
-        with h5py.File(file, "r") as stored:
+        with h5py.File(hdf5_source(file, data), "r") as stored:
             if not isinstance(member(stored, "iter"), h5py.Dataset):
                 raise RistrettoError("the file is not a solver state: `iter` is missing", where=file, hint=_HINT)
             iteration, step = (_read_int(stored, name, file) for name in ("iter", "current_step"))
@@ -159,5 +159,7 @@ def _write_string(file: h5py.File, name: str, text: str) -> None:
     kind = h5py.h5t.C_S1.copy()
     kind.set_size(len(data))
     kind.set_strpad(h5py.h5t.STR_NULLTERM)
-    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR))
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_obj_track_times(False)  # as in other datasets, so that equal trainings write equal files
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR), settings)
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(data, f"S{len(data)}"), mtype=kind)

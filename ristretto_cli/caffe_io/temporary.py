@@ -49,7 +49,7 @@ class NewFolder:
 
     def finish(self) -> None:
         """Rename it to its final name. OSError as for new_file, and if the name exists by now."""
-        for file in self.path.iterdir():
+        for file in self.path.rglob("*"):
             _sync(file)
         self.path.rename(self._target)
         (self._target / _LOCK).unlink(missing_ok=True)

@@ -70,8 +70,7 @@ def read_weights(path: str | Path) -> WeightsFile:
             raise
         raise RistrettoError(str(error), hint="This command takes a single file of weights.") from None
     if is_hdf5(data):
-        data.release()
-        return WeightsFile(str(path), read_hdf5(path))
+        return WeightsFile(str(path), read_hdf5(path, data))
     with _reporting_text(data, path, "weights"):
         return WeightsFile(str(path), read_caffemodel(data, str(path)))
 

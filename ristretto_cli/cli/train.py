@@ -38,6 +38,7 @@ _EFFECT = click.Choice(["stop", "snapshot", "none"])
 @ap_version_option
 @option("--sigint_effect", "Action on ^C (SIGINT).", type=_EFFECT, default="stop")
 @option("--sighup_effect", "Action on SIGHUP.", type=_EFFECT, default="snapshot")
+@option("--sigterm_effect", "Action on SIGTERM, which otherwise ends the training at once.", type=_EFFECT)
 @threads_option
 @option("--trim_activations", "Also quantize activations during training.", is_flag=True)
 @option(
@@ -66,6 +67,7 @@ def command(
     ap_version: MetricOptions,
     sigint_effect: str,
     sighup_effect: str,
+    sigterm_effect: str | None,
     threads: int,
     trim_activations: bool,
     round_to_nearest: bool,
@@ -92,6 +94,7 @@ def command(
         stages=stage,
         sigint=Request(sigint_effect),
         sighup=Request(sighup_effect),
+        sigterm=None if sigterm_effect is None else Request(sigterm_effect),
         threads=threads,
         trim_activations=trim_activations,
         round_to_nearest=round_to_nearest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ristretto_cli.backends.onnx import Node, OnnxOps
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.forward import Run
 from ristretto_cli.net.ir import Blob, Layer, Net, in_graph
@@ -131,7 +133,23 @@ def _bytes(blob: Blob, batches: Sequence[object]) -> int:
 
 
 def _in_a_file(shape: Sequence[int]) -> Array:
-    """An array in a file without a name."""
-    with tempfile.TemporaryFile(prefix="ristretto-") as file:  # the mapping keeps its contents
-        file.truncate(4 * math.prod(shape))
+    """An array in a file without a name. RistrettoError if there is no space for it."""
+    try:
+        file = tempfile.TemporaryFile(prefix="ristretto-")  # noqa: SIM115  # the mapping keeps its contents
+    except OSError as fault:
+        raise _no_space(fault) from None
+    with file:
+        try:
+            file.truncate(4 * math.prod(shape))
+            if hasattr(os, "posix_fallocate"):
+                # A mapping of a file without its space would end the process when the disk is full.
+                os.posix_fallocate(file.fileno(), 0, max(4 * math.prod(shape), 1))
+        except OSError as fault:
+            raise _no_space(fault) from None
         return np.memmap(file, np.float32, "r+", 0, tuple(shape))
+
+
+def _no_space(fault: OSError) -> RistrettoError:
+    folder = tempfile.tempdir or "the folder for temporary files"
+    what = f"activations cannot be kept in {folder}: {(fault.strerror or str(fault)).lower()}"
+    return RistrettoError(what, hint="Set TMPDIR to a folder with more space.")

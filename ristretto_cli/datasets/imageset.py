@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.files import open_to_read, without_mark
 from ristretto_cli.datasets.datum import encoded_datum, raw_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError, raise_all
@@ -33,7 +33,6 @@ from ristretto_cli.sources.images import (
     resize,
 )
 from ristretto_cli.sources.list_labels import BadLabel, ListLabels
-from ristretto_cli.sources.settings import without_mark
 
 log = logging.getLogger("ristretto")
 

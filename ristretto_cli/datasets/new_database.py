@@ -181,6 +181,7 @@ class _LevelDb:
                 f"{where}: writing LevelDB needs plyvel", hint="pip install 'ristretto-cli[leveldb]'"
             ) from None
         self._error: Any = plyvel.Error
+        self._log = folder / "LOG"
         with self._faults_as_os_errors():
             # Caffe's own settings.
             self._db = plyvel.DB(
@@ -199,6 +200,7 @@ class _LevelDb:
 
     def close(self) -> None:
         self._db.close()
+        self._log.unlink(missing_ok=True)  # of the library's work, with times: equal records should make equal files
 
     @contextmanager
     def _faults_as_os_errors(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ristretto_cli.caffe_io.files import open_to_read
+from ristretto_cli.caffe_io.files import open_to_read, without_mark
 from ristretto_cli.caffe_io.messages import Message, enum_name
 from ristretto_cli.errors import LayerError, RistrettoError
 from ristretto_cli.ops import Array
@@ -63,7 +63,7 @@ class ImageSizes:
         """The sizes from a file with lines of name, height, width. LayerError if the file is invalid."""
         try:
             with open_to_read(file) as stream:
-                lines = stream.read().split(b"\n")
+                lines = without_mark(stream.read(), file).split(b"\n")
         except RistrettoError as error:
             raise LayerError(
                 f"name_size_file: {error}", hint="Without name_size_file, boxes are compared in relative coordinates."

@@ -23,6 +23,7 @@ log = logging.getLogger("ristretto")
 
 
 _TRIMMED = "Ristretto"  # in the names of trimmed types
+_MAX_SHOWN = 30  # blobs in a message
 
 
 class DataLayerTypes(Protocol):
@@ -251,7 +252,9 @@ class _Builder:
             )
         if name in self._elsewhere:
             raise LayerError(f'its bottom "{name}" is {self._elsewhere[name]}')
-        known = ", ".join(self._current) or "none"
+        names = list(self._current)
+        more = "..., " * (len(names) > _MAX_SHOWN)
+        known = more + ", ".join(names[-_MAX_SHOWN:]) or "none"
         raise LayerError(
             f'no layer produces its bottom "{name}"',
             hint=did_you_mean(name, self._current) or f"Blobs so far: {known}.",

@@ -101,7 +101,10 @@ def _stored_blobs(net: Net) -> list[list[Stored]]:
     found: list[list[Stored]] = [[] for _ in net.layers]
     first: dict[int, tuple[int, Blob]] = {}
     last: dict[int, int] = {}
+    readers: dict[int, list[int]] = {}
     for position, layer in enumerate(net.layers):
+        for storage in {bottom.storage for bottom in layer.bottoms} - {top.storage for top in layer.tops}:
+            readers.setdefault(storage, []).append(position)
         for top in layer.tops:
             first.setdefault(top.storage, (position, top))
             # Layers such as Split only give memory another name.
@@ -111,13 +114,8 @@ def _stored_blobs(net: Net) -> list[list[Stored]]:
         if net.layers[position].is_source or DYNAMIC in blob.shape:
             continue
         writer = last.get(storage, position)
-        readers = [
-            after
-            for after in range(writer + 1, len(net.layers))
-            if any(bottom.storage == storage for bottom in net.layers[after].bottoms)
-            and not any(top.storage == storage for top in net.layers[after].tops)
-        ]
-        found[position].append(Stored(math.prod(blob.shape), writer, tuple(readers)))
+        after = tuple(reader for reader in readers.get(storage, ()) if reader > writer)
+        found[position].append(Stored(math.prod(blob.shape), writer, after))
     return found
 
 

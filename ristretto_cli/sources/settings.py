@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
+from ristretto_cli.caffe_io.files import without_mark
 from ristretto_cli.caffe_io.messages import Message
-from ristretto_cli.errors import LayerError, MissingPath, RistrettoError
+from ristretto_cli.errors import LayerError, MissingPath
 from ristretto_cli.ops import Shape, show
 
 log = logging.getLogger("ristretto")
@@ -80,24 +81,10 @@ def existing(path: str, what: str) -> Path:
 def read_lines(path: Path, what: str) -> list[str]:
     """The lines of a list file, without line ends. Names in any encoding are preserved."""
     try:
-        text = without_mark(path.read_bytes(), str(path))
+        text = without_mark(path.read_bytes(), path)
     except OSError as error:
         raise LayerError(f"{what} {path} cannot be read: {error.strerror}") from None
     return [line.rstrip(b"\r").decode(errors="surrogateescape") for line in text.split(b"\n")]
-
-
-def without_mark(text: bytes, file: str) -> bytes:
-    """The text of a list without a byte order mark, which editors write and which is not part of the first name.
-
-    RistrettoError for the mark of UTF-16.
-    """
-    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
-        what = "the list begins with the byte order mark of UTF-16"
-        raise RistrettoError(what, where=file, hint="Save it as UTF-8, without a mark.")
-    if text.startswith(b"\xef\xbb\xbf"):
-        log.warning("%s begins with a byte order mark, which is skipped; Caffe takes it for a part of the name.", file)
-        return text[3:]
-    return text
 
 
 def words_of(line: str) -> list[str]:

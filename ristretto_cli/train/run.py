@@ -25,7 +25,7 @@ from ristretto_cli.scoring.scores import number
 from ristretto_cli.train import log_lines
 from ristretto_cli.train.prepare import TrainingSetup, open_solver, resume, save
 from ristretto_cli.train.signals import Request, Requests, listening
-from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, write_model
+from ristretto_cli.train.snapshot import model_file, prepare_snapshots, state_file, trimmed_file, write_model
 from ristretto_cli.train.solver import Solver
 from ristretto_cli.train.solver_settings import SolverSettings, settings_of
 from ristretto_cli.train.stale_statistics import warn_of_stale_statistics
@@ -38,10 +38,10 @@ log = logging.getLogger("ristretto")
 class TrainConfig:
     """The options of a training. weights: comma-separated files instead of the solver's; not with snapshot.
 
-    gpu: without a number, the device of the solver file. sigint, sighup: the effects of the signals. threads: 0 for
-    the default. level: None for the solver's. trimmed_weights: write a third file with each snapshot,
-    ..._trimmed.caffemodel, with the weights quantized as their layers use them. rename_weights: name the last snapshot
-    in the header of the net's file.
+    gpu: without a number, the device of the solver file. sigint, sighup, sigterm: the effects of the signals; None:
+    SIGTERM ends the process. threads: 0 for the default. level: None for the solver's. trimmed_weights: write a third
+    file with each snapshot, ..._trimmed.caffemodel, with the weights quantized as their layers use them.
+    rename_weights: name the last snapshot in the header of the net's file.
     """
 
     solver: str
@@ -52,6 +52,7 @@ class TrainConfig:
     stages: tuple[str, ...] = ()
     sigint: Request = Request.STOP
     sighup: Request = Request.SNAPSHOT
+    sigterm: Request | None = None
     threads: int = 0
     trim_activations: bool = False
     round_to_nearest: bool = False
@@ -103,8 +104,9 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
         settings = replace(settings, weights=())
     elif config.weights is not None:
         settings = replace(settings, weights=tuple(split_files([config.weights])))
-    if settings.snapshots.interval or settings.snapshots.after_train:
-        prepare_snapshots(settings.snapshots)
+    on_request = Request.SNAPSHOT in (config.sigint, config.sigterm)
+    if settings.snapshots.interval or settings.snapshots.after_train or on_request:
+        prepare_snapshots(settings.snapshots, settings.max_iter, trimmed=config.trimmed_weights)
     named = _named_weights(file, settings)
     if config.rename_weights and named is None:
         raise RistrettoError(
@@ -118,7 +120,7 @@ def run(config: TrainConfig, on_iteration: Callable[[int, int], None] = lambda d
     log.info("%s", log_lines.CPU if gpu is None else log_lines.gpus([gpu]))
 
     saver = _Saver(config.trimmed_weights)
-    requests = Requests(config.sigint, config.sighup)
+    requests = Requests(config.sigint, config.sighup, config.sigterm)
     setup = TrainingSetup(
         file,
         settings,
@@ -209,8 +211,7 @@ class _Saver:
         self.iteration = solver.iteration
         if self._with_trimmed:
             net = solver.net.net
-            model = model_file(solver.settings.snapshots, solver.iteration)
-            path = model.replace(".caffemodel", "_trimmed.caffemodel")
+            path = trimmed_file(solver.settings.snapshots, solver.iteration)
             log.info("%s", log_lines.writing_model(path))
             write_model(path, net, trimmed_weights(net, solver.weights(), rng=np.random.default_rng(0)))
 

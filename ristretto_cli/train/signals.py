@@ -1,4 +1,4 @@
-"""SIGINT and SIGHUP during a training: they request a snapshot, or a snapshot and the end."""
+"""SIGINT, SIGHUP and SIGTERM during a training: they request a snapshot, or a snapshot and the end."""
 
 from __future__ import annotations
 
@@ -21,21 +21,33 @@ class Requests:
     """Pending requests by signals; a call returns the next one and clears it.
 
     A second SIGINT before the first one is handled, or after one that requested a stop, raises KeyboardInterrupt, so
-    that pressing ^C twice ends the training at once.
+    that pressing ^C twice ends the training at once. sigterm: None if SIGTERM is not handled here.
     """
 
-    def __init__(self, sigint: Request = Request.STOP, sighup: Request = Request.SNAPSHOT) -> None:
-        self._effects = {signal.SIGINT: sigint, signal.SIGHUP: sighup}
+    def __init__(
+        self,
+        sigint: Request = Request.STOP,
+        sighup: Request = Request.SNAPSHOT,
+        sigterm: Request | None = None,
+    ) -> None:
+        # As in Caffe, SIGHUP goes before SIGINT, and the same signal twice counts once.
+        self._effects = {signal.SIGHUP: sighup, signal.SIGINT: sigint}
+        if sigterm is not None:
+            self._effects[signal.SIGTERM] = sigterm
         self._pending: list[signal.Signals] = []
         self._stopping = False
 
     def __call__(self) -> Request:
-        # As in Caffe, SIGHUP goes first, and the same signal twice counts once.
-        for number in (signal.SIGHUP, signal.SIGINT):
+        for number in self._effects:
             if number in self._pending:
                 self._pending = [other for other in self._pending if other != number]
                 return self._effects[number]
         return Request.NONE
+
+    @property
+    def signals(self) -> tuple[signal.Signals, ...]:
+        """The signals to be handled."""
+        return tuple(self._effects)
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """The signal's handler."""
@@ -51,8 +63,8 @@ class Requests:
 
 @contextmanager
 def listening(requests: Requests) -> Iterator[None]:
-    """Handle the two signals during the block; only for the main thread."""
-    before = {number: signal.signal(number, requests.receive) for number in (signal.SIGHUP, signal.SIGINT)}
+    """Handle the signals during the block; only for the main thread."""
+    before = {number: signal.signal(number, requests.receive) for number in requests.signals}
     try:
         yield
     finally:

@@ -24,9 +24,13 @@ from ristretto_cli.train.solver_state import SolverState
 log = logging.getLogger("ristretto")
 
 
-def prepare_snapshots(settings: Snapshots) -> None:
-    """RistrettoError if snapshots cannot be written. Removes unfinished files of killed trainings."""
-    check_writable(model_file(settings, 0))
+def prepare_snapshots(settings: Snapshots, last: int = 0, *, trimmed: bool = False) -> None:
+    """RistrettoError if snapshots cannot be written. Removes unfinished files of killed trainings.
+
+    last: the last iteration, whose files have the longest names. trimmed: trimmed weights are written, too.
+    """
+    for name in (model_file, state_file, *([trimmed_file] if trimmed else [])):
+        check_writable(name(settings, last))
     start = Path(os.path.realpath(f"{settings.prefix}_iter_"))
     remove_leftovers(start.parent, start.name, prefix=True)
 
@@ -34,6 +38,11 @@ def prepare_snapshots(settings: Snapshots) -> None:
 def model_file(settings: Snapshots, iteration: int) -> str:
     """The name of a snapshot's weights file."""
     return f"{settings.prefix}_iter_{iteration}.caffemodel{_ending(settings)}"
+
+
+def trimmed_file(settings: Snapshots, iteration: int) -> str:
+    """The name of the file of a snapshot's trimmed weights."""
+    return f"{settings.prefix}_iter_{iteration}_trimmed.caffemodel{_ending(settings)}"
 
 
 def state_file(settings: Snapshots, iteration: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,27 @@ def test_a_summary_by_hand(workshop: Any) -> None:
         "Trimmed: 1,360 bytes, 1.2 times smaller",  # 80 x 4 bits and 330 x 32
         "MACs: 608 for one of the 2 inputs of a batch",
     ]
+
+
+@pytest.mark.parametrize("bottom", ["{0}", "0"])  # a chain, and one blob that all layers read
+def test_the_work_grows_linearly_with_the_number_of_layers(workshop: Any, bottom: str) -> None:
+    calls = []
+    for count in (300, 600):
+        text = 'layer { name: "0" type: "Input" top: "0" input_param { shape { dim: 1 dim: 2 dim: 1 dim: 1 } } }'
+        for i in range(count):
+            text += f'layer {{ name: "{i + 1}" type: "ReLU" bottom: "{bottom.format(i)}" top: "{i + 1}" }}\n'
+        net = workshop.net(text)
+        calls.append(0)
+
+        def count_call(frame: object, event: str, arg: object) -> None:
+            calls[-1] += event in ("call", "c_call")
+
+        sys.setprofile(count_call)
+        try:
+            summary_lines(summary_of(net))
+        finally:
+            sys.setprofile(None)
+    assert calls[1] < 2.1 * calls[0]
 
 
 def test_without_trimmed_layers_there_are_no_bits(workshop: Any) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ristretto_cli.cli.main import run
+
 from .conftest import EXPORT, FORWARD, QUANTIZE, TEST, Job, datum
 
 RISTRETTO = (sys.executable, "-m", "ristretto_cli")
@@ -33,6 +35,16 @@ SMALL = {
     "json": (*TEST[:-1], "--json={out}.json"),
     "draw": ("draw", "--model=net.prototxt", "--output={out}.dot"),
     "binary": ("upgrade_net_proto_binary", "net.caffemodel", "{out}.caffemodel"),
+    "integers": ("export", "--format=integers", "--model=q.prototxt", "--weights=net.caffemodel", "--output={out}"),
+    "weights": ("export", "--format=npz", "--weights=net.caffemodel", "--output={out}.npz"),
+    "fold": (
+        *("fold", "--model=net.prototxt", "--weights=net.caffemodel"),
+        *("--model_folded={out}.prototxt", "--weights_folded={out}.caffemodel"),
+    ),
+    "text": ("upgrade_net_proto_text", "net.prototxt", "{out}.prototxt"),
+    "solver": ("upgrade_solver_proto_text", "solver.prototxt", "{out}.prototxt"),
+    "plot": ("plot", "train.log", "--output={out}.svg"),
+    "train": ("train", "--solver=solver.prototxt", "--weights=net.caffemodel"),
     "mean": ("compute_image_mean", "db", "{out}.binaryproto"),
 }
 FREE = [0, 8, 12, 60]  # kB: the lock file has 8, an empty LMDB 8 more
@@ -51,7 +63,11 @@ exit $code
 
 @pytest.fixture(autouse=True)
 def digits(job: Job) -> None:
-    """Files for convert_mnist_data: 200 images."""
+    """Files for the commands: 200 images, a solver, and the log of a training."""
+    solver = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "out"'
+    job.write("solver.prototxt", solver)
+    lines = [f"I0101 00:00:0{i}.0 1 solver.cpp:1] Iteration {i}, loss = 0.{i}" for i in range(1, 4)]
+    job.write("train.log", "\n".join(lines) + "\n")
     job.write("images", struct.pack(">IIII", 0x803, 200, 28, 28) + bytes(200 * 28 * 28))
     job.write("labels", struct.pack(">II", 0x801, 200) + bytes(200))
 
@@ -79,11 +95,24 @@ def expect_one_line(done: subprocess.CompletedProcess[str], reason: str, hint: s
     )
 
 
+def prepare(job: Job, name: str) -> None:
+    """Skip the test of a command whose extra is missing; write the inputs that need a command."""
+    if name == "leveldb":
+        pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
+    if name == "plot":
+        pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    if name == "train":
+        pytest.importorskip("torch", reason="training needs torch")
+        job.edit('snapshot_prefix: "out"', 'snapshot_prefix: "full/out"', "solver.prototxt")
+    if name == "integers":
+        widths = "--bw=conv_params=8,fc_params=8,layer=8"
+        assert run([*(arg.replace("out.", "q.") for arg in QUANTIZE), widths]) == 0
+
+
 @pytest.mark.parametrize("free", FREE)
 @pytest.mark.parametrize("name", LARGE)
 def test_large_outputs_do_not_fit_on_a_full_disk(job: Job, name: str, free: int) -> None:
-    if name == "leveldb":
-        pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
+    prepare(job, name)
     done = on_full_disk(free, tuple(arg.format(out="full/out") for arg in LARGE[name]))
     expect_one_line(done, "no space left on device", ROOM)
     assert done.stdout == ""
@@ -91,6 +120,7 @@ def test_large_outputs_do_not_fit_on_a_full_disk(job: Job, name: str, free: int)
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_output_fits_on_a_disk_without_room(job: Job, name: str) -> None:
+    prepare(job, name)
     done = on_full_disk(0, tuple(arg.format(out="full/out") for arg in SMALL[name]))
     expect_one_line(done, "no space left on device", ROOM)
     assert done.stdout == ""
@@ -100,8 +130,7 @@ def test_no_output_fits_on_a_disk_without_room(job: Job, name: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_files_that_may_not_grow_are_reported(job: Job, name: str, limit: int) -> None:
     """Without a file system of its own: a limit on the size of files stands for a full disk."""
-    if name == "leveldb":
-        pytest.importorskip("plyvel", reason="LevelDB needs plyvel")
+    prepare(job, name)
     before = job.files()
     done = subprocess.run(
         [*RISTRETTO, *(arg.format(out="out") for arg in LARGE[name])],

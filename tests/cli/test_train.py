@@ -398,6 +398,52 @@ def test_effects_are_as_the_flags_say(process: Callable[..., subprocess.Popen[by
     assert "stopped early" in Path("err.txt").read_text()
 
 
+def test_sigterm_saves_and_ends_the_training_if_asked(process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    child = process("--sigterm_effect=stop")
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(600) == 0
+    assert len(snapshots()) == 2
+
+
+def test_sigterm_ends_the_training_without_the_flag(process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    child = process()
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(600) == -signal.SIGTERM
+    assert snapshots() == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--trimmed_weights",)])
+def test_names_that_become_too_long_are_reported_at_the_start(
+    trimmed: Job, ristretto: Run, flags: tuple[str, ...]
+) -> None:
+    """The longest name is that of the last iteration's state, or of its trimmed weights."""
+    longest = "_iter_4_trimmed.caffemodel" if flags else "_iter_4.solverstate"
+    for length, fits in ((255 - len(longest), True), (256 - len(longest), False)):
+        trimmed.write("solver.prototxt", SOLVER.replace('"P"', '"' + "P" * length + '"'))
+        _, err = ristretto(*TRAIN, *flags, code=0 if fits else 1)
+        assert ("Iteration 0" in err) == fits
+    assert re.search(r"cannot be written: file name too long\. Choose a shorter name\.$", err, re.MULTILINE)
+
+
+def test_trimmed_weights_are_written_to_folders_of_any_name(trimmed: Job, ristretto: Run) -> None:
+    Path("runs.caffemodel").mkdir()
+    trimmed.write("solver.prototxt", SOLVER.replace('"P"', '"runs.caffemodel/a.caffemodel"'))
+    ristretto(*TRAIN, "--trimmed_weights")
+    assert Path("runs.caffemodel/a.caffemodel_iter_4_trimmed.caffemodel").exists()
+
+
+def test_equal_trainings_write_equal_files(training: Job, ristretto: Run) -> None:
+    """At any time: HDF5 would store the second."""
+    training.write("solver.prototxt", SOLVER + "snapshot_format: HDF5\n")
+    found = []
+    for _ in range(2):
+        ristretto(*TRAIN)
+        found.append({name: Path(name).read_bytes() for name in snapshots()})
+        time.sleep(1.1)
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
 def test_a_full_disk_ends_the_training_in_one_line(training: Job) -> None:
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ristretto_cli.corrections.stepwise_net import OUTPUT, StepwiseNet
+from ristretto_cli.corrections.stepwise_net import OUTPUT, StepwiseNet, _in_a_file
+from ristretto_cli.errors import RistrettoError
 from ristretto_cli.net.ir import Net
 from ristretto_cli.scoring.engine import compile_net
 from ristretto_cli.scoring.execution import Execution
@@ -142,3 +145,16 @@ def test_a_layer_with_other_settings_replaces_one(net: Net, batches: list[dict[s
         each.run_to(position + 1)
     (top,) = net.layers[position].tops
     assert np.abs(run.value(top, 0)).max() <= 1 < np.abs(same.value(top, 0)).max()
+
+
+def test_a_full_folder_for_temporary_files_is_reported() -> None:
+    """With a mapping of a sparse file, the process would be ended by SIGBUS."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+    try:
+        with pytest.raises(RistrettoError, match=r"activations cannot be kept in .*: file too large\. Set TMPDIR to"):
+            _in_a_file((1000,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

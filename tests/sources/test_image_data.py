@@ -39,6 +39,11 @@ def test_the_last_space_separates_the_label(files: Any, open_layer: Any) -> None
     assert images[:, 2, 1, 2].tolist() == [1, 2, 1]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(files: Any, open_layer: Any) -> None:
+    files("\ufeffa.png 3\n", {"a.png": plain(1)})
+    assert open_layer(TEXT % "batch_size: 1").next()[1].tolist() == [3]
+
+
 def test_in_a_list_without_labels_each_label_is_0(
     files: Any, open_layer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ristretto_cli.train.signals import Request, Requests, listening
 
-INT, HUP = signal.SIGINT, signal.SIGHUP
+INT, HUP, TERM = signal.SIGINT, signal.SIGHUP, signal.SIGTERM
 
 
 def test_nothing_is_requested_at_first() -> None:
@@ -63,3 +63,15 @@ def test_the_signals_are_handled_only_inside_the_block() -> None:
         os.kill(os.getpid(), HUP)
         assert requests() is Request.SNAPSHOT
     assert (signal.getsignal(INT), signal.getsignal(HUP)) == before
+
+
+def test_sigterm_is_handled_where_it_has_an_effect() -> None:
+    before = signal.getsignal(TERM)
+    with listening(Requests()):
+        assert signal.getsignal(TERM) is before
+    requests = Requests(sigterm=Request.STOP)
+    with listening(requests):
+        os.kill(os.getpid(), TERM)
+        os.kill(os.getpid(), TERM)  # a batch system may insist
+        assert [requests(), requests()] == [Request.STOP, Request.NONE]
+    assert signal.getsignal(TERM) is before
