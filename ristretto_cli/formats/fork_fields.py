@@ -1,6 +1,6 @@
 """The number formats of a layer, where forks of Ristretto have fields of their own for them.
 
-What each fork computes: docs/decisions/0078-trimmed-types-of-forks.md.
+What each fork computes: docs/decisions/0077-trimmed-types-of-forks.md.
 """
 
 from __future__ import annotations
