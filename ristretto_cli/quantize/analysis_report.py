@@ -11,6 +11,7 @@ from typing import Any
 from ristretto_cli.formats.fixed import Fixed
 from ristretto_cli.formats.minifloat import Minifloat
 from ristretto_cli.formats.number_format import NumberFormat, Role
+from ristretto_cli.formats.power_of_two import PowerOfTwo
 from ristretto_cli.quantize.analyze import Damage, NetAnalysis, PartAnalysis
 
 _BAR = "·▁▂▃▄▅▆▇█"
@@ -21,6 +22,7 @@ _ZEROED = 0.5  # the share of nonzero values from which underflow is
 _GAIN = 6.0  # dB, from which another position of the binary point is
 _COSTLY = 0.1  # of the divergence of all parts
 _MOST = 5  # sentences
+_LEAST_SHARE = 1e-5  # that is shown as a number
 _COLUMNS = (
     "layer",
     "role",
@@ -78,7 +80,8 @@ def analysis_lines(analysis: NetAnalysis, *, columns: int = 80) -> list[str]:
 def _head(analysis: NetAnalysis) -> list[str]:
     kind = "Kullback-Leibler divergence" if analysis.is_classes else "relative squared error"
     whole = f"{kind} of {', '.join(analysis.predictions)} from the float net: {analysis.trimmed.divergence:.4g}"
-    lines = [f"{analysis.model}, {analysis.iterations} batches.", f"{whole[0].upper()}{whole[1:]}."]
+    batches = f"{analysis.iterations} batch{'' if analysis.iterations == 1 else 'es'}"
+    lines = [f"{analysis.model}, {batches}.", f"{whole[0].upper()}{whole[1:]}."]
     if analysis.trimmed.agreement is not None:
         lines.append(f"Agreement of classes: {analysis.trimmed.agreement:.6g}.")
     if analysis.score is not None:
@@ -96,55 +99,55 @@ def _head(analysis: NetAnalysis) -> list[str]:
 def findings(analysis: NetAnalysis) -> list[str]:
     """Sentences about the parts that stand out, each with a remedy."""
     total = sum(part.damage.divergence for part in analysis.parts if math.isfinite(part.damage.divergence))
+    has_widths = not any(isinstance(part.number_format, PowerOfTwo) for part in analysis.parts)
     found: list[str] = []
     for part in analysis.parts:
         is_costly = part.damage.divergence >= _COSTLY * total > 0
         is_clipped_input = part.reads_data and part.error.clipped >= _CLIPPED
         if (is_costly or is_clipped_input) and (is_clipped_input or len(found) < _MOST):
-            found.append(_finding(part, analysis.target_sqnr))
+            found.append(_finding(part, analysis.target_sqnr, has_widths=has_widths))
     if not found:
         return ["What stands out: nothing; no part changes the net's predictions."]
     return ["What stands out:", *(f"- {each}" for each in found)]
 
 
-def _finding(part: PartAnalysis, target: float) -> str:
-    """What is wrong with a part, and how to trim it otherwise."""
+def _finding(part: PartAnalysis, target: float, *, has_widths: bool) -> str:
+    """What is wrong with a part, and how to trim it otherwise. has_widths: whether the trimming mode has a choice of
+    widths and of rules for fractional lengths."""
     error, number_format = part.error, part.number_format
     name, what = f"{part.layer} {part.role.value}", format_text(number_format)
     better = error.best if error.best_sqnr >= error.sqnr + _GAIN and error.best != number_format else None
+    wider = max(number_format.width() + 1, error.bits_needed or 0)
     if error.clipped >= _CLIPPED:
         reaches = f"from {error.low:.4g} to {error.high:.4g}"
         ends = f"{error.format_low:.4g} to {error.format_high:.4g}"
         text = f"{name}: {_percent(error.clipped)} of the values are clipped. They are {reaches}; {what} has {ends}."
-        return f"{text} {_remedy_for_clipping(part)}{_better(better, part)}"
-    if error.zeroed >= _ZEROED:
+        remedy = _remedy_for_clipping(part, wider) if has_widths else ""
+    elif error.zeroed >= _ZEROED:
         text = f"{name}: {_percent(error.zeroed)} of the nonzero values become 0 in {what}."
+        remedy = "" if better is not None or not has_widths else f"More bits would help: {_wider(part, wider)}."
     else:
         text = (
             f"{name}: {what} gives {_decibels(error.sqnr)} dB, and costs a divergence of {part.damage.divergence:.3g}."
         )
+        remedy = "" if better is not None or not has_widths else f"More bits would help: {_wider(part, wider)}."
+    if remedy.startswith("More") and error.bits_needed is not None and error.bits_needed > number_format.width():
+        remedy = f"{target:g} dB need {error.bits_needed} bits: {_wider(part, wider)}."
     if better is not None:
-        return f"{text}{_better(better, part)}"
-    if error.bits_needed is not None and error.bits_needed > number_format.width():
-        return f"{text} {target:g} dB need {error.bits_needed} bits: {_wider(part, error.bits_needed)}."
-    return f"{text} More bits would help: {_wider(part, number_format.width() + 1)}."
+        gives = "an exact result" if error.best_sqnr == math.inf else f"{error.best_sqnr:.1f} dB"
+        better_text = f"With the same width, {format_text(better)} gives {gives}."
+        remedy = f"{remedy} {better_text}" if remedy else better_text
+    return f"{text} {remedy}".rstrip()
 
 
-def _better(best: NumberFormat | None, part: PartAnalysis) -> str:
-    if best is None:
-        return ""
-    return f" With the same width, {format_text(best)} gives {_decibels(part.error.best_sqnr)} dB."
-
-
-def _remedy_for_clipping(part: PartAnalysis) -> str:
-    number_format = part.number_format
-    if not isinstance(number_format, Fixed):
-        return f"More bits would help: {_wider(part, number_format.width() + 1)}."
+def _remedy_for_clipping(part: PartAnalysis, wider: int) -> str:
+    if not isinstance(part.number_format, Fixed):
+        return f"More bits would help: {_wider(part, wider)}."
     if part.role is Role.PARAMS:
         return "Trim with --fl_params max, or biases in a format of their own with --bw bias=16."
     if part.role is Role.BIAS:
         return "Give biases a format of their own: --bw bias=16."
-    if part.error.low >= 0 and number_format.signed:
+    if part.error.low >= 0 and part.number_format.signed:
         return "They are never negative: trim with --unsigned, or with --fl_layer range."
     return "Trim with --fl_layer range."
 
@@ -294,7 +297,9 @@ def _table(rows: Sequence[Sequence[str]], *, right: set[int]) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    return "0 %" if share == 0 else f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.3g} %"
+    if 0 < share < _LEAST_SHARE:
+        return f"<{100 * _LEAST_SHARE:g} %"
+    return f"{100 * share:.{2 if share < 0.995 else 3}g} %"
 
 
 def _decibels(ratio: float) -> str:

@@ -166,6 +166,25 @@ def quantized(files: Any, settings: str) -> str:
     )
 
 
+def test_remedies_are_those_of_the_mode(two_classes: Any) -> None:
+    files = two_classes()
+    settings = "bw_layer_in: 8 fl_layer_in: 8 trim_layer_out: false"
+    power = "precision: INTEGER_POWER_OF_2_WEIGHTS exp_min: -8 exp_max: 0"
+    for text, has_flags in ((f"{settings} bw_params: 8 fl_params: 6", True), (f"{settings} {power}", False)):
+        Path("quantized.prototxt").write_text(quantized(files, text))
+        sentence = findings(analyze("quantized.prototxt", "net.caffemodel", AnalysisOptions(5)))[1]
+        assert "50 % of the values are clipped" in sentence
+        assert "With the same width, 8 bits, fl 7 gives an exact" in sentence
+        assert ("--" in sentence) == has_flags
+
+
+def test_shares_and_batches_are_written_in_words(two_classes: Any) -> None:
+    files = two_classes()
+    Path("quantized.prototxt").write_text(quantized(files, "bw_params: 8 fl_params: 7"))
+    found = analyze("quantized.prototxt", "net.caffemodel", AnalysisOptions(1))
+    assert analysis_lines(found)[0] == "quantized.prototxt, 1 batch."
+
+
 def test_values_that_become_zero_are_counted() -> None:
     values = np.array([0, 0.1, 0.2, 0.6, -0.1], np.float32)
     number_format = Fixed(4, 1)
