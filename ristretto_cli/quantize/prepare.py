@@ -170,12 +170,8 @@ class Prepared:
         if self.config.legacy:
             return self._load(build(self.net_file, NetState(TRAIN), data))
         # DIFFERS(D2): the net as it will be used, on its training data.
-        layers = _with_train_data(self.net_file, data)
-        if layers is None:
-            log.warning("%s has no data layers for TRAIN: calibrating on TEST data.", self.config.model)
-            return self.net
-        _log_omitted_augmentation(self.net_file, data)
-        return self._load(build_layers(self.net_file, layers, TEST, data))
+        net = net_on_train_data(self.net_file, data)
+        return self.net if net is None else self._load(net)
 
     def _load(self, net: Net) -> Net:
         return _load(net, self.weights, self.config, self.rng, check_formats=False)  # they were checked before
@@ -357,6 +353,17 @@ def _goal(config: QuantizeConfig, net: Net, blob: str) -> Goal:
     if config.score_goal is not None:
         return config.score_goal
     return Goal.MAX if config.legacy or not is_loss(net, blob) else Goal.MIN
+
+
+def net_on_train_data(net_file: NetFile, data: DataLayers) -> Net | None:
+    """The net of phase TEST, without weights, on the data of TRAIN without augmentation; None if TRAIN has none that
+    fit, which is logged."""
+    layers = _with_train_data(net_file, data)
+    if layers is None:
+        log.warning("%s has no data layers for TRAIN: calibrating on TEST data.", net_file.file)
+        return None
+    _log_omitted_augmentation(net_file, data)
+    return build_layers(net_file, layers, TEST, data)
 
 
 def _with_train_data(net_file: NetFile, data: DataLayers) -> list[tuple[Message, Location]] | None:
