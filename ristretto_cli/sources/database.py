@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import lmdb
-
 from ristretto_cli.caffe_io.temporary import undone_at_termination
 from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.libraries import lmdb
 
 Record: TypeAlias = tuple[bytes, bytes]  # key, value
 
