@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-EXTRAS ?= demo,plot,test,check
+EXTRAS ?= plot,test,check
 # where the other environments are that `make test-oldest` and `make test-pythons` test in
 VENVS ?= .venvs
 OLDEST := $(VENVS)/oldest
+# `make demo` needs the package alone; an environment of the tests is used if there is one
+DEMO := $(if $(wildcard $(READY)),$(VENV),$(VENVS)/demo)
 PYTHONS ?= 3.10 3.11 3.12 3.13
 # passed on to pytest: ARGS="-x tests/caffe_io"
 ARGS ?=
@@ -40,12 +42,17 @@ $(OLDEST)/ready: $(METADATA)
 	python=$$(.ci/find-python 3.11 3.10) && $$python -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python $(PIP) uv
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
-		--editable ".[leveldb,demo,plot,test]"
+		--editable ".[leveldb,plot,test]"
 	@$(call with_torch,$(OLDEST))
 	touch $(OLDEST)/ready
 
-demo: $(READY)  ## quantize the embedded example
-	models/digits/demo.sh $(BIN)
+$(VENVS)/demo/ready: $(METADATA)
+	$(PYTHON) -m venv --clear $(VENVS)/demo
+	$(VENVS)/demo/bin/python $(PIP) --editable .
+	touch $(VENVS)/demo/ready
+
+demo: $(DEMO)/ready  ## quantize the embedded example
+	models/digits/demo.sh $(DEMO)/bin
 
 test: $(READY)  ## run the tests; ARGS are pytest's
 	$(BIN)/python -m pytest $(ARGS)

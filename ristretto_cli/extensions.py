@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ristretto_cli.errors import RistrettoError
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 log = logging.getLogger("ristretto")
 
@@ -82,6 +86,10 @@ def at_fault(fault: BaseException) -> Extension | None:
 
 @cache
 def _installed() -> tuple[Extension, ...]:
+    if _none_is_listed():
+        return ()
+    from importlib.metadata import distributions
+
     found: dict[str, list[Extension]] = {}
     for distribution in distributions():
         ours = _points(distribution)
@@ -91,6 +99,29 @@ def _installed() -> tuple[Extension, ...]:
             key = name.lower().replace("_", "-").replace(".", "-")
             found.setdefault(key, [Extension(name, distribution.version or "", point) for point in ours])
     return tuple(extension for points in found.values() for extension in points)
+
+
+def _none_is_listed() -> bool:
+    """Whether no distribution has entry points for ristretto, decided without importlib.metadata, which is slow to
+    import; False if it is not certain."""
+    if any(finder is not PathFinder and hasattr(finder, "find_distributions") for finder in sys.meta_path):
+        return False
+    try:
+        return not any(f"[{PREFIX}".encode() in file.read_bytes() for file in _lists_of_entry_points())
+    except OSError:
+        return False
+
+
+def _lists_of_entry_points() -> Iterator[Path]:
+    """The entry_points.txt of all distributions on the path; OSError for an entry of the path that is no folder."""
+    for entry in dict.fromkeys(sys.path):
+        folder = Path(entry)
+        if not folder.exists():
+            continue
+        for name in os.listdir(folder):  # noqa: PTH208 - a thousand names, of which few are wanted
+            place = {".dist-info": name, ".egg-info": name, ".egg": f"{name}/EGG-INFO"}.get(Path(name).suffix.lower())
+            if place and (file := folder / place / "entry_points.txt").exists():
+                yield file
 
 
 def _points(distribution: Distribution) -> list[EntryPoint]:

@@ -173,8 +173,6 @@ def test_public_weights_fit_layer_by_layer(data: Path, file: str) -> None:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the example's folder with its databases."""
-    if importlib.util.find_spec("sklearn") is None:
-        pytest.skip("needs scikit-learn: pip install 'ristretto-cli[demo]'")
     folder = tmp_path_factory.mktemp("models") / "digits"
     copy_writable(MODELS / "digits", folder, ignore=shutil.ignore_patterns("*_lmdb", "quantized.prototxt"))
     assert python(folder, "make_lmdb.py").stdout == ("digits_train_lmdb: 1437 images\ndigits_test_lmdb: 360 images\n")
@@ -191,7 +189,7 @@ def test_digits_are_numbered_datums_of_8x8_every_fifth_for_testing(digits: Path)
     with lmdb.open(str(digits / "digits_test_lmdb"), readonly=True, lock=False) as env, env.begin() as view:
         assert [key for key, _ in view.cursor()] == [b"%08d" % i for i in range(360)]
         datum = message_class("Datum").FromString(view.get(b"00000001"))
-    # scikit-learn's sixth image, a five, begins with this row
+    # The sixth image, a five, begins with this row
     assert (datum.channels, datum.height, datum.width, datum.label) == (1, 8, 8, 5)
     assert list(datum.data[:8]) == [0, 0, 12, 10, 0, 0, 0, 0]
 
@@ -286,18 +284,3 @@ def test_digits_solver_trains_this_net_and_tests_on_all_its_images() -> None:
     assert solver.test_iter[0] * test_data.data_param.batch_size == 360
     finetuning = read_solver(MODELS / "digits" / "solver_finetune.prototxt").message
     assert (finetuning.net, finetuning.test_iter[0]) == ("quantized.prototxt", 10)
-
-
-def test_making_the_databases_without_scikit_learn_names_the_extra(tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['sklearn'] = None; sys.path.insert(0, sys.argv[1]); import make_lmdb; "
-    done = subprocess.run(
-        [sys.executable, "-c", hidden + "make_lmdb.split()", str(MODELS / "digits")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr == "make_lmdb.py: the digits come with scikit-learn: pip install 'ristretto-cli[demo]'\n"

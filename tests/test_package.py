@@ -67,6 +67,27 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     assert _python("-c", code).stdout == "[]\n"
 
 
+def test_the_package_itself_imports_next_to_nothing():
+    code = "import sys, os; before = set(sys.modules); import ristretto_cli; print(sorted(set(sys.modules) - before))"
+    assert _python("-c", code).stdout == "['ristretto_cli']\n"
+
+
+def test_help_is_shown_without_slow_modules_of_the_standard_library():
+    # These take longer to import than the rest of the command line together.
+    slow = {"ast", "importlib.metadata", "importlib.resources", "inspect", "getpass", "tempfile", "secrets", "email"}
+    code = f"""
+import sys
+import click
+before = set(sys.modules)
+sys.argv = ["ristretto", "--help"]
+from ristretto_cli.cli.main import run
+code = run(["--help"])
+print(code, sorted({slow!r} & (set(sys.modules) - before)), file=sys.stderr)
+"""
+    done = _python("-c", code)
+    assert done.stderr == "0 []\n"
+
+
 def test_there_are_examples_in_docstrings():
     assert "formats/fixed.py" in WITH_EXAMPLES
 

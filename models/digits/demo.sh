@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 export GLOG_minloglevel=${GLOG_minloglevel-1}  # 0 shows every batch
 
 if [[ ! -e digits_train_lmdb/data.mdb || ! -e digits_test_lmdb/data.mdb ]]; then
-  echo "== Writing scikit-learn's handwritten digits as Caffe databases"
+  echo "== Writing the handwritten digits as Caffe databases"
   "$bin/python" make_lmdb.py
 fi
 

@@ -10,13 +10,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from ristretto_cli.caffe_io.blobs import StoredBlob
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.libraries import h5py
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _INDEX = re.compile(r"0|[1-9][0-9]{0,4}")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
@@ -21,6 +20,7 @@ from ristretto_cli.caffe_io.messages import message_class, new
 from ristretto_cli.caffe_io.weights import is_hdf5
 from ristretto_cli.caffe_io.wire_format import BYTES, BadBytes, Field, fields, varint
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.libraries import h5py
 
 _LEARNED_NET, _HISTORY = 2, 3
 _MAX_BLOBS = 100_000

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -101,7 +100,7 @@ def _unfinished(target: Path, *, folder: bool) -> Iterator[tuple[Path, int]]:
     with ExitStack() as stack:
         lock = None
         while lock is None:
-            temporary = target.with_name(f".{target.name[:_MAX_NAME_LENGTH]}.{secrets.token_hex(6)}{_ENDING}")
+            temporary = target.with_name(f".{target.name[:_MAX_NAME_LENGTH]}.{os.urandom(6).hex()}{_ENDING}")
             stack.enter_context(undone_at_termination(partial(_remove, temporary)))
             stack.callback(_remove, temporary)
             lock = _create(temporary, folder)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import click
 
 from ristretto_cli.cli.flags import check_outputs, print_result
-from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.gflags import GflagsCommand, complete_path, option
+
+_EXAMPLES = """\b
+Examples:
+  ristretto compute_image_mean train_lmdb mean.binaryproto"""
 
 
-@click.command(cls=GflagsCommand)
-@click.argument("input_db", metavar="INPUT_DB")
-@click.argument("output_file", metavar="[OUTPUT_FILE]", required=False)
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
+@click.argument("input_db", metavar="INPUT_DB", shell_complete=complete_path)
+@click.argument("output_file", metavar="[OUTPUT_FILE]", required=False, shell_complete=complete_path)
 @option("--backend", "The format of INPUT_DB.", type=click.Choice(["lmdb", "leveldb"]), default="lmdb")
 def command(input_db: str, output_file: str | None, backend: str) -> None:
     """Compute the mean image of a database.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.gflags import GflagsCommand
+from ristretto_cli.cli.gflags import GflagsCommand, complete_path
+
+_EXAMPLES = """\b
+Examples:
+  ristretto convert_cifar_data cifar-10-batches-bin . lmdb"""
 
 
-@click.command(cls=GflagsCommand)
-@click.argument("input_folder", metavar="INPUT_FOLDER")
-@click.argument("output_folder", metavar="OUTPUT_FOLDER")
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
+@click.argument("input_folder", metavar="INPUT_FOLDER", shell_complete=complete_path)
+@click.argument("output_folder", metavar="OUTPUT_FOLDER", shell_complete=complete_path)
 @click.argument("db_type", metavar="DB_TYPE", type=click.Choice(["lmdb", "leveldb"]))
 def command(input_folder: str, output_folder: str, db_type: str) -> None:
     """Convert the CIFAR-10 files to databases.

@@ -7,16 +7,22 @@ import logging
 import click
 
 from ristretto_cli.cli.flag_rules import Needs
-from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.gflags import GflagsCommand, complete_path, option
 from ristretto_cli.cli.progress import progress
 
 _SIDE = click.IntRange(0, 32767)
 
 
-@click.command(cls=GflagsCommand, rules=[Needs("--seed", "--shuffle")])
-@click.argument("root_folder", metavar="ROOTFOLDER/")
-@click.argument("list_file", metavar="LISTFILE")
-@click.argument("db_name", metavar="DB_NAME")
+_EXAMPLES = """\b
+Examples:
+  ristretto convert_imageset --resize_height=256 --resize_width=256 --shuffle \\
+    images/ train.txt train_lmdb"""
+
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES, rules=[Needs("--seed", "--shuffle")])
+@click.argument("root_folder", metavar="ROOTFOLDER/", shell_complete=complete_path)
+@click.argument("list_file", metavar="LISTFILE", shell_complete=complete_path)
+@click.argument("db_name", metavar="DB_NAME", shell_complete=complete_path)
 @option("--gray", "Read images as grayscale.", is_flag=True)
 @option("--shuffle", "Shuffle the images.", is_flag=True)
 @option("--seed", "Seed for --shuffle.", type=click.IntRange(min=0), default=0)

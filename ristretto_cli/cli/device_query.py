@@ -7,8 +7,12 @@ import click
 from ristretto_cli.cli.flags import print_result
 from ristretto_cli.cli.gflags import GflagsCommand, option
 
+_EXAMPLES = """\b
+Examples:
+  ristretto device_query --gpu all"""
 
-@click.command(cls=GflagsCommand)
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
 @option("--gpu", "The GPUs: a number, a list or all.", unit="devices", default="all")
 @option("--require_gpu", "Fail unless nets can run on each of them.", is_flag=True)
 def command(gpu: str, require_gpu: bool) -> None:

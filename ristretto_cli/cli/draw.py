@@ -8,8 +8,12 @@ from ristretto_cli.cli.flags import check_outputs
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.net_flags import Words
 
+_EXAMPLES = """\b
+Examples:
+  ristretto draw --model train_val.prototxt --output net.svg"""
 
-@click.command(cls=GflagsCommand)
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @option(
     "--output",

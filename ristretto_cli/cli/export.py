@@ -28,7 +28,12 @@ _RULES = [
 _COMMON = frozenset({"--format", "--model", "--weights", "--output", "--level", "--stage", "--allow_missing_weights"})
 
 
-@click.command(cls=GflagsCommand, rules=_RULES)
+_EXAMPLES = """\b
+Examples:
+  ristretto export --format onnx --model quantized.prototxt --output net.onnx"""
+
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES, rules=_RULES)
 @option(
     "--format",
     "The format to write.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ristretto_cli.cli.flags import check_outputs, gpu_required, graph_option, require_gpu_option, usable_gpu
-from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.gflags import GflagsCommand, complete_path, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -30,9 +30,14 @@ def _gpu(context: click.Context, param: click.Parameter, value: str) -> GpuReque
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(cls=GflagsCommand)
-@click.argument("weights", metavar="WEIGHTS")
-@click.argument("model", metavar="MODEL")
+_EXAMPLES = """\b
+Examples:
+  ristretto extract_features x.caffemodel train_val.prototxt fc7 features 10 lmdb"""
+
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
+@click.argument("weights", metavar="WEIGHTS", shell_complete=complete_path)
+@click.argument("model", metavar="MODEL", shell_complete=complete_path)
 @click.argument("blobs", metavar="BLOB1[,BLOB2...]", callback=_names)
 @click.argument("targets", metavar="DB1[,DB2...]", callback=_names)
 @click.argument("num_mini_batches", metavar="NUM_MINI_BATCHES", type=click.IntRange(min=1))

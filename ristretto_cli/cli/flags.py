@@ -20,6 +20,8 @@ from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.registry import Registry, load_registry
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ristretto_cli.backends.device_choice import GpuRequest
 
 _GRAPH_PASSES = "ristretto_cli.graph_passes"  # key of the names that --graph_passes gives
@@ -53,6 +55,11 @@ class RegistryOption(click.Option):
             except RistrettoError as error:
                 raise click.BadParameter(str(error), ctx, self) from error
         return value
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in self._load().names() if name.startswith(incomplete)]
 
     def _load(self) -> Registry[Any]:
         return load_registry(self._registry)

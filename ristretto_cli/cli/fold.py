@@ -10,8 +10,13 @@ from ristretto_cli.cli.flags import check_outputs, net_options, print_result, st
 from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.net_flags import input_shape_option
 
+_EXAMPLES = """\b
+Examples:
+  ristretto fold --model train_val.prototxt --weights x.caffemodel \\
+    --model_folded folded.prototxt --weights_folded folded.caffemodel"""
 
-@click.command(cls=GflagsCommand)
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
 @net_options
 @option("--model_folded", "The net to write. Default: folded.prototxt in the model's folder.", unit="file")
 @option(

@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
 
 
+_EXAMPLES = """\b
+Examples:
+  ristretto forward --model deploy.prototxt --weights x.caffemodel \\
+    --input in.npz --output blobs.npz"""
+
+
 @click.command(
     cls=GflagsCommand,
+    epilog=_EXAMPLES,
     rules=[Excludes("--backward", "--arithmetic", "--backward runs in float"), *ARITHMETIC_RULES],
 )
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)

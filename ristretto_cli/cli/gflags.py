@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
-from typing import Any, NoReturn, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -23,9 +23,14 @@ from ristretto_cli.cli.flag_rules import Rule
 from ristretto_cli.cli.log import configure
 from ristretto_cli.errors import did_you_mean
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 log = logging.getLogger("ristretto")
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PATHS = ("file", "files", "npz", "path")  # units of flags
 
 _ON, _OFF = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
@@ -34,14 +39,24 @@ def option(name: str, help: str, *, unit: str | None = None, **attributes: Any) 
     """click.option with the common form of help: description, unit and default.
 
     name: as declared and shown, `--error_margin`. unit: shown after the name (`--error_margin PERCENT`).
-    Without a unit click shows the type. attributes: click's own (type, default, required, is_flag ...).
+    Without a unit click shows the type; if the unit is a path's, shells complete paths. attributes: click's own (type,
+    default, required, is_flag ...).
     """
     if unit is not None:
         attributes["metavar"] = unit.upper()
+        if unit in _PATHS:
+            attributes.setdefault("shell_complete", complete_path)
     # Neither "" nor a flag that is off needs to be shown.
     shown = attributes.get("default") != "" and (not attributes.get("is_flag") or attributes.get("default") is True)
     attributes.setdefault("show_default", shown)
     return click.option(name, help=help, **attributes)
+
+
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The completion of a path, which is the shell's own."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 class NegativeFlag(click.Option):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.gflags import GflagsCommand
+from ristretto_cli.cli.gflags import GflagsCommand, complete_path
+
+_EXAMPLES = """\b
+Examples:
+  ristretto install_tools ."""
 
 
-@click.command(cls=GflagsCommand)
-@click.argument("folder", metavar="DIR")
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
+@click.argument("folder", metavar="DIR", shell_complete=complete_path)
 def command(folder: str) -> None:
     """Install Caffe's and Ristretto's programs and example where published scripts expect them.
 

@@ -7,7 +7,6 @@ next VLOG.
 from __future__ import annotations
 
 import fnmatch
-import getpass
 import logging
 import os
 import sys
@@ -242,6 +241,8 @@ def _host() -> str:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no name for this user's number

@@ -7,18 +7,17 @@ Other packages add commands by entry points.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import logging
 import os
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from importlib.abc import InspectLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +33,9 @@ _PROGRAM = "ristretto"
 _CAFFE = "caffe"  # Caffe's program of this name, with the commands train, test, time and device_query
 _EXTENSIONS = "ristretto.commands"  # the group of entry points
 _HELP = {"help_option_names": ["--help", "-h"]}
+# A command in its module's source: a function or a name at top level; and a function whose docstring follows its head.
+_DEFINES_COMMAND = re.compile(r"^(?:def )?command\b", re.MULTILINE)
+_DOCUMENTED_COMMAND = re.compile(r'^def command\([^()]*\) -> None:\n    """([^"\\\n]+)', re.MULTILINE)
 _EXIT_CODES = """\b
 Exit codes:
   0    success, even if the error margin is missed
@@ -71,7 +73,10 @@ def run(args: Sequence[str], package: str = __package__ or "", *, called: str = 
     """
     shell = Shell(package, _EXTENSIONS, called)
     if "_RISTRETTO_COMPLETE" in os.environ:
-        shell.main(list(args), prog_name=_PROGRAM)  # shell completion by click, which ends the process
+        from ristretto_cli.cli.completion import register
+
+        register()
+        shell.main(list(args), prog_name=_PROGRAM)  # which ends the process
     if called not in (_PROGRAM, _CAFFE) and called in shell.commands_by_name:
         args = [called, *args]
     if hasattr(sys.stdout, "reconfigure"):
@@ -194,10 +199,17 @@ class Shell(click.Group):
 
 
 def _summary(module: str) -> str | None:
-    """The first line of a command module's docstring; None for a module without a command."""
+    """The first line of a command's docstring, else of its module's; None for a module without a command."""
     spec = importlib.util.find_spec(module)
-    source = spec.loader.get_source(module) if spec and isinstance(spec.loader, InspectLoader) else None
-    tree = ast.parse(source or "")
+    read = getattr(spec and spec.loader, "get_source", None)
+    source = (read(module) if read else None) or ""
+    if not _DEFINES_COMMAND.search(source):
+        return None
+    if found := _DOCUMENTED_COMMAND.search(source):
+        return found[1].strip()
+    import ast  # slow to import; commands of other packages need it, which may be written otherwise
+
+    tree = ast.parse(source)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "command":
             return _first_line(ast.get_docstring(node) or ast.get_docstring(tree))

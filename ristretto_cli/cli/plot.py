@@ -5,12 +5,16 @@ from __future__ import annotations
 import click
 
 from ristretto_cli.cli.flags import check_outputs
-from ristretto_cli.cli.gflags import GflagsCommand, option
+from ristretto_cli.cli.gflags import GflagsCommand, complete_path, option
 from ristretto_cli.cli.progress import progress
 
+_EXAMPLES = """\b
+Examples:
+  ristretto plot --output curves.png train.log"""
 
-@click.command(cls=GflagsCommand)
-@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True, shell_complete=complete_path)
 @option("--output", "The image to write, .png or .svg.", unit="file", required=True)
 @option("--smooth", "Number of logged values to average for each point.", type=click.IntRange(min=1), default=1)
 def command(logs: tuple[str, ...], output: str, smooth: int) -> None:

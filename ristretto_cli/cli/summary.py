@@ -17,8 +17,12 @@ from ristretto_cli.cli.gflags import GflagsCommand, option
 from ristretto_cli.cli.log import printable
 from ristretto_cli.cli.net_flags import input_shape_option
 
+_EXAMPLES = """\b
+Examples:
+  ristretto summary --model quantized.prototxt"""
 
-@click.command(cls=GflagsCommand)
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @phase_option
 @state_options

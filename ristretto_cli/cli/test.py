@@ -34,8 +34,15 @@ if TYPE_CHECKING:
 _QUANTIZED = "quantized.prototxt"
 
 
+_EXAMPLES = """\b
+Examples:
+  ristretto test --model quantized.prototxt --weights x.caffemodel --iterations 100
+  ristretto test --against train_val.prototxt"""
+
+
 @click.command(
     cls=GflagsCommand,
+    epilog=_EXAMPLES,
     rules=[Needs("--score", "--against"), Needs("--against_weights", "--against"), *DATA_RULES, *ARITHMETIC_RULES],
 )
 @option("--model", f"The net's definition, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
 
 
-@click.command(cls=GflagsCommand)
+_EXAMPLES = """\b
+Examples:
+  ristretto time --model deploy.prototxt --iterations 20"""
+
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
 @option("--model", "The net's definition, a prototxt.", unit="file", required=True)
 @option("--weights", "The weights, files separated by commas. Default: initialized by the net's fillers.", unit="files")
 @option("--iterations", "Number of forward passes.", type=click.IntRange(min=1), default=50)

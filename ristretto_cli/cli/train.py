@@ -29,7 +29,13 @@ _BOTH = "give --snapshot to resume training or --weights to finetune, but not bo
 _EFFECT = click.Choice(["stop", "snapshot", "none"])
 
 
-@click.command(cls=GflagsCommand, rules=[Excludes("--weights", "--snapshot", _BOTH)])
+_EXAMPLES = """\b
+Examples:
+  ristretto train --solver solver.prototxt
+  ristretto train --solver solver_finetune.prototxt --weights x.caffemodel"""
+
+
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES, rules=[Excludes("--weights", "--snapshot", _BOTH)])
 @option("--solver", "The solver's definition, a prototxt.", unit="file", required=True)
 @option("--weights", "Initial weights, files separated by commas.", unit="files")
 @option("--snapshot", "A .solverstate to resume from.", unit="file")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import click
 
-from ristretto_cli.cli.gflags import GflagsCommand
+from ristretto_cli.cli.gflags import GflagsCommand, complete_path
+
+_EXAMPLES = """\b
+Examples:
+  ristretto upgrade_net_proto_binary old.caffemodel new.caffemodel"""
 
 
-@click.command(cls=GflagsCommand)
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
+@click.command(cls=GflagsCommand, epilog=_EXAMPLES)
+@click.argument("source", metavar="IN", shell_complete=complete_path)
+@click.argument("target", metavar="OUT", shell_complete=complete_path)
 def command(source: str, target: str) -> None:
     """Upgrade a caffemodel to the current format.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import new
 from ristretto_cli.caffe_io.wire_format import BYTES, varint
+from ristretto_cli.libraries import cv2
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.images import Pixels
 

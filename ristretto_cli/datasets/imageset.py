@@ -12,13 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 
 from ristretto_cli.caffe_io.files import open_to_read, without_mark
 from ristretto_cli.datasets.datum import encoded_datum, raw_datum
 from ristretto_cli.datasets.new_database import Backend, new_database
 from ristretto_cli.errors import RistrettoError, raise_all
+from ristretto_cli.libraries import cv2
 from ristretto_cli.ops import Shape, show
 from ristretto_cli.scoring.evaluation import OnBatch, ignore_progress
 from ristretto_cli.sources.decoding import decoding_threads

@@ -11,11 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
-import lmdb
-
 from ristretto_cli.caffe_io.files import cannot_write
 from ristretto_cli.caffe_io.temporary import new_folder
 from ristretto_cli.errors import RistrettoError
+from ristretto_cli.libraries import lmdb
 from ristretto_cli.sources.database import Record
 
 log = logging.getLogger("ristretto")

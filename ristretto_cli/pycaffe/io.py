@@ -15,7 +15,7 @@ from ristretto_cli.pycaffe.proto import caffe_pb2 as caffe_pb2  # scripts read i
 
 def load_image(filename: str, color: bool = True) -> AnyArray:
     """An image file as float32 (H, W, 3) in RGB, or (H, W, 1), from 0 to 1. RistrettoError if it is no image."""
-    import cv2
+    from ristretto_cli.libraries import cv2
 
     read = cv2.imread(str(filename), cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
     if read is None:
@@ -26,7 +26,7 @@ def load_image(filename: str, color: bool = True) -> AnyArray:
 
 def resize_image(im: AnyArray, new_dims: Sequence[int], interp_order: int = 1) -> AnyArray:
     """An image (H, W, C) of another height and width. interp_order: 0 for the nearest pixel, 1 bilinear, 3 cubic."""
-    import cv2
+    from ristretto_cli.libraries import cv2
 
     orders = {0: cv2.INTER_NEAREST, 1: cv2.INTER_LINEAR, 3: cv2.INTER_CUBIC}
     if interp_order not in orders:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 
 from ristretto_cli.formats.number_format import Ranges
 from ristretto_cli.net.weights import with_weights
@@ -45,6 +46,7 @@ log = logging.getLogger("ristretto")
 
 def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> QuantizationResult:
     """Quantize a net; no file is written. Raises RistrettoError(s) for errors in the net, its weights and its data."""
+    start = perf_counter()
     log_device(config.execution.gpu)
     timer = StepTimer()
     prepared = easier_to_quantize(prepare(config), timer)
@@ -55,7 +57,7 @@ def quantize(config: QuantizeConfig, *, on_batch: OnBatch = ignore_progress) -> 
     else:
         result = _search(prepared, prepared.metric, on_batch, timer)
     log.info("%s", timer.line())
-    return result
+    return replace(result, seconds=perf_counter() - start)
 
 
 def planned_nets(config: QuantizeConfig) -> list[str]:
@@ -179,6 +181,7 @@ def _result(
         layers=tuple(layers),
         search=found,
         net_file=corrected.net_file,
+        net=prepared.net,
         weights=weights,
         folded=prepared.folded,
         left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),

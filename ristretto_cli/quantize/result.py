@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ristretto_cli import __version__
 from ristretto_cli.caffe_io.files import write_atomically
 from ristretto_cli.caffe_io.messages import enum_name
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.caffe_io.weights import WeightsFile
 from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
-from ristretto_cli.net.ir import Layer
+from ristretto_cli.net.costs import CostModel, Costs
+from ristretto_cli.net.ir import Layer, Net
+from ristretto_cli.net.widths import Widths, widths_in
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.fold import FoldedNet, write_net_weights
 from ristretto_cli.quantize.header import header
@@ -25,6 +28,7 @@ from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 
 _SHORT = {Role.LAYER_IN: "in", Role.LAYER_OUT: "out", Role.PARAMS: "params"}
 _NOT_SCORED = "not scored"
+JSON_VERSION = 1  # raised when a key changes its meaning or goes; new keys leave it
 _RULE = "------------------------------"
 _MAX_ROWS = 12  # of the table of a search by layers; JSON has all
 _MAX_NAMES = 3  # layers of a type named in the summary; JSON has all
@@ -38,7 +42,8 @@ class QuantizationResult:
     margin: the error margin, with the baseline. These and
     baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
     float net that was quantized, if normalizations were folded. skipped: layers that the user leaves float. pins: the
-    widths that the user gives for parts of layers. by_layer: the result of a search by layers.
+    widths that the user gives for parts of layers. by_layer: the result of a search by layers. net: the float net.
+    seconds: what the quantization took.
     """
 
     config: QuantizeConfig
@@ -56,6 +61,8 @@ class QuantizationResult:
     skipped: tuple[Layer, ...] = ()
     pins: Pins = field(default_factory=dict)
     by_layer: LayerSearchResult | None = None
+    net: Net | None = None
+    seconds: float = 0.0
 
     @property
     def baseline(self) -> float | None:
@@ -135,12 +142,18 @@ class QuantizationResult:
     def as_json(self) -> dict[str, Any]:
         """The summary, the ranges and integer lengths, and the scores of each trial, for JSON."""
         config, found = self.config, self.search
+        corrected = bool(config.weights_quantized)
         return {
+            "version": JSON_VERSION,
+            "ristretto": __version__,
+            "seconds": round(self.seconds, 3),
             "model": config.model,
             "weights": config.weights,
             "model_quantized": config.model_quantized,
             "weights_quantized": config.weights_quantized or None,
-            "methods": [each.value for each in config.methods] if config.weights_quantized else [],
+            "methods": [each.value for each in config.methods] if corrected else [],
+            "calibration_images": config.calibration_images if corrected else None,
+            "seed": config.seed if corrected else None,
             "trimming_mode": config.trimming_mode,
             "legacy": config.legacy,
             **{
@@ -150,7 +163,8 @@ class QuantizationResult:
             "search": config.search.value,
             "calibration_iterations": config.calibration_iterations,
             **self._scoring_as_json(),
-            "layers": {each.layer.name: self._layer_as_json(each) for each in self.layers},
+            "layers": self._layers_as_json(),
+            "costs": self._costs_as_json(),
             "groups": [
                 {
                     "name": group.group.name,
@@ -297,7 +311,26 @@ class QuantizationResult:
             "baseline": {"score": margin.baseline, **scores_as_json(baseline)},
         }
 
-    def _layer_as_json(self, each: Trimmable) -> dict[str, Any]:
+    def _layers_as_json(self) -> dict[str, Any]:
+        widths = self._widths_by_layer()
+        return {each.layer.name: self._layer_as_json(each, widths.get(each.layer.name)) for each in self.layers}
+
+    def _widths_by_layer(self) -> dict[str, Widths]:
+        """The widths of the quantized layers, by name."""
+        found = {message.name: widths_in(message) for message in self.net_file.message.layer}
+        return {name: widths for name, widths in found.items() if widths is not None}
+
+    def _costs_as_json(self) -> dict[str, Any] | None:
+        """The costs of the float net and of the quantized net, for one input; None if the net is not given."""
+        if self.net is None:
+            return None
+        model, widths = CostModel(self.net), self._widths_by_layer()
+        return {
+            "float": _costs_as_json(model.of_net([None] * len(self.net.layers))),
+            "quantized": _costs_as_json(model.of_net([widths.get(layer.name) for layer in self.net.layers])),
+        }
+
+    def _layer_as_json(self, each: Trimmable, widths: Widths | None) -> dict[str, Any]:
         lengths = self.mode.integer_lengths(each.ranges)
         written = next(layer for layer in self.net_file.message.layer if layer.name == each.layer.name)
         return {
@@ -305,6 +338,7 @@ class QuantizationResult:
             "max_in": each.ranges.layer_in,
             "max_out": each.ranges.layer_out,
             "max_params": each.ranges.params,
+            "bits": None if widths is None else widths.as_json(),
             **{f"il_{_SHORT[role]}": bits for role, bits in lengths.items()},
             "quantization_param": {
                 field.name: enum_name(written.quantization_param, field.name) if field.enum_type else value
@@ -335,6 +369,14 @@ def _thinned(curve: Sequence[Point], chosen: Point) -> list[Point]:
 def _bits(group: GroupResult) -> str:
     """The width of a group as text; a range if those of its layers differ."""
     return str(group.bits) if group.lowest is None else f"{group.lowest}-{group.bits}"
+
+
+def _costs_as_json(costs: Costs) -> dict[str, Any]:
+    return {
+        "parameter_bytes": costs.parameter_bytes,
+        "bit_operations": costs.bit_operations,
+        "activation_bits": costs.activation_bits,
+    }
 
 
 def _evaluation_as_json(trial: Evaluation) -> dict[str, Any]:

@@ -7,11 +7,11 @@ not it changes it, and so it does here; raw records are not compressed.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST, Message
 from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.libraries import cv2
 from ristretto_cli.ops import Array
 from ristretto_cli.sources.annotations import WHOLE, AnnotatedBoxes
 from ristretto_cli.sources.colour_distortion import ColourDistortion

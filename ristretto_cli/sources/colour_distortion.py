@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.libraries import cv2
 from ristretto_cli.sources.images import Pixels
 
 _COLOURS = 3

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import prod
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from ristretto_cli.caffe_io.hdf5 import HDF5_FAULTS, declares_too_much
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError
+from ristretto_cli.libraries import h5py
 from ristretto_cli.ops import Array, Shape, show
 from ristretto_cli.sources.settings import (
     MAX_COUNT,

@@ -7,12 +7,11 @@ import re
 import stat
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.threads import default_threads
+from ristretto_cli.libraries import cv2
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -21,9 +20,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 ONE_LABEL = "A line has one label, its last number; for several labels use HDF5Data, or Data with float_data."
 MAX_SIDE = 32767  # OpenCV's limit of sizes when resizing
 MAX_PIXELS = 2**26  # of an image that is made here, as for decoded ones
-NATIVE, GRAY, COLOR = cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR
-
-cv2.setNumThreads(default_threads())  # OpenCV's own default does not respect OMP_NUM_THREADS
+NATIVE, GRAY, COLOR = -1, 0, 1  # OpenCV's IMREAD_UNCHANGED, IMREAD_GRAYSCALE and IMREAD_COLOR
 
 
 def read_image_file(file: str) -> bytes:

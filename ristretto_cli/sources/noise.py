@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from math import floor
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.libraries import cv2
 from ristretto_cli.sources.colour_distortion import scaled
 from ristretto_cli.sources.images import COLOR, GRAY, Pixels, decode
 

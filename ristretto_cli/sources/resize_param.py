@@ -6,28 +6,20 @@ from dataclasses import dataclass
 from enum import Enum
 from math import floor
 
-import cv2
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import Message, enum_name, enum_value
 from ristretto_cli.errors import LayerError, RistrettoError
+from ristretto_cli.libraries import cv2
 from ristretto_cli.sources.images import MAX_PIXELS, MAX_SIDE, Pixels
 
+# OpenCV's numbers, INTER_LINEAR and so on; it is not imported until an image is resized.
+_LINEAR = 1
 _INTERPOLATIONS = {
     enum_value("ResizeParameter.Interp_mode", name): number
-    for name, number in {
-        "LINEAR": cv2.INTER_LINEAR,
-        "AREA": cv2.INTER_AREA,
-        "NEAREST": cv2.INTER_NEAREST,
-        "CUBIC": cv2.INTER_CUBIC,
-        "LANCZOS4": cv2.INTER_LANCZOS4,
-    }.items()
+    for name, number in {"LINEAR": _LINEAR, "AREA": 3, "NEAREST": 0, "CUBIC": 2, "LANCZOS4": 4}.items()
 }
-_BORDERS = {
-    "CONSTANT": cv2.BORDER_CONSTANT,
-    "MIRRORED": cv2.BORDER_REFLECT_101,
-    "REPEAT_NEAREST": cv2.BORDER_REPLICATE,
-}
+_BORDERS = {"CONSTANT": 0, "MIRRORED": 4, "REPEAT_NEAREST": 1}  # BORDER_CONSTANT, BORDER_REFLECT_101, BORDER_REPLICATE
 
 
 class Fit(Enum):
@@ -69,7 +61,7 @@ class Resize:
             width,
             int(param.height_scale),
             int(param.width_scale),
-            tuple(_INTERPOLATIONS[mode] for mode in param.interp_mode) or (cv2.INTER_LINEAR,),
+            tuple(_INTERPOLATIONS[mode] for mode in param.interp_mode) or (_LINEAR,),
             _BORDERS[enum_name(param, "pad_mode")],
             tuple(param.pad_value),
         )

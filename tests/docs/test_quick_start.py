@@ -13,8 +13,6 @@ import pytest
 
 from ..conftest import copy_writable
 
-pytest.importorskip("sklearn")
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -337,6 +337,7 @@ def test_json_holds_the_job_the_ranges_and_every_trial() -> None:
             "il_in": 0,
             "il_out": 3,
             "il_params": 1,
+            "bits": None,  # no quantized type
             "quantization_param": {"precision": "MINIFLOAT", "mant_bits": 3},
         }
     }
