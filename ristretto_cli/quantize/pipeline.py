@@ -119,7 +119,13 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTi
         by_layer = _search_layers(prepared, evaluator, found.widths, evaluations)
         found = found.with_widths(by_layer.chosen.widths, by_layer.chosen.evaluation, layers)
     result = _result(prepared, layers, found, corrector)
-    return replace(result, margin=margin, baseline_scores=float_scores, by_layer=by_layer)
+    return replace(
+        result,
+        margin=margin,
+        baseline_scores=float_scores,
+        by_layer=by_layer,
+        scored=tuple(evaluations.items()),
+    )
 
 
 def _search_layers(
@@ -184,4 +190,5 @@ def _result(
         left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),
         skipped=prepared.skipped,
         pins=prepared.pins,
+        net=prepared.net,
     )

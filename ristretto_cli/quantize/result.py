@@ -12,14 +12,14 @@ from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.printer import to_text
 from ristretto_cli.caffe_io.weights import WeightsFile
 from ristretto_cli.formats.number_format import Role, TrimmingMode, mode_options
-from ristretto_cli.net.ir import Layer
+from ristretto_cli.net.ir import Layer, Net
 from ristretto_cli.quantize.config import QuantizeConfig, SearchKind
 from ristretto_cli.quantize.fold import FoldedNet, write_net_weights
 from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.layer_search import LayerSearchResult, Point
 from ristretto_cli.quantize.margin import Goal, Margin, Unit, scored_by
 from ristretto_cli.quantize.pins import Pins, pin_lines
-from ristretto_cli.quantize.search import Combination, Evaluation, GroupResult, SearchResult
+from ristretto_cli.quantize.search import Candidate, Combination, Evaluation, GroupResult, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable, family_of
 from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 
@@ -38,7 +38,8 @@ class QuantizationResult:
     margin: the error margin, with the baseline. These and
     baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
     float net that was quantized, if normalizations were folded. skipped: layers that the user leaves float. pins: the
-    widths that the user gives for parts of layers. by_layer: the result of a search by layers.
+    widths that the user gives for parts of layers. by_layer: the result of a search by layers. net: the float net of
+    phase TEST. scored: the nets that the search by groups scored, in order.
     """
 
     config: QuantizeConfig
@@ -56,6 +57,8 @@ class QuantizationResult:
     skipped: tuple[Layer, ...] = ()
     pins: Pins = field(default_factory=dict)
     by_layer: LayerSearchResult | None = None
+    net: Net | None = None
+    scored: tuple[tuple[Candidate, Evaluation], ...] = ()
 
     @property
     def baseline(self) -> float | None:
