@@ -191,4 +191,5 @@ def _result(
         skipped=prepared.skipped,
         pins=prepared.pins,
         net=prepared.net,
+        float_file=prepared.net_file,
     )

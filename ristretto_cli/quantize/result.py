@@ -38,8 +38,8 @@ class QuantizationResult:
     margin: the error margin, with the baseline. These and
     baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
     float net that was quantized, if normalizations were folded. skipped: layers that the user leaves float. pins: the
-    widths that the user gives for parts of layers. by_layer: the result of a search by layers. net: the float net of
-    phase TEST. scored: the nets that the search by groups scored, in order.
+    widths that the user gives for parts of layers. by_layer: the result of a search by layers. net, float_file: the
+    float net of phase TEST, and its file. scored: the nets that the search by groups scored, in order.
     """
 
     config: QuantizeConfig
@@ -58,6 +58,7 @@ class QuantizationResult:
     pins: Pins = field(default_factory=dict)
     by_layer: LayerSearchResult | None = None
     net: Net | None = None
+    float_file: NetFile | None = None
     scored: tuple[tuple[Candidate, Evaluation], ...] = ()
 
     @property

@@ -11,13 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.net.costs import Costs
 from ristretto_cli.net.ir import Net
+from ristretto_cli.net.widths import Widths as LayerBits
 from ristretto_cli.net.widths import widths_in
 from ristretto_cli.quantize.config import QuantizeConfig
-from ristretto_cli.quantize.layer_search import NetCosts as SearchCosts
 from ristretto_cli.quantize.margin import Goal, Margin, Unit
 from ristretto_cli.quantize.result import QuantizationResult
+from ristretto_cli.quantize.rewrite import apply_bit_widths
 from ristretto_cli.quantize.search import Evaluation
 from ristretto_cli.reports.charts import chart, colour, emphasis, plain_label, quiet
 from ristretto_cli.reports.nets import NetCosts, amount, costs_block, net_sections, size
@@ -60,20 +62,24 @@ def quantization_report(result: QuantizationResult, *, command: str, data_flags:
     config, net = result.config, result.net
     if net is None:
         raise ValueError("a result without its net has no report")
-    found = {message.name: widths_in(message) for message in result.net_file.message.layer}
-    widths = [None if layer.is_source else found.get(layer.name) for layer in net.layers]
-    costs = NetCosts(net, widths)
+    costs = NetCosts(net, _bits_in(result.net_file, net))
     return Report(
         f"Quantization of {Path(config.model).name}",
         f"The net {net.name or Path(config.model).stem} in {config.trimming_mode}.",
         [
             Section("result", "Result", _found(result, costs)),
             Section("request", "Request", _asked(config, command)),
-            *_search_sections(result, net),
+            *_search_sections(result, costs),
             *net_sections(costs),
             Section("next", "Next commands", _next(result, data_flags)),
         ],
     )
+
+
+def _bits_in(net_file: NetFile, net: Net) -> list[LayerBits | None]:
+    """The bits that a quantized net's file gives the layers of the float net."""
+    found = {message.name: widths_in(message) for message in net_file.message.layer}
+    return [None if layer.is_source else found.get(layer.name) for layer in net.layers]
 
 
 def _asked(config: QuantizeConfig, command: str) -> list[Block]:
@@ -104,8 +110,9 @@ def _found(result: QuantizationResult, costs: NetCosts) -> list[Block]:
     if combined is not None and margin is not None:
         name = result.score_blob or "score"
         blocks.append(_verdict(result, combined, margin))
+        if math.isfinite(margin.baseline):  # not the float net's signal to noise ratio
+            facts.append((f"{name}, float net", number(margin.baseline)))
         facts += [
-            (f"{name}, float net", number(margin.baseline)),
             (f"{name}, quantized net", number(combined.score)),
             ("better scores are", margin.goal.better),
         ]
@@ -114,7 +121,7 @@ def _found(result: QuantizationResult, costs: NetCosts) -> list[Block]:
     facts += [
         (group.group.label, _widths(group.bits, group.lowest)) for group in result.search.groups if not group.skipped
     ]
-    facts.append(("quantized net", result.config.model_quantized))
+    facts.append(("written to", result.config.model_quantized))
     if result.config.weights_written != result.config.weights:
         facts.append(("its weights", result.config.weights_written))
     left = [layer.name for layer in result.left_float]
@@ -140,8 +147,8 @@ def _widths(bits: int, lowest: int | None) -> str:
     return f"{bits} bits" if lowest is None else f"{lowest} to {bits} bits"
 
 
-def _search_sections(result: QuantizationResult, net: Net) -> list[Section]:
-    points, margin = _scored(result, net), result.margin
+def _search_sections(result: QuantizationResult, costs: NetCosts) -> list[Section]:
+    points, margin = _scored(result, costs), result.margin
     finite = [point for point in points if math.isfinite(point.evaluation.score)]
     if not finite or margin is None:
         return []
@@ -159,15 +166,17 @@ def _search_sections(result: QuantizationResult, net: Net) -> list[Section]:
     ]
     columns = ("widths of", "bits", "weights", "bit operations", name, "note")
     notes = "; * marks scores of the first batches only" if any(point.evaluation.stopped for point in points) else ""
-    table = Table(f"All {len(points)} nets that were scored{notes}", columns, rows, frozenset({1, 2, 3, 4}))
+    table = Table(f"All nets that were scored: {len(points)}{notes}", columns, rows, frozenset({1, 2, 3, 4}))
     plots = [
         _Plot("score-size", "size of the weights", "B", lambda costs: costs.parameter_bits / 8),
         _Plot("score-operations", "bit operations", "", lambda costs: costs.bit_operations),
     ]
+    lines = "The dashed line is the worst score allowed."
+    if math.isfinite(margin.baseline):
+        lines += " The solid line is the float net."
     figures = [
         Figure(
-            f"{name} against {plot.what} of {len(finite)} nets; parts without widths are float. The solid line is the "
-            "float net, the dashed one the error margin.",
+            f"{name} against {plot.what} of the nets that were scored; parts without widths are float. {lines}",
             chart(plot.name, f"{name} against {plot.what}", partial(_draw, plot, finite, name, margin)),
             table,
         )
@@ -177,14 +186,17 @@ def _search_sections(result: QuantizationResult, net: Net) -> list[Section]:
     return [Section("search", "The search", [Figures(figures)])] if figures else []
 
 
-def _scored(result: QuantizationResult, net: Net) -> list[_Scored]:
-    """All nets that were scored, in order, but those that a search by layers scored in its own order."""
-    costs = SearchCosts(net)
-    chosen = result.search.combined
-    found = [
-        _Scored(_series(result, each), each.bits, costs.of(candidate.widths), each, each is chosen)
-        for candidate, each in result.scored
-    ]
+def _scored(result: QuantizationResult, costs: NetCosts) -> list[_Scored]:
+    """All nets that were scored: those of the search by groups in order, then those of the search by layers."""
+    chosen, legacy, float_file = result.search.combined, result.config.legacy, result.float_file
+    found = []
+    if float_file is None:
+        return []
+    for candidate, each in result.scored:
+        # A mode may write other widths than those that it searches, and leave biases float.
+        written = apply_bit_widths(float_file, result.layers, candidate.widths, result.mode, legacy=legacy)
+        own = costs.model.of_net(_bits_in(written, costs.net))
+        found.append(_Scored(_series(result, each), each.bits, own, each, each is chosen))
     if result.by_layer is not None:
         known = {id(point.evaluation) for point in found}
         found += [
@@ -196,10 +208,10 @@ def _scored(result: QuantizationResult, net: Net) -> list[_Scored]:
 
 
 def _series(result: QuantizationResult, evaluation: Evaluation) -> str:
-    for group in result.search.groups:
-        if len(result.search.groups) > 1 and any(trial is evaluation for trial in group.trials):
-            return group.group.label
-    return _COMBINED
+    groups = result.search.groups
+    if len(groups) == 1:
+        return groups[0].group.label
+    return next((each.group.label for each in groups if any(one is evaluation for one in each.trials)), _COMBINED)
 
 
 def _draw(plot: _Plot, points: Sequence[_Scored], score: str, margin: Margin, axes: Any) -> None:
@@ -225,7 +237,7 @@ def _draw(plot: _Plot, points: Sequence[_Scored], score: str, margin: Margin, ax
     _log_scale(axes, [cost(point.costs) / factor for point in points])
     axes.set_xlabel(plain_label(f"{plot.what}{f' ({prefix}{plot.unit})' if prefix or plot.unit else ''}"))
     axes.set_ylabel(plain_label(score), parse_math=False)
-    for text in axes.legend().get_texts():
+    for text in axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2).get_texts():
         text.set_parse_math(False)
 
 

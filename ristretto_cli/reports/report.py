@@ -155,7 +155,7 @@ def as_html(report: Report) -> str:
     environment.filters["breakable"] = lambda text: markupsafe.Markup(
         _breakable(text, str(markupsafe.escape(_printable(text))))
     )
-    return str(environment.get_template("report.html").render(report=report, version=__version__))
+    return str(environment.get_template("report.html").render(report=report, version=__version__)).lstrip()
 
 
 def _printable(value: Any) -> Any:

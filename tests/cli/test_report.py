@@ -187,6 +187,20 @@ def test_the_costs_are_those_of_summary(report: Report, capsys: pytest.CaptureFi
     assert f"{count / 1000:.4g} k" in rows["bit"]
 
 
+@pytest.mark.parametrize("mode", ["minifloat", "integer_power_of_2_weights", "static_fixed_point"])
+@pytest.mark.parametrize("legacy", [(), ("--legacy",)])
+def test_the_costs_of_the_chosen_net_are_those_of_the_net_written(
+    report: Report, mode: str, legacy: tuple[str, ...]
+) -> None:
+    if legacy and mode == "static_fixed_point":
+        pytest.skip("the original lacks this mode")
+    page = report(*QUANTIZE, f"--trimming_mode={mode}", *legacy, "--report=r.html")
+    check(page)
+    written = next(row for row in page.texts("tr") if row.startswith("weights 188 bytes ")).split()[3]
+    chosen = [row for row in page.texts("tr") if row.endswith(" chosen")]
+    assert len(chosen) == 2 and all(f" {written} bytes " in row for row in chosen)
+
+
 def test_widths_by_layer_are_in_the_curve(report: Report) -> None:
     page = report(*QUANTIZE, "--search=layers", "--report=r.html")
     check(page)
