@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-EXTRAS ?= plot,test,check
+EXTRAS ?= plot,report,test,check
 # where the other environments are that `make test-oldest` and `make test-pythons` test in
 VENVS ?= .venvs
 OLDEST := $(VENVS)/oldest
@@ -42,7 +42,7 @@ $(OLDEST)/ready: $(METADATA)
 	python=$$(.ci/find-python 3.11 3.10) && $$python -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python $(PIP) uv
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
-		--editable ".[leveldb,plot,test]"
+		--editable ".[leveldb,plot,report,test]"
 	@$(call with_torch,$(OLDEST))
 	touch $(OLDEST)/ready
 

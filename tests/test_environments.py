@@ -58,7 +58,7 @@ def test_the_tests_run_on_each_python_and_all_results_are_shown_at_the_end(tmp_p
         )
         assert (done.returncode, done.stderr) == (int(fails), "")
         assert done.stdout.splitlines() == [
-            f"ran test VENV=there/python{VERSION} EXTRAS=plot,test",
+            f"ran test VENV=there/python{VERSION} EXTRAS=plot,report,test",
             "Python 3.99: not on PATH, not tested",
             f"Python {VERSION}: {result}",
         ]

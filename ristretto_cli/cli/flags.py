@@ -213,6 +213,13 @@ def json_option(what: str) -> Callable[[F], F]:
     )
 
 
+def report_option(command: F) -> F:
+    """--report, the HTML file to write a report to."""
+    return option(
+        "--report", "Also write a report to this file: an HTML page with charts and the next commands.", unit="file"
+    )(command)
+
+
 def json_file(json: str | None) -> str | None:
     """The file given by --json; None for stdout."""
     return None if json == STDOUT else json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
 
@@ -31,6 +32,7 @@ log = logging.getLogger("ristretto")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATHS = ("file", "files", "npz", "path")  # units of flags
+_WORDS = "ristretto_cli.words"  # key of the words of flags in click's context
 
 _ON, _OFF = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
@@ -151,6 +153,7 @@ class GflagsCommand(click.Command):
         ]
         warnings += [f"{_name(param)} has no effect here." for param in line.words if isinstance(param, IdleFlag)]
         plain = [word for several in line.words.values() for words in several for word in words]
+        ctx.meta[_WORDS] = {_name(param): several[-1] for param, several in line.words.items()}
         return ([*plain, "--", *strays] if strays else plain), warnings
 
     def _show(self, ctx: click.Context, kind: str, text: str) -> NoReturn:
@@ -240,6 +243,18 @@ class _Line:
         self.words.setdefault(param, []).append(spelled)
         if isinstance(param, HelpFlag) and spelled[0] in param.opts:
             self.shown.append((_name(param).removeprefix("--"), spelled[-1]))
+
+
+def given_words(ctx: click.Context) -> Mapping[str, Sequence[str]]:
+    """The words of the flags on the command line, in click's spelling, by the flags' names in the help."""
+    words: Mapping[str, Sequence[str]] = ctx.meta.get(_WORDS, {})
+    return words
+
+
+def command_line(ctx: click.Context) -> str:
+    """The command with its flags, as a line for a shell."""
+    words = [word for several in given_words(ctx).values() for word in several]
+    return shlex.join([*ctx.command_path.split(), *words])
 
 
 def given_flags(ctx: click.Context) -> Collection[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,13 @@ from ristretto_cli.cli.flags import (
     names,
     net_options,
     print_result,
+    report_option,
     threads_option,
     usable_gpu,
     widths,
     write_json,
 )
-from ristretto_cli.cli.gflags import GflagsCommand, NegativeFlag, given_flags, option
+from ristretto_cli.cli.gflags import GflagsCommand, NegativeFlag, command_line, given_flags, given_words, option
 from ristretto_cli.cli.progress import progress
 from ristretto_cli.errors import RistrettoError
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from ristretto_cli.backends.device_choice import GpuRequest
     from ristretto_cli.corrections.corrector import Method
     from ristretto_cli.quantize.pins import Settings
+    from ristretto_cli.quantize.result import QuantizationResult
 
 
 def _mode_flags() -> Sequence[click.Option]:
@@ -119,6 +121,7 @@ Examples:
     late_params=_mode_flags,
     rules=[
         Excludes("--json", "--dry_run"),
+        Excludes("--report", "--dry_run"),
         *(Excludes(f"--{name}", "--noscore") for name in _FOR_SCORES),
         Excludes("--error_margin", "--error_margin_absolute"),
         Excludes("--error_margin_absolute", "--legacy"),
@@ -297,6 +300,7 @@ Examples:
 @option("--allow_missing_weights", "Initialize layers without weights with the net's fillers.", is_flag=True)
 @option("--legacy", "Follow the original's procedure exactly, flaws included.", is_flag=True)
 @json_option("the complete result")
+@report_option
 @option("--dry_run", "Only list the nets that would be scored.", is_flag=True)
 def command(
     model_quantized: str | None,
@@ -311,6 +315,7 @@ def command(
     error_margin: float | None,
     score_goal: str | None,
     json: str | None,
+    report: str | None,
     dry_run: bool,
     gpu: GpuRequest,
     threads: int,
@@ -366,9 +371,13 @@ def command(
         **flags,
     )
     check_outputs(
-        [target, job.weights_folded or weights_quantized, json_file(json)],
+        [target, job.weights_folded or weights_quantized, json_file(json), report],
         [job.model, job.weights, config, data_flags["input"]],
     )
+    if report is not None:
+        from ristretto_cli.reports.report import require_libraries
+
+        require_libraries()
     try:
         if dry_run:
             click.echo("\n".join(planned_nets(job)))
@@ -381,9 +390,22 @@ def command(
     result.write()
     if json is not None:
         write_json(json, result.as_json())
+    if report is not None:
+        _write_report(report, result, data_flags)
     summary, notes = result.summary_lines(), result.notes()
     # The original's log ends with its summary.
     print_result([*summary, *notes], logged=[*notes, *summary], json=json)
+
+
+def _write_report(path: str, result: QuantizationResult, data_flags: Iterable[str]) -> None:
+    """Write the report. data_flags: the names of the flags for the net's data."""
+    from ristretto_cli.reports.quantization import quantization_report
+    from ristretto_cli.reports.report import write_report
+
+    context = click.get_current_context()
+    given = given_words(context)
+    words = [word for name in data_flags for word in given.get(f"--{name}", ())]
+    write_report(path, quantization_report(result, command=command_line(context), data_flags=words))
 
 
 _OWN_FLAGS = frozenset(param.name for param in command.params)  # before those of trimming modes are added

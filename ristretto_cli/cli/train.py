@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +15,12 @@ from ristretto_cli.cli.flags import (
     gpu_option,
     json_file,
     json_option,
+    report_option,
     state_options,
     threads_option,
     write_json,
 )
-from ristretto_cli.cli.gflags import GflagsCommand, given_flags, option
+from ristretto_cli.cli.gflags import GflagsCommand, command_line, given_flags, option
 from ristretto_cli.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ Examples:
     is_flag=True,
 )
 @json_option("the final figures")
+@report_option
 def command(
     solver: str,
     weights: str | None,
@@ -81,13 +84,20 @@ def command(
     trimmed_weights: bool,
     rename_weights: bool,
     json: str | None,
+    report: str | None,
 ) -> None:
     """Train a net, or fine-tune a quantized one.
 
     The first ^C has the effect set by --sigint_effect; a second one ends the run at once.
     """
-    check_outputs([json_file(json)], [solver, snapshot, *(weights or "").split(",")])
-    given = given_flags(click.get_current_context())
+    check_outputs([json_file(json), report], [solver, snapshot, *(weights or "").split(",")])
+    context = click.get_current_context()
+    given = given_flags(context)
+    if report is not None:
+        from ristretto_cli.reports.report import require_libraries
+
+        require_libraries()
+    from ristretto_cli.train.curves import running_log
     from ristretto_cli.train.run import TrainConfig, run
     from ristretto_cli.train.signals import Request
 
@@ -109,9 +119,14 @@ def command(
         rename_weights=rename_weights,
         metric_options=ap_version,
     )
-    with progress("train") as bar:
+    with progress("train") as bar, running_log() if report is not None else nullcontext() as log:
         result = run(config, lambda done, total: bar.on_batch(done, total, "iterations"))
     if json is not None:
         write_json(json, result.as_json(solver))
+    if report is not None and log is not None:
+        from ristretto_cli.reports.report import write_report
+        from ristretto_cli.reports.training import training_report
+
+        write_report(report, training_report(config, result, log.curves(solver), command=command_line(context)))
     if json != STDOUT:
         click.echo("\n".join(result.lines()))

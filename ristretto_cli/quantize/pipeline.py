@@ -121,7 +121,13 @@ def _search(prepared: Prepared, metric: Metric, on_batch: OnBatch, timer: StepTi
         by_layer = _search_layers(prepared, evaluator, found.widths, evaluations)
         found = found.with_widths(by_layer.chosen.widths, by_layer.chosen.evaluation, layers)
     result = _result(prepared, layers, found, corrector)
-    return replace(result, margin=margin, baseline_scores=float_scores, by_layer=by_layer)
+    return replace(
+        result,
+        margin=margin,
+        baseline_scores=float_scores,
+        by_layer=by_layer,
+        scored=tuple(evaluations.items()),
+    )
 
 
 def _search_layers(
@@ -181,10 +187,11 @@ def _result(
         layers=tuple(layers),
         search=found,
         net_file=corrected.net_file,
-        net=prepared.net,
         weights=weights,
         folded=prepared.folded,
         left_float=tuple(left_float(prepared.net, {each.layer.name for each in layers})),
         skipped=prepared.skipped,
         pins=prepared.pins,
+        net=prepared.net,
+        float_file=prepared.net_file,
     )

@@ -22,7 +22,7 @@ from ristretto_cli.quantize.header import header
 from ristretto_cli.quantize.layer_search import LayerSearchResult, Point
 from ristretto_cli.quantize.margin import Goal, Margin, Unit, scored_by
 from ristretto_cli.quantize.pins import Pins, pin_lines
-from ristretto_cli.quantize.search import Combination, Evaluation, GroupResult, SearchResult
+from ristretto_cli.quantize.search import Candidate, Combination, Evaluation, GroupResult, SearchResult
 from ristretto_cli.quantize.trimmable import LeftFloat, Trimmable, family_of
 from ristretto_cli.scoring.scores import Scores, number, scores_as_json
 
@@ -42,8 +42,9 @@ class QuantizationResult:
     margin: the error margin, with the baseline. These and
     baseline_scores are None if nothing was scored. left_float: the layers with parameters that stay float. folded: the
     float net that was quantized, if normalizations were folded. skipped: layers that the user leaves float. pins: the
-    widths that the user gives for parts of layers. by_layer: the result of a search by layers. net: the float net.
-    seconds: what the quantization took.
+    widths that the user gives for parts of layers. by_layer: the result of a search by layers. net, float_file: the
+    float net of phase TEST, and its file. scored: the nets that the search by groups scored, in order. seconds: what
+    the quantization took.
     """
 
     config: QuantizeConfig
@@ -63,6 +64,8 @@ class QuantizationResult:
     by_layer: LayerSearchResult | None = None
     net: Net | None = None
     seconds: float = 0.0
+    float_file: NetFile | None = None
+    scored: tuple[tuple[Candidate, Evaluation], ...] = ()
 
     @property
     def baseline(self) -> float | None:

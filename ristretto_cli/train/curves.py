@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,6 +80,37 @@ def read_curves(path: str | Path, on_read: Report | None = None) -> Curves:
     return parser.curves(str(path))
 
 
+class RunningLog(logging.Handler):
+    """Collects the curves of a training from its log lines, while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._parser = _LogParser()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Read a line of the log."""
+        self._parser.read(record.getMessage())
+
+    def curves(self, file: str) -> Curves | None:
+        """The curves so far; None if no line had values. file: the name they get."""
+        return self._parser.curves(file) if self._parser.has_points else None
+
+
+@contextmanager
+def running_log() -> Iterator[RunningLog]:
+    """Collect curves from the log of the block, whatever its level lets the user see."""
+    logger, handler = logging.getLogger("ristretto"), RunningLog()
+    level = logger.level
+    # Handlers for the user have filters of their own.
+    logger.setLevel(min(level, logging.INFO))
+    logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 # Identifies a curve: the kind (loss, rate, Train or Test), the test net's number, the output's number and name.
 _Key = tuple[str, int, int, str]
 
@@ -90,6 +123,11 @@ class _LogParser:
         self._net = 0
         self._points: dict[_Key, list[tuple[int, float]]] = {}
         self._losses: set[_Key] = set()
+
+    @property
+    def has_points(self) -> bool:
+        """Whether a line had values."""
+        return bool(self._points)
 
     def read(self, line: str) -> None:
         if found := _ITERATION.search(line):

@@ -37,7 +37,7 @@ def draw(logs: Sequence[Curves], path: str, *, smooth: int = 1) -> None:
     except ImportError:
         raise RistrettoError("drawing needs matplotlib: pip install 'ristretto-cli[plot]'") from None
 
-    panels = [panel for panel in _panels(logs, smooth) if panel.lines]
+    panels = [panel for panel in panels_of(logs, smooth) if panel.lines]
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about characters that the font lacks
         figure = figures.Figure(figsize=(_WIDTH, _PANEL_HEIGHT * len(panels)), dpi=_DPI, layout="constrained")
@@ -49,7 +49,7 @@ def draw(logs: Sequence[Curves], path: str, *, smooth: int = 1) -> None:
             figure.savefig(stream, format=ending[1:], metadata=dict(_METADATA[ending]))
 
 
-class _Panel:
+class Panel:
     """One pair of axes: its name, and its lines as (label, curve, dashed)."""
 
     def __init__(self, name: str, *, log_scale: bool = False) -> None:
@@ -58,9 +58,11 @@ class _Panel:
         self.lines: list[tuple[str, Curve, bool]] = []
 
     def add(self, label: str, curve: Curve, *, dashed: bool = False) -> None:
+        """Add a line."""
         self.lines.append((label, curve, dashed))
 
     def draw(self, axes: Any) -> None:
+        """Draw the lines on matplotlib's axes."""
         handles = []
         for i, (_, curve, dashed) in enumerate(self.lines):
             # One or two points give no visible line.
@@ -76,8 +78,9 @@ class _Panel:
             text.set_parse_math(False)
 
 
-def _panels(logs: Sequence[Curves], smooth: int) -> list[_Panel]:
-    losses, others, rates = _Panel("loss"), _Panel("outputs"), _Panel("learning rate", log_scale=True)
+def panels_of(logs: Sequence[Curves], smooth: int) -> list[Panel]:
+    """The panels of some logs: losses, other outputs, learning rate; some may be empty. smooth: as for draw."""
+    losses, others, rates = Panel("loss"), Panel("outputs"), Panel("learning rate", log_scale=True)
     names = _names(logs)
     for log, name in zip(logs, names, strict=True):
         if log.loss is not None:

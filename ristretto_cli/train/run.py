@@ -65,7 +65,8 @@ class TrainConfig:
 @dataclass(frozen=True)
 class TrainingResult:
     """The result of a training. loss: as last displayed; None if there was no iteration. tests: the means of the
-    outputs in the last test of each test net. model, state: the files of the last snapshot, if there was one.
+    outputs in the last test of each test net. model, state: the files of the last snapshot, if there was one. net: the
+    trained net, of phase TRAIN.
     """
 
     iteration: int
@@ -74,6 +75,7 @@ class TrainingResult:
     tests: tuple[dict[str, list[float]], ...]
     model: str | None
     state: str | None
+    net: Net | None = None
 
     def lines(self) -> list[str]:
         """The result as lines of text."""
@@ -228,6 +230,7 @@ def _result(solver: Solver, finished: bool, saved: int | None) -> TrainingResult
         ),
         model=None if saved is None else model_file(snapshots, saved),
         state=None if saved is None else state_file(snapshots, saved),
+        net=solver.net.net,
     )
 
 

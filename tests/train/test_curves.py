@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from ristretto_cli.errors import RistrettoError
-from ristretto_cli.train.curves import Curve, Curves, read_curves
+from ristretto_cli.train.curves import Curve, Curves, read_curves, running_log
 
 GLOG = "I1120 08:26:57.751245 28616 solver.cpp:218] "
 LOG = """Solving LeNet
@@ -126,3 +127,20 @@ def test_values_that_are_not_finite_are_left_out_of_means() -> None:
     curve = Curve(np.arange(4), np.array([math.nan, 3.0, math.inf, 5.0]))
     assert np.isnan(curve.smoothed(2).values[0])
     assert curve.smoothed(2).values[1:].tolist() == [3, 3, 5]
+
+
+def test_a_running_log_collects_lines_that_are_not_shown() -> None:
+    logger = logging.getLogger("ristretto")
+    level, handlers = logger.level, list(logger.handlers)
+    logger.setLevel(logging.ERROR)
+    try:
+        with running_log() as log:
+            assert log.curves("s.prototxt") is None
+            logger.info("%s", "Iteration 3 (1 iter/s, 1s/1 iters), loss = 0.25")
+        assert logger.level == logging.ERROR and logger.handlers == handlers
+        logger.info("%s", "Iteration 4, loss = 0.125")
+    finally:
+        logger.setLevel(level)
+    curves = log.curves("s.prototxt")
+    assert curves is not None and curves.loss is not None
+    assert (curves.file, curves.loss.iterations.tolist(), curves.loss.values.tolist()) == ("s.prototxt", [3], [0.25])
