@@ -356,6 +356,18 @@ def test_training_refuses_flags_that_need_weights_rounded_one_by_one(two_classes
     assert run(["train", "--solver=solver.prototxt", "--weights=net.caffemodel"]) == 0
 
 
+def test_updates_of_quantized_weights_leave_weights_with_a_scale_alone(workshop):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    from ristretto_cli.train.trained_net import TrainNet
+
+    text = (NET % {"q": SCHEMES[5], "transpose": "false"}).replace("precision: TERNARY bw_params: 2", "fl_params: 2", 1)
+    net = workshop.load(text, phase=TRAIN)
+    trained = TrainNet(net, rng=np.random.default_rng(0), update_quantized=True, round_to_nearest=True)
+    trained.round_weights()
+    assert (trained.weights()["fc/0"] == net.weights["fc/0"]).all()
+    assert (trained.weights()["conv/0"] == np.round(net.weights["conv/0"] * 4) / 4).all()
+
+
 def test_grouped_deconvolutions_have_no_scale_per_filter(workshop):
     text = """
         layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 1 dim: 4 dim: 3 dim: 3 } } }
