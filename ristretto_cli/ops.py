@@ -9,7 +9,7 @@ in numpy. All shapes are static.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -197,6 +197,9 @@ class Ops(Protocol[V]):
     def straight_through(self, x: V, trimmed: V, within: tuple[float, float] | None = None) -> V:
         """trimmed, with a straight-through gradient to x on backends with gradients; if within, a lower and an upper
         end, is given, only where x is not beyond them."""
+
+    def map_gradient(self, x: V, function: Callable[[V], V]) -> V:
+        """x; on backends with gradients, the gradient that reaches it is replaced by the function of it."""
 
     def detach(self, x: V) -> V:
         """x as a constant: it passes no gradient on."""

@@ -62,6 +62,9 @@ class NumpyOps:
         with np.errstate(all="ignore"):
             return np.sqrt(x)
 
+    def tanh(self, x: Array) -> Array:
+        return np.tanh(x)
+
     def quantize_fixed(self, x: Array, grid: Grid) -> Array:
         return stepwise(numpy_ops(self._rng), x, grid, self.round)
 

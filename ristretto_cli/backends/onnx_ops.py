@@ -6,7 +6,7 @@ Quantization and saturation are recorded as marks, see onnx_marks: passes rewrit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -103,6 +103,9 @@ class OnnxOps(RegionNodes):
 
     def straight_through(self, x: Tensor, trimmed: Tensor, within: tuple[float, float] | None = None) -> Tensor:
         return trimmed
+
+    def map_gradient(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return x
 
     def detach(self, x: Tensor) -> Tensor:
         return x

@@ -6,7 +6,7 @@ Each rule is here only; other backends call this one before they compute or reco
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -101,6 +101,9 @@ class ShapeOps:
 
     def straight_through(self, x: Value, trimmed: Value, within: tuple[float, float] | None = None) -> Sized:
         return sized(trimmed.shape)
+
+    def map_gradient(self, x: Value, function: Callable[[Value], Value]) -> Sized:
+        return sized(x.shape)
 
     def detach(self, x: Value) -> Sized:
         return sized(x.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from ristretto_cli.backends.torch_functions import (
     AcrossChannels,
     Batch,
     Larger,
+    MappedGradient,
     Passing,
     Root,
     ScaledBatch,
@@ -109,6 +110,9 @@ class TorchOps(RegionTensors):
 
     def straight_through(self, x: Tensor, trimmed: Tensor, within: tuple[float, float] | None = None) -> Tensor:
         return Passing.apply(x, trimmed, within) if learns(x) else trimmed
+
+    def map_gradient(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return MappedGradient.apply(x, function) if learns(x) else x
 
     def detach(self, x: Tensor) -> Tensor:
         return x.detach()

@@ -9,13 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar
 
 from ristretto_cli.caffe_io.messages import Message, enum_name, enum_value
 from ristretto_cli.errors import LayerError, RistrettoError, did_you_mean
-from ristretto_cli.ops import Array, Grid, Ops, V
+from ristretto_cli.ops import Array, Grid, Ops, Shape, V
 from ristretto_cli.registry import Registry
 
 LOSSLESS_BITS = 32  # the width of values that are not quantized
@@ -26,6 +26,8 @@ HEADROOM = 1.5  # factor by which activations may exceed the measured range on o
 BIAS_WIDTHS = ("bw_bias", "bw_bias_params", "bw_params_bias")
 BIAS_LENGTHS = ("fl_bias", "fl_bias_params", "fl_params_bias")
 BIAS_FIELDS = (*BIAS_WIDTHS, *BIAS_LENGTHS)
+# Ours, for schemes that train nets with few bits; a mode names in own_fields those that it reads.
+FEW_BIT_FIELDS = ("bw_gradient", "scale_per", "center_params", "clip_params")
 UNSIGNED_FIELDS = ("unsigned_layer_in", "unsigned_layer_out")  # ours
 
 FLAG = ("false", "true")  # the choices of a ModeOption that is a flag without a value
@@ -50,7 +52,13 @@ class Rounding(Enum):
 
 
 class NumberFormat(ABC):
-    """A set of representable numbers, and the rounding of a float32 to it."""
+    """A set of representable numbers, and the rounding of a float32 to it.
+
+    elementwise: whether each element is rounded by itself. Otherwise the numbers depend on the whole array, and
+    rounding a rounded array can change it.
+    """
+
+    elementwise: ClassVar[bool] = True
 
     @abstractmethod
     def width(self) -> int:
@@ -76,7 +84,24 @@ class NumberFormat(ABC):
 
     @abstractmethod
     def quantize(self, ops: Ops[V], x: V, rounding: Rounding) -> V:
-        """x with each element rounded to the format; bit-identical on all backends."""
+        """x with each element rounded to the format; bit-identical on all backends if the format is elementwise."""
+
+    def learnable(self, ops: Ops[V], x: V, rounding: Rounding, *, within: tuple[float, float] | None = None) -> V:
+        """x rounded to the format, with the gradient for x that training uses.
+
+        By default the gradient passes straight through; if within, a lower and an upper end, is given, only where x is
+        not beyond them. A format with a gradient rule of its own ignores within.
+        """
+        return ops.straight_through(x, self.quantize(ops, ops.detach(x), rounding), within=within)
+
+    def with_filters_on(self, axis: int | None) -> NumberFormat:
+        """The format for an array that has one filter for each index of this axis; None if no axis is that of the
+        filters. LayerError if the format needs one then."""
+        return self
+
+    def scales(self, shape: Shape) -> int:
+        """The number of float32 scales that are stored with an array of this shape."""
+        return 0
 
 
 class Role(Enum):
@@ -135,13 +160,19 @@ class Ranges:
 
 @dataclass(frozen=True)
 class LayerFormats:
-    """The number formats of one layer by its QuantizationParameter; None: not quantized."""
+    """The number formats of one layer by its QuantizationParameter; None: not quantized.
+
+    gradient: that of the gradients of the outputs, which are rounded stochastically. trains_activations: activations
+    are always quantized in phase TRAIN too.
+    """
 
     layer_in: NumberFormat | None
     layer_out: NumberFormat | None
     weights: NumberFormat | None
     bias: NumberFormat | None
     rounding: Rounding
+    gradient: NumberFormat | None = None
+    trains_activations: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,18 +223,21 @@ class TrimmingMode(ABC):
 
     groups are searched one after another and then combined. A mode with a single group has nothing to
     combine: its last passing trial is the result. optional_groups have a width only if it is given; they are never
-    searched. options: the mode's options; see `option`.
+    searched. options: the mode's options; see `option`. default_widths: the widths of groups that have none given, for
+    a mode that needs no search.
     """
 
     precision: ClassVar[str]  # its name in QuantizationParameter.Precision
     has_bias_format: ClassVar[bool] = False  # whether biases may have a format of their own
     per_layer: ClassVar[bool] = False  # whether each layer may have widths of its own
     has_unsigned: ClassVar[bool] = False  # whether activations may have an unsigned format
+    own_fields: ClassVar[tuple[str, ...]] = ()  # those of FEW_BIT_FIELDS that it reads
     groups: ClassVar[tuple[SearchGroup, ...]]
     optional_groups: ClassVar[tuple[SearchGroup, ...]] = ()
     combined_title: ClassVar[str] = ""  # the summary's heading for the combined groups, if there are several
     fallback_bits: ClassVar[int] = LOSSLESS_BITS  # the width if none is within the margin
     options: ClassVar[tuple[ModeOption, ...]] = ()
+    default_widths: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self) -> None:
         self._chosen: Mapping[str, str] = {}
@@ -324,19 +358,28 @@ def layer_formats(quantization: Message) -> LayerFormats:
             f"{unsigned[0]}: activations cannot be unsigned with precision {precision}",
             hint=f"Remove {' and '.join(unsigned)}.",
         )
+    foreign = [name for name in FEW_BIT_FIELDS if name not in mode.own_fields and quantization.HasField(name)]
+    if foreign:
+        raise LayerError(f"{foreign[0]} has no meaning with precision {precision}", hint=f"Remove {foreign[0]}.")
     formats = mode.layer_formats(quantization)
-    return LayerFormats(
+    return replace(
+        formats,
         layer_in=formats.layer_in if quantization.trim_layer_in else None,
         layer_out=formats.layer_out if quantization.trim_layer_out else None,
         weights=formats.weights if quantization.trim_params else None,
         bias=formats.bias if quantization.trim_params else None,
-        rounding=formats.rounding,
     )
 
 
 def has_bias_format(quantization: Message) -> bool:
     """Whether a QuantizationParameter gives biases a format of their own."""
     return any(quantization.HasField(name) for name in BIAS_FIELDS)
+
+
+def needs_training(quantization: Message) -> bool:
+    """Whether a QuantizationParameter has the precision of a mode for nets that are trained with it."""
+    mode = _mode_of(enum_name(quantization, "precision"), MODES.usable())
+    return mode is not None and bool(mode.default_widths)
 
 
 def is_unsigned(quantization: Message) -> bool:

@@ -112,6 +112,9 @@ class IntegerOps:
     def straight_through(self, x: Value, trimmed: Value, within: tuple[float, float] | None = None) -> Value:
         return trimmed
 
+    def map_gradient(self, x: Value, function: Callable[[Value], Value]) -> Value:
+        return x
+
     def detach(self, x: Value) -> Value:
         return x
 

@@ -27,6 +27,9 @@ class Deconvolution(LayerType):
         settings = FilterSettings.of(message.convolution_param, bottoms)
         return settings.params(message.convolution_param, deconvolution=True)
 
+    def filter_axis(self, message: Message) -> int | None:
+        return 1 if message.convolution_param.group == 1 else None
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         settings = FilterSettings.of(layer.message.convolution_param, [x.shape for x in bottoms])
         return [settings.apply(ops, ops.deconv, x, params) for x in bottoms]

@@ -32,6 +32,9 @@ class InnerProduct(LayerType):
         weights = ParamDef((inputs, outputs) if param.transpose else (outputs, inputs), param.weight_filler)
         return (weights, ParamDef((outputs,), param.bias_filler)) if param.bias_term else (weights,)
 
+    def filter_axis(self, message: Message) -> int:
+        return 1 if message.inner_product_param.transpose else 0
+
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         (x,) = bottoms
         param = layer.message.inner_product_param

@@ -110,6 +110,10 @@ class LayerType(ABC):
         """
         return None
 
+    def filter_axis(self, message: Message) -> int | None:
+        """The axis of the weights, parameter 0, with one index for each channel of the top; None if there is none."""
+        return 0
+
     @abstractmethod
     def forward(self, ops: Ops[V], layer: Layer, bottoms: Sequence[V], params: Sequence[V]) -> Sequence[V]:
         """The tops. During shape inference layer.tops has no shapes yet, but the right length."""

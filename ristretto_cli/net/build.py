@@ -16,6 +16,7 @@ from ristretto_cli.extensions import ExtensionError
 from ristretto_cli.layers.host_layer import HostLayer, host_loss
 from ristretto_cli.layers.layer_type import LAYERS, LayerType
 from ristretto_cli.net.ir import AUTOMATIC, Blob, Layer, Net, Param, ParamDef
+from ristretto_cli.net.param_formats import param_formats
 from ristretto_cli.net.reshape import likely_shape, top_shapes
 from ristretto_cli.ops import DYNAMIC, Shape, show
 
@@ -214,6 +215,7 @@ class _Builder:
             likely = self._for_example(layer, 0)
             definitions = layer_type.params(message, [blob.shape for blob in likely.bottoms])
             layer = replace(layer, params=self._params(layer, definitions))
+            param_formats(layer)  # rejects a scale per filter without filters
             shapes = self._top_shapes(layer)
             storages = self._storages_of(layer, layer_type)
             is_loss = layer_type.is_loss

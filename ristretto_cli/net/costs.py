@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ristretto_cli.formats.number_format import LOSSLESS_BITS
+from ristretto_cli.layers.layer_type import LAYERS
 from ristretto_cli.net.ir import Blob, Layer, Net
 from ristretto_cli.net.macs import macs_of
 from ristretto_cli.net.reshape import with_likely_shapes
 from ristretto_cli.net.widths import Widths
 from ristretto_cli.ops import DYNAMIC
 
+SCALE_BITS = 32  # of a format's scale
 _FLOAT = Widths(LOSSLESS_BITS, LOSSLESS_BITS, LOSSLESS_BITS, LOSSLESS_BITS)
 
 
@@ -20,8 +22,9 @@ _FLOAT = Widths(LOSSLESS_BITS, LOSSLESS_BITS, LOSSLESS_BITS, LOSSLESS_BITS)
 class Costs:
     """The costs of a layer or a net.
 
-    parameter_bits: of the parameters. bit_operations: multiply-accumulates times the bits of their weights and of their
-    inputs. activation_bits: of the blobs. The latter two are for the whole batch, or, for a net, for one input.
+    parameter_bits: of the parameters, with the float32 scales of their formats. bit_operations: multiply-accumulates
+    times the bits of their weights and of their inputs. activation_bits: of the blobs. The latter two are for the whole
+    batch, or, for a net, for one input.
     """
 
     parameter_bits: int = 0
@@ -67,7 +70,8 @@ class CostModel:
         known = [each or _FLOAT for each in widths]
         return [
             Costs(
-                sum(count * (bits.bias if i else bits.weights) for i, count in enumerate(self.parameters[position])),
+                sum(count * (bits.bias if i else bits.weights) for i, count in enumerate(self.parameters[position]))
+                + SCALE_BITS * _scales(self.net.layers[position], bits),
                 self.macs[position] * bits.weights * bits.layer_in,
                 sum(blob.elements * _bits_of(blob, widths) for blob in self.stored[position]),
             )
@@ -82,6 +86,14 @@ class CostModel:
             sum(each.bit_operations for each in layers) // self.inputs,
             sum(each.activation_bits for each in layers) // self.inputs,
         )
+
+
+def _scales(layer: Layer, widths: Widths) -> int:
+    """The number of scales that are stored with a layer's weights; none with those of another layer."""
+    if widths.weight_format is None or not layer.params or layer.params[0].owner != layer.name:
+        return 0
+    number_format = widths.weight_format.with_filters_on(LAYERS.get(layer.type).filter_axis(layer.message))
+    return number_format.scales(layer.params[0].shape)
 
 
 def _own_params(layer: Layer) -> Iterator[int]:

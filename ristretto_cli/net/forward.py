@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic
 
 import numpy as np
@@ -80,9 +81,10 @@ def forward(
     feeds: a value for each of net.inputs in the graph, by name; the net takes their shapes. rng: for stochastic
     rounding of weights. states: those of the previous pass, by the keys of state_shapes; zeros by default. resume_from:
     where to begin; of the layers before it only data layers run, and the Run has no values of the others. params:
-    values to train, by Param.key, instead of net.weights; gradients pass straight through their rounding.
-    trim_activations: quantize them in phase TRAIN too. round_to_nearest: for parameters in phase TRAIN, instead of
-    stochastically. copy_top: copies a top; without it, a layer that changes nothing returns the value that it reads.
+    values to train, by Param.key, instead of net.weights; gradients pass through their rounding as their format says.
+    trim_activations: quantize them in phase TRAIN too, even if the layer's formats do not require it. round_to_nearest:
+    for parameters in phase TRAIN, instead of stochastically. copy_top: copies a top; without it, a layer that changes
+    nothing returns the value that it reads.
     keep: the names of the blobs needed at the end; all others are released after their last reader, and the Run's
     `inputs` and `outputs` stay empty. compute_loss: computes the top of a HostLoss from its bottoms in the graph;
     without it, the Run has no values of such layers, and its loss does not include them. to_array: gives the elements
@@ -226,13 +228,17 @@ class _Interpreter(Generic[V]):
             return tops
         formats = layer_type.formats(layer.message)
         params = self._params(layer)
-        if layer.phase != TEST and not self._trim_activations:  # in training only the parameters are quantized
+        trims = layer.phase == TEST or self._trim_activations or formats.trains_activations
+        if not trims:  # in training only the parameters are quantized
             return layer_type.forward(self._ops, layer, self._bottoms(layer), params)
         if formats.layer_in is not None:
             for blob in layer.bottoms:
                 (value,) = self._load([blob])
                 self._store([blob], [self._quantize(value, formats.layer_in, formats.rounding)])
         tops = layer_type.forward(self._ops, layer, self._bottoms(layer), params)
+        if formats.gradient is not None and layer.phase != TEST:
+            rounded = partial(formats.gradient.quantize, self._ops, rounding=Rounding.STOCHASTIC)
+            tops = [self._ops.map_gradient(top, rounded) for top in tops]
         if formats.layer_out is None:
             return tops
         count = len(tops) if layer_type.trimmed_tops is None else layer_type.trimmed_tops
@@ -248,8 +254,8 @@ class _Interpreter(Generic[V]):
         return tuple(v if p else self._ops.detach(v) for v, p in zip(values, passed, strict=True))
 
     def _quantize(self, value: V, number_format: NumberFormat, rounding: Rounding) -> V:
-        quantized = number_format.quantize(self._ops, self._ops.detach(value), rounding)
-        return self._ops.straight_through(value, quantized, within=(number_format.lowest, number_format.largest))
+        within = (number_format.lowest, number_format.largest)
+        return number_format.learnable(self._ops, value, rounding, within=within)
 
     def _params(self, layer: Layer) -> list[V]:
         """The layer's parameters, quantized if the layer quantizes them."""
@@ -274,8 +280,7 @@ class _Interpreter(Generic[V]):
             value = self._ops.reshape(value, param.shape)
         if param_format is None:
             return value
-        quantized = param_format.number_format.quantize(self._ops, self._ops.detach(value), param_format.rounding)
-        return self._ops.straight_through(value, quantized)
+        return param_format.number_format.learnable(self._ops, value, param_format.rounding)
 
     def _add_losses(self, layer: Layer, tops: Sequence[V]) -> None:
         ops = self._ops

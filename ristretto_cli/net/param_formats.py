@@ -35,7 +35,10 @@ def param_formats(layer: Layer, in_training: Rounding = Rounding.STOCHASTIC) -> 
         return (None,) * len(layer.params)
     formats = LAYERS.get(layer.type).formats(layer.message)
     rounding = formats.rounding if layer.phase == TEST else in_training
-    number_formats = [formats.weights if i == 0 else formats.bias for i in range(len(layer.params))]
+    weights = formats.weights
+    if weights is not None:
+        weights = weights.with_filters_on(LAYERS.get(layer.type).filter_axis(layer.message))
+    number_formats = [weights if i == 0 else formats.bias for i in range(len(layer.params))]
     return tuple(None if each is None else ParamFormat(each, rounding) for each in number_formats)
 
 
@@ -64,7 +67,9 @@ class ParamQuantizer:
 
     def quantize(self, key: str, array: Array, param_format: ParamFormat) -> Array:
         """The array of the parameter with this Param.key, quantized."""
-        # Element-wise, so chunks that fit the CPU's cache give the same result and need less memory.
+        if not param_format.number_format.elementwise:
+            return param_format.number_format.quantize(numpy_ops(self._rng), array, param_format.rounding)
+        # Chunks that fit the CPU's cache give the same result and need less memory.
         ops = numpy_ops(self._random_numbers(key) if param_format.rounding is Rounding.STOCHASTIC else self._rng)
         number_format = param_format.number_format.fitted(array)
         flat, quantized = array.reshape(-1), np.empty(array.size, np.float32)

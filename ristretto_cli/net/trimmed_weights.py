@@ -18,7 +18,7 @@ def trimmed_weights(net: Net, weights: Mapping[str, Array], *, rng: np.random.Ge
     """The weights by Param.key, quantized as in phase TEST.
 
     Quantizing them again does not change them, so the net's scores stay the same. A parameter that layers share with
-    different formats is returned unchanged. rng: for rounding_scheme STOCHASTIC.
+    different formats, or whose format is not elementwise, is returned unchanged. rng: for rounding_scheme STOCHASTIC.
     """
     in_test = replace(net, layers=tuple(replace(layer, phase=TEST) for layer in net.layers))
     formats = shared_formats(in_test)
@@ -26,7 +26,10 @@ def trimmed_weights(net: Net, weights: Mapping[str, Array], *, rng: np.random.Ge
     quantized = {}
     for key, array in weights.items():
         param_format = formats.get(key)
-        quantized[key] = array if param_format is None else _stable(quantizer, key, array, param_format)
+        if param_format is None or not param_format.number_format.elementwise:
+            quantized[key] = array
+        else:
+            quantized[key] = _stable(quantizer, key, array, param_format)
     return quantized
 
 

@@ -14,7 +14,8 @@ from ristretto_cli.net.ir import Layer
 class Widths:
     """Bits of a quantized layer's inputs, weights, biases and outputs.
 
-    own_bias: biases have a format of their own. As text: in/weights/out, or in/weights+biases/out.
+    weight_format: the format of the weights. own_bias: biases have a format of their own. As text: in/weights/out, or
+    in/weights+biases/out.
     """
 
     layer_in: int
@@ -22,6 +23,7 @@ class Widths:
     bias: int
     layer_out: int
     own_bias: bool = False
+    weight_format: NumberFormat | None = None
 
     def __str__(self) -> str:
         return f"{self.layer_in}/{self.weights}{f'+{self.bias}' if self.own_bias else ''}/{self.layer_out}"
@@ -55,6 +57,7 @@ def widths_in(message: Message) -> Widths | None:
         bias=_width(formats.bias),
         layer_out=_width(formats.layer_out),
         own_bias=formats.bias is not None and has_bias_format(message.quantization_param),
+        weight_format=formats.weights,
     )
 
 

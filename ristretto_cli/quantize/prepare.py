@@ -130,12 +130,13 @@ class Prepared:
         for name, bits in self.config.bw.items():
             if bits not in possible:
                 low, high = min(possible), max(possible)
+                to = "to" if len(possible) > 2 or high - low < 2 else "or"
                 line = self.config.bw_lines.get(name)
                 given = f"--bw {name}={bits}" if line is None else f"{name}: {bits}"
                 raise RistrettoError(
                     f"{given}: {self.config.trimming_mode} has no such width for this net",
                     where=line or self.config.model,
-                    hint=f"Use {low} to {high} bits." if low < high else f"Use {low} bits.",
+                    hint=f"Use {low} {to} {high} bits." if low < high else f"Use {low} bits.",
                 )
 
     def has_given_width(self, layer: Layer, role: Role) -> bool:
@@ -180,6 +181,12 @@ class Prepared:
 def prepare(config: QuantizeConfig, *, dry_run: bool = False) -> Prepared:
     """Read the net and, unless it is a dry run, its weights. Raises RistrettoError(s) for errors in either."""
     mode, given = configured_mode(config.trimming_mode, config.mode_options), config.bw
+    if mode.default_widths and config.corrects:
+        raise RistrettoError(
+            f"--weights_quantized cannot correct the weights of {config.trimming_mode}: the net is trained instead",
+            hint="Omit --weights_quantized, and train the quantized net.",
+        )
+    config = replace(config, bw={**mode.default_widths, **config.bw})
     rng = np.random.default_rng(0)
     net_file = read_net(config.model)
     weights = None if dry_run else read_weights(config.weights)

@@ -180,8 +180,9 @@ def _tell_of_weights(model: str, weights: str, trained: str, *, rename: bool) ->
 
 def _check_quantization_flags(config: TrainConfig, net: Net) -> None:
     """RistrettoError for quantization flags that have no effect on the net."""
-    has_params = any(each is not None for layer in net.layers for each in param_formats(layer))
-    no_params = "no layer quantizes its parameters"
+    formats = [each.number_format for layer in net.layers for each in param_formats(layer) if each is not None]
+    has_params = any(each.elementwise for each in formats)
+    no_params = "no layer quantizes its parameters" + (" one by one" if formats else "")
     faults = [
         (config.trim_activations, "--trim_activations", "no layer quantizes activations", _quantizes_activations(net)),
         (config.update_quantized, "--update=quantized", no_params, has_params),

@@ -132,7 +132,8 @@ class TrainNet:
     def round_weights(self) -> None:
         """Quantize the weights themselves, if updates are for quantized ones, as the next pass would round them.
 
-        Each update is then lost unless it leads to another number of the format.
+        Each update is then lost unless it leads to another number of the format. Weights whose format is not
+        elementwise stay as they are.
         """
         if not self._update_quantized:
             return
@@ -141,7 +142,11 @@ class TrainNet:
         quantizer = ParamQuantizer(self._rng)
         weights = self.weights()
         self.set_weights(
-            {key: quantizer.quantize(key, weights[key], each) for key, each in formats.items() if each is not None}
+            {
+                key: quantizer.quantize(key, weights[key], each)
+                for key, each in formats.items()
+                if each is not None and each.number_format.elementwise
+            }
         )
 
     def _forward(
