@@ -106,6 +106,7 @@ def command(
             iterations=iterations,
             target_sqnr=target_sqnr,
             leave_one_out=leave_one_out,
+            all_batches=is_second,
             data=data,
             execution=Execution(device, threads, ()),  # its graphs run only a few times
             on_batch=bar.on_batch,

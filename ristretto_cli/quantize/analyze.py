@@ -48,12 +48,14 @@ _FLOAT = "float"
 class AnalysisOptions:
     """Options of an analysis. iterations: the number of batches. target_sqnr: in dB, for the bits needed.
 
-    leave_one_out: whether to measure the trimmed net with each layer float. data: the user's, for inputs of the net.
+    leave_one_out: whether to measure the trimmed net with each layer float. all_batches: measure all parts on all
+    batches, so that two nets can be compared. data: the user's, for inputs of the net.
     """
 
     iterations: int
     target_sqnr: float = 30.0
     leave_one_out: bool = False
+    all_batches: bool = False
     data: UserData | None = None
     execution: Execution = DEFAULT
     on_batch: OnBatch = ignore_progress
@@ -339,7 +341,7 @@ class _Analysis:
         """
         iterations, names = self._options.iterations, list(dict.fromkeys(name for name, _ in parts))
         variants = self._variants(names, parts)
-        some = max(1, iterations // _SCREENED)
+        some = iterations if self._options.all_batches else max(1, iterations // _SCREENED)
         found = self._measure(variants, some, "one part at a time")
         if some < iterations:
             least = _NEGLIGIBLE * max((each.divergence for each in found.values()), default=0.0)

@@ -250,7 +250,10 @@ def test_two_trimmed_nets_are_compared(two_classes: Any, capfd: pytest.CaptureFi
     out = capfd.readouterr().out
     assert "Each net is compared with its own float net." in out
     assert "conv layer_in" in out and "2 bits, fl 0" in out and "8 bits, fl 6" in out
-    assert json.loads(Path("c.json").read_text())["other"]["model"] == "b.prototxt"
+    found = json.loads(Path("c.json").read_text())
+    assert found["other"]["model"] == "b.prototxt"
+    parts = [*found["parts"], *found["other"]["parts"]]
+    assert {each["only_this_part"]["batches"] for each in parts} == {5}
 
 
 def test_nets_that_cannot_be_analyzed_are_refused(two_classes: Any, capfd: pytest.CaptureFixture[str]) -> None:
