@@ -98,7 +98,6 @@ def test_a_net_without_images_hdf5_and_lmdb_is_quantized_scored_and_exported_wit
 @pytest.mark.parametrize(
     ("source", "library", "line"),
     [
-        ("Data", "lmdb", "LMDB databases need lmdb, which is not installed. Install it: pip install lmdb"),
         ("HDF5Data", "h5py", "HDF5 files need h5py, which is not installed. Install it: pip install h5py"),
         (
             "ImageData",

@@ -117,4 +117,5 @@ def test_extras_do_not_repeat_requirements_differently() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = {name: text.split() for name, text in settings["options.extras_require"].items()}
-    assert sorted(extras["all"]) == sorted([*extras["train"], *extras["plot"], *extras["leveldb"]])
+    parts = ("train", "plot", "report", "leveldb")
+    assert sorted(extras["all"]) == sorted({each for name in parts for each in extras[name]})

@@ -230,7 +230,7 @@ def test_images_are_decoded_by_the_default_number_of_threads() -> None:
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("abc", None)])
 def test_the_environment_reaches_a_process_of_its_own(text: str, number: int | None) -> None:
     code = (
-        "from ristretto_cli.threads import default_threads; import cv2, ristretto_cli.sources.images;"
+        "from ristretto_cli.libraries import cv2; from ristretto_cli.threads import default_threads;"
         "print(default_threads(), cv2.getNumThreads())"
     )
     done = subprocess.run(

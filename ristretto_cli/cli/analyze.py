@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 _QUANTIZED = "quantized.prototxt"
 
 
-@click.command(cls=GflagsCommand, rules=[Needs("--against_weights", "--against"), *DATA_RULES])
+_EXAMPLES = """\b
+Examples:
+  ristretto analyze --model quantized.prototxt --iterations 5
+  ristretto analyze --model quantized.prototxt --against other.prototxt --csv parts.csv"""
+
+
+@click.command(cls=GflagsCommand, rules=[Needs("--against_weights", "--against"), *DATA_RULES], epilog=_EXAMPLES)
 @option("--model", f"The trimmed net, a prototxt. Default: {_QUANTIZED} in the current folder.", unit="file")
 @option(
     "--weights", "The weights, files separated by commas. Default: the file named in the model's header.", unit="files"

@@ -260,7 +260,7 @@ def test_within_a_limit_the_margin_is_not_mentioned(two_classes: Any) -> None:
     two_classes().job()
     result = command("--search=layers", "--size_limit_kb=0.004")
     assert "The limit is kept: the parameters have 0.0 kB of 0.004 kB." in result.output
-    assert "error margin" not in result.output
+    assert "error margin" not in result.stdout
     result = command("--search=layers", "--bitops_limit=200")
     assert "of 200 bit operations." in result.output
 
