@@ -192,7 +192,7 @@ def test_a_gray_image_among_color_ones(fault: Fault, job: Job, capsys: pytest.Ca
     job.edit("data_param {", "transform_param { force_color: true } data_param {")
     assert run(TEST) == 0
     job.records([encoded(color), encoded(np.full((5, 4, 3), 1, np.uint8))])
-    assert "Resize all images to the same size." in fault(*TEST)
+    assert "Resize all images to the same size, or set crop_size." in fault(*TEST)
 
 
 # -- trained weights
