@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 
 from ristretto_cli.caffe_io.messages import TEST, TRAIN
-from ristretto_cli.caffe_io.net_file import NetFile, read_net
+from ristretto_cli.caffe_io.net_file import read_net
 from ristretto_cli.caffe_io.weights import read_weights, write_weights
-from ristretto_cli.errors import RistrettoError, did_you_mean
+from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
 from ristretto_cli.net import ir
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.weights import fill_weights, load_weights
@@ -21,6 +20,7 @@ from ristretto_cli.ops import AnyArray, Array, Shape, show
 from ristretto_cli.scoring.all_blobs import OnePass
 from ristretto_cli.scoring.data_loader import DataLoader
 from ristretto_cli.scoring.execution import Execution
+from ristretto_cli.scoring.net_files import unknown_inputs
 from ristretto_cli.sources.open import DataLayers
 
 PHASES = MappingProxyType({"TRAIN": TRAIN, "TEST": TEST})
@@ -203,8 +203,9 @@ class Net:
         return f"<table><caption>{escape(self.name)}</caption>{head}{rows}</table>"
 
     def _built(self) -> ir.Net:
-        file = self._file if not self._input_shapes else _with_shapes(self._file, self._input_shapes)
-        return build(file, self._state, DataLayers())
+        net = build(self._file, self._state, DataLayers(self._input_shapes))
+        raise_all(unknown_inputs(net, self._input_shapes))
+        return net
 
     def _own(self, key: str, shape: Shape) -> Array:
         """The array of a parameter, as a copy that may be changed."""
@@ -231,26 +232,3 @@ class Net:
         if self._loader is None:
             self._loader = DataLoader(self._net, seed=self._seed)
         return self._loader
-
-
-def _with_shapes(file: NetFile, shapes: Mapping[str, Shape]) -> NetFile:
-    """The net with other shapes for its Input layers. RistrettoError for a name that is none of their tops."""
-    message = deepcopy(file.message)
-    left = dict(shapes)
-    for layer in message.layer:
-        if layer.type != "Input":
-            continue
-        known = list(layer.input_param.shape)
-        for i, top in enumerate(layer.top):
-            if top not in left:
-                continue
-            while len(layer.input_param.shape) < len(layer.top):
-                layer.input_param.shape.add().CopyFrom(known[0])
-            layer.input_param.shape[i].ClearField("dim")
-            layer.input_param.shape[i].dim.extend(left.pop(top))
-    if left:
-        name = next(iter(left))
-        tops = [top for layer in message.layer if layer.type == "Input" for top in layer.top]
-        hint = did_you_mean(name, tops) or f"Its inputs: {', '.join(tops) or 'none'}."
-        raise RistrettoError(f'"{name}" is not the top of an Input layer', where=file.file, hint=hint)
-    return replace(file, message=message)

@@ -50,7 +50,7 @@ def arithmetic_options(command: F) -> F:
     """--arithmetic, and the flags of integer arithmetic, for integer_compiler."""
     arithmetic = option(
         "--arithmetic",
-        "Compute in float, or in integers alone, as hardware does, from the first quantized layer to the last.",
+        "Compute in float, or only in integers, as hardware does, from the first quantized layer to the last.",
         type=click.Choice(_ARITHMETICS),
         default=_ARITHMETICS[0],
     )

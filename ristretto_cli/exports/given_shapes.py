@@ -9,12 +9,13 @@ import numpy as np
 from ristretto_cli.caffe_io.messages import Message
 from ristretto_cli.caffe_io.net_file import NetFile
 from ristretto_cli.caffe_io.weights import read_weights
-from ristretto_cli.errors import RistrettoError, did_you_mean, raise_all
+from ristretto_cli.errors import RistrettoError, raise_all
 from ristretto_cli.exports.exporter import ExportRequest, needed
 from ristretto_cli.net.build import NetState, build
 from ristretto_cli.net.ir import Net
 from ristretto_cli.net.weights import load_weights
 from ristretto_cli.ops import Shape
+from ristretto_cli.scoring.net_files import unknown_inputs
 from ristretto_cli.sources.open import DataLayers
 from ristretto_cli.sources.settings import checked_shape
 from ristretto_cli.sources.source import SOURCES
@@ -27,16 +28,7 @@ def load_for(request: ExportRequest, net_file: NetFile, *, batch: int | None, ph
     """
     state = NetState(phase, request.level, request.stages)
     net = build(net_file, state, _GivenShapes(request.input_shapes, batch))
-    inputs = [blob.name for blob in net.inputs]
-    raise_all(
-        RistrettoError(
-            f'"{name}" is not an input of the net',
-            where=net_file.file,
-            hint=did_you_mean(name, inputs) or f"Inputs: {', '.join(inputs) or 'none'}.",
-        )
-        for name in request.input_shapes
-        if name not in inputs
-    )
+    raise_all(unknown_inputs(net, request.input_shapes))
     weights = read_weights(needed(request.weights, "--weights"))
     return load_weights(net, weights, rng=np.random.default_rng(0), allow_missing=request.allow_missing)
 

@@ -21,11 +21,10 @@ from ristretto_cli.scoring.user_data import UserData, check_has_data
 class Images:
     """Some images of a program.
 
-    feeds: of the net, for each batch. numbers: the program's inputs, float32, and `integers` of them, for each batch,
+    numbers: the program's inputs, float32, and `integers` of them, for each batch,
     by place.
     """
 
-    feeds: list[Mapping[str, AnyArray]]
     numbers: list[Mapping[str, AnyArray]]
     integers: list[Mapping[str, AnyArray]]
 
@@ -40,7 +39,7 @@ def read_images(compiled: Compiled, count: int, data: UserData | None) -> Images
     net, program = compiled.net, compiled.program
     check_has_data(net, data)
     inputs = InputNumbers(compiled)
-    images = Images([], [], [])
+    images = Images([], [])
     left = count
     first = next(blob for blob in net.inputs if blob.shape)
     batches = -(-count // max(1, first.shape[0]))
@@ -50,7 +49,6 @@ def read_images(compiled: Compiled, count: int, data: UserData | None) -> Images
         for _ in range(batches):
             feeds = reader.next()
             numbers = {name: array[:left] for name, array in inputs.run(feeds).items()}
-            images.feeds.append(feeds)
             images.numbers.append(numbers)
             named = ((each, each.place.name) for each in program.inputs)
             images.integers.append({name: quantized(numbers[name], each) for each, name in named})

@@ -237,8 +237,8 @@ class ProgramPrinter(ABC):
             if each.blob in shared and each.blob in fed:
                 names[each.place.name] = shared[each.blob]
                 continue
-            alone = blobs.count(each.blob) == 1 or each.blob in fed
-            names[each.place.name] = self.graph.free(each.blob if alone else f"{each.blob} of {each.place.name}")
+            unique = blobs.count(each.blob) == 1 or each.blob in fed
+            names[each.place.name] = self.graph.free(each.blob if unique else f"{each.blob} of {each.place.name}")
             shared[each.blob] = names[each.place.name]
         return names
 
@@ -536,7 +536,7 @@ class Unrepresentable(Exception):
 def check_frac_bits(frac_bits: int) -> None:
     """Unrepresentable if a step of 2^-frac_bits is out of the range in which float32 is exact."""
     if abs(frac_bits) > _MOST_FRAC_BITS:
-        raise Unrepresentable(f"{frac_bits} fraction bits are too many for float32", "Trim it anew.")
+        raise Unrepresentable(f"{frac_bits} fraction bits are too many for float32", "Quantize the net again.")
 
 
 def _with_coarser_biases(step: P) -> P:

@@ -46,7 +46,7 @@ class QonnxExporter(OnnxProgramExporter):
 
 
 class _Printer(ProgramPrinter):
-    """Prints models whose types qonnx infers: it knows those behind a MaxPool, but not those behind a Relu."""
+    """Prints models whose types qonnx infers: it knows those after a MaxPool, but not those after a Relu."""
 
     # HALF_UP of QONNX rounds ties away from zero.
     roundings: ClassVar[Mapping[ShiftRounding, str]] = {

@@ -34,7 +34,7 @@ class HostRead:
 class Compiled:
     """A program, and what of the net is computed around it.
 
-    before: the positions of the layers in front of it, after: of those behind it. reads: what the latter read of it.
+    before: the positions of the layers before it, after: of those after it. reads: what the latter read of it.
     finals: the blobs of the net that are places at the end, by name.
     """
 
@@ -54,8 +54,8 @@ def compile_program(
 ) -> Compiled:
     """The integer program of a net for phase TEST, with weights.
 
-    Layers whose inputs no trimmed layer computes stay in front of the program, those whose results no trimmed layer
-    reads may stay behind it. RistrettoError(s) where anything else has no integer form, one for each layer.
+    Layers whose inputs no trimmed layer computes stay before the program, those whose results no trimmed layer
+    reads may stay after it. RistrettoError(s) where anything else has no integer form, one for each layer.
     """
     ops = IntegerOps(_batch(net), rounding=rounding, affine_bits=affine_bits)
     feeds: dict[str, Value] = {blob.name: Sized(blob.shape) for blob in in_graph(net.inputs)}
@@ -122,14 +122,14 @@ def _batch(net: Net) -> int:
 
 
 class _Kinds:
-    """Which layers are in the program, in front of it, and behind it."""
+    """Which layers are in the program, before it, and after it."""
 
     def __init__(self, net: Net, ops: IntegerOps, run: Run[Value]) -> None:
         self.before: list[int] = []
         self.after: list[int] = []
         self.errors: list[RistrettoError] = []
         self._net, self._ops = net, ops
-        # For each storage: the layer that made floats of integers; None if it is in front of the program.
+        # For each storage: the layer that made floats of integers; None if it is before the program.
         floats: dict[int, Layer | None] = {}
         refused: set[str] = set()
         for i, layer in enumerate(net.layers):
@@ -159,10 +159,10 @@ class _Kinds:
             if trimmed and origin is None and layer.name not in refused:
                 refused.add(layer.name)
                 self.errors.append(self._refusal(layer, layer))
-            behind = origin is not None or from_integers
-            (self.after if behind else self.before).append(i)
+            follows = origin is not None or from_integers
+            (self.after if follows else self.before).append(i)
             for blob in layer.tops:
-                floats[blob.storage] = (origin or layer) if behind else None
+                floats[blob.storage] = (origin or layer) if follows else None
 
     def reason(self, i: int) -> str:
         """Why a layer is computed after the program."""
@@ -175,7 +175,7 @@ class _Kinds:
         reason = found.reason if found is not None and found.reason else f"{layer.type} has no integer form"
         remedy = found.remedy if found is not None and found.remedy else ""
         if not remedy:
-            remedy = "Train the net without it, or put it behind the last trimmed layer."
+            remedy = "Train the net without it, or move it after the last trimmed layer."
         follows = "" if reader is layer else f', and the trimmed layer "{reader.name}" reads it'
         return RistrettoError(f'layer "{layer.name}" ({layer.type}): {reason}{follows}', where=layer.where, hint=remedy)
 

@@ -11,20 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from ristretto_cli.backends.numpy_ops import numpy_ops
 from ristretto_cli.backends.shapes import ShapeOps, Sized, sized
 from ristretto_cli.integers import arithmetic
+from ristretto_cli.integers.pointwise import Operation, affine_of, function_of, is_per_channel, of_rank, operation
 from ristretto_cli.integers.program import (
     Affine,
     Clamp,
     Concat,
     Convolution,
     Deconvolution,
-    Function,
     InnerProduct,
     Maximum,
     MaxPool,
@@ -42,13 +41,12 @@ from ristretto_cli.integers.program import (
 )
 from ristretto_cli.integers.rounding import ShiftRounding
 from ristretto_cli.integers.values import MOST_BITS, TABLE_BITS, Constant, Integers, Pointwise, Sums, Value
-from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Floats, Grid, Ops, PoolGeometry, Shape, V
+from ristretto_cli.layers.pooling import LOWEST
+from ristretto_cli.ops import AnyArray, Array, ConvGeometry, Floats, Grid, PoolGeometry, Shape
 
 _SHAPES = ShapeOps()
 _NUMPY = numpy_ops(np.random.default_rng(0))  # the functions of Pointwise draw nothing
-Operation: TypeAlias = Callable[..., Any]  # of a backend and its values
 _MAX_SHIFT = MOST_BITS
-_MAX_FACTOR = 2**16  # of a term of a sum
 
 
 class NoIntegerForm(Exception):
@@ -69,6 +67,21 @@ class Recorded:
     steps: list[Step] = field(default_factory=list)
     trims: list[tuple[str, Place]] = field(default_factory=list)
     reasons: dict[str, NoIntegerForm] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """Places that, each times its factor, have the same unit, 2^-frac_bits / divisor. shape: of the first value."""
+
+    places: tuple[Place, ...]
+    factors: tuple[int, ...]
+    shape: Shape
+    frac_bits: int
+    divisor: int
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """The lowest and the highest integer of each, in that unit."""
+        return [(p.low * f, p.high * f) for p, f in zip(self.places, self.factors, strict=True)]
 
 
 class IntegerOps:
@@ -174,13 +187,13 @@ class IntegerOps:
 
     def where(self, condition: Value, a: Value, b: Value) -> Value:
         shape = _SHAPES.where(condition, a, b).shape
-        return self._pointwise(_operation("where"), shape, [condition, a, b]) or self._floats(shape)
+        return self._pointwise(operation("where"), shape, [condition, a, b]) or self._floats(shape)
 
     def affine(self, x: Value, scale: Value, shift: Value) -> Value:
         return self.add(self.mul(x, scale), shift)
 
     def abs(self, x: Value) -> Value:
-        return self._unary(_operation("abs"), x)
+        return self._unary(operation("abs"), x)
 
     def sqrt(self, x: Value) -> Value:
         return Constant(_NUMPY.sqrt(x.array)) if isinstance(x, Constant) else self._floats(x.shape)
@@ -195,7 +208,7 @@ class IntegerOps:
             x = self._settled(x)
         if isinstance(x, Integers):
             return self._clamped(x, 0, x.place.high)
-        return self._unary(_operation("relu"), x)
+        return self._unary(operation("relu"), x)
 
     def _clamped(self, x: Integers, low: int, high: int) -> Integers:
         place = x.place
@@ -210,7 +223,7 @@ class IntegerOps:
     def _elementwise(self, name: str, a: Value, b: Value, exact: Callable[[], Value] | None) -> Value:
         """The result by integers, if all operands are; by a function of the channel, if the others are constants."""
         shape = getattr(_SHAPES, name)(a, b).shape
-        function = _operation(name)
+        function = operation(name)
         if isinstance(a, Constant) and isinstance(b, Constant):
             return Constant(function(_NUMPY, a.array, b.array))
         if name == "add" and isinstance(a, Sums) and isinstance(b, Constant) and (biased := _biased(a, b)) is not None:
@@ -239,12 +252,12 @@ class IntegerOps:
             return None  # a sum or a product of a place with itself has an integer form
         place = inner[0].place
         if shape != inner[0].shape or any(
-            not _is_per_channel(each.shape, shape) for each in operands if isinstance(each, Constant)
+            not is_per_channel(each.shape, shape) for each in operands if isinstance(each, Constant)
         ):
             return None
-        parts = [_function_of(each) for each in operands]
+        parts = [function_of(each) for each in operands]
         layers = tuple(dict.fromkeys([name for each in inner if isinstance(each, Pointwise) for name in each.layers]))
-        scale, shift = _affine(name, operands)
+        scale, shift = affine_of(name, operands)
         return Pointwise(
             shape,
             place,
@@ -257,20 +270,20 @@ class IntegerOps:
     # sums and products of places
 
     def _sum(self, terms: Sequence[Value], signs: Sequence[int]) -> Value:
-        places, factors, shape = self._aligned(terms)
-        factors = [factor * sign for factor, sign in zip(factors, signs, strict=True)]
-        ends = [sorted((p.low * f, p.high * f)) for p, f in zip(places, factors, strict=True)]
+        aligned = self._aligned(terms)
+        factors = tuple(factor * sign for factor, sign in zip(aligned.factors, signs, strict=True))
+        ends = [sorted((p.low * f, p.high * f)) for p, f in zip(aligned.places, factors, strict=True)]
         low, high = (sum(end[i] for end in ends) for i in (0, 1))
-        y = self._common(places, low, high)
-        self.recorded.steps.append(Sum(tuple(places), y, tuple(factors)))
-        return Integers(shape, y)
+        y = self._common(aligned, low, high)
+        self.recorded.steps.append(Sum(aligned.places, y, factors))
+        return Integers(aligned.shape, y)
 
     def _maximum(self, terms: Sequence[Value]) -> Value:
-        places, factors, shape = self._aligned(terms)
-        low, high = (max(getattr(p, end) * f for p, f in zip(places, factors, strict=True)) for end in ("low", "high"))
-        y = self._common(places, low, high)
-        self.recorded.steps.append(Maximum(tuple(places), y, tuple(factors)))
-        return Integers(shape, y)
+        aligned = self._aligned(terms)
+        low, high = (max(ends) for ends in zip(*aligned.bounds(), strict=True))
+        y = self._common(aligned, low, high)
+        self.recorded.steps.append(Maximum(aligned.places, y, aligned.factors))
+        return Integers(aligned.shape, y)
 
     def _multiply(self, a: Value, b: Value) -> Value:
         x, y = self._settled(a), self._settled(b)
@@ -296,15 +309,14 @@ class IntegerOps:
     def _joined(self, xs: Sequence[Value], axis: int, shape: Shape) -> Value:
         if axis == 0:
             raise NoIntegerForm("it joins images")
-        places, factors, _ = self._aligned(xs, same_shape=False)
-        low = min(p.low * f for p, f in zip(places, factors, strict=True))
-        high = max(p.high * f for p, f in zip(places, factors, strict=True))
-        y = replace(self._common(places, low, high), shape=shape[1:])
-        self.recorded.steps.append(Concat(tuple(places), y, tuple(factors), axis - 1))
+        aligned = self._aligned(xs, same_shape=False)
+        lows, highs = zip(*aligned.bounds(), strict=True)
+        y = replace(self._common(aligned, min(lows), max(highs)), shape=shape[1:])
+        self.recorded.steps.append(Concat(aligned.places, y, aligned.factors, axis - 1))
         return Integers(shape, y)
 
-    def _aligned(self, terms: Sequence[Value], *, same_shape: bool = True) -> tuple[list[Place], list[int], Shape]:
-        """The terms as places, and the factors that bring them to the same unit."""
+    def _aligned(self, terms: Sequence[Value], *, same_shape: bool = True) -> _Aligned:
+        """The terms as places of one unit."""
         values = [self._term(each) for each in terms]
         shapes = {value.shape for value, _ in values}
         if same_shape and len(shapes) > 1:
@@ -318,8 +330,7 @@ class IntegerOps:
             if shift > _MAX_SHIFT:
                 raise NoIntegerForm(f"its terms have units that differ by 2^{shift}")
             factors.append((divisor // place.divisor) << shift)
-        self._unit = (bits, divisor)
-        return places, factors, values[0][0].shape
+        return _Aligned(tuple(places), tuple(factors), values[0][0].shape, bits, divisor)
 
     def _term(self, value: Value) -> tuple[Integers, int]:
         """A term of a sum as a place times 2^exponent."""
@@ -332,9 +343,10 @@ class IntegerOps:
                     return Integers(value.shape, value.place), exponent - 1
         return self._settled(value), 0
 
-    def _common(self, places: Sequence[Place], low: int, high: int) -> Place:
-        bits, divisor = self._unit
-        return self._place(self._layer, places[0].shape, bits, low, high, divisor=divisor)
+    def _common(self, aligned: _Aligned, low: int, high: int) -> Place:
+        """A place in the unit of aligned places."""
+        shape = aligned.places[0].shape
+        return self._place(self._layer, shape, aligned.frac_bits, low, high, divisor=aligned.divisor)
 
     # products with weights
 
@@ -472,7 +484,7 @@ class IntegerOps:
         if not self._is_batch(shape):
             return self._floats(shape, NoIntegerForm("its first axis is not that of the images"))
         if isinstance(x, Pointwise) and len(shape) > 1 and len(x.shape) > 1 and shape[1] == x.shape[1]:
-            return replace(x, shape=shape, place=self._reshaped(x.place, shape[1:]), function=_of_rank(x, shape))
+            return replace(x, shape=shape, place=self._reshaped(x.place, shape[1:]), function=of_rank(x, shape))
         return self._try(lambda: Integers(shape, self._reshaped(self._settled(x).place, shape[1:])), shape)
 
     def _reshaped(self, place: Place, shape: Shape) -> Place:
@@ -729,8 +741,6 @@ class IntegerOps:
         return found
 
 
-LOWEST = float(np.finfo(np.float32).min)  # with which max pooling pads
-
 _TRIM = "Trim it to fixed point with `ristretto quantize`."
 _NARROW = "Use narrower widths."
 
@@ -755,73 +765,6 @@ def _on_grid(place: Place, low: float, high: float) -> tuple[int, int] | None:
     if any(end.denominator != 1 for end in scaled):
         return None
     return int(scaled[0]), int(scaled[1])
-
-
-def _is_per_channel(shape: Shape, whole: Shape) -> bool:
-    """Whether an operand of this shape has one number for all elements, or one for each channel, axis 1."""
-    if len(shape) > len(whole):
-        return False
-    full = (*(1,) * (len(whole) - len(shape)), *shape)
-    return all(n == 1 or axis == 1 for axis, n in enumerate(full))
-
-
-def _operation(name: str) -> Operation:
-    """The operation of this name, on any backend."""
-    return lambda ops, *operands: getattr(ops, name)(*operands)
-
-
-def _function_of(value: Value) -> Function:
-    if isinstance(value, Constant):
-        array = value.array
-        return lambda ops, x: ops.constant(array)
-    if isinstance(value, Pointwise):
-        return value.function
-    return lambda ops, x: x
-
-
-def _of_rank(value: Pointwise, shape: Shape) -> Function:
-    """The function of a Pointwise for values with the number of axes of another shape."""
-    inner, before = value.function, len(value.shape)
-
-    def function(ops: Ops[V], x: V) -> V:
-        # The axes behind the channels as one, and as many of extent 1 as there were.
-        behind = (math.prod(x.shape[2:]), *(1,) * (before - 3)) if before > 2 else ()
-        found = inner(ops, ops.reshape(x, (*x.shape[:2], *behind)))
-        return ops.reshape(found, (*found.shape[:2], *x.shape[2:]))
-
-    return function
-
-
-def _affine(name: str, operands: Sequence[Value]) -> tuple[AnyArray | None, AnyArray | None]:
-    """The scale and the shift of an operation on a place and a constant; None if it is not affine."""
-    nothing = None, None
-    if len(operands) != 2 or name not in ("add", "sub", "mul", "div"):
-        return nothing
-    a, b = operands
-    if isinstance(b, Constant) and isinstance(a, (Integers, Pointwise)):
-        inner, constant, swapped = a, b, False
-    elif isinstance(a, Constant) and isinstance(b, (Integers, Pointwise)) and name != "div":
-        inner, constant, swapped = b, a, True
-    else:
-        return nothing
-    scale: AnyArray | None = np.ones(1)
-    shift: AnyArray | None = np.zeros(1)
-    if isinstance(inner, Pointwise):
-        scale, shift = inner.scale, inner.shift
-    if scale is None or shift is None:
-        return nothing
-    number = constant.array.astype(np.float64).ravel()
-    with np.errstate(all="ignore"):
-        if name == "mul":
-            scale, shift = scale * number, shift * number
-        elif name == "div":
-            scale, shift = scale / number, shift / number
-        elif name == "add":
-            shift = shift + number
-        else:
-            scale, shift = (-scale, number - shift) if swapped else (scale, shift - number)
-    finite = np.isfinite(scale).all() and np.isfinite(shift).all()
-    return (scale, shift) if finite else nothing
 
 
 def _biased(sums: Sums, constant: Constant) -> Sums | None:

@@ -1,4 +1,4 @@
-"""A net scored by its integer program: what is in front of it and behind it runs in float32."""
+"""A net scored by its integer program: the layers before and after it run in float32."""
 
 from __future__ import annotations
 

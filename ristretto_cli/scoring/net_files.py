@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -45,19 +45,19 @@ def load_net(
     input_shapes: other shapes for its inputs without data of their own, by blob name.
     """
     net = build(read_net(model), state, DataLayers(input_shapes))
-    inputs = [blob.name for blob in net.inputs]
-    raise_all(
-        RistrettoError(
-            f'--input_shape: "{name}" is not an input of the net',
-            where=net.file,
-            hint=did_you_mean(name, inputs) or f"Inputs: {', '.join(inputs) or 'none'}.",
-        )
-        for name in input_shapes or ()
-        if name not in inputs
-    )
+    raise_all(unknown_inputs(net, input_shapes or (), "--input_shape: "))
     if weights is None:
         return fill_weights(net, rng=rng)
     return load_weights(net, read_weight_files(weights), rng=rng, allow_missing=allow_missing)
+
+
+def unknown_inputs(net: Net, names: Iterable[str], prefix: str = "") -> Iterator[RistrettoError]:
+    """An error for each name that is no input of a net. prefix: of the messages."""
+    inputs = [blob.name for blob in net.inputs]
+    for name in names:
+        if name not in inputs:
+            hint = did_you_mean(name, inputs) or f"Inputs: {', '.join(inputs) or 'none'}."
+            yield RistrettoError(f'{prefix}"{name}" is not an input of the net', where=net.file, hint=hint)
 
 
 def score_file(

@@ -27,7 +27,7 @@ layer {{ name: "c1" type: "ConvolutionRistretto" bottom: "x" top: "c1" convoluti
 {middle}
 layer {{ name: "c2" type: "ConvolutionRistretto" bottom: "{bottom}" top: "c2" convolution_param {{ num_output: 2 kernel_size: 1 }} quantization_param {{ {second} }} }}
 """
-BEFORE_LAST = "Train the net without it, or put it behind the last trimmed layer."
+BEFORE_LAST = "Train the net without it, or move it after the last trimmed layer."
 
 
 @dataclass(frozen=True)
